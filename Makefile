@@ -1,0 +1,177 @@
+# Makefile - every verb of the project. `make help` lists them.
+#
+# Built: src/valkey-ocsp.so (the module) and utils/ocsp-probe; all else lands in build/. Nothing built is committed.
+# Variables that people set: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to
+# build against another OpenSSL than the system's; ARGS="..." for the Tcl runner and the benchmark; DESTDIR, MODULEDIR,
+# BINDIR for `make install`.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+CC ?= cc
+CFLAGS ?= -O2 -g
+LDFLAGS ?=
+DESTDIR ?=
+# Debian's packaged unit lets the server execute files under /usr/lib only, so a module must not lie under /usr/local.
+MODULEDIR ?= /usr/lib/valkey/modules
+BINDIR ?= /usr/local/bin
+SAN ?=
+ARGS ?=
+
+# ---- what is built from what --------------------------------------------------------------------------------------
+
+# The engine is every src/ocsp_*.c but the two hosts: the module's glue and that of a patched server.
+HOSTS := src/ocsp_module.c src/ocsp_builtin.c
+ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
+UNIT := $(sort $(wildcard tests/c/test_*.c))
+UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit
+C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] tests/c/*.[ch] tests/support/*.[ch]))
+
+MODULE := src/valkey-ocsp.so
+PROBE := utils/ocsp-probe
+
+ifeq ($(SAN),)
+B := build
+SAN_FLAGS :=
+else ifneq ($(filter $(SAN),address thread undefined),)
+# A sanitizer's objects live apart from the plain ones, so that neither run spoils the other.
+B := build/san-$(SAN)
+SAN_FLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -O1
+ifeq ($(SAN),undefined)
+SAN_FLAGS += -fno-sanitize-recover=all
+endif
+else
+$(error SAN=$(SAN) is no sanitizer of this project: use SAN=address, SAN=thread or SAN=undefined)
+endif
+
+ifneq ($(OPENSSL),)
+OPENSSL_LIB := $(firstword $(wildcard $(OPENSSL)/lib64 $(OPENSSL)/lib))
+OPENSSL_CPPFLAGS := -I$(OPENSSL)/include
+OPENSSL_LDFLAGS := -L$(OPENSSL_LIB) -Wl,-rpath,$(OPENSSL_LIB)
+endif
+
+override CPPFLAGS += -Ideps -Isrc $(OPENSSL_CPPFLAGS)
+WARN := -Wall -Wextra -Werror
+COMPILE = $(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) $(SAN_FLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP
+LINK = $(CC) $(CFLAGS) $(SAN_FLAGS) $(LDFLAGS) $(OPENSSL_LDFLAGS) -pthread
+LIBS := -lssl -lcrypto -lpthread
+
+object = $(patsubst %.c,$(B)/%.o,$(1))
+ENGINE_OBJECTS := $(call object,$(ENGINE))
+LIBRARY := $(B)/libocsp.a
+UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT))
+
+.DEFAULT_GOAL := all
+.SUFFIXES:
+.SECONDARY:
+.DELETE_ON_ERROR:
+.PHONY: all module probe unit test demo run bench-hung lint format install uninstall hooks clean help
+
+all: module probe ## build the module and the probe (the default)
+
+module: $(MODULE) ## build src/valkey-ocsp.so alone
+
+probe: $(PROBE) ## build utils/ocsp-probe alone
+
+# Asked once, before anything is compiled, so that a missing header is one sentence and not a page of errors.
+build/openssl-ok:
+	@mkdir -p build
+	@echo '#include <openssl/opensslv.h>' >build/openssl.c
+	@$(CC) $(CPPFLAGS) -E build/openssl.c >/dev/null 2>&1 || { \
+	    echo "make: OpenSSL's headers (or the compiler $(CC)) are missing. Run: sh deps/install.sh build" >&2; exit 1; }
+	@echo '#if !defined(OPENSSL_VERSION_MAJOR) || OPENSSL_VERSION_MAJOR < 3' >>build/openssl.c
+	@printf '#error\n#endif\n' >>build/openssl.c
+	@$(CC) $(CPPFLAGS) -E build/openssl.c >/dev/null 2>&1 || { \
+	    echo "make: OpenSSL's headers are older than 3.0. Install OpenSSL 3.0 or later (Debian 12 and 13 have it)," \
+	         "or name one with: make OPENSSL=/its/prefix" >&2; exit 1; }
+	@rm -f build/openssl.c
+	@touch $@
+
+$(B)/%.o: %.c Makefile | build/openssl-ok
+	@mkdir -p $(@D)
+	$(COMPILE) -c -o $@ $<
+
+# -z defs: whatever is not found in libssl, libcrypto or libc would be missing in the server too.
+$(MODULE): $(ENGINE_OBJECTS) $(call object,src/ocsp_module.c)
+	$(LINK) -shared -Wl,-z,defs -Wl,-z,relro,-z,now -o $@ $^ $(LIBS)
+
+# An archive, so that the probe and each unit test are linked with the rooms that they use, and with no others.
+$(LIBRARY): $(ENGINE_OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(B)/bench_handshake: $(call object,utils/bench_handshake.c)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
+	$(LINK) -o $@ $^ -lcmocka $(LIBS)
+
+unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
+	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
+
+# What is missing is installed first, in a make of its own: only then do the headers exist that the rest is built from.
+ifeq ($(SAN),)
+test: ## install what is missing, build, run every test; SAN=address|thread|undefined: the engine's under that sanitizer
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory test-programs
+	@sh tests/all.sh all $(UNIT_PROGRAMS) -- $(ARGS)
+else
+test:
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory SAN=$(SAN) unit
+endif
+
+.PHONY: test-programs bench-programs
+test-programs: all $(UNIT_PROGRAMS)
+bench-programs: all $(B)/bench_handshake
+
+demo: ## install what is missing, build, and show stapling on a stock server, to a revocation and back down
+	@sh deps/install.sh run
+	@$(MAKE) --no-print-directory all
+	@sh utils/ocsp-demo
+
+run: ## as demo, but stay up until Ctrl-C and print what to try
+	@sh deps/install.sh run
+	@$(MAKE) --no-print-directory all
+	@sh utils/ocsp-demo --stay
+
+bench-hung: ## PING and handshake latency with a responder that never answers; prints a table
+	@sh deps/install.sh run
+	@$(MAKE) --no-print-directory bench-programs
+	@tclsh utils/bench-hung $(ARGS)
+
+lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lines
+	@sh deps/install.sh lint
+	@echo "lint: clang-format" && clang-format --dry-run --Werror $(C_FILES)
+	@echo "lint: cppcheck" && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+	    --suppress=missingIncludeSystem --error-exitcode=1 -j 2 -Ideps -Isrc $(filter %.c,$(C_FILES))
+	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
+	@echo "lint: licence lines and lengths" && sh utils/check-files
+
+format: ## rewrite the C sources in the project's style
+	@sh deps/install.sh lint
+	clang-format -i $(C_FILES)
+
+install: all ## copy the module to DESTDIR/MODULEDIR and the probe to DESTDIR/BINDIR
+	install -d $(DESTDIR)$(MODULEDIR) $(DESTDIR)$(BINDIR)
+	install -m 644 $(MODULE) $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so
+	install -m 755 $(PROBE) $(DESTDIR)$(BINDIR)/ocsp-probe
+	@echo "In the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
+
+uninstall: ## take both away again
+	rm -f $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so $(DESTDIR)$(BINDIR)/ocsp-probe
+
+hooks: ## run `make lint` before every commit in this clone
+	git config core.hooksPath utils/git-hooks
+	@echo "To switch it off again: git config --unset core.hooksPath"
+
+clean: ## remove everything that was built
+	rm -rf build $(MODULE) $(PROBE)
+
+help: ## list these verbs
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d)

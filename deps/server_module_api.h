@@ -1,0 +1,138 @@
+/* server_module_api.h - the module API of Valkey 7.2 and later and of Redis 7.0 and later, as far as we use it: written by
+ * hand from its public documentation, so that no server's header has to be shipped or installed.
+ *
+ * Functions are looked up by name when the module is loaded. Their names begin with RedisModule_, which both servers know.
+ * All pointers are opaque. An int result is SERVER_OK or SERVER_ERR unless it says otherwise.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef SERVER_MODULE_API_H
+#define SERVER_MODULE_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SERVER_OK 0
+#define SERVER_ERR 1
+#define SERVER_API_VERSION 1
+
+typedef struct ServerCtx ServerCtx;
+typedef struct ServerString ServerString;
+typedef struct ServerReply ServerReply;
+typedef struct ServerInfoCtx ServerInfoCtx;
+typedef struct ServerFilter ServerFilter;
+typedef struct ServerFilterCtx ServerFilterCtx;
+typedef struct ServerBlockedClient ServerBlockedClient;
+typedef struct ServerUser ServerUser;
+
+typedef struct ServerEvent {
+    uint64_t id;
+    uint64_t data_version;
+} ServerEvent;
+
+typedef struct ServerClientInfo { /* version 1 */
+    uint64_t version, flags, id;
+    char addr[46];
+    uint16_t port, db;
+} ServerClientInfo;
+
+/* Configuration flags. */
+#define SERVER_CONFIG_DEFAULT 0ULL
+#define SERVER_CONFIG_PROTECTED (1ULL << 5)
+
+/* Context flags. */
+#define SERVER_CTX_LUA (1 << 0)
+#define SERVER_CTX_MULTI (1 << 1)
+#define SERVER_CTX_DENY_BLOCKING (1 << 21)
+
+/* Client flags. */
+#define SERVER_CLIENT_UNIXSOCKET (1 << 4)
+
+/* Events, and the subevents that we look at. */
+#define SERVER_EVENT_LOADING 3
+#define SERVER_EVENT_SHUTDOWN 5
+#define SERVER_EVENT_EVENTLOOP 15
+#define SERVER_SUBEVENT_LOADING_LAST_START 2 /* 0 to 2: RDB, AOF, replication */
+#define SERVER_SUBEVENT_BEFORE_SLEEP 0
+
+#define SERVER_REPLY_ERROR 1
+#define SERVER_REPLY_ARRAY 3
+
+typedef int ServerCommandFn(ServerCtx *ctx, ServerString **argv, int argc);
+typedef void ServerInfoFn(ServerInfoCtx *ctx, int for_crash_report);
+typedef void ServerEventFn(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data);
+typedef void ServerFilterFn(ServerFilterCtx *filter);
+typedef void ServerFreeFn(ServerCtx *ctx, void *privdata);
+typedef ServerString *ServerConfigGetString(const char *name, void *privdata);
+typedef int ServerConfigSetString(const char *name, ServerString *value, void *privdata, ServerString **error);
+typedef long long ServerConfigGetNumber(const char *name, void *privdata);
+typedef int ServerConfigSetNumber(const char *name, long long value, void *privdata, ServerString **error);
+typedef int ServerConfigGetBool(const char *name, void *privdata);
+typedef int ServerConfigSetBool(const char *name, int value, void *privdata, ServerString **error);
+typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **error);
+
+/* F(result, name, arguments): what a server must have for us to load. */
+#define SERVER_FUNCTIONS(F)                                                                                          \
+    F(void, SetModuleAttribs, (ServerCtx *, const char *name, int version, int api_version))                         \
+    F(void *, TryAlloc, (size_t))                                                                                    \
+    F(void, Free, (void *))                                                                                          \
+    F(void, Log, (ServerCtx *, const char *level, const char *fmt, ...))                                             \
+    F(ServerCtx *, GetDetachedThreadSafeContext, (ServerCtx *))                                                      \
+    F(int, CreateCommand,                                                                                            \
+      (ServerCtx *, const char *name, ServerCommandFn *, const char *flags, int first, int last, int step))          \
+    F(int, WrongArity, (ServerCtx *))                                                                                \
+    F(int, ReplyWithError, (ServerCtx *, const char *))                                                              \
+    F(int, ReplyWithSimpleString, (ServerCtx *, const char *))                                                       \
+    F(int, GetContextFlags, (ServerCtx *))                                                                           \
+    F(unsigned long long, GetClientId, (ServerCtx *))                                                                \
+    F(int, GetClientInfoById, (void *info, uint64_t id))                                                             \
+    F(ServerBlockedClient *, BlockClient,                                                                            \
+      (ServerCtx *, ServerCommandFn *reply, ServerCommandFn *timed_out, ServerFreeFn *, long long timeout_ms))       \
+    F(int, UnblockClient, (ServerBlockedClient *, void *privdata))                                                   \
+    F(void *, GetBlockedClientPrivateData, (ServerCtx *))                                                            \
+    F(ServerString *, CreateString, (ServerCtx *, const char *, size_t))                                             \
+    F(void, FreeString, (ServerCtx *, ServerString *))                                                               \
+    F(const char *, StringPtrLen, (const ServerString *, size_t *))                                                  \
+    F(ServerString *, GetCurrentUserName, (ServerCtx *))                                                             \
+    F(ServerUser *, GetModuleUserFromUserName, (ServerString *))                                                     \
+    F(void, FreeModuleUser, (ServerUser *))                                                                          \
+    F(int, ACLCheckCommandPermissions, (ServerUser *, ServerString **argv, int argc))                                \
+    F(ServerReply *, Call, (ServerCtx *, const char *command, const char *fmt, ...))                                 \
+    F(int, CallReplyType, (ServerReply *))                                                                           \
+    F(ServerReply *, CallReplyArrayElement, (ServerReply *, size_t))                                                 \
+    F(const char *, CallReplyStringPtr, (ServerReply *, size_t *))                                                   \
+    F(void, FreeCallReply, (ServerReply *))                                                                          \
+    F(int, RegisterBoolConfig,                                                                                       \
+      (ServerCtx *, const char *name, int value, unsigned flags, ServerConfigGetBool *, ServerConfigSetBool *,       \
+       ServerConfigApply *, void *privdata))                                                                         \
+    F(int, RegisterNumericConfig,                                                                                    \
+      (ServerCtx *, const char *name, long long value, unsigned flags, long long min, long long max,                 \
+       ServerConfigGetNumber *, ServerConfigSetNumber *, ServerConfigApply *, void *privdata))                       \
+    F(int, RegisterStringConfig,                                                                                     \
+      (ServerCtx *, const char *name, const char *value, unsigned flags, ServerConfigGetString *,                    \
+       ServerConfigSetString *, ServerConfigApply *, void *privdata))                                                \
+    F(int, LoadConfigs, (ServerCtx *))                                                                               \
+    F(int, RegisterInfoFunc, (ServerCtx *, ServerInfoFn *))                                                          \
+    F(int, InfoAddSection, (ServerInfoCtx *, const char *name))                                                      \
+    F(int, InfoAddFieldCString, (ServerInfoCtx *, const char *field, const char *value))                             \
+    F(int, InfoAddFieldLongLong, (ServerInfoCtx *, const char *field, long long value))                              \
+    F(int, SubscribeToServerEvent, (ServerCtx *, ServerEvent, ServerEventFn *))                                      \
+    F(ServerFilter *, RegisterCommandFilter, (ServerCtx *, ServerFilterFn *, int flags))                             \
+    F(int, CommandFilterArgsCount, (ServerFilterCtx *))                                                              \
+    F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                             \
+    F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))
+
+#define SERVER_POINTER(result, name, arguments) static result(*Server_##name) arguments;
+SERVER_FUNCTIONS(SERVER_POINTER)
+
+/* Looks all functions up. Returns NULL, or the name of the first that this server lacks. The server passes the look-up
+ * function as the first word of the context. */
+static inline const char *serverLoadApi(ServerCtx *ctx) {
+    int (*get_api)(const char *, void *) = *(int (**)(const char *, void *))ctx;
+#define SERVER_LOOK_UP(result, name, arguments) \
+    if (get_api("RedisModule_" #name, (void *)&Server_##name) != SERVER_OK) return #name;
+    SERVER_FUNCTIONS(SERVER_LOOK_UP)
+    return NULL;
+}
+
+#endif

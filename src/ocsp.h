@@ -1,0 +1,121 @@
+/* ocsp.h - OCSP stapling: everything that a host may call, and nothing else.
+ *
+ * The engine behind this header knows OpenSSL, pthreads and libc. A host (the loadable module in ocsp_module.c, or the
+ * server itself in a patched tree) gives it a log function, an allocator, options, and the SSL_CTXs to staple for.
+ * There is one engine per process, as there is one bio.c.
+ *
+ * Threads: "main" below is the one thread that owns the server's event loop. Functions marked "any" are safe anywhere.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef OCSP_H
+#define OCSP_H
+
+#include <stddef.h>
+#include <openssl/ssl.h>
+
+#if !defined(OPENSSL_VERSION_MAJOR) || OPENSSL_VERSION_MAJOR < 3 || defined(LIBRESSL_VERSION_NUMBER)
+#error "OCSP stapling needs OpenSSL 3.0 or later: install its development files (Debian: libssl-dev) and build again."
+#endif
+
+#define OCSP_STAPLING_VERSION 10000 /* major * 10000 + minor * 100 + patch */
+
+typedef enum { OCSP_LOG_DEBUG, OCSP_LOG_VERBOSE, OCSP_LOG_NOTICE, OCSP_LOG_WARNING } ocspLogLevel; /* the server's own */
+
+/* What the engine needs from its host. Copied at ocspInit. */
+typedef struct ocspHost {
+    void (*log)(ocspLogLevel level, const char *sentence); /* any thread; one line without a line end */
+    void *(*alloc)(size_t size);                           /* any thread; NULL means out of memory and is survived */
+    void (*free)(void *ptr);                               /* any thread; NULL allowed */
+    void (*thread_started)(void); /* first call on the OCSP thread: CPU list, thread-local marks; may be NULL */
+} ocspHost;
+
+/* The directives. Strings belong to the caller; ocspSetOptions copies them. NULL means "". */
+typedef struct ocspOptions {
+    int stapling;              /* staple or not */
+    int refresh_margin;        /* percent of the response's life, 1 to 99 */
+    int retry_delay;           /* seconds, 1 to 3600 */
+    int timeout;               /* seconds for the exchange with one URL, 1 to 60 */
+    const char *responder_url; /* in place of the certificate's URLs; "" for those */
+    const char *cache_dir;     /* "" turns persistence off */
+    const char *response_file; /* DER; "" to fetch */
+} ocspOptions;
+
+#define OCSP_OPTIONS_DEFAULT {0, 10, 10, 5, "", ".", ""}
+#define OCSP_REFRESH_MARGIN_MIN 1
+#define OCSP_REFRESH_MARGIN_MAX 99
+#define OCSP_RETRY_DELAY_MIN 1
+#define OCSP_RETRY_DELAY_MAX 3600
+#define OCSP_TIMEOUT_MIN 1
+#define OCSP_TIMEOUT_MAX 60
+
+/* Parses a refresh margin, "10%" or "10". Returns 1 and stores the percentage, or 0 and points *why at a constant
+ * sentence that says what would be right. Any thread. */
+int ocspParseRefreshMargin(const char *text, int *percent, const char **why);
+
+/* Whether `url` may be used as a responder URL: "" or http:// or https:// with a host, no user or password (RFC 6960
+ * appendix A speaks plain HTTP; credentials would end up in INFO and logs). Returns 1, or 0 with a constant sentence in
+ * *why. Any thread. */
+int ocspCheckResponderUrl(const char *url, const char **why);
+
+/* Starts the engine, without a thread yet. Call once, on the main thread, before any other call; `host` is copied.
+ * Returns 1, or 0 when out of memory. */
+int ocspInit(const ocspHost *host);
+
+/* Takes new options (copied). Main thread; never blocks. Changes are acted on by the OCSP thread: a changed
+ * responder_url or stapling turned on with nothing valid held starts a fetch at once. stapling turned off stops with
+ * the next handshake. Returns 1, or 0 when out of memory, and then the old options stay. */
+int ocspSetOptions(const ocspOptions *options);
+
+/* A server context has got its certificate(s) and is about to be used: staple for it, in place of the contexts attached
+ * before. All its certificates (RSA and ECDSA, say) are followed. The context is only read during the call (references
+ * to its certificates, chain and store are taken), and its current certificate is the same afterwards. Also the
+ * sign of a TLS reload: starts a fetch at once, as a new certificate does. Main thread; does not block, but for the
+ * one file read before the first accept (see ocspTick). The callback is set with ocspInstallCallback. */
+void ocspAttachContext(SSL_CTX *ctx);
+
+/* Makes `ctx` answer status requests (RFC 6066 section 8) with ocspStatusCallback. Thread of whoever fills the ctx. */
+void ocspInstallCallback(SSL_CTX *ctx);
+
+/* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. Staples what is held for the
+ * certificate that this handshake serves. On a client's SSL it accepts and does nothing. */
+int ocspStatusCallback(SSL *ssl, void *unused);
+
+/* Lets the engine do the few things that belong on the main thread. Call it once the first contexts were attached and
+ * before the first connection is accepted: with stapling on it then reads and verifies the one small cache file (or the
+ * supplied one), so that the first handshake is stapled, and starts the thread. Call it again whenever convenient
+ * (before each sleep of the event loop): it costs a comparison. Main thread. */
+void ocspTick(void);
+
+/* Called with the outcome of a requested refresh: error is NULL, or the reason in words (valid during the call). On the
+ * OCSP thread. */
+typedef void ocspRefreshDone(void *arg, const char *error);
+
+/* Asks for a refresh now (with a response file: for reading it again). Many calls while one is under way are one; if
+ * that one fails, one more follows at once. Returns 1 if it was started; then `done` (may be NULL) is called once when
+ * it has ended. Returns 0 with a sentence in why (at least OCSP_SENTENCE_MAX bytes) if it cannot be done (stapling off,
+ * no responder, ...); then `done` is never called. Main thread; never blocks. */
+#define OCSP_SENTENCE_MAX 512
+int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size);
+
+/* INFO. Calls `number` or `text` for each field, names without the prefix "ocsp_", in a stable order: `state` first for
+ * the fields that describe the staple, then `counter` for refreshes and refresh_failures. Strings are valid during the
+ * call. Main thread; takes a mutex that is held for copies only. */
+typedef struct ocspInfoSink {
+    void (*text)(void *arg, const char *field, const char *value);
+    void (*number)(void *arg, const char *field, long long value);
+    void *arg;
+} ocspInfoSink;
+void ocspInfoState(const ocspInfoSink *sink);
+void ocspInfoCounters(const ocspInfoSink *sink);
+
+/* Before OPENSSL_cleanup: wakes the thread and waits until it has left OpenSSL (never for network or disk), after which
+ * it stays out. Registered with atexit by the engine itself when the thread starts; a host that unwinds OpenSSL earlier
+ * calls it itself. Idempotent. Main thread. In a forked child it does nothing. */
+void ocspLeaveOpenSSL(void);
+
+/* Ends the thread and frees everything; ocspInit may be called again. Waits for a name look-up or a disk that is under
+ * way: for tests and tools, a server just exits. No handshake may run. Main thread. */
+void ocspShutdown(void);
+
+#endif

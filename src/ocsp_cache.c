@@ -1,0 +1,187 @@
+/* ocsp_cache.c - responses on disk, so that a restart with the responder down still staples its first handshake.
+ *
+ * One file a certificate, bare DER, in the place where an operator can look at it with any tool. What is read is not
+ * trusted: it is verified again like anything from the network. What cannot be written is a warning and no more: Caddy
+ * once lost a good staple because the disk refused to keep it.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define OCSP_FILE_PREFIX "ocsp-"
+#define OCSP_FILE_SUFFIX ".der"
+#define OCSP_TEMP_SUFFIX ".der.tmp-" /* followed by the pid: two servers may share a directory */
+#define OCSP_HEX_LEN 64
+#define OCSP_TEMP_KEEP 3600 /* seconds after which a temporary file was surely left by a kill */
+
+/* The name of a directory or file for a sentence. */
+static const char *ocspShown(const char *path, char *clean, size_t size) {
+    return ocspCleanText(clean, size, path);
+}
+
+int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err) {
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    /* O_NONBLOCK: a FIFO in the file's place must not hang the server's start */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    size_t got = 0;
+
+    *der = NULL;
+    if (fd < 0)
+        return ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be opened: %s", ocspShown(path, clean, sizeof(clean)),
+                        strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        ocspFail(err, OCSP_ERR_NETWORK, "%s is not a regular file", ocspShown(path, clean, sizeof(clean)));
+        goto failed;
+    }
+    if (st.st_size < 1 || st.st_size > OCSP_MAX_RESPONSE_BYTES) {
+        ocspFail(err, OCSP_ERR_NETWORK, "%s has %lld bytes: an OCSP response has 1 to %d",
+                 ocspShown(path, clean, sizeof(clean)), (long long)st.st_size, OCSP_MAX_RESPONSE_BYTES);
+        goto failed;
+    }
+    *der = ocspAlloc((size_t)st.st_size);
+    if (!*der) {
+        ocspFail(err, OCSP_ERR_NETWORK, "out of memory while reading %s", ocspShown(path, clean, sizeof(clean)));
+        goto failed;
+    }
+    while (got < (size_t)st.st_size) {
+        ssize_t n = read(fd, *der + got, (size_t)st.st_size - got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be read: %s", ocspShown(path, clean, sizeof(clean)),
+                     n < 0 ? strerror(errno) : "it is being shortened");
+            goto failed;
+        }
+        got += (size_t)n;
+    }
+    close(fd);
+    *len = got;
+    *mtime = st.st_mtime;
+    return 1;
+failed:
+    close(fd);
+    ocspFree(*der);
+    *der = NULL;
+    return 0;
+}
+
+/* dir/ocsp-<sha256>.der plus `suffix`; 0 when it does not fit. */
+static int ocspCachePath(char *out, size_t size, const char *dir, const ocspIdentity *id, const char *suffix) {
+    int n = snprintf(out, size, "%s/" OCSP_FILE_PREFIX "%s%s", dir, id->sha256_hex, suffix);
+    return n > 0 && (size_t)n < size;
+}
+
+int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+                  ocspError *err) {
+    char path[PATH_MAX];
+    struct stat st;
+
+    *der = NULL;
+    if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
+        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
+    if (lstat(path, &st) != 0 && errno == ENOENT) return ocspFail(err, OCSP_ERR_NONE, "%s", "");
+    return ocspReadFile(path, der, len, mtime, err);
+}
+
+static int ocspWriteAll(int fd, const unsigned char *bytes, size_t len) {
+    while (len > 0) {
+        ssize_t n = write(fd, bytes, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return 0;
+        bytes += n;
+        len -= (size_t)n;
+    }
+    return 1;
+}
+
+int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
+    char path[PATH_MAX], temp[PATH_MAX], suffix[40], clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    int fd, dir_fd, ok, saved;
+
+    snprintf(suffix, sizeof(suffix), OCSP_TEMP_SUFFIX "%ld", (long)getpid());
+    if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX) ||
+        !ocspCachePath(temp, sizeof(temp), dir, id, suffix))
+        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
+    unlink(temp); /* left by a kill of a process that had our pid */
+    fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) goto failed;
+    ok = fchmod(fd, 0600) == 0 && ocspWriteAll(fd, der, len) && fsync(fd) == 0;
+    saved = errno;
+    if (close(fd) != 0 && ok) {
+        ok = 0;
+        saved = errno;
+    }
+    if (ok && rename(temp, path) != 0) {
+        ok = 0;
+        saved = errno;
+    }
+    if (!ok) {
+        unlink(temp);
+        errno = saved;
+        goto failed;
+    }
+    /* The name is safe on disk only with its directory. Some file systems cannot do that: the file is there all the same. */
+    dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd >= 0) {
+        (void)!fsync(dir_fd);
+        close(dir_fd);
+    }
+    return 1;
+failed:
+    saved = errno;
+    return ocspFail(err, OCSP_ERR_NETWORK, "the response cannot be kept in %s: %s",
+                    ocspShown(dir, clean, sizeof(clean)), strerror(saved));
+}
+
+/* Is `name` one that we give? 1: a response, 2: a temporary file, 0: not ours. */
+static int ocspOurFile(const char *name) {
+    size_t i, prefix = strlen(OCSP_FILE_PREFIX);
+
+    if (strncmp(name, OCSP_FILE_PREFIX, prefix) != 0) return 0;
+    for (i = prefix; i < prefix + OCSP_HEX_LEN; i++)
+        if (!(name[i] >= '0' && name[i] <= '9') && !(name[i] >= 'a' && name[i] <= 'f')) return 0;
+    name += i;
+    if (strcmp(name, OCSP_FILE_SUFFIX) == 0) return 1;
+    if (strncmp(name, OCSP_TEMP_SUFFIX, strlen(OCSP_TEMP_SUFFIX)) != 0) return 0;
+    name += strlen(OCSP_TEMP_SUFFIX);
+    return *name && name[strspn(name, "0123456789")] == '\0' ? 2 : 0;
+}
+
+void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait) {
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+
+    if (!d) return; /* storing has told what is wrong with it */
+    while ((entry = readdir(d)) != NULL) {
+        int ours = ocspOurFile(entry->d_name);
+        char path[PATH_MAX];
+        unsigned char *der;
+        size_t len;
+        time_t mtime, end;
+        struct stat st;
+
+        if (!ours || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode)) continue;
+        if (ours == 2) {
+            if (st.st_mtime < now - OCSP_TEMP_KEEP) unlinkat(dirfd(d), entry->d_name, 0);
+            continue;
+        }
+        if (snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) >= (int)sizeof(path)) continue;
+        if (!ocspReadFile(path, &der, &len, &mtime, NULL)) continue;
+        if (wait && wait->enter_openssl) wait->enter_openssl();
+        end = ocspPeekNextUpdate(der, len);
+        if (wait && wait->leave_openssl) wait->leave_openssl();
+        if (end == 0) end = mtime + OCSP_LIFE_WITHOUT_END;
+        ocspFree(der);
+        if (end > 0 && end < now - OCSP_CACHE_KEEP) unlinkat(dirfd(d), entry->d_name, 0);
+    }
+    closedir(d);
+}

@@ -1,0 +1,574 @@
+/* ocsp_fetch.c - one exchange with one OCSP responder over HTTP, under one deadline (RFC 6960 appendix A, RFC 5019
+ * section 5).
+ *
+ * Sockets never block here: all waiting is done in one poll() that also listens for the thread's wake-up, with
+ * milliseconds on the monotonic clock. OpenSSL parses URLs, chooses the proxy and speaks TLS. Its HTTP client is not
+ * used, and that is shorter: status, type, length and transfer encoding are judged here in any case (OpenSSL hides the
+ * status, 3.0 refuses what 3.5 accepts, and only its own parser sees the header), and once the header is read, all that
+ * remains is to read a known number of bytes. It also counts in whole seconds and spends all of them on one dead address.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/http.h>
+#include <openssl/x509v3.h>
+
+#define OCSP_MAX_HEADER_BYTES (16 * 1024) /* of an answer's status line and header fields */
+#define OCSP_MAX_ADDRESSES 8              /* of one name that are tried */
+#define OCSP_MIME_REQUEST "application/ocsp-request"
+#define OCSP_MIME_RESPONSE "application/ocsp-response"
+
+/* One connection, and how long it may take. */
+typedef struct ocspConn {
+    int fd;
+    SSL *ssl;
+    int64_t deadline; /* monotonic ms */
+    const ocspWait *wait;
+    int cancelled;
+    ocspError *err;
+} ocspConn;
+
+/* What is asked, the same for all addresses. */
+typedef struct ocspAsk {
+    ocspUrl url, proxy; /* proxy.host NULL: direct */
+    char *proxy_auth;   /* base64 of user:password, or NULL */
+    const unsigned char *request;
+    size_t request_len;
+    SSL_CTX *tls; /* NULL for http */
+} ocspAsk;
+
+static int64_t ocspMonotonicMs(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void ocspLeave(const ocspWait *wait) {
+    if (wait && wait->leave_openssl) wait->leave_openssl();
+}
+
+static void ocspEnter(const ocspWait *wait) {
+    if (wait && wait->enter_openssl) wait->enter_openssl();
+}
+
+/* ---- URLs -------------------------------------------------------------------------------------------------------- */
+
+/* The proxy that the environment names for this URL, by OpenSSL's reading of http_proxy, https_proxy and no_proxy. */
+static int ocspProxyParse(ocspAsk *ask) {
+    const char *text = OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
+    size_t len;
+
+    if (!text || !*text) return 1;
+    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) return 0; /* TLS to the proxy itself: not served */
+    len = strlen(ask->proxy.user);
+    if (len == 0) return 1;
+    ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
+    if (!ask->proxy_auth) return 0;
+    EVP_EncodeBlock((unsigned char *)ask->proxy_auth, (unsigned char *)ask->proxy.user, (int)len);
+    return 1;
+}
+
+/* RFC 6960 appendix A.1: {url}/{percent-encoding of base64 of the request}. A CDN took "//" for another path once: a
+ * slash is added only where none stands. Returns ocspAlloc'ed text. */
+static char *ocspGetTarget(const char *base, const unsigned char *request, size_t request_len) {
+    size_t b64_len = (request_len + 2) / 3 * 4, n = strlen(base), i;
+    char *b64 = ocspAlloc(b64_len + 1), *out = ocspAlloc(n + 3 * b64_len + 2);
+
+    if (b64 && out) {
+        EVP_EncodeBlock((unsigned char *)b64, request, (int)request_len);
+        memcpy(out, base, n);
+        if (out[n - 1] != '/') out[n++] = '/';
+        for (i = 0; i < b64_len; i++) {
+            if (strchr("+/=", b64[i]))
+                n += (size_t)sprintf(out + n, "%%%02X", b64[i]);
+            else
+                out[n++] = b64[i];
+        }
+    } else {
+        ocspFree(out);
+        out = NULL;
+    }
+    ocspFree(b64);
+    return out;
+}
+
+/* ---- the connection ---------------------------------------------------------------------------------------------- */
+
+/* Waits until the socket is ready for `events`. Returns 1, or 0: the deadline (told) or cancelled. */
+static int ocspPoll(ocspConn *c, short events, const char *what) {
+    for (;;) {
+        struct pollfd fds[2] = {{c->fd, events, 0}, {c->wait ? c->wait->wake_fd : -1, POLLIN, 0}};
+        int64_t left = c->deadline - ocspMonotonicMs();
+        int n;
+
+        if (left <= 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "no answer in time while %s", what);
+        ocspLeave(c->wait);
+        n = poll(fds, 2, (int)(left < 60000 ? left : 60000));
+        ocspEnter(c->wait);
+        if (n > 0 && fds[1].revents && c->wait->cancelled && c->wait->cancelled()) {
+            c->cancelled = 1;
+            return 0;
+        }
+        if (n > 0 && fds[0].revents) return 1;
+    }
+}
+
+/* Why TLS failed, in words. */
+static int ocspTlsFail(ocspConn *c, const char *what) {
+    long verdict = SSL_get_verify_result(c->ssl);
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+
+    if (verdict != X509_V_OK)
+        return ocspFail(c->err, OCSP_ERR_NETWORK,
+                        "the responder's TLS certificate is not accepted: %s (trusted are the system's roots and "
+                        "tls-ca-cert-file)",
+                        X509_verify_cert_error_string(verdict));
+    return ocspFail(c->err, OCSP_ERR_NETWORK, "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+}
+
+/* One step of SSL_connect, SSL_read or SSL_write that returned ret <= 0: 1 to try again, 0 failed, -1 end of data. */
+static int ocspTlsAgain(ocspConn *c, int ret, const char *what) {
+    int why = SSL_get_error(c->ssl, ret);
+
+    if (why == SSL_ERROR_WANT_READ) return ocspPoll(c, POLLIN, what);
+    if (why == SSL_ERROR_WANT_WRITE) return ocspPoll(c, POLLOUT, what);
+    if (why == SSL_ERROR_ZERO_RETURN) return -1;
+    /* Many servers close without close_notify. The DER tells whether something is missing. */
+    if (why == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return -1;
+    return ocspTlsFail(c, what);
+}
+
+static int ocspWrite(ocspConn *c, const void *bytes, size_t len) {
+    const char *what = "sending the request", *p = bytes;
+
+    while (len > 0) {
+        ssize_t n;
+        if (c->ssl) {
+            ERR_clear_error();
+            n = SSL_write(c->ssl, p, (int)len);
+            if (n <= 0 && ocspTlsAgain(c, (int)n, what) <= 0)
+                return c->err->text[0] || c->cancelled ? 0 : ocspFail(c->err, OCSP_ERR_NETWORK, "closed while %s", what);
+        } else {
+            n = send(c->fd, p, len, MSG_NOSIGNAL);
+            if (n < 0 && errno != EAGAIN && errno != EINTR)
+                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno));
+            if (n < 0 && !ocspPoll(c, POLLOUT, what)) return 0;
+        }
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        }
+    }
+    return 1;
+}
+
+/* Reads what is there, 1 to `size` bytes: the number, 0 at the end of data, -1 on failure (told or cancelled). */
+static ssize_t ocspRead(ocspConn *c, void *buf, size_t size) {
+    const char *what = "waiting for the answer";
+
+    for (;;) {
+        ssize_t n;
+        /* The deadline is looked at here too: a peer that always has a byte ready would never be polled for. */
+        if (ocspMonotonicMs() >= c->deadline)
+            return ocspFail(c->err, OCSP_ERR_NETWORK, "no complete answer in time") - 1;
+        if (c->ssl) {
+            int again;
+            ERR_clear_error();
+            n = SSL_read(c->ssl, buf, (int)size);
+            if (n > 0) return n;
+            again = ocspTlsAgain(c, (int)n, what);
+            if (again <= 0) return again < 0 ? 0 : -1;
+        } else {
+            n = recv(c->fd, buf, size, 0);
+            if (n >= 0) return n;
+            if (errno != EAGAIN && errno != EINTR)
+                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno)) - 1;
+            if (!ocspPoll(c, POLLIN, what)) return -1;
+        }
+    }
+}
+
+static int ocspConnect(ocspConn *c, const struct addrinfo *address) {
+    int fault = 0;
+    socklen_t len = sizeof(fault);
+
+    c->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "no socket can be made: %s", strerror(errno));
+    if (connect(c->fd, address->ai_addr, address->ai_addrlen) == 0) return 1;
+    if (errno != EINPROGRESS) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(errno));
+    if (!ocspPoll(c, POLLOUT, "connecting")) return 0;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &fault, &len) != 0) fault = errno;
+    return fault ? ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(fault)) : 1;
+}
+
+/* ---- HTTP -------------------------------------------------------------------------------------------------------- */
+
+typedef struct ocspHead {
+    int status;
+    int type_ok, has_type;
+    int has_encoding;
+    int64_t length; /* -1: until the end of data; -2: not a number, or two that differ */
+    char type[64];
+} ocspHead;
+
+/* Reads up to the empty line that ends the header. Bytes of the body that came along are moved to `buf`'s start and
+ * counted in *got. A strict reader of what we need and no more: RFC 9112 sections 4 to 6. */
+static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
+    char *line, *end = NULL;
+
+    memset(head, 0, sizeof(*head));
+    head->length = -1;
+    *got = 0;
+    while (!end) {
+        ssize_t n;
+        if (*got >= OCSP_MAX_HEADER_BYTES)
+            return ocspFail(c->err, OCSP_ERR_NETWORK, "the answer's header does not end within %d bytes",
+                            OCSP_MAX_HEADER_BYTES);
+        n = ocspRead(c, buf + *got, OCSP_MAX_HEADER_BYTES - *got);
+        if (n < 0) return 0;
+        if (n == 0)
+            return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed %s",
+                            *got ? "in the middle of the answer's header" : "without an answer");
+        *got += (size_t)n;
+        buf[*got] = '\0';
+        if (strncmp(buf, "HTTP/1.", *got < 7 ? *got : 7) != 0)
+            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer is not HTTP/1.x");
+        end = memmem(buf, *got, "\r\n\r\n", 4);
+    }
+    if (memchr(buf, '\0', (size_t)(end - buf))) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header holds a NUL");
+    *end = '\0';
+    if (strspn(buf + 9, "0123456789") != 3 || buf[8] != ' ' || (buf[12] != ' ' && buf[12] != '\r' && buf[12] != '\0'))
+        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's status line is not HTTP's");
+    head->status = atoi(buf + 9);
+
+    for (line = strstr(buf, "\r\n"); line; line = strstr(line, "\r\n")) {
+        char *value, *stop;
+        line += 2;
+        value = line + strcspn(line, ":\r\n");
+        if (*value++ != ':') continue;
+        value += strspn(value, " \t");
+        stop = value + strcspn(value, "\r\n");
+        if (strncasecmp(line, "Content-Type:", 13) == 0) {
+            size_t len = strcspn(value, "; \t\r\n"); /* parameters such as charset mean nothing here */
+            snprintf(head->type, sizeof(head->type), "%.*s", (int)len, value);
+            head->has_type = 1;
+            head->type_ok = strcasecmp(head->type, OCSP_MIME_RESPONSE) == 0;
+        } else if (strncasecmp(line, "Transfer-Encoding:", 18) == 0) {
+            head->has_encoding = 1;
+        } else if (strncasecmp(line, "Content-Length:", 15) == 0) {
+            size_t digits = strspn(value, "0123456789");
+            int64_t length = digits > 0 && digits < 16 ? strtoll(value, NULL, 10) : -2;
+            if (value + digits + strspn(value + digits, " \t") != stop) length = -2;
+            head->length = head->length != -1 && head->length != length ? -2 : length;
+        }
+    }
+    end += 4;
+    *got -= (size_t)(end - buf);
+    memmove(buf, end, *got);
+    return 1;
+}
+
+/* The body, of which the first `got` bytes are in `head_bytes`. */
+static int ocspReadBody(ocspConn *c, const ocspHead *head, const char *head_bytes, size_t got, unsigned char **body,
+                        size_t *body_len) {
+    size_t want = head->length >= 0 ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1; /* + 1: to see it is too long */
+
+    if (want == 0) return 1; /* an empty body is a bad response, not a bad exchange: ocspVerify judges it */
+    *body = ocspAlloc(want);
+    if (!*body) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while reading the answer");
+    if (got > want) got = want;
+    memcpy(*body, head_bytes, got);
+    while (got < want) {
+        ssize_t n = ocspRead(c, *body + got, want - got);
+        if (n < 0) return 0;
+        if (n == 0) break;
+        got += (size_t)n;
+    }
+    if (head->length >= 0 && got < want)
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed after %zu of the %zu bytes promised", got, want);
+    if (got > OCSP_MAX_RESPONSE_BYTES)
+        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
+    *body_len = got;
+    if (got == 0) {
+        ocspFree(*body);
+        *body = NULL;
+    }
+    return 1;
+}
+
+static int ocspJudgeHead(ocspConn *c, const ocspHead *head) {
+    char clean[sizeof(head->type)];
+
+    if (head->status != 200)
+        return ocspFail(c->err, OCSP_ERR_HTTP, "HTTP status %d%s", head->status,
+                        head->status >= 300 && head->status < 400 ? " (redirects are not followed: set the URL that it "
+                                                                    "leads to)"
+                                                                  : "");
+    if (!head->type_ok)
+        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's type is %s and not " OCSP_MIME_RESPONSE,
+                        head->has_type ? ocspCleanText(clean, sizeof(clean), head->type) : "missing");
+    if (head->has_encoding) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer is chunked, or otherwise encoded");
+    if (head->length == -2) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's Content-Length is not a number");
+    if (head->length > OCSP_MAX_RESPONSE_BYTES)
+        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer promises %lld bytes, more than %d", (long long)head->length,
+                        OCSP_MAX_RESPONSE_BYTES);
+    return 1;
+}
+
+/* HTTP/1.0 in the request, so that no server may answer in chunks, and a Host field, so that virtual hosts work. */
+static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
+    int via_proxy = ask->proxy.host && !ask->tls;
+    char *get_target = get ? ocspGetTarget(ask->url.target, ask->request, ask->request_len) : NULL;
+    const char *target = get ? get_target : ask->url.target;
+    size_t size = strlen(ask->url.authority) * 2 + (target ? strlen(target) : 0) + 1024 +
+                  (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
+    char *head = target ? ocspAlloc(size) : NULL;
+    int n, ok;
+
+    if (!head) {
+        ocspFree(get_target);
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking");
+    }
+    n = snprintf(head, size,
+                 "%s %s%s%s HTTP/1.0\r\nHost: %s\r\nAccept: " OCSP_MIME_RESPONSE "\r\nUser-Agent: valkey-ocsp\r\n"
+                 "Connection: close\r\n%s%s%s",
+                 get ? "GET" : "POST", via_proxy ? "http://" : "", via_proxy ? ask->url.authority : "", target,
+                 ask->url.authority, via_proxy && ask->proxy_auth ? "Proxy-Authorization: Basic " : "",
+                 via_proxy && ask->proxy_auth ? ask->proxy_auth : "", via_proxy && ask->proxy_auth ? "\r\n" : "");
+    if (!get)
+        n += snprintf(head + n, size - (size_t)n, "Content-Type: " OCSP_MIME_REQUEST "\r\nContent-Length: %zu\r\n",
+                      ask->request_len);
+    n += snprintf(head + n, size - (size_t)n, "\r\n");
+    ok = ocspWrite(c, head, (size_t)n) && (get || ocspWrite(c, ask->request, ask->request_len));
+    ocspFree(head);
+    ocspFree(get_target);
+    return ok;
+}
+
+/* RFC 9110 section 9.3.6: a tunnel through the proxy, for https. */
+static int ocspTunnel(ocspConn *c, const ocspAsk *ask, char *buf) {
+    char *head;
+    size_t size = strlen(ask->url.host) * 2 + strlen(ask->url.port) * 2 + 256 +
+                  (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
+    const char *open = strchr(ask->url.host, ':') ? "[" : "", *shut = *open ? "]" : "";
+    ocspHead answer;
+    size_t got;
+    int n, ok;
+
+    head = ocspAlloc(size);
+    if (!head) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking the proxy");
+    n = snprintf(head, size, "CONNECT %s%s%s:%s HTTP/1.0\r\nHost: %s%s%s:%s\r\n%s%s%s\r\n", open, ask->url.host, shut,
+                 ask->url.port, open, ask->url.host, shut, ask->url.port,
+                 ask->proxy_auth ? "Proxy-Authorization: Basic " : "", ask->proxy_auth ? ask->proxy_auth : "",
+                 ask->proxy_auth ? "\r\n" : "");
+    ok = ocspWrite(c, head, (size_t)n);
+    ocspFree(head);
+    if (!ok || !ocspReadHead(c, buf, &got, &answer)) return 0;
+    if (answer.status < 200 || answer.status > 299)
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "the proxy refuses the tunnel with HTTP status %d", answer.status);
+    return 1;
+}
+
+/* ---- TLS --------------------------------------------------------------------------------------------------------- */
+
+/* The system's roots first; what they do not know may be known to tls-ca-cert-file (`store`), where a private CA stands. */
+static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
+    X509_STORE_CTX *again;
+    SSL *ssl = X509_STORE_CTX_get_ex_data(chain, SSL_get_ex_data_X509_STORE_CTX_idx());
+    int ok = X509_verify_cert(chain);
+
+    if (ok > 0 || !store) return ok > 0;
+    again = X509_STORE_CTX_new();
+    if (again &&
+        X509_STORE_CTX_init(again, store, X509_STORE_CTX_get0_cert(chain), X509_STORE_CTX_get0_untrusted(chain)) &&
+        X509_STORE_CTX_set_default(again, "ssl_server") &&
+        X509_VERIFY_PARAM_set1(X509_STORE_CTX_get0_param(again), SSL_get0_param(ssl))) {
+        ok = X509_verify_cert(again);
+        X509_STORE_CTX_set_error(chain, X509_STORE_CTX_get_error(again));
+    }
+    X509_STORE_CTX_free(again);
+    return ok > 0;
+}
+
+static SSL_CTX *ocspTlsContext(X509_STORE *store) {
+    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
+
+    if (!tls) return NULL;
+    SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
+    SSL_CTX_set_default_verify_paths(tls); /* a machine without roots still has `store` */
+    SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_cert_verify_callback(tls, ocspVerifyResponderChain, store);
+    return tls;
+}
+
+static int ocspTlsConnect(ocspConn *c, const ocspAsk *ask) {
+    X509_VERIFY_PARAM *param;
+    int ret;
+
+    c->ssl = SSL_new(ask->tls);
+    if (!c->ssl || !SSL_set_fd(c->ssl, c->fd)) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
+    param = SSL_get0_param(c->ssl);
+    if (!X509_VERIFY_PARAM_set1_ip_asc(param, ask->url.host)) { /* a name, not an address */
+        if (!X509_VERIFY_PARAM_set1_host(param, ask->url.host, 0) || !SSL_set_tlsext_host_name(c->ssl, ask->url.host))
+            return ocspFail(c->err, OCSP_ERR_NETWORK, "the responder's name cannot be checked");
+    }
+    for (;;) {
+        int again;
+        ERR_clear_error();
+        ret = SSL_connect(c->ssl);
+        if (ret == 1) return 1;
+        again = ocspTlsAgain(c, ret, "starting TLS");
+        if (again < 0) return ocspTlsFail(c, "starting TLS");
+        if (again == 0) return 0;
+    }
+}
+
+/* ---- the exchange ------------------------------------------------------------------------------------------------ */
+
+/* One request to one address. *status is that of the answer, 0 when there was none. */
+static ocspFetchResult ocspExchange(const ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
+                                    const ocspWait *wait, unsigned char **body, size_t *body_len, int *status,
+                                    ocspError *err) {
+    ocspConn c = {-1, NULL, deadline, wait, 0, err};
+    char *buf = ocspAlloc(OCSP_MAX_HEADER_BYTES + 1);
+    ocspHead head;
+    size_t got;
+    int ok;
+
+    *status = 0;
+    memset(err, 0, sizeof(*err));
+    ok = buf ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking");
+    ok = ok && ocspConnect(&c, address);
+    if (ask->tls) ok = ok && (!ask->proxy.host || ocspTunnel(&c, ask, buf)) && ocspTlsConnect(&c, ask);
+    ok = ok && ocspSendRequest(&c, ask, get) && ocspReadHead(&c, buf, &got, &head);
+    if (ok) *status = head.status;
+    ok = ok && ocspJudgeHead(&c, &head) && ocspReadBody(&c, &head, buf, got, body, body_len);
+    if (!ok) {
+        ocspFree(*body);
+        *body = NULL;
+        *body_len = 0;
+    }
+    SSL_free(c.ssl);
+    if (c.fd >= 0) close(c.fd);
+    ocspFree(buf);
+    return ok ? OCSP_FETCH_OK : c.cancelled ? OCSP_FETCH_CANCELLED : OCSP_FETCH_FAILED;
+}
+
+/* Prefixes the sentence with where it happened: the address when the name has several, and the proxy. */
+static void ocspTellWhere(const ocspAsk *ask, const struct addrinfo *address, int several, ocspError *err) {
+    char reason[OCSP_SENTENCE_MAX], host[NI_MAXHOST] = "?", clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+
+    if (!several && !ask->proxy.host) return;
+    if (address) getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST);
+    memcpy(reason, err->text, sizeof(reason));
+    snprintf(err->text, sizeof(err->text), "%s%s%s%.5s%s%s%.46s: %.200s", ask->proxy.host ? "through the proxy " : "",
+             ask->proxy.host ? ocspCleanText(clean, sizeof(clean), ask->proxy.host) : "", ask->proxy.host ? ":" : "",
+             ask->proxy.host ? ask->proxy.port : "", several && ask->proxy.host ? " " : "", several ? "at " : "",
+             several ? host : "", reason);
+}
+
+/* Asks the addresses of the name in turn. Each gets an equal share of the time that is left, so that one that is dead, or
+ * alive and silent, leaves time for the next (an address without a route stalled HAProxy). Whoever answers ends it. */
+static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinfo *addresses, int64_t deadline,
+                                        const ocspWait *wait, unsigned char **body, size_t *body_len, ocspError *err) {
+    const struct addrinfo *a;
+    int left = 0, several, status;
+    ocspFetchResult result = OCSP_FETCH_FAILED;
+
+    for (a = addresses; a && left < OCSP_MAX_ADDRESSES; a = a->ai_next) left++;
+    several = left > 1;
+    for (a = addresses; a && left > 0; a = a->ai_next, left--) {
+        int64_t now = ocspMonotonicMs();
+        result = ocspExchange(ask, a, 0, now + (deadline - now) / left, wait, body, body_len, &status, err);
+        /* The responder refuses POST: some know only GET (RFC 5019 section 5). Never after silence: that would double
+         * the time that a dead responder takes. */
+        if (result == OCSP_FETCH_FAILED && err->kind == OCSP_ERR_HTTP &&
+            ((status >= 400 && status < 500) || status == 501)) {
+            int posted = status;
+            char reason[OCSP_SENTENCE_MAX];
+            result = ocspExchange(ask, a, 1, deadline, wait, body, body_len, &status, err);
+            if (result == OCSP_FETCH_FAILED) {
+                memcpy(reason, err->text, sizeof(reason));
+                snprintf(err->text, sizeof(err->text), "HTTP status %d to POST, and to GET: %.200s", posted, reason);
+                ocspTellWhere(ask, a, several, err);
+                return result;
+            }
+        } else if (result == OCSP_FETCH_FAILED) {
+            ocspTellWhere(ask, a, several, err);
+        }
+        if (result != OCSP_FETCH_FAILED || err->kind != OCSP_ERR_NETWORK) return result;
+    }
+    return result;
+}
+
+ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
+                          int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                          ocspError *err) {
+    int64_t deadline;
+    ocspAsk ask;
+    struct addrinfo hints, *addresses = NULL;
+    ocspFetchResult result = OCSP_FETCH_FAILED;
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    const ocspUrl *peer;
+    int fault, saved;
+
+    *body = NULL;
+    *body_len = 0;
+    memset(&ask, 0, sizeof(ask));
+    memset(err, 0, sizeof(*err));
+    ERR_set_mark();
+    ask.request = request;
+    ask.request_len = request_len;
+    if (!ocspUrlParse(&ask.url, url)) {
+        ocspFail(err, OCSP_ERR_NETWORK, "the URL cannot be parsed");
+        goto done;
+    }
+    if (!ocspProxyParse(&ask)) {
+        ocspFail(err, OCSP_ERR_NETWORK, "the proxy in the environment variable http_proxy or https_proxy cannot be parsed: "
+                                        "write it like http://proxy.example.com:3128");
+        goto done;
+    }
+    if (ask.url.use_tls && !(ask.tls = ocspTlsContext(store))) {
+        ocspFail(err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
+        goto done;
+    }
+    peer = ask.proxy.host ? &ask.proxy : &ask.url;
+    memset(&hints, 0, sizeof(hints));
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICSERV;
+    ocspLeave(wait);
+    fault = getaddrinfo(peer->host, peer->port, &hints, &addresses);
+    saved = errno;
+    ocspEnter(wait);
+    if (fault) {
+        ocspFail(err, OCSP_ERR_NETWORK, "the name %s cannot be resolved: %s",
+                 ocspCleanText(clean, sizeof(clean), peer->host),
+                 fault == EAI_SYSTEM ? strerror(saved) : gai_strerror(fault));
+        goto done;
+    }
+    /* The clock starts here: how long a look-up takes is the system resolver's setting, and it must not use up the
+     * responder's time. */
+    deadline = ocspMonotonicMs() + timeout_ms;
+    result = ocspAskAddresses(&ask, addresses, deadline, wait, body, body_len, err);
+done:
+    if (addresses) freeaddrinfo(addresses);
+    SSL_CTX_free(ask.tls);
+    ocspUrlClear(&ask.url);
+    ocspUrlClear(&ask.proxy);
+    ocspFree(ask.proxy_auth);
+    ERR_pop_to_mark();
+    return result;
+}

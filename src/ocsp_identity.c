@@ -1,0 +1,167 @@
+/* ocsp_identity.c - from a certificate that is served to all that asking for its status needs: issuer, CertID, responder
+ * URLs, must-staple.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#include <stdio.h>
+#include <string.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/x509v3.h>
+
+#define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of RFC 6066's extension */
+
+/* A name is not enough: a CA that was rekeyed, or another one that took its name, has the same. */
+static int ocspIssued(X509 *issuer, X509 *leaf) {
+    return X509_check_issued(issuer, leaf) == X509_V_OK && X509_verify(leaf, X509_get0_pubkey(issuer)) == 1;
+}
+
+/* The issuer among `certs`, with a reference, or NULL. */
+static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf) {
+    int i;
+
+    for (i = 0; i < sk_X509_num(certs); i++) {
+        X509 *candidate = sk_X509_value(certs, i);
+        if (ocspIssued(candidate, leaf) && X509_up_ref(candidate)) return candidate;
+    }
+    return NULL;
+}
+
+/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or tls-ca-cert-dir. */
+static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf) {
+    X509_STORE_CTX *lookup = X509_STORE_CTX_new();
+    STACK_OF(X509) *named = NULL;
+    X509 *issuer = NULL;
+
+    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without verifying. */
+    if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
+        named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
+    issuer = ocspIssuerAmong(named, leaf);
+    sk_X509_pop_free(named, X509_free);
+    X509_STORE_CTX_free(lookup);
+    return issuer;
+}
+
+/* RFC 7633: the TLS feature extension lists the TLS extensions that the server promises to answer. */
+static int ocspMustStaple(X509 *leaf) {
+    STACK_OF(ASN1_INTEGER) *features = X509_get_ext_d2i(leaf, NID_tlsfeature, NULL, NULL);
+    int i, found = 0;
+
+    for (i = 0; i < sk_ASN1_INTEGER_num(features); i++)
+        if (ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == OCSP_TLS_FEATURE_STATUS_REQUEST) found = 1;
+    sk_ASN1_INTEGER_pop_free(features, ASN1_INTEGER_free);
+    return found;
+}
+
+/* The text of an OCSP access description that we can use, or NULL. */
+static const char *ocspAccessUrl(const ACCESS_DESCRIPTION *access) {
+    const ASN1_IA5STRING *uri = access->location->d.uniformResourceIdentifier;
+    const char *url, *why;
+
+    if (OBJ_obj2nid(access->method) != NID_ad_OCSP || access->location->type != GEN_URI) return NULL;
+    url = (const char *)ASN1_STRING_get0_data(uri);
+    if (!url || !*url || strlen(url) != (size_t)ASN1_STRING_length(uri)) return NULL; /* a zero byte hides the rest */
+    return ocspCheckResponderUrl(url, &why) ? url : NULL;                             /* ldap:, or nonsense */
+}
+
+/* The URLs of the authorityInfoAccess extension (RFC 5280 section 4.2.2.1), in the CA's order. X509_get1_ocsp would sort
+ * them in OpenSSL 3.0. */
+static int ocspCopyUrls(ocspIdentity *id) {
+    AUTHORITY_INFO_ACCESS *list = X509_get_ext_d2i(id->leaf, NID_info_access, NULL, NULL);
+    int i, j, ok = 1;
+
+    for (i = 0; ok && i < sk_ACCESS_DESCRIPTION_num(list) && id->url_count < OCSP_MAX_URLS; i++) {
+        const char *url = ocspAccessUrl(sk_ACCESS_DESCRIPTION_value(list, i));
+        for (j = 0; url && j < id->url_count; j++)
+            if (strcmp(id->urls[j], url) == 0) url = NULL;
+        if (url) ok = (id->urls[id->url_count++] = ocspStrdup(url)) != NULL;
+    }
+    AUTHORITY_INFO_ACCESS_free(list);
+    return ok;
+}
+
+/* RFC 6960 section 4.1, one CertID. SHA-1, because clients and CAs that sign in advance know no other (RFC 5019 section
+ * 2.1.1); it names a certificate here and protects nothing. No nonce: a staple is for many clients. */
+static int ocspMakeRequest(ocspIdentity *id) {
+    OCSP_REQUEST *request = OCSP_REQUEST_new();
+    OCSP_CERTID *certid = OCSP_cert_to_id(EVP_sha1(), id->leaf, id->issuer);
+    unsigned char *der = NULL;
+    int len = -1;
+
+    if (request && certid && OCSP_request_add0_id(request, certid)) {
+        certid = NULL; /* the request owns it now */
+        len = i2d_OCSP_REQUEST(request, &der);
+    }
+    if (len > 0) {
+        id->request = ocspMemdup(der, (size_t)len);
+        id->request_len = (size_t)len;
+    }
+    OPENSSL_free(der);
+    OCSP_CERTID_free(certid);
+    OCSP_REQUEST_free(request);
+    return id->request != NULL;
+}
+
+static int ocspNameIdentity(ocspIdentity *id) {
+    BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(id->leaf), NULL);
+    char *hex = serial ? BN_bn2hex(serial) : NULL; /* upper case */
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    unsigned md_len = 0, i;
+    int days = 0, secs = 0;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int ok = hex && epoch && X509_digest(id->leaf, EVP_sha256(), id->sha256, &md_len) && md_len == sizeof(id->sha256);
+
+    if (ok) {
+        for (i = 0; i < md_len; i++) snprintf(id->sha256_hex + 2 * i, 3, "%02x", id->sha256[i]);
+        id->serial = ocspStrdup(ocspCleanText(clean, sizeof(clean), hex));
+        ok = id->serial != NULL;
+        /* An end that does not parse stays 0: such a certificate is never stapled for. */
+        if (ASN1_TIME_diff(&days, &secs, epoch, X509_get0_notAfter(id->leaf)))
+            id->not_after = (time_t)days * 86400 + secs;
+    }
+    ASN1_TIME_free(epoch);
+    OPENSSL_free(hex);
+    BN_free(serial);
+    return ok;
+}
+
+ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store) {
+    ocspIdentity *id = ocspAlloc(sizeof(*id));
+    int ok;
+
+    if (!id) return NULL;
+    ERR_set_mark();
+    ok = X509_up_ref(leaf);
+    if (ok) id->leaf = leaf;
+    if (store && X509_STORE_up_ref(store)) id->store = store;
+    ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
+    if (ok) {
+        id->must_staple = ocspMustStaple(leaf);
+        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's does. */
+        id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
+                          X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
+        if (!id->self_signed) {
+            id->issuer = ocspIssuerAmong(chain, leaf);
+            if (!id->issuer && store) id->issuer = ocspIssuerInStore(store, leaf);
+        }
+        if (id->issuer) ok = ocspMakeRequest(id);
+    }
+    ERR_pop_to_mark();
+    if (ok) return id;
+    ocspIdentityFree(id);
+    return NULL;
+}
+
+void ocspIdentityFree(ocspIdentity *id) {
+    int i;
+
+    if (!id) return;
+    X509_free(id->leaf);
+    X509_free(id->issuer);
+    X509_STORE_free(id->store);
+    for (i = 0; i < id->url_count; i++) ocspFree(id->urls[i]);
+    ocspFree(id->serial);
+    ocspFree(id->request);
+    ocspFree(id);
+}

@@ -1,0 +1,312 @@
+/* ocsp_internal.h - what the rooms of the OCSP stapling engine show each other. Hosts include ocsp.h instead.
+ *
+ * DESIGN: data flows one way, and only the thread (ocsp_thread.c) calls the rooms:
+ *
+ *     certificate -> identify -> fetch -> verify -> publish -> staple
+ *                        ^                  |
+ *                        +---- schedule <---+--> cache
+ *
+ * Errors travel as one kind plus one sentence, made where the fault was seen. Times are wall clock seconds since 1970
+ * (time_t) where a certificate or a response speaks, and milliseconds (int64_t) where we wait.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef OCSP_INTERNAL_H
+#define OCSP_INTERNAL_H
+
+#include "ocsp.h"
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+#include <openssl/x509.h>
+
+#define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
+#define OCSP_MAX_URLS 8          /* of one certificate's authorityInfoAccess; more are ignored */
+#define OCSP_MAX_CERTS 8         /* followed at once: those in service, and a few that were just replaced */
+#define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of any text from outside that reach INFO or the log */
+
+/* ---- errors (ocsp_util.c) ---------------------------------------------------------------------------------------- */
+
+typedef enum {
+    OCSP_ERR_NONE,
+    OCSP_ERR_NETWORK,  /* no complete answer: name, connect, TLS, reset, time-out; an unreadable response file */
+    OCSP_ERR_HTTP,     /* status not 200, type missing or wrong, too long, chunked */
+    OCSP_ERR_RESPONSE, /* not parsable, trailing bytes, not successful, unknown, older than what is held */
+    OCSP_ERR_VERIFY,   /* signature, signer, no entry for our certificate, dates */
+    OCSP_ERR_KINDS
+} ocspErrorKind;
+
+typedef struct ocspError {
+    ocspErrorKind kind;
+    int not_ours; /* a sound response, but about other certificates: in a supplied file that is no error */
+    char text[OCSP_SENTENCE_MAX];
+} ocspError;
+
+/* Fills `err` (may be NULL) and returns 0, so that a check can end with `return ocspFail(...)`. */
+int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Copies outside text `in` to `out` without control bytes, bytes above 126 as '?', cut to OCSP_OUTSIDE_TEXT_MAX and to
+ * out_size - 1. Returns out. */
+char *ocspCleanText(char *out, size_t out_size, const char *in);
+
+/* What a URL tells. */
+typedef struct ocspUrl {
+    char *host, *port; /* host without brackets */
+    char *user;        /* "user:password" or "" */
+    int use_tls;
+    char *authority; /* host[:port] as it stands in the URL, for Host: */
+    char *target;    /* path and query, "/" at least */
+} ocspUrl;
+
+/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url (release with ocspUrlClear), or
+ * 0: not a URL, or out of memory. Inside OpenSSL. */
+int ocspUrlParse(ocspUrl *url, const char *text);
+void ocspUrlClear(ocspUrl *url);
+
+/* The host's allocator (libc's until ocspInit). NULL when out of memory. ocspAlloc zeroes. */
+void *ocspAlloc(size_t size);
+void *ocspMemdup(const void *bytes, size_t len);
+char *ocspStrdup(const char *text);
+void ocspFree(void *ptr);
+void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void ocspSetHost(const ocspHost *host); /* NULL goes back to libc and to silence */
+void ocspThreadStarted(void);           /* the host's thread_started, on the OCSP thread */
+
+/* ---- identity (ocsp_identity.c) ---------------------------------------------------------------------------------- */
+
+/* One certificate that is served, and all that asking for its status needs. Immutable; owns what it points to. */
+typedef struct ocspIdentity {
+    X509 *leaf;
+    X509 *issuer;              /* NULL when not found: nothing can be asked or verified */
+    X509_STORE *store;         /* the context's trusted certificates, for https responders; may be NULL */
+    unsigned char sha256[32];  /* of the leaf's DER: what a staple belongs to */
+    char sha256_hex[65];       /* lower case: the name of the cache file */
+    char *serial;              /* upper-case hex, no colons */
+    char *urls[OCSP_MAX_URLS]; /* http(s) URLs of the certificate's OCSP access descriptions, in their order */
+    int url_count;
+    int self_signed;
+    int must_staple;           /* RFC 7633: the certificate promises a staple */
+    time_t not_after;
+    unsigned char *request;    /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
+    size_t request_len;
+} ocspIdentity;
+
+/* Identifies `leaf`: its issuer is looked for in `chain`, then in `store` (both may be NULL), and taken only if the
+ * leaf's signature verifies with its key. Takes references. May read tls-ca-cert-dir's files. Any thread, inside OpenSSL.
+ * Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
+ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
+void ocspIdentityFree(ocspIdentity *id);
+
+/* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
+
+/* How a fetch waits. All NULL/-1 is a plain blocking wait. */
+typedef struct ocspWait {
+    void (*leave_openssl)(void); /* called right before a call that may block ... */
+    void (*enter_openssl)(void); /* ... and right after it */
+    int wake_fd;                 /* readable means: ask `cancelled` */
+    int (*cancelled)(void);      /* 1: give up */
+} ocspWait;
+
+typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetchResult;
+
+/* Asks one URL: POST, then GET when the POST was answered 4xx or 501; each address of the name in turn, all within
+ * timeout_ms on the monotonic clock (the name look-up is bounded by the system's resolver). On OCSP_FETCH_OK *body
+ * (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len is 0 and *body NULL for an empty
+ * body. OCSP thread. RFC 6960 appendix A. */
+ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
+                          int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                          ocspError *err);
+
+/* ---- verify (ocsp_verify.c) -------------------------------------------------------------------------------------- */
+
+typedef enum { OCSP_SOURCE_NONE, OCSP_SOURCE_NETWORK, OCSP_SOURCE_CACHE, OCSP_SOURCE_FILE } ocspSource;
+
+/* A verified response. Immutable once made. */
+typedef struct ocspResponse {
+    unsigned char *der; /* owned; exactly what is stapled */
+    size_t len;
+    int revoked;           /* certStatus revoked; otherwise good (unknown is never a response of ours) */
+    int revocation_reason; /* CRLReason, -1 if not given */
+    time_t revoked_at;
+    time_t this_update, produced_at;
+    time_t next_update; /* 0: not given */
+    time_t end;         /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
+    ocspSource source;
+} ocspResponse;
+
+#define OCSP_CLOCK_SKEW 300      /* seconds that thisUpdate may lie in the future */
+#define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
+
+/* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
+ * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our certificate,
+ * dates. `received` is when a response without nextUpdate came in. Returns 1 and fills *out (release with
+ * ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
+int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
+               ocspResponse *out, ocspError *err);
+void ocspResponseClear(ocspResponse *r);
+
+/* What a freshly verified response is to the one held (held->der NULL: nothing held). */
+typedef enum {
+    OCSP_FRESH_NEWER, /* publish it */
+    OCSP_FRESH_SAME,  /* equal thisUpdate and status: nothing changes, no failure */
+    OCSP_FRESH_OLDER, /* a failure: earlier thisUpdate, or good where revoked is held with the same thisUpdate */
+} ocspFreshness;
+ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now);
+
+/* The end of the last entry's validity in an unverified response, for clearing old files away: nextUpdate's maximum, 0
+ * when one has none, -1 when it does not parse. */
+time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
+
+/* ---- schedule (ocsp_schedule.c) ---------------------------------------------------------------------------------- */
+
+#define OCSP_ROUND_FLOOR_MS 1000            /* automatic rounds are at least this far apart */
+#define OCSP_RETRY_MAX_MS (3600 * 1000)     /* between retries while a valid response is held */
+#define OCSP_RETRY_MAX_EMPTY_MS (300 * 1000) /* with nothing valid held */
+#define OCSP_RETRY_MAX_MUST_MS (60 * 1000)  /* with nothing valid held for a must-staple certificate */
+#define OCSP_REVOKED_RECHECK 3600           /* seconds: a revoked certificate is asked for at least hourly */
+
+/* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate half
+ * of the life (`end` - 300). */
+time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
+
+/* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most a
+ * tenth of the margin window; for a revoked certificate at the latest an hour after `now_ms`. Never later than the formula. */
+int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
+
+/* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
+int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple);
+
+/* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %, within
+ * ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. */
+int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random);
+
+/* ---- slot (ocsp_slot.c) ------------------------------------------------------------------------------------------ */
+
+/* What handshakes read: immutable once published. */
+typedef struct ocspStaple {
+    X509 *leaf;         /* a reference */
+    int in_service;     /* 0: its context was replaced; late handshakes only */
+    time_t end;         /* staple while now < end */
+    unsigned char *der; /* owned; NULL when nothing is held yet */
+    size_t len;
+} ocspStaple;
+
+typedef struct ocspStapleSet {
+    int count;
+    ocspStaple staples[OCSP_MAX_CERTS];
+} ocspStapleSet;
+
+/* One publisher at a time; any number of readers on any threads. */
+void ocspSlotPublish(ocspStapleSet *set); /* takes ownership; frees the one before when no reader can hold it */
+const ocspStapleSet *ocspSlotEnter(int *token); /* lock-free; NULL when nothing was ever published */
+void ocspSlotLeave(int token);
+void ocspStapleSetFree(ocspStapleSet *set);
+
+/* Handshake counters, kept beside the reader counters so that threads do not contend. Any thread. */
+void ocspCountHandshake(int stapled);
+void ocspSumHandshakes(long long *stapled, long long *unstapled);
+
+/* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
+
+#define OCSP_CACHE_KEEP (7 * 86400) /* seconds after its end that a file of ours is kept */
+
+/* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree it)
+ * and *mtime, or 0 with a sentence (kind OCSP_ERR_NETWORK). Blocks on the disk. Outside OpenSSL. */
+int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err);
+
+/* The file of a certificate: dir/ocsp-<sha256>.der. Load returns 1, 0 with a sentence, or 0 with kind OCSP_ERR_NONE when
+ * there is no such file. Store writes a temporary file, fsyncs and renames; 0 with a sentence leaves the old file as it
+ * was. Prune removes files of ours whose response ended OCSP_CACHE_KEEP seconds before now, and temporary files left by
+ * a kill. All block on the disk and are called outside OpenSSL; prune enters it for parsing through `wait` (may be NULL).
+ * OCSP thread, or (load) main before the first accept. */
+int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+                  ocspError *err);
+int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
+void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait);
+
+/* ---- between main and the thread (ocsp_stapler.c) ---------------------------------------------------------------- */
+
+#define OCSP_ROUND_TEXT_MAX 2048 /* a round's error names each URL that was asked */
+
+typedef enum {
+    OCSP_STATE_NO_TLS,
+    OCSP_STATE_NO_CERTIFICATE,
+    OCSP_STATE_SELF_SIGNED,
+    OCSP_STATE_NO_ISSUER,
+    OCSP_STATE_NO_RESPONDER,
+    OCSP_STATE_PENDING, /* something to ask; good, revoked and expired follow from what is held and the clock */
+} ocspCertState;
+
+/* What INFO tells of one certificate: a copy, made by the thread after each change. */
+typedef struct ocspStatus {
+    ocspCertState state;
+    int held, revoked, must_staple;
+    char serial[OCSP_OUTSIDE_TEXT_MAX + 1], responder_url[OCSP_OUTSIDE_TEXT_MAX + 1];
+    time_t this_update, next_update, produced_at, end, last_success;
+    size_t bytes;
+    ocspSource source;
+    int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock, 0: none */
+    long long consecutive_failures, last_fetch_ms;
+    char last_error[OCSP_ROUND_TEXT_MAX];
+} ocspStatus;
+
+#define OCSP_STATUSES 2 /* INFO tells of two certificates: ocsp_* and ocsp_alt_* */
+
+typedef struct ocspReport {
+    int count;
+    ocspStatus status[OCSP_STATUSES];
+    long long refreshes, refresh_failures, failures[OCSP_ERR_KINDS];
+} ocspReport;
+
+/* The certificates of one attached context. */
+typedef struct ocspAttachment {
+    int count;
+    X509 *leaf[OCSP_MAX_CERTS / 2];
+    STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
+    X509_STORE *store;
+} ocspAttachment;
+
+typedef struct ocspWaiter {
+    ocspRefreshDone *done;
+    void *arg;
+    struct ocspWaiter *next;
+} ocspWaiter;
+
+/* All on the OCSP thread (or on main before it exists); the mutex behind them is held for copies only. */
+int ocspTakeOptions(ocspOptions *mine); /* 1: there were new ones; frees and replaces the strings of *mine */
+void ocspFreeOptions(ocspOptions *mine);
+ocspAttachment *ocspTakeAttachment(void); /* the newest context, or NULL; free with ocspAttachmentFree */
+void ocspAttachmentFree(ocspAttachment *a);
+int ocspTakeRequests(ocspWaiter **waiters); /* how many refreshes were asked for; appends their waiters to the list */
+void ocspSetReport(const ocspReport *report);
+/* Whether a fetch for `leaf`, begun with `mine`, has become pointless. Inside OpenSSL. */
+int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);
+
+/* ---- the thread (ocsp_thread.c) ---------------------------------------------------------------------------------- */
+
+void ocspWorkerPrime(void); /* main, before the thread exists: one step that asks no network */
+int ocspThreadStart(void);  /* main; 0 with errno set */
+void ocspThreadWake(void);  /* any thread */
+void ocspThreadStop(void);  /* main: joins and frees what the worker holds */
+/* One step of the worker, what the thread does between two waits: the milliseconds until the next. For simulations. */
+int64_t ocspWorkerStep(void);
+
+/* ---- the seam (ocsp_thread.c) ------------------------------------------------------------------------------------ */
+
+/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before ocspInit. */
+typedef struct ocspWorld {
+    int64_t (*wall_ms)(void);
+    int64_t (*mono_ms)(void);
+    uint32_t (*random)(void);
+    ocspFetchResult (*fetch)(const char *, const unsigned char *, size_t, X509_STORE *, int64_t, const ocspWait *,
+                             unsigned char **, size_t *, ocspError *);
+    int (*read_file)(const char *, unsigned char **, size_t *, time_t *, ocspError *);
+    /* a file's identity changes when it is replaced or written: mtime, size, inode, device; 0 when there is none */
+    uint64_t (*file_mark)(const char *);
+    int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, time_t *, ocspError *);
+    int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
+    void (*cache_prune)(const char *, time_t, const ocspWait *);
+} ocspWorld;
+extern ocspWorld ocsp_world;
+
+#endif

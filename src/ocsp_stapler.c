@@ -1,0 +1,472 @@
+/* ocsp_stapler.c - what hosts call: options, contexts, the handshake callback, refresh requests, INFO.
+ *
+ * DESIGN: main and the OCSP thread share what stands in `shared`, behind a mutex that is held for copies only: main
+ * puts in options, the newest context and requests; the thread takes them, works, and puts back a report for INFO.
+ * Handshakes see none of it: they read the slot (ocsp_slot.c) and two atomics.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_internal.h"
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+
+static struct {
+    pthread_mutex_t lock;
+    ocspOptions options; /* strings owned */
+    unsigned options_version, options_taken;
+    ocspAttachment *attachment; /* the newest that the thread has not taken yet */
+    int refresh_requests;
+    ocspWaiter *waiters;
+    ocspReport report;
+} shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static atomic_int stapling_on;        /* written by main, read by handshakes */
+static _Atomic(SSL_CTX *) unattached; /* put by a handshake (with a reference), taken by main in ocspTick */
+
+/* Main thread only. */
+static int attached_index = -1; /* SSL_CTX ex_data: set on contexts that went through ocspAttachContext */
+static int initialized, thread_runs, ticked;
+static int64_t next_thread_try;
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+void ocspFreeOptions(ocspOptions *mine) {
+    ocspFree((char *)mine->responder_url);
+    ocspFree((char *)mine->cache_dir);
+    ocspFree((char *)mine->response_file);
+    mine->responder_url = mine->cache_dir = mine->response_file = NULL;
+}
+
+/* `to` is overwritten: its strings must not be owned. */
+static int ocspCopyOptions(ocspOptions *to, const ocspOptions *from) {
+    *to = *from;
+    to->responder_url = ocspStrdup(from->responder_url);
+    to->cache_dir = ocspStrdup(from->cache_dir);
+    to->response_file = ocspStrdup(from->response_file);
+    if (to->responder_url && to->cache_dir && to->response_file) return 1;
+    ocspFreeOptions(to);
+    return 0;
+}
+
+int ocspTakeOptions(ocspOptions *mine) {
+    ocspOptions copy;
+    int taken = 0;
+
+    pthread_mutex_lock(&shared.lock);
+    if (shared.options_taken != shared.options_version && ocspCopyOptions(&copy, &shared.options)) {
+        ocspFreeOptions(mine);
+        *mine = copy;
+        shared.options_taken = shared.options_version;
+        taken = 1;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return taken;
+}
+
+/* Stapling is on: there must be a thread. One that cannot be had is tried again, at most once a second. */
+static void ocspNeedThread(void) {
+    int64_t now;
+
+    if (thread_runs || (now = ocsp_world.mono_ms()) < next_thread_try) return;
+    thread_runs = ocspThreadStart();
+    if (thread_runs) return;
+    if (next_thread_try == 0)
+        ocspLog(OCSP_LOG_WARNING, "OCSP: the thread that fetches responses cannot be started (%s): nothing new is "
+                                  "stapled until it can. Raise the limit on processes and threads (ulimit -u).",
+                strerror(errno));
+    next_thread_try = now + 1000;
+}
+
+int ocspSetOptions(const ocspOptions *options) {
+    ocspOptions copy;
+
+    if (!ocspCopyOptions(&copy, options)) return 0;
+    pthread_mutex_lock(&shared.lock);
+    ocspFreeOptions(&shared.options);
+    shared.options = copy;
+    shared.options_version++;
+    pthread_mutex_unlock(&shared.lock);
+    /* relaxed: handshakes may see it a moment later, and nothing else hangs on it */
+    atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
+    if (thread_runs)
+        ocspThreadWake();
+    else if (options->stapling && ticked)
+        ocspNeedThread();
+    return 1;
+}
+
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
+
+void ocspAttachmentFree(ocspAttachment *a) {
+    int i;
+
+    if (!a) return;
+    for (i = 0; i < a->count; i++) {
+        X509_free(a->leaf[i]);
+        sk_X509_pop_free(a->chain[i], X509_free);
+    }
+    X509_STORE_free(a->store);
+    ocspFree(a);
+}
+
+/* References to the current certificate of `ctx` and its chain. */
+static void ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
+    X509 *leaf = SSL_CTX_get0_certificate(ctx);
+    STACK_OF(X509) *chain = NULL;
+
+    if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return;
+    SSL_CTX_get0_chain_certs(ctx, &chain);
+    if (!chain) SSL_CTX_get_extra_chain_certs_only(ctx, &chain); /* set the old way, for all certificates at once */
+    a->leaf[a->count] = leaf;
+    a->chain[a->count] = chain ? X509_chain_up_ref(chain) : NULL;
+    a->count++;
+}
+
+void ocspAttachContext(SSL_CTX *ctx) {
+    X509 *chosen = SSL_CTX_get0_certificate(ctx);
+    ocspAttachment *a = ocspAlloc(sizeof(*a)), *old;
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+
+    if (!a) {
+        ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory while looking at a TLS context: its certificate is not stapled "
+                                  "for until the next reload");
+        return;
+    }
+    ERR_set_mark();
+    if (store && X509_STORE_up_ref(store)) a->store = store;
+    if (chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST)) {
+        do {
+            ocspCollectCert(ctx, a);
+        } while (SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT));
+        SSL_CTX_select_current_cert(ctx, chosen);
+    }
+    ERR_pop_to_mark();
+    SSL_CTX_set_ex_data(ctx, attached_index, &shared);
+    pthread_mutex_lock(&shared.lock);
+    old = shared.attachment;
+    shared.attachment = a;
+    pthread_mutex_unlock(&shared.lock);
+    ocspAttachmentFree(old);
+    if (thread_runs) ocspThreadWake();
+}
+
+void ocspInstallCallback(SSL_CTX *ctx) {
+    SSL_CTX_set_tlsext_status_cb(ctx, ocspStatusCallback);
+}
+
+ocspAttachment *ocspTakeAttachment(void) {
+    ocspAttachment *a;
+
+    pthread_mutex_lock(&shared.lock);
+    a = shared.attachment;
+    shared.attachment = NULL;
+    pthread_mutex_unlock(&shared.lock);
+    return a;
+}
+
+void ocspTick(void) {
+    /* relaxed: only whether to look; the exchange below acquires */
+    if (atomic_load_explicit(&unattached, memory_order_relaxed)) {
+        SSL_CTX *ctx = atomic_exchange_explicit(&unattached, NULL, memory_order_acquire); /* pairs with the release in
+                                                                                             ocspNoteContext */
+        if (!SSL_CTX_get_ex_data(ctx, attached_index)) ocspAttachContext(ctx);
+        SSL_CTX_free(ctx);
+    }
+    if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
+    if (!initialized) return;
+    if (!ticked && atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspWorkerPrime();
+    ticked = 1;
+    if (atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspNeedThread();
+}
+
+/* ---- the handshake ----------------------------------------------------------------------------------------------- */
+
+/* A handshake serves a certificate that we do not follow: its context was made on another thread (Valkey 9.1 reloads on
+ * bio_tls_reload), where it could not be attached. That it serves handshakes is the sign that it is complete. Once, and
+ * without waiting: main attaches it before it sleeps. */
+static void ocspNoteContext(SSL *ssl) {
+    SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
+
+    if (atomic_load_explicit(&unattached, memory_order_relaxed) || !SSL_CTX_up_ref(ctx)) return;
+    /* release: pairs with the acquire in ocspTick */
+    if (!atomic_compare_exchange_strong_explicit(&unattached, &none, ctx, memory_order_release, memory_order_relaxed))
+        SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
+}
+
+int ocspStatusCallback(SSL *ssl, void *unused) {
+    const ocspStapleSet *set;
+    const ocspStaple *staple = NULL;
+    unsigned char *copy = NULL;
+    size_t len = 0;
+    X509 *leaf;
+    int token, i;
+
+    (void)unused;
+    /* OpenSSL has one callback for both roles, with opposite meanings: on a client 0 rejects the server. */
+    if (!SSL_is_server(ssl)) return 1;
+    leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
+    if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
+        time_t now = (time_t)(ocsp_world.wall_ms() / 1000);
+        set = ocspSlotEnter(&token);
+        for (i = 0; set && i < set->count && !staple; i++) {
+            if (set->staples[i].leaf == leaf) staple = &set->staples[i];
+        }
+        /* Reloading the same file makes another object of the same certificate: the staple is the certificate's. */
+        for (i = 0; set && i < set->count && !staple; i++) {
+            if (X509_cmp(set->staples[i].leaf, leaf) == 0) staple = &set->staples[i];
+        }
+        if (staple && staple->der && now < staple->end && (copy = OPENSSL_malloc(staple->len)) != NULL) {
+            len = staple->len;
+            memcpy(copy, staple->der, len);
+        }
+        i = staple && staple->in_service;
+        ocspSlotLeave(token);
+        if (!i) ocspNoteContext(ssl);
+    }
+    /* OpenSSL owns the copy from here on. */
+    if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
+        OPENSSL_free(copy);
+        copy = NULL;
+    }
+    ocspCountHandshake(copy != NULL);
+    return copy ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+/* ---- refresh requests -------------------------------------------------------------------------------------------- */
+
+/* Why nothing can be asked, or NULL. Directives are named without the prefix in which hosts differ. */
+static const char *ocspWhyNoRefresh(const ocspReport *report, int no_attachment) {
+    int i;
+    static const char *const reasons[] = {
+        [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
+        [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and tls-key-file",
+        [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: nobody answers for its status",
+        [OCSP_STATE_NO_ISSUER] = "the certificate's issuer is not known: append the CA's certificate to tls-cert-file "
+                                 "or name it in tls-ca-cert-file",
+        [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
+    };
+
+    if (!no_attachment) return NULL; /* the newest certificate is still to be looked at */
+    if (report->count == 0) return reasons[report->status[0].state];
+    for (i = 0; i < report->count; i++)
+        if (report->status[i].state == OCSP_STATE_PENDING) return NULL;
+    return reasons[report->status[0].state];
+}
+
+int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size) {
+    const char *reason = NULL;
+    ocspWaiter *waiter = NULL;
+
+    if (!atomic_load_explicit(&stapling_on, memory_order_relaxed)) reason = "OCSP stapling is off: turn it on first";
+    if (!reason && !thread_runs) reason = "the OCSP thread does not run yet: try again in a moment";
+    if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
+    if (!reason) {
+        pthread_mutex_lock(&shared.lock);
+        /* options that the thread has not seen yet may change what can be asked: it will find out */
+        if (shared.options_taken == shared.options_version)
+            reason = ocspWhyNoRefresh(&shared.report, shared.attachment == NULL);
+        if (!reason) {
+            shared.refresh_requests++;
+            if (waiter) {
+                waiter->done = done;
+                waiter->arg = arg;
+                waiter->next = shared.waiters;
+                shared.waiters = waiter;
+            }
+        }
+        pthread_mutex_unlock(&shared.lock);
+    }
+    if (reason) {
+        ocspFree(waiter);
+        snprintf(why, why_size, "%s", reason);
+        return 0;
+    }
+    ocspThreadWake();
+    return 1;
+}
+
+int ocspTakeRequests(ocspWaiter **waiters) {
+    int requests;
+
+    pthread_mutex_lock(&shared.lock);
+    requests = shared.refresh_requests;
+    shared.refresh_requests = 0;
+    while (shared.waiters) {
+        ocspWaiter *waiter = shared.waiters;
+        shared.waiters = waiter->next;
+        waiter->next = *waiters;
+        *waiters = waiter;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return requests;
+}
+
+int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
+    int i, stale;
+
+    pthread_mutex_lock(&shared.lock);
+    stale = !shared.options.stapling || strcmp(shared.options.responder_url, mine->responder_url) != 0 ||
+            strcmp(shared.options.response_file, mine->response_file) != 0;
+    if (!stale && shared.attachment) {
+        stale = 1; /* unless the reload brought the same certificate */
+        for (i = 0; i < shared.attachment->count; i++)
+            if (X509_cmp(shared.attachment->leaf[i], leaf) == 0) stale = 0;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return stale;
+}
+
+/* ---- INFO -------------------------------------------------------------------------------------------------------- */
+
+void ocspSetReport(const ocspReport *report) {
+    pthread_mutex_lock(&shared.lock);
+    shared.report = *report;
+    pthread_mutex_unlock(&shared.lock);
+}
+
+static const char *ocspStateName(const ocspStatus *s, int enabled, int64_t now_ms) {
+    static const char *const names[] = {
+        [OCSP_STATE_NO_TLS] = "no-tls",
+        [OCSP_STATE_NO_CERTIFICATE] = "no-certificate",
+        [OCSP_STATE_SELF_SIGNED] = "self-signed",
+        [OCSP_STATE_NO_ISSUER] = "no-issuer",
+        [OCSP_STATE_NO_RESPONDER] = "no-responder",
+        [OCSP_STATE_PENDING] = "pending",
+    };
+
+    if (!enabled) return "disabled";
+    if (!s->held) return names[s->state];
+    if (now_ms >= (int64_t)s->end * 1000) return "expired";
+    return s->revoked ? "revoked" : "good";
+}
+
+static const char *const source_names[] = {
+    [OCSP_SOURCE_NONE] = "none",
+    [OCSP_SOURCE_NETWORK] = "network",
+    [OCSP_SOURCE_CACHE] = "cache",
+    [OCSP_SOURCE_FILE] = "file",
+};
+
+static void ocspInfoText(const ocspInfoSink *sink, const char *prefix, const char *field, const char *value) {
+    char name[64];
+
+    snprintf(name, sizeof(name), "%s%s", prefix, field);
+    sink->text(sink->arg, name, value);
+}
+
+static void ocspInfoNumber(const ocspInfoSink *sink, const char *prefix, const char *field, long long value) {
+    char name[64];
+
+    snprintf(name, sizeof(name), "%s%s", prefix, field);
+    sink->number(sink->arg, name, value);
+}
+
+/* Seconds from now until `then`, rounded up so that 0 means now; -1 when there is no `then`. */
+static long long ocspSecondsUntil(int64_t then_ms, int64_t now_ms) {
+    if (then_ms == 0) return -1;
+    return then_ms > now_ms ? (then_ms - now_ms + 999) / 1000 : 0;
+}
+
+static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocspStatus *s, int enabled) {
+    int64_t now_ms = ocsp_world.wall_ms();
+    int64_t expires = s->held && s->end * (int64_t)1000 > now_ms ? (int64_t)s->end * 1000 : 0;
+    long long next = !enabled        ? -1
+                     : s->retry_at_ms ? ocspSecondsUntil(s->retry_at_ms, ocsp_world.mono_ms())
+                                      : ocspSecondsUntil(s->refresh_at_ms, now_ms);
+
+    ocspInfoText(sink, prefix, "state", ocspStateName(s, enabled, now_ms));
+    ocspInfoNumber(sink, prefix, "revoked", s->held && s->revoked);
+    ocspInfoText(sink, prefix, "cert_serial", s->serial);
+    ocspInfoText(sink, prefix, "responder_url", s->responder_url);
+    ocspInfoNumber(sink, prefix, "must_staple", s->must_staple);
+    ocspInfoNumber(sink, prefix, "this_update", s->this_update);
+    ocspInfoNumber(sink, prefix, "next_update", s->next_update);
+    ocspInfoNumber(sink, prefix, "produced_at", s->produced_at);
+    ocspInfoNumber(sink, prefix, "response_bytes", (long long)s->bytes);
+    ocspInfoText(sink, prefix, "response_source", source_names[s->source]);
+    ocspInfoNumber(sink, prefix, "next_refresh_in_seconds", next);
+    ocspInfoNumber(sink, prefix, "expires_in_seconds", ocspSecondsUntil(expires, now_ms));
+    ocspInfoNumber(sink, prefix, "consecutive_failures", s->consecutive_failures);
+    ocspInfoText(sink, prefix, "last_error", s->last_error);
+    ocspInfoNumber(sink, prefix, "last_success_time", s->last_success);
+    ocspInfoNumber(sink, prefix, "last_fetch_ms", s->last_fetch_ms);
+}
+
+static void ocspCopyReport(ocspReport *report) {
+    pthread_mutex_lock(&shared.lock);
+    *report = shared.report;
+    pthread_mutex_unlock(&shared.lock);
+}
+
+void ocspInfoState(const ocspInfoSink *sink) {
+    int enabled = atomic_load_explicit(&stapling_on, memory_order_relaxed);
+    long long stapled, unstapled;
+    ocspReport report;
+
+    ocspCopyReport(&report);
+    ocspSumHandshakes(&stapled, &unstapled);
+    ocspInfoCert(sink, "", &report.status[0], enabled);
+    ocspInfoNumber(sink, "", "handshakes_stapled", stapled);
+    ocspInfoNumber(sink, "", "handshakes_unstapled", unstapled);
+    ocspInfoNumber(sink, "", "failures_network", report.failures[OCSP_ERR_NETWORK]);
+    ocspInfoNumber(sink, "", "failures_http", report.failures[OCSP_ERR_HTTP]);
+    ocspInfoNumber(sink, "", "failures_response", report.failures[OCSP_ERR_RESPONSE]);
+    ocspInfoNumber(sink, "", "failures_verify", report.failures[OCSP_ERR_VERIFY]);
+    if (report.count > 1) ocspInfoCert(sink, "alt_", &report.status[1], enabled);
+}
+
+void ocspInfoCounters(const ocspInfoSink *sink) {
+    ocspReport report;
+
+    ocspCopyReport(&report);
+    ocspInfoNumber(sink, "", "refreshes", report.refreshes);
+    ocspInfoNumber(sink, "", "refresh_failures", report.refresh_failures);
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+int ocspInit(const ocspHost *host) {
+    static const ocspOptions defaults = OCSP_OPTIONS_DEFAULT;
+
+    if (initialized) return 1;
+    ocspSetHost(host);
+    /* Contexts hold no memory of ours, so the index needs no free function, and it may stay when the engine ends. */
+    if (attached_index < 0) attached_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    if (attached_index < 0) return 0;
+    pthread_mutex_lock(&shared.lock);
+    memset(&shared.report, 0, sizeof(shared.report));
+    initialized = ocspCopyOptions(&shared.options, &defaults);
+    shared.options_version++;
+    pthread_mutex_unlock(&shared.lock);
+    return initialized;
+}
+
+void ocspShutdown(void) {
+    ocspWaiter *waiters = NULL;
+
+    if (!initialized) return;
+    atomic_store_explicit(&stapling_on, 0, memory_order_relaxed);
+    ocspThreadStop();
+    thread_runs = ticked = initialized = 0;
+    next_thread_try = 0;
+    ocspTakeRequests(&waiters);
+    while (waiters) {
+        ocspWaiter *next = waiters->next;
+        waiters->done(waiters->arg, "the server is shutting down");
+        ocspFree(waiters);
+        waiters = next;
+    }
+    ocspAttachmentFree(ocspTakeAttachment());
+    SSL_CTX_free(atomic_exchange_explicit(&unattached, NULL, memory_order_acquire));
+    pthread_mutex_lock(&shared.lock);
+    ocspFreeOptions(&shared.options);
+    memset(&shared.report, 0, sizeof(shared.report));
+    pthread_mutex_unlock(&shared.lock);
+    ocspSlotPublish(NULL);
+    ocspSetHost(NULL);
+}

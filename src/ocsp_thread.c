@@ -1,0 +1,980 @@
+/* ocsp_thread.c - the bio-style thread: waits, and calls the other rooms in their order.
+ *
+ * DESIGN: one thread per process, as bio.c has them, but with one job and a deadline in place of a list of jobs. All its
+ * state is `worker`, which nobody else touches: main hands options, contexts and requests over in ocsp_stapler.c and
+ * wakes the thread through a pipe that is in all its polls. A step (ocspStep) takes what is new, asks for each certificate
+ * that is due, publishes, persists, and says how long to wait. It never waits longer than a second, because the wall clock
+ * can jump and a supplied file can change, and neither tells.
+ *
+ * EXIT: exit() runs OpenSSL's clean-up while this thread may be inside OpenSSL: 163 of 200 exits crashed in an
+ * experiment. So the thread holds a mutex, the gate, whenever it may be in OpenSSL, and gives it back around whatever
+ * can block (poll, name look-up, disk). An atexit handler takes the gate and keeps it.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <openssl/rand.h>
+
+#define OCSP_THREAD_NAME "bio_ocsp"
+#define OCSP_THREAD_STACK (1024 * 1024) /* the name service's modules need most of it */
+#define OCSP_LOOK_MS 1000               /* how often the wall clock and a supplied file are looked at */
+#define OCSP_STORE_AGAIN_MS (60 * 1000) /* how often a disk that refused is tried again */
+
+/* One certificate that is followed. */
+typedef struct ocspCert {
+    ocspIdentity *id;
+    int in_service; /* 0: its context was replaced; what is held is kept for handshakes that had begun */
+    int position;   /* in its context: INFO tells of the first two */
+    ocspCertState state;
+    ocspResponse held; /* held.der NULL: nothing. Kept past its end: it tells what is older */
+    int asked;         /* by the operator: at once */
+    int due_now;       /* by a reload or a directive: at once, but for the floor */
+    int64_t refresh_at_ms, retry_at_ms, last_round_ms; /* wall; monotonic, 0: none; monotonic, 0: never */
+    unsigned attempt;                                  /* rounds without progress in a row, for the back-off */
+    long long consecutive_failures, last_fetch_ms;
+    time_t last_success;
+    char url[OCSP_OUTSIDE_TEXT_MAX + 1];
+    char last_error[OCSP_ROUND_TEXT_MAX];
+    int cache_tried, unsaved;
+    int64_t store_at_ms;
+    /* What the log was told, so that it is told once. */
+    int told_state, told_failure, told_half, told_expired, told_bare;
+} ocspCert;
+
+static struct {
+    ocspOptions options;
+    ocspCert *certs[OCSP_MAX_CERTS]; /* oldest first */
+    int count;
+    int attached_before;
+    ocspCertState empty_state; /* with no certificate in service */
+    uint64_t file_mark;        /* of the response file as last read */
+    ocspWaiter *waiters;       /* of the refresh under way that an operator asked for */
+    int batch;
+    char batch_error[OCSP_ROUND_TEXT_MAX], batch_note[OCSP_ROUND_TEXT_MAX];
+    int batch_good;
+    ocspReport report;
+    int told_disk;
+    X509 *asking; /* the leaf that a fetch is under way for */
+} worker;
+
+/* ---- the gate, the pipe ------------------------------------------------------------------------------------------ */
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER; /* held while in OpenSSL */
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER; /* taken first, so that main at exit gets the gate next */
+static int wake_pipe[2] = {-1, -1};
+static pthread_t thread;
+static int thread_started, gate_shut; /* main thread only */
+static pid_t thread_owner;
+static atomic_int stopping; /* written by main, read by the thread */
+
+static void ocspGateEnter(void) {
+    pthread_mutex_lock(&turn);
+    pthread_mutex_unlock(&turn);
+    pthread_mutex_lock(&gate);
+}
+
+static void ocspGateLeave(void) {
+    pthread_mutex_unlock(&gate);
+}
+
+void ocspLeaveOpenSSL(void) {
+    if (!thread_started || gate_shut || getpid() != thread_owner) return; /* a forked child has no thread of ours */
+    pthread_mutex_lock(&turn);
+    ocspThreadWake();
+    pthread_mutex_lock(&gate);
+    gate_shut = 1;
+}
+
+void ocspThreadWake(void) {
+    if (wake_pipe[1] >= 0) (void)!write(wake_pipe[1], "", 1); /* full is fine: then it is awake */
+}
+
+static void ocspDrainPipe(void) {
+    char bytes[64];
+
+    while (wake_pipe[0] >= 0 && read(wake_pipe[0], bytes, sizeof(bytes)) > 0) continue;
+}
+
+/* Asked by a fetch when it was woken. */
+static int ocspCancelled(void) {
+    ocspDrainPipe();
+    return atomic_load_explicit(&stopping, memory_order_relaxed) || ocspFetchIsStale(&worker.options, worker.asking);
+}
+
+/* ---- the world --------------------------------------------------------------------------------------------------- */
+
+static int64_t ocspWallMs(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static int64_t ocspMonoMs(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static uint32_t ocspRandom(void) {
+    uint32_t value = UINT32_MAX / 2; /* without randomness: the middle of every spread */
+
+    (void)!RAND_bytes((unsigned char *)&value, sizeof(value));
+    return value;
+}
+
+static uint64_t ocspFileMark(const char *path) {
+    struct stat st;
+    uint64_t parts[5], mark = 1469598103934665603u;
+    int i;
+
+    if (stat(path, &st) != 0) return 0;
+    parts[0] = (uint64_t)st.st_mtim.tv_sec;
+    parts[1] = (uint64_t)st.st_mtim.tv_nsec;
+    parts[2] = (uint64_t)st.st_size;
+    parts[3] = (uint64_t)st.st_ino;
+    parts[4] = (uint64_t)st.st_dev;
+    for (i = 0; i < 5; i++) mark = (mark ^ parts[i]) * 1099511628211u; /* FNV-1a's step */
+    return mark | 1;
+}
+
+ocspWorld ocsp_world = {
+    .wall_ms = ocspWallMs,
+    .mono_ms = ocspMonoMs,
+    .random = ocspRandom,
+    .fetch = ocspFetch,
+    .read_file = ocspReadFile,
+    .file_mark = ocspFileMark,
+    .cache_load = ocspCacheLoad,
+    .cache_store = ocspCacheStore,
+    .cache_prune = ocspCachePrune,
+};
+
+/* ---- small questions --------------------------------------------------------------------------------------------- */
+
+static time_t ocspNow(void) {
+    return (time_t)(ocsp_world.wall_ms() / 1000);
+}
+
+static int64_t ocspRemainingMs(const ocspCert *cert) {
+    return cert->held.der ? (int64_t)cert->held.end * 1000 - ocsp_world.wall_ms() : 0;
+}
+
+static int ocspHoldsValid(const ocspCert *cert) {
+    return ocspRemainingMs(cert) > 0;
+}
+
+static int ocspHasFile(void) {
+    return worker.options.response_file && *worker.options.response_file;
+}
+
+static int ocspHasUrl(void) {
+    return worker.options.responder_url && *worker.options.responder_url;
+}
+
+/* The URL that INFO shows before one was asked. */
+static void ocspShowUrl(ocspCert *cert) {
+    const char *first = cert->id->url_count ? cert->id->urls[0] : "";
+
+    ocspCleanText(cert->url, sizeof(cert->url), ocspHasFile() ? "" : ocspHasUrl() ? worker.options.responder_url : first);
+}
+
+/* Times in the log are UTC, as in certificates. */
+static const char *ocspWhen(time_t t, char *out, size_t size) {
+    struct tm tm;
+
+    if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) snprintf(out, size, "?");
+    return out;
+}
+
+/* When `cert` is due, in milliseconds from now: 0 or less is now, INT64_MAX never. */
+static int64_t ocspDueIn(const ocspCert *cert) {
+    int64_t mono = ocsp_world.mono_ms(), in, floor;
+
+    if (!cert->in_service || cert->state != OCSP_STATE_PENDING) return INT64_MAX;
+    if (cert->asked) return 0;
+    if (cert->due_now)
+        in = 0;
+    else if (cert->retry_at_ms)
+        in = cert->retry_at_ms - mono;
+    else if (ocspHasFile()) /* looked at by its mark */
+        return INT64_MAX;
+    else
+        in = cert->held.der ? cert->refresh_at_ms - ocsp_world.wall_ms() : 0;
+    /* The floor beats the formula: a responder that backdates its answers would make us spin. */
+    floor = cert->last_round_ms ? cert->last_round_ms + OCSP_ROUND_FLOOR_MS - mono : 0;
+    return in > floor ? in : floor;
+}
+
+/* ---- publishing -------------------------------------------------------------------------------------------------- */
+
+static void ocspPublish(void) {
+    ocspStapleSet *set = ocspAlloc(sizeof(*set));
+    int i;
+
+    for (i = 0; set && i < worker.count; i++) {
+        const ocspCert *cert = worker.certs[i];
+        ocspStaple *staple = &set->staples[set->count];
+        if (cert->held.der && !(staple->der = ocspMemdup(cert->held.der, cert->held.len))) break;
+        staple->len = cert->held.len;
+        staple->end = cert->held.end;
+        staple->in_service = cert->in_service;
+        X509_up_ref(cert->id->leaf);
+        staple->leaf = cert->id->leaf;
+        set->count++;
+    }
+    if (!set || i < worker.count) {
+        ocspStapleSetFree(set);
+        ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory while publishing a response: what was stapled before stays");
+        return;
+    }
+    ocspSlotPublish(set);
+}
+
+static void ocspReportStatus(void) {
+    ocspReport *r = &worker.report;
+    int i;
+
+    r->count = 0;
+    memset(r->status, 0, sizeof(r->status));
+    r->status[0].state = worker.empty_state;
+    for (i = 0; i < worker.count; i++) {
+        const ocspCert *cert = worker.certs[i];
+        ocspStatus *s;
+        if (!cert->in_service) continue;
+        if (cert->position >= r->count) r->count = cert->position + 1;
+        if (cert->position >= OCSP_STATUSES) continue;
+        s = &r->status[cert->position];
+        s->state = cert->state;
+        s->held = cert->held.der != NULL;
+        s->revoked = cert->held.revoked;
+        s->must_staple = cert->id->must_staple;
+        snprintf(s->serial, sizeof(s->serial), "%s", cert->id->serial);
+        memcpy(s->responder_url, cert->url, sizeof(s->responder_url));
+        s->this_update = cert->held.this_update;
+        s->next_update = cert->held.next_update;
+        s->produced_at = cert->held.produced_at;
+        s->end = cert->held.end;
+        s->last_success = cert->last_success;
+        s->bytes = cert->held.len;
+        s->source = cert->held.source;
+        s->refresh_at_ms = cert->held.der && cert->state == OCSP_STATE_PENDING && !ocspHasFile() ? cert->refresh_at_ms : 0;
+        s->retry_at_ms = cert->state == OCSP_STATE_PENDING ? cert->retry_at_ms : 0;
+        s->consecutive_failures = cert->consecutive_failures;
+        s->last_fetch_ms = cert->last_fetch_ms;
+        memcpy(s->last_error, cert->last_error, sizeof(s->last_error));
+    }
+    if (r->count > OCSP_STATUSES) r->count = OCSP_STATUSES;
+    ocspSetReport(r);
+}
+
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
+
+static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, int was_expired) {
+    static const char *const from[] = {"", "the responder", "the cache", "the response file"};
+    const ocspResponse *now_held = &cert->held;
+    char when[40], revoked[40];
+
+    ocspWhen(now_held->end, when, sizeof(when));
+    if (now_held->revoked && !before->revoked) {
+        ocspLog(OCSP_LOG_WARNING,
+                "OCSP: the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "
+                "server: replace the certificate. The revoked status is stapled until %s",
+                cert->id->serial, ocspWhen(now_held->revoked_at, revoked, sizeof(revoked)), when);
+    } else if (!now_held->revoked && before->revoked) {
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: the certificate (serial %s) is good again, stapling until %s", cert->id->serial,
+                when);
+    } else if (!before->der) {
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: stapling for the certificate with serial %s until %s (%zu bytes from %s%s%s)",
+                cert->id->serial, when, now_held->len, from[now_held->source],
+                now_held->source == OCSP_SOURCE_NETWORK ? " " : "",
+                now_held->source == OCSP_SOURCE_NETWORK ? cert->url : "");
+    } else if (cert->told_failure || was_expired) {
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: fresh again after %lld failures, certificate serial %s, stapling until %s",
+                cert->consecutive_failures, cert->id->serial, when);
+    } else {
+        ocspLog(OCSP_LOG_DEBUG, "OCSP: refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
+    }
+}
+
+static void ocspTellFailure(ocspCert *cert, int64_t delay_ms) {
+    char when[40];
+
+    if (cert->told_failure) return;
+    cert->told_failure = 1;
+    if (ocspHoldsValid(cert))
+        ocspLog(OCSP_LOG_WARNING,
+                "OCSP: no fresh response for the certificate with serial %s: %s. Next try in %lld seconds; the one held is "
+                "stapled until %s",
+                cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000,
+                ocspWhen(cert->held.end, when, sizeof(when)));
+    else
+        ocspLog(OCSP_LOG_WARNING,
+                "OCSP: no response for the certificate with serial %s: %s. Next try in %lld seconds; nothing is stapled "
+                "until then",
+                cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000);
+}
+
+/* Quiet states, each told once: they are how some servers are meant to run. */
+static void ocspTellState(ocspCert *cert) {
+    static const char *const sentences[] = {
+        [OCSP_STATE_SELF_SIGNED] = "is self-signed: nobody answers for its status, and nothing is stapled",
+        [OCSP_STATE_NO_ISSUER] = "has an issuer that is not known, so nothing can be asked or verified: append the CA's "
+                                 "certificate to tls-cert-file, or name it in tls-ca-cert-file",
+        [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply responses "
+                                    "with response-file",
+        [OCSP_STATE_PENDING] = NULL,
+    };
+
+    if (cert->told_state == (int)cert->state) return;
+    cert->told_state = (int)cert->state;
+    if (sentences[cert->state])
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: the certificate with serial %s %s", cert->id->serial, sentences[cert->state]);
+}
+
+/* Warnings that come with time alone. */
+static void ocspTellTime(ocspCert *cert) {
+    time_t now = ocspNow(), formula;
+    int valid = ocspHoldsValid(cert);
+    char when[40];
+
+    if (cert->held.der && valid && cert->consecutive_failures > 0 && !cert->told_half && !ocspHasFile()) {
+        formula = ocspRefreshFormula(&cert->held, worker.options.refresh_margin);
+        if (now >= formula + (cert->held.end - formula) / 2) {
+            cert->told_half = 1;
+            ocspLog(OCSP_LOG_WARNING,
+                    "OCSP: half of the time to refresh has gone after %lld failures: the response for the certificate with "
+                    "serial %s is stapled until %s, then nothing is. The last error: %s",
+                    cert->consecutive_failures, cert->id->serial, ocspWhen(cert->held.end, when, sizeof(when)),
+                    cert->last_error);
+        }
+    }
+    if (cert->held.der && !valid && !cert->told_expired) {
+        cert->told_expired = 1;
+        ocspLog(OCSP_LOG_WARNING,
+                "OCSP: the response for the certificate with serial %s has expired (%s): handshakes go on without a "
+                "staple. The last error: %s",
+                cert->id->serial, ocspWhen(cert->held.end, when, sizeof(when)),
+                cert->last_error[0] ? cert->last_error : "none");
+    }
+    if (cert->id->must_staple && !valid && !cert->told_bare &&
+        (cert->state != OCSP_STATE_PENDING || cert->consecutive_failures > 0)) {
+        cert->told_bare = 1;
+        ocspLog(OCSP_LOG_WARNING,
+                "OCSP: the certificate with serial %s promises a staple (must-staple, RFC 7633) and there is none: clients "
+                "that heed it refuse this server",
+                cert->id->serial);
+    }
+}
+
+/* ---- one round --------------------------------------------------------------------------------------------------- */
+
+static const ocspWait worker_wait_template = {ocspGateLeave, ocspGateEnter, -1, ocspCancelled};
+
+static ocspWait ocspWorkerWait(void) {
+    ocspWait wait = worker_wait_template;
+
+    wait.wake_fd = wake_pipe[0];
+    return wait;
+}
+
+/* What is held changes: publish, schedule, and remember to store it. Takes `fresh`'s memory. */
+static void ocspHold(ocspCert *cert, ocspResponse *fresh, ocspSource source) {
+    ocspResponse before = cert->held;
+    int was_expired = cert->held.der && !ocspHoldsValid(cert);
+
+    fresh->source = source;
+    cert->held = *fresh;
+    memset(fresh, 0, sizeof(*fresh));
+    cert->refresh_at_ms =
+        ocspRefreshAtMs(&cert->held, worker.options.refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
+    ocspPublish();
+    ocspTellSuccess(cert, &before, was_expired);
+    ocspResponseClear(&before);
+    cert->told_half = cert->told_expired = cert->told_bare = 0;
+    cert->unsaved = source == OCSP_SOURCE_NETWORK;
+    cert->store_at_ms = 0;
+}
+
+static void ocspSucceeded(ocspCert *cert) {
+    cert->consecutive_failures = 0;
+    cert->told_failure = 0;
+    cert->last_error[0] = '\0';
+    cert->last_success = ocspNow();
+}
+
+static void ocspBackOff(ocspCert *cert) {
+    if (cert->attempt < UINT32_MAX) cert->attempt++;
+    cert->retry_at_ms = ocsp_world.mono_ms() + ocspRetryDelayMs(worker.options.retry_delay, cert->attempt,
+                                                                ocspRemainingMs(cert), cert->id->must_staple,
+                                                                ocsp_world.random());
+}
+
+/* The same answer again: CAs that sign in advance hand out the same bytes for hours. No failure, and no spin. */
+static void ocspSawSame(ocspCert *cert) {
+    int64_t now_ms = ocsp_world.wall_ms(), next;
+
+    if (cert->told_failure)
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: the responder answers again after %lld failures, certificate serial %s: the response "
+                                 "held is still its newest",
+                cert->consecutive_failures, cert->id->serial);
+    ocspSucceeded(cert);
+    cert->retry_at_ms = 0;
+    if (ocspHoldsValid(cert) && cert->held.revoked) { /* the hourly look: the next hour, not a retry */
+        next = ocspRefreshAtMs(&cert->held, worker.options.refresh_margin, now_ms, ocsp_world.random());
+        if (next > now_ms) cert->refresh_at_ms = next;
+    }
+    if (ocspHoldsValid(cert) && now_ms < cert->refresh_at_ms)
+        cert->attempt = 0;
+    else
+        ocspBackOff(cert);
+}
+
+static void ocspFailed(ocspCert *cert, ocspErrorKind kind) {
+    cert->consecutive_failures++;
+    worker.report.refresh_failures++;
+    worker.report.failures[kind]++;
+    ocspBackOff(cert);
+    ocspTellFailure(cert, cert->retry_at_ms - ocsp_world.mono_ms());
+    snprintf(worker.batch_error, sizeof(worker.batch_error), "%s", cert->last_error);
+}
+
+/* Verifies bytes for `cert` and holds them if they are news. Returns 1, or 0 with the reason. */
+static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSource source, time_t received,
+                    ocspError *err) {
+    time_t now = ocspNow();
+    ocspResponse fresh;
+    ocspFreshness freshness;
+
+    if (!ocspVerify(der, len, cert->id, now, received, &fresh, err)) return 0;
+    freshness = ocspCompare(&cert->held, &fresh, now);
+    if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* what the operator supplies is his word */
+    if (freshness == OCSP_FRESH_OLDER) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
+                 fresh.this_update < cert->held.this_update ? "older than the response that is held"
+                                                            : "good, but as old as the revoked one that is held");
+        ocspResponseClear(&fresh);
+        return 0;
+    }
+    if (freshness == OCSP_FRESH_SAME) {
+        ocspSawSame(cert);
+        ocspResponseClear(&fresh);
+        return 1;
+    }
+    ocspHold(cert, &fresh, source);
+    ocspSucceeded(cert);
+    cert->attempt = 0;
+    cert->retry_at_ms = 0;
+    return 1;
+}
+
+/* Appends "where: why" to the round's error. */
+static void ocspAppendError(char *text, size_t size, const char *where, const char *why) {
+    size_t used = strlen(text);
+
+    snprintf(text + used, size - used, "%s%s: %s", used ? "; " : "", where, why);
+}
+
+/* Asks each URL in turn until one gives a response that verifies. 1: good, 0: failed with the last one's kind, -1: cancelled. */
+static int ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+    int i, n = ocspHasUrl() ? 1 : cert->id->url_count;
+    ocspWait wait = ocspWorkerWait();
+
+    for (i = 0; i < n; i++) {
+        const char *url = ocspHasUrl() ? worker.options.responder_url : cert->id->urls[i];
+        unsigned char *body = NULL;
+        size_t len = 0;
+        ocspError err = {0};
+        ocspFetchResult result;
+        int taken;
+
+        ocspCleanText(cert->url, sizeof(cert->url), url);
+        worker.asking = cert->id->leaf;
+        result = ocsp_world.fetch(url, cert->id->request, cert->id->request_len, cert->id->store,
+                                  (int64_t)worker.options.timeout * 1000, &wait, &body, &len, &err);
+        worker.asking = NULL;
+        if (result == OCSP_FETCH_CANCELLED) return -1;
+        taken = result == OCSP_FETCH_OK && ocspTake(cert, body, len, OCSP_SOURCE_NETWORK, ocspNow(), &err);
+        ocspFree(body);
+        if (taken) return 1;
+        *kind = err.kind;
+        ocspAppendError(text, size, cert->url, err.text);
+    }
+    return 0;
+}
+
+/* Reads the supplied file. 1: taken, 0: failed, 2: it is about other certificates, which is no failure. */
+static int ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+    unsigned char *der = NULL;
+    size_t len = 0;
+    time_t mtime = 0;
+    ocspError err = {0};
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    int ok;
+
+    ocspGateLeave();
+    ok = ocsp_world.read_file(worker.options.response_file, &der, &len, &mtime, &err);
+    ocspGateEnter();
+    cert->url[0] = '\0';
+    ok = ok && ocspTake(cert, der, len, OCSP_SOURCE_FILE, mtime, &err);
+    ocspFree(der);
+    if (ok) return 1;
+    *kind = err.kind;
+    ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
+    return err.not_ours ? 2 : 0;
+}
+
+/* One finished round counts once, however many URLs it asked. Returns 1 good, 0 failed, -1 cancelled. */
+static int ocspRound(ocspCert *cert) {
+    int was_asked = cert->asked, outcome;
+    int64_t began = ocsp_world.mono_ms();
+    char text[OCSP_ROUND_TEXT_MAX] = "";
+    ocspErrorKind kind = OCSP_ERR_NETWORK;
+
+    cert->asked = cert->due_now = 0;
+    cert->last_round_ms = began;
+    outcome = ocspHasFile() ? ocspReadSupplied(cert, text, sizeof(text), &kind)
+                            : ocspAskResponders(cert, text, sizeof(text), &kind);
+    if (outcome < 0) { /* the next step looks at what has changed */
+        cert->asked = was_asked;
+        cert->due_now = 1;
+        cert->last_round_ms = 0;
+        return -1;
+    }
+    cert->last_fetch_ms = ocsp_world.mono_ms() - began;
+    worker.report.refreshes++;
+    if (outcome == 1) {
+        worker.batch_good++;
+        return 1;
+    }
+    snprintf(cert->last_error, sizeof(cert->last_error), "%s", text);
+    if (outcome == 2) {
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: %s. It is not stapled; what was held stays", text);
+        snprintf(worker.batch_note, sizeof(worker.batch_note), "%s", text);
+        cert->retry_at_ms = 0;
+        return 1;
+    }
+    ocspFailed(cert, kind);
+    return 0;
+}
+
+/* ---- the disk ---------------------------------------------------------------------------------------------------- */
+
+static int ocspCaches(void) {
+    return worker.options.cache_dir && *worker.options.cache_dir && !ocspHasFile();
+}
+
+static void ocspLoadCached(ocspCert *cert) {
+    unsigned char *der = NULL;
+    size_t len = 0;
+    time_t mtime = 0;
+    ocspError err = {0};
+    int found;
+
+    if (cert->cache_tried || !ocspCaches() || !cert->id->issuer || ocspHoldsValid(cert)) return;
+    cert->cache_tried = 1;
+    ocspGateLeave();
+    found = ocsp_world.cache_load(worker.options.cache_dir, cert->id, &der, &len, &mtime, &err);
+    ocspGateEnter();
+    if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err))
+        cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
+    else if (err.kind != OCSP_ERR_NONE)
+        ocspLog(OCSP_LOG_NOTICE, "OCSP: the kept response for the certificate with serial %s is not used: %s. A new one is "
+                                 "asked for",
+                cert->id->serial, err.text);
+    ocspFree(der);
+}
+
+static void ocspStoreUnsaved(void) {
+    ocspWait wait = ocspWorkerWait();
+    ocspError err = {0};
+    int i, ok, stored = 0;
+
+    for (i = 0; i < worker.count; i++) {
+        ocspCert *cert = worker.certs[i];
+        if (!cert->unsaved || !ocspCaches() || ocsp_world.mono_ms() < cert->store_at_ms) continue;
+        ocspGateLeave();
+        ok = ocsp_world.cache_store(worker.options.cache_dir, cert->id, cert->held.der, cert->held.len, &err);
+        ocspGateEnter();
+        if (ok) {
+            cert->unsaved = 0;
+            stored = 1;
+            if (worker.told_disk) ocspLog(OCSP_LOG_NOTICE, "OCSP: responses are kept on disk again");
+            worker.told_disk = 0;
+        } else {
+            cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
+            if (!worker.told_disk)
+                ocspLog(OCSP_LOG_WARNING,
+                        "OCSP: %s. It is stapled from memory all the same, but a restart would begin without it: make "
+                        "cache-dir writable, or choose another",
+                        err.text);
+            worker.told_disk = 1;
+        }
+    }
+    if (stored) {
+        ocspGateLeave();
+        ocsp_world.cache_prune(worker.options.cache_dir, ocspNow(), &wait);
+        ocspGateEnter();
+    }
+}
+
+/* ---- what main handed over --------------------------------------------------------------------------------------- */
+
+static void ocspCertFree(ocspCert *cert) {
+    ocspIdentityFree(cert->id);
+    ocspResponseClear(&cert->held);
+    ocspFree(cert);
+}
+
+static void ocspForget(int i) {
+    ocspCertFree(worker.certs[i]);
+    worker.count--;
+    memmove(&worker.certs[i], &worker.certs[i + 1], (size_t)(worker.count - i) * sizeof(worker.certs[0]));
+}
+
+static ocspCertState ocspStateOf(const ocspIdentity *id) {
+    if (id->self_signed) return OCSP_STATE_SELF_SIGNED;
+    if (!id->issuer) return OCSP_STATE_NO_ISSUER;
+    return id->url_count || ocspHasUrl() || ocspHasFile() ? OCSP_STATE_PENDING : OCSP_STATE_NO_RESPONDER;
+}
+
+static ocspCert *ocspFindCert(const ocspIdentity *id) {
+    int i;
+
+    for (i = 0; i < worker.count; i++)
+        if (memcmp(worker.certs[i]->id->sha256, id->sha256, sizeof(id->sha256)) == 0) return worker.certs[i];
+    return NULL;
+}
+
+/* Follows a certificate of a newly attached context. One that is known keeps all it has: a staple belongs to the
+ * certificate, not to the SSL_CTX (HAProxy stapled the old certificate's response after a renewal). */
+static void ocspFollowCert(ocspIdentity *id, int position) {
+    ocspCert *cert = ocspFindCert(id);
+    int i;
+
+    if (cert) {
+        ocspIdentityFree(cert->id);
+    } else {
+        for (i = 0; worker.count == OCSP_MAX_CERTS && i < worker.count; i++)
+            if (!worker.certs[i]->in_service) ocspForget(i);
+        cert = worker.count < OCSP_MAX_CERTS ? ocspAlloc(sizeof(*cert)) : NULL;
+        if (!cert) {
+            ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory: the certificate with serial %s is not stapled for until the next "
+                                      "TLS reload",
+                    id->serial);
+            ocspIdentityFree(id);
+            return;
+        }
+        cert->told_state = -1;
+        worker.certs[worker.count++] = cert;
+    }
+    cert->id = id;
+    cert->in_service = 1;
+    cert->position = position;
+    cert->due_now = 1;
+    ocspShowUrl(cert);
+}
+
+static void ocspFollow(ocspAttachment *a) {
+    int i;
+
+    for (i = 0; i < worker.count; i++) worker.certs[i]->in_service = 0;
+    for (i = 0; i < a->count; i++) {
+        ocspIdentity *id = ocspIdentityNew(a->leaf[i], a->chain[i], a->store);
+        if (id)
+            ocspFollowCert(id, i);
+        else
+            ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory: a certificate is not stapled for until the next TLS reload");
+    }
+    worker.empty_state = OCSP_STATE_NO_CERTIFICATE;
+    /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask for
+     * everything again. */
+    for (i = 0; i < worker.count; i++) {
+        ocspCert *cert = worker.certs[i];
+        if (!cert->in_service) cert->asked = cert->due_now = 0;
+        cert->state = ocspStateOf(cert->id);
+        if (worker.options.stapling) ocspLoadCached(cert);
+        if (!worker.attached_before && ocspHoldsValid(cert)) cert->due_now = 0;
+    }
+    worker.attached_before = 1;
+    ocspPublish();
+}
+
+static int ocspDiffers(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+static void ocspApplyOptions(void) {
+    ocspOptions old = worker.options;
+    const ocspOptions *new = &worker.options;
+    int i, source_changed;
+
+    worker.options.responder_url = worker.options.cache_dir = worker.options.response_file = NULL;
+    if (!ocspTakeOptions(&worker.options)) {
+        worker.options = old;
+        return;
+    }
+    source_changed = ocspDiffers(old.responder_url, new->responder_url) ||
+                     ocspDiffers(old.response_file, new->response_file);
+    if (ocspDiffers(old.response_file, new->response_file)) worker.file_mark = 0;
+    for (i = 0; i < worker.count; i++) {
+        ocspCert *cert = worker.certs[i];
+        cert->state = ocspStateOf(cert->id);
+        if (source_changed) {
+            cert->due_now = cert->in_service;
+            cert->attempt = 0;
+            ocspShowUrl(cert);
+        }
+        if (ocspDiffers(old.cache_dir, new->cache_dir) || ocspDiffers(old.response_file, new->response_file)) {
+            cert->cache_tried = 0;
+            cert->unsaved = ocspHoldsValid(cert) && cert->held.source != OCSP_SOURCE_FILE;
+            cert->store_at_ms = 0;
+        }
+        if (new->stapling && !old.stapling && cert->in_service && !ocspHoldsValid(cert)) cert->due_now = 1;
+        if (cert->held.der && new->refresh_margin != old.refresh_margin)
+            cert->refresh_at_ms = ocspRefreshAtMs(&cert->held, new->refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
+        if (cert->retry_at_ms && new->retry_delay != old.retry_delay) {
+            int64_t at = ocsp_world.mono_ms() + ocspRetryDelayMs(new->retry_delay, cert->attempt, ocspRemainingMs(cert),
+                                                                 cert->id->must_staple, ocsp_world.random());
+            if (at < cert->retry_at_ms) cert->retry_at_ms = at;
+        }
+    }
+    ocspFreeOptions(&old);
+}
+
+/* ---- requested refreshes ----------------------------------------------------------------------------------------- */
+
+static void ocspAnswer(ocspWaiter **waiters, const char *error) {
+    while (*waiters) {
+        ocspWaiter *waiter = *waiters;
+        *waiters = waiter->next;
+        waiter->done(waiter->arg, error);
+        ocspFree(waiter);
+    }
+}
+
+static void ocspBeginBatch(void) {
+    int i;
+
+    worker.batch = 1;
+    worker.batch_good = 0;
+    worker.batch_error[0] = worker.batch_note[0] = '\0';
+    for (i = 0; i < worker.count; i++)
+        if (worker.certs[i]->in_service && worker.certs[i]->state == OCSP_STATE_PENDING) worker.certs[i]->asked = 1;
+}
+
+/* Ends the batch when each certificate had its round. Requests that came in meanwhile are served by it if it went well;
+ * if not, one more follows at once. */
+static void ocspEndBatch(void) {
+    ocspWaiter *late = NULL;
+    const char *error;
+    int i, again;
+
+    for (i = 0; i < worker.count; i++)
+        if (ocspDueIn(worker.certs[i]) <= 0 && worker.certs[i]->asked) return;
+    again = ocspTakeRequests(&late);
+    error = worker.batch_error[0]                              ? worker.batch_error
+            : worker.batch_good == 0 && worker.batch_note[0] ? worker.batch_note
+            : worker.batch_good == 0                           ? "there is nothing to ask for"
+                                                               : NULL;
+    ocspStoreUnsaved(); /* before the answer: who waited may restart the server next */
+    ocspReportStatus(); /* and who waited may look at INFO next */
+    ocspAnswer(&worker.waiters, error);
+    worker.batch = 0;
+    if (!error) {
+        ocspAnswer(&late, NULL);
+    } else if (again) {
+        worker.waiters = late;
+        ocspBeginBatch();
+    }
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
+
+/* A supplied file that changed is read again: by mtime, size and inode, through symbolic links (Kubernetes swaps those). */
+static void ocspWatchFile(void) {
+    uint64_t mark;
+    int i;
+
+    if (!ocspHasFile()) return;
+    ocspGateLeave();
+    mark = ocsp_world.file_mark(worker.options.response_file);
+    ocspGateEnter();
+    if (mark == worker.file_mark) return;
+    worker.file_mark = mark;
+    for (i = 0; i < worker.count; i++) worker.certs[i]->due_now = worker.certs[i]->in_service;
+}
+
+/* Waits shrink with what they depend on: an hour's wait for a retry must not outlast the response, whatever the clock does. */
+static void ocspCapRetry(ocspCert *cert) {
+    int64_t latest = ocsp_world.mono_ms() + ocspRetryCapMs(ocspRemainingMs(cert), cert->id->must_staple);
+
+    if (cert->retry_at_ms > latest) cert->retry_at_ms = latest;
+}
+
+/* One step. With ask_network 0 nothing is asked but the disk. Returns milliseconds until the next, -1 for "when woken". */
+static int64_t ocspStep(int ask_network) {
+    ocspAttachment *a;
+    int64_t wait = OCSP_LOOK_MS;
+    int i, requests, ran = 0, failed = 0, askable = 0;
+
+    ocspApplyOptions();
+    if ((a = ocspTakeAttachment()) != NULL) {
+        ocspFollow(a);
+        ocspAttachmentFree(a);
+    }
+    requests = ocspTakeRequests(&worker.waiters);
+    if (!worker.options.stapling) {
+        ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
+        worker.batch = 0;
+        for (i = 0; i < worker.count; i++) worker.certs[i]->asked = 0;
+        ocspReportStatus();
+        return -1;
+    }
+    ocspWatchFile();
+    for (i = 0; i < worker.count; i++) {
+        ocspTellState(worker.certs[i]);
+        ocspLoadCached(worker.certs[i]);
+    }
+    if (requests) ocspBeginBatch();
+    ocspReportStatus();
+
+    for (i = 0; i < worker.count; i++) {
+        ocspCert *cert = worker.certs[i];
+        int outcome;
+        ocspCapRetry(cert);
+        askable += cert->in_service && cert->state == OCSP_STATE_PENDING;
+        if (ocspDueIn(cert) > 0 || (!ask_network && !ocspHasFile())) continue;
+        outcome = ocspRound(cert);
+        ran += outcome >= 0;
+        failed += outcome <= 0;
+        if (outcome < 0) break;
+    }
+    if (worker.batch) {
+        ocspEndBatch();
+    } else if (ran > 0 && ran == askable && !failed) {
+        ocspWaiter *served = NULL; /* asked for while this round was under way, which went well */
+        ocspTakeRequests(&served);
+        ocspStoreUnsaved();
+        ocspReportStatus();
+        ocspAnswer(&served, NULL);
+    }
+    ocspStoreUnsaved();
+    for (i = 0; i < worker.count; i++) {
+        ocspCert *cert = worker.certs[i];
+        if (cert->in_service) ocspTellTime(cert);
+        if (ocspDueIn(cert) < wait) wait = ocspDueIn(cert);
+    }
+    ocspReportStatus();
+    /* After a round the pipe may have been drained by it: look at what main handed over before waiting. */
+    return ran || failed || wait < 0 ? 0 : wait;
+}
+
+int64_t ocspWorkerStep(void) {
+    int64_t wait;
+
+    ocspGateEnter();
+    wait = ocspStep(1);
+    ocspGateLeave();
+    return wait;
+}
+
+void ocspWorkerPrime(void) {
+    ocspGateEnter();
+    ocspStep(0);
+    ocspGateLeave();
+}
+
+/* ---- the thread itself ------------------------------------------------------------------------------------------- */
+
+static void *ocspThreadMain(void *unused) {
+    (void)unused;
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), OCSP_THREAD_NAME);
+#elif defined(__APPLE__)
+    pthread_setname_np(OCSP_THREAD_NAME);
+#endif
+    ocspThreadStarted();
+    while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
+        struct pollfd wake = {wake_pipe[0], POLLIN, 0};
+        int64_t wait = ocspWorkerStep();
+        if (wait != 0) poll(&wake, 1, (int)wait);
+        ocspDrainPipe();
+    }
+    return NULL;
+}
+
+static int ocspOpenPipe(void) {
+    int i;
+
+    if (wake_pipe[0] >= 0) return 1;
+    if (pipe(wake_pipe) != 0) return 0;
+    for (i = 0; i < 2; i++) {
+        fcntl(wake_pipe[i], F_SETFD, FD_CLOEXEC);
+        fcntl(wake_pipe[i], F_SETFL, O_NONBLOCK);
+    }
+    return 1;
+}
+
+int ocspThreadStart(void) {
+    static int exit_handler;
+    pthread_attr_t attr;
+    sigset_t all, before;
+    int fault;
+
+    if (thread_started) return 1;
+    if (!ocspOpenPipe()) return 0;
+    /* After OpenSSL's own handler, so that it runs before it: make sure that OpenSSL has registered. */
+    if (!exit_handler) {
+        OPENSSL_init_crypto(0, NULL);
+        exit_handler = atexit(ocspLeaveOpenSSL) == 0;
+    }
+    atomic_store_explicit(&stopping, 0, memory_order_relaxed);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, OCSP_THREAD_STACK);
+    sigfillset(&all); /* signals are the server's business; SIGPIPE of a responder that goes away is nobody's */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_owner = getpid();
+    fault = pthread_create(&thread, &attr, ocspThreadMain, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    errno = fault;
+    thread_started = fault == 0;
+    return thread_started;
+}
+
+void ocspThreadStop(void) {
+    int i;
+
+    if (thread_started) {
+        atomic_store_explicit(&stopping, 1, memory_order_relaxed);
+        if (gate_shut) {
+            pthread_mutex_unlock(&gate);
+            pthread_mutex_unlock(&turn);
+            gate_shut = 0;
+        }
+        ocspThreadWake();
+        pthread_join(thread, NULL);
+        thread_started = 0;
+    }
+    for (i = 0; i < 2; i++) {
+        if (wake_pipe[i] >= 0) close(wake_pipe[i]);
+        wake_pipe[i] = -1;
+    }
+    ocspAnswer(&worker.waiters, "the server is shutting down");
+    while (worker.count > 0) ocspForget(0);
+    ocspFreeOptions(&worker.options);
+    memset(&worker, 0, sizeof(worker));
+}

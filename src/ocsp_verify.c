@@ -1,0 +1,282 @@
+/* ocsp_verify.c - bytes to a verified response, or the reason why not (RFC 6960). Pure: `now` is an argument, nothing
+ * is read or asked, so that this one file can be tested, fuzzed and simulated alone.
+ *
+ * The signer is chosen here by name, not by OCSP_basic_verify's chain building: the only trust anchor is the issuer of
+ * the certificate that we serve, and the only certificates that may speak for it are those that it signed itself for
+ * that purpose (section 4.2.2.2). Trusting whatever certificates come with a response, as several servers do, lets
+ * a leaf sign for itself. What OpenSSL does is the parsing and the signatures.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#include <string.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/x509v3.h>
+
+/* Seconds since 1970 of an ASN.1 time; 0 on one that does not parse (then *ok is 0). ASN1_TIME_diff is used because
+ * timegm is not in POSIX. */
+static time_t ocspTime(const ASN1_TIME *t, int *ok) {
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int days = 0, secs = 0;
+
+    *ok = epoch && t && ASN1_TIME_diff(&days, &secs, epoch, t);
+    ASN1_TIME_free(epoch);
+    return *ok ? (time_t)days * 86400 + secs : 0;
+}
+
+static time_t ocspMin(time_t a, time_t b) {
+    return a < b ? a : b;
+}
+
+static void ocspTimeText(char *out, size_t size, time_t t) {
+    struct tm tm;
+
+    if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) out[0] = '\0';
+}
+
+/* The response is signed by whom its ResponderID names: does that name `cert`? */
+static int ocspNamesResponder(const OCSP_BASICRESP *basic, X509 *cert) {
+    const ASN1_OCTET_STRING *key_hash = NULL;
+    const X509_NAME *name = NULL;
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned md_len;
+
+    if (!OCSP_resp_get0_id(basic, &key_hash, &name)) return 0;
+    if (name) return X509_NAME_cmp(name, X509_get_subject_name(cert)) == 0;
+    return key_hash && X509_pubkey_digest(cert, EVP_sha1(), md, &md_len) &&
+           (unsigned)ASN1_STRING_length(key_hash) == md_len && memcmp(ASN1_STRING_get0_data(key_hash), md, md_len) == 0;
+}
+
+static int ocspSignedBy(OCSP_BASICRESP *basic, X509 *signer) {
+    STACK_OF(X509) *only = sk_X509_new_null();
+    int ok;
+
+    /* NOINTERN and a stack of one: exactly this key is tried. NOVERIFY: whether it may sign is judged by us. */
+    ok = only && sk_X509_push(only, signer) > 0 &&
+         OCSP_basic_verify(basic, only, NULL, OCSP_NOINTERN | OCSP_NOVERIFY | OCSP_TRUSTOTHER) > 0;
+    sk_X509_free(only);
+    return ok;
+}
+
+/* Why `cert` may not sign for `issuer`, or NULL if it may (RFC 6960 section 4.2.2.2, the delegate). */
+static const char *ocspDelegateFault(X509 *cert, X509 *issuer, time_t now) {
+    if (X509_check_issued(issuer, cert) != X509_V_OK || X509_verify(cert, X509_get0_pubkey(issuer)) != 1)
+        return "its certificate was not issued by the issuer of ours";
+    /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
+    if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
+        return "its certificate holds an extension that is critical and not understood, or broken";
+    if (!(X509_get_extension_flags(cert) & EXFLAG_XKUSAGE) || !(X509_get_extended_key_usage(cert) & XKU_OCSP_SIGN))
+        return "its certificate lacks the extended key usage OCSPSigning";
+    if (!(X509_get_key_usage(cert) & KU_DIGITAL_SIGNATURE)) return "its certificate's key usage forbids signatures";
+    if (X509_cmp_time(X509_get0_notBefore(cert), &now) > 0) return "its certificate is not valid yet";
+    if (X509_cmp_time(X509_get0_notAfter(cert), &now) <= 0) return "its certificate has expired";
+    return NULL;
+}
+
+/* Finds who signed and whether it may. Returns the signer (owned by basic or id), or NULL with a sentence. */
+static X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, ocspError *err) {
+    const STACK_OF(X509) *certs = OCSP_resp_get0_certs(basic);
+    const char *fault = "no certificate that the response names as its signer was found in it";
+    int i;
+
+    if (ocspNamesResponder(basic, id->issuer)) {
+        if (ocspSignedBy(basic, id->issuer)) return id->issuer;
+        fault = "the signature does not verify with the issuer's key";
+    }
+    for (i = 0; i < sk_X509_num(certs); i++) {
+        X509 *cert = sk_X509_value(certs, i);
+        const char *delegate_fault;
+        if (!ocspNamesResponder(basic, cert) || X509_cmp(cert, id->issuer) == 0) continue;
+        delegate_fault = ocspDelegateFault(cert, id->issuer, now);
+        if (!delegate_fault && ocspSignedBy(basic, cert)) return cert;
+        fault = delegate_fault ? delegate_fault : "the signature does not verify with the signer's key";
+    }
+    ocspFail(err, OCSP_ERR_VERIFY, "the response's signer is not accepted: %s", fault);
+    return NULL;
+}
+
+/* The entry for exactly our certificate, matched by the hash that the responder chose. Of several the newest counts, and
+ * of two equally new ones the one that is not good. */
+static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity *id, ocspError *err) {
+    OCSP_SINGLERESP *best = NULL;
+    time_t best_time = 0;
+    int i, count = OCSP_resp_count(basic);
+
+    for (i = 0; i < count; i++) {
+        OCSP_SINGLERESP *entry = OCSP_resp_get0(basic, i);
+        OCSP_CERTID *theirs = (OCSP_CERTID *)OCSP_SINGLERESP_get0_id(entry), *ours = NULL;
+        ASN1_OBJECT *algorithm = NULL;
+        ASN1_GENERALIZEDTIME *this_update = NULL;
+        const EVP_MD *md;
+        time_t t;
+        int ok, status;
+
+        if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, theirs)) continue;
+        md = EVP_get_digestbyobj(algorithm);
+        if (md) ours = OCSP_cert_to_id(md, id->leaf, id->issuer);
+        ok = ours && OCSP_id_cmp(ours, theirs) == 0;
+        OCSP_CERTID_free(ours);
+        if (!ok) continue;
+        status = OCSP_single_get0_status(entry, NULL, NULL, &this_update, NULL);
+        t = ocspTime(this_update, &ok);
+        if (!ok) continue;
+        if (!best || t > best_time || (t == best_time && status != V_OCSP_CERTSTATUS_GOOD)) {
+            best = entry;
+            best_time = t;
+        }
+    }
+    if (!best) {
+        ocspFail(err, OCSP_ERR_VERIFY,
+                 "the response has no entry for our certificate (serial %s) among its %d: the responder answers for "
+                 "another certificate or another issuer",
+                 id->serial, count);
+        if (err) err->not_ours = 1;
+    }
+    return best;
+}
+
+/* Status and dates of our entry. */
+static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const ocspIdentity *id, X509 *signer, time_t now,
+                          time_t received, ocspResponse *out, ocspError *err) {
+    ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
+    int status = OCSP_single_get0_status(entry, &out->revocation_reason, &revoked_at, &this_update, &next_update);
+    int ok, signer_ok = 1;
+    char text[32];
+
+    if (status == V_OCSP_CERTSTATUS_UNKNOWN)
+        return ocspFail(err, OCSP_ERR_RESPONSE,
+                        "the responder does not know our certificate (status unknown, serial %s): it may lag behind "
+                        "the CA, or be another CA's",
+                        id->serial);
+    out->revoked = status == V_OCSP_CERTSTATUS_REVOKED;
+    if (!out->revoked) out->revocation_reason = -1;
+    out->this_update = ocspTime(this_update, &ok);
+    if (!ok) return ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
+    out->next_update = next_update ? ocspTime(next_update, &ok) : 0;
+    if (!ok || (next_update && out->next_update <= 0))
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is not a time");
+    out->revoked_at = out->revoked ? ocspTime(revoked_at, &ok) : 0;
+    out->produced_at = ocspTime(OCSP_resp_get0_produced_at(basic), &ok);
+
+    if (out->this_update > now + OCSP_CLOCK_SKEW) {
+        ocspTimeText(text, sizeof(text), out->this_update);
+        return ocspFail(err, OCSP_ERR_VERIFY,
+                        "the response's thisUpdate (%s) lies more than %d seconds in the future: compare this machine's "
+                        "clock with the responder's",
+                        text, OCSP_CLOCK_SKEW);
+    }
+    if (next_update && out->next_update <= now) {
+        ocspTimeText(text, sizeof(text), out->next_update);
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
+    }
+    if (next_update && out->next_update < out->this_update)
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before its thisUpdate");
+
+    out->end = next_update ? out->next_update : ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
+    if (out->end <= now)
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response has no nextUpdate and came in more than %d seconds ago",
+                        OCSP_LIFE_WITHOUT_END);
+    out->end = ocspMin(out->end, id->not_after);
+    out->end = ocspMin(out->end, ocspTime(X509_get0_notAfter(signer), &signer_ok));
+    if (!signer_ok || out->end <= now)
+        return ocspFail(err, OCSP_ERR_VERIFY, "the certificate that we serve, or the one that signed the response, has "
+                                              "expired: renew it");
+    return 1;
+}
+
+int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
+               ocspResponse *out, ocspError *err) {
+    const unsigned char *p = der;
+    OCSP_RESPONSE *response = NULL;
+    OCSP_BASICRESP *basic = NULL;
+    OCSP_SINGLERESP *entry;
+    X509 *signer;
+    int status, ok = 0;
+
+    memset(out, 0, sizeof(*out));
+    if (err) err->not_ours = 0;
+    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of our certificate is not known");
+    if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the answer is empty");
+    if (len > OCSP_MAX_RESPONSE_BYTES)
+        return ocspFail(err, OCSP_ERR_RESPONSE, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
+
+    ERR_set_mark(); /* what OpenSSL thinks of a bad response must not stay in the thread's error queue */
+    response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    if (!response) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a whole DER-encoded OCSP response", len);
+        goto done;
+    }
+    if (p != der + len) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "%zu bytes follow the OCSP response", (size_t)(der + len - p));
+        goto done;
+    }
+    status = OCSP_response_status(response);
+    if (status != OCSP_RESPONSE_STATUS_SUCCESSFUL) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the responder answers \"%s\" instead of a status",
+                 OCSP_response_status_str(status));
+        goto done;
+    }
+    basic = OCSP_response_get1_basic(response);
+    if (!basic) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
+        goto done;
+    }
+    entry = ocspFindEntry(basic, id, err);
+    if (!entry) goto done;
+    signer = ocspFindSigner(basic, id, now, err);
+    if (!signer || !ocspJudgeEntry(entry, basic, id, signer, now, received, out, err)) goto done;
+    out->der = ocspMemdup(der, len);
+    out->len = len;
+    ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory while keeping the response");
+done:
+    if (!ok) memset(out, 0, sizeof(*out));
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+    ERR_pop_to_mark();
+    return ok;
+}
+
+void ocspResponseClear(ocspResponse *r) {
+    ocspFree(r->der);
+    memset(r, 0, sizeof(*r));
+}
+
+ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now) {
+    if (!held->der) return OCSP_FRESH_NEWER;
+    /* An expired good answer is history: another one that still holds is worth more than nothing. Two things are not
+     * renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of an answer
+     * without nextUpdate (or a replayed one would be stapled forever, as NATS does). */
+    if (!held->revoked && held->end <= now && (fresh->next_update || fresh->this_update != held->this_update))
+        return OCSP_FRESH_NEWER;
+    if (fresh->this_update > held->this_update) return OCSP_FRESH_NEWER;
+    if (fresh->this_update < held->this_update || (held->revoked && !fresh->revoked)) return OCSP_FRESH_OLDER;
+    return fresh->revoked && !held->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_SAME;
+}
+
+time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
+    const unsigned char *p = der;
+    OCSP_RESPONSE *response;
+    OCSP_BASICRESP *basic;
+    time_t latest = -1;
+    int i, ok;
+
+    ERR_set_mark();
+    response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    basic = response ? OCSP_response_get1_basic(response) : NULL;
+    for (i = 0; basic && i < OCSP_resp_count(basic); i++) {
+        ASN1_GENERALIZEDTIME *next_update = NULL;
+        time_t t;
+        OCSP_single_get0_status(OCSP_resp_get0(basic, i), NULL, NULL, NULL, &next_update);
+        t = next_update ? ocspTime(next_update, &ok) : 0;
+        if (t == 0) {
+            latest = 0;
+            break;
+        }
+        if (t > latest) latest = t;
+    }
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+    ERR_pop_to_mark();
+    return latest;
+}

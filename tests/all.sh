@@ -1,0 +1,93 @@
+#!/bin/sh
+# all.sh - runs test programs and ends with one line over all of them: "N passed, N failed".
+#
+# usage: sh tests/all.sh unit PROGRAM...                   the C programs (cmocka) alone
+#        sh tests/all.sh all PROGRAM... -- [RUN.TCL'S ARGUMENTS...]   them, then the Tcl suites of tests/run.tcl
+#
+# A program's output is kept in build/test-logs/ and shown only when something in it failed. A program that dies, or
+# that exits with a failure though each of its tests passed (a sanitizer's finding, say), counts as one more failure.
+# SAN=address|thread|undefined says which sanitizer the programs were built with.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+mode=${1:?say unit or all; see the head of this file}
+shift
+san=${SAN:-}
+logs=build/test-logs${san:+/$san}
+mkdir -p "$logs"
+passed=0
+failed=0
+
+# Findings make the program exit with a status of its own. Leaks count. OpenSSL is not built for ThreadSanitizer, so
+# what happens between two of its own functions is taken on trust; see the file of suppressions, where there is one.
+export ASAN_OPTIONS="detect_leaks=1:exitcode=66${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
+export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
+tsan="exitcode=66:second_deadlock_stack=1"
+[ ! -f tests/c/tsan.supp ] || tsan="$tsan:suppressions=$(pwd)/tests/c/tsan.supp"
+export TSAN_OPTIONS="$tsan${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
+
+# ThreadSanitizer needs a memory layout that newer kernels randomize too much for it.
+prefix=
+if [ "$san" = thread ] && setarch "$(uname -m)" -R true 2>/dev/null; then
+    prefix="setarch $(uname -m) -R"
+fi
+
+runUnit() {
+    name=$(basename "$1")
+    log=$logs/$name.log
+    # shellcheck disable=SC2086 # $prefix is words
+    timeout 300 $prefix "$1" >"$log" 2>&1
+    status=$?
+    # cmocka announces each test and then says OK or SKIPPED; what it announced and never approved has failed or died.
+    started=$(grep -c '^\[ RUN      \]' "$log")
+    good=$(grep -c '^\[       OK \]' "$log")
+    skipped=$(grep -c '^\[  SKIPPED \] [a-zA-Z_0-9]*$' "$log")
+    [ "$skipped" -le $((started - good)) ] || skipped=$((started - good)) # cmocka lists them once more at its end
+    bad=$((started - good - skipped))
+    [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    if [ "$started" -eq 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi # a program without a test tests nothing
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    if [ "$bad" -gt 0 ]; then
+        cat "$log"
+        printf '%s: %s passed, %s FAILED, exit status %s; its output: %s\n' "$name" "$good" "$bad" "$status" "$log"
+    else
+        printf '%s: %s passed\n' "$name" "$good"
+    fi
+}
+
+echo "C unit tests${san:+ under SAN=$san}"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --)
+        shift
+        break
+        ;;
+    esac
+    runUnit "$1"
+    shift
+done
+
+if [ "$mode" = all ]; then
+    echo "Tcl suites on a real server"
+    log=$logs/tcl.log
+    {
+        tclsh tests/run.tcl "$@"
+        echo $? >"$logs/tcl.status"
+    } 2>&1 | tee "$log"
+    status=$(cat "$logs/tcl.status")
+    # The runner ends with a line of the same form.
+    line=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed.*$/\1 \2/p' "$log" | tail -n 1)
+    good=${line% *}
+    bad=${line#* }
+    [ -n "$line" ] || good=0 bad=1
+    [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    echo "C and Tcl together:"
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,606 @@
+/* support.c - the PKI, the response builder, the judge and the handshakes that the unit tests share; see support.h.
+ *
+ * Anything that goes wrong in here is a fault of the tests, not of the engine, and aborts.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <openssl/bn.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+
+#define must(condition)                                                                        \
+    do {                                                                                       \
+        if (!(condition)) {                                                                    \
+            fprintf(stderr, "%s:%d: test support failed: %s\n", __FILE__, __LINE__, #condition); \
+            ERR_print_errors_fp(stderr);                                                       \
+            abort();                                                                           \
+        }                                                                                      \
+    } while (0)
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+testBytes testCopy(const void *p, size_t n) {
+    testBytes b = {malloc(n ? n : 1), n};
+    must(b.p);
+    if (n) memcpy(b.p, p, n);
+    return b;
+}
+
+testBytes testJoin(testBytes a, testBytes b) {
+    a.p = realloc(a.p, a.n + b.n + 1);
+    must(a.p);
+    if (b.n) memcpy(a.p + a.n, b.p, b.n);
+    a.n += b.n;
+    free(b.p);
+    return a;
+}
+
+testBytes testTag(int tag, testBytes content) {
+    unsigned char head[6];
+    size_t n = 0;
+    head[n++] = (unsigned char)tag;
+    if (content.n < 128) {
+        head[n++] = (unsigned char)content.n;
+    } else if (content.n < 65536) {
+        head[n++] = 0x82;
+        head[n++] = (unsigned char)(content.n >> 8);
+        head[n++] = (unsigned char)content.n;
+    } else {
+        head[n++] = 0x83;
+        head[n++] = (unsigned char)(content.n >> 16);
+        head[n++] = (unsigned char)(content.n >> 8);
+        head[n++] = (unsigned char)content.n;
+    }
+    /* DER wants the shortest form of a length. */
+    if (content.n >= 128 && content.n < 256) {
+        head[1] = 0x81;
+        head[2] = (unsigned char)content.n;
+        n = 3;
+    }
+    return testJoin(testCopy(head, n), content);
+}
+
+void testBytesFree(testBytes *b) {
+    free(b->p);
+    b->p = NULL;
+    b->n = 0;
+}
+
+/* Takes what an i2d function allocated. */
+static testBytes fromOpenSSL(unsigned char *p, int n) {
+    must(n >= 0);
+    testBytes b = testCopy(p, (size_t)n);
+    OPENSSL_free(p);
+    return b;
+}
+
+/* ---- keys and certificates --------------------------------------------------------------------------------------- */
+
+static pthread_mutex_t key_lock = PTHREAD_MUTEX_INITIALIZER;
+static EVP_PKEY *ec_keys[TEST_KEYS], *rsa_keys[TEST_KEYS];
+
+EVP_PKEY *testEcKey(int number) {
+    pthread_mutex_lock(&key_lock);
+    if (!ec_keys[number]) ec_keys[number] = EVP_EC_gen("P-256");
+    must(ec_keys[number]);
+    pthread_mutex_unlock(&key_lock);
+    return ec_keys[number];
+}
+
+EVP_PKEY *testRsaKey(int number) {
+    pthread_mutex_lock(&key_lock);
+    if (!rsa_keys[number]) rsa_keys[number] = EVP_RSA_gen(2048);
+    must(rsa_keys[number]);
+    pthread_mutex_unlock(&key_lock);
+    return rsa_keys[number];
+}
+
+static void addExtension(X509 *cert, X509 *issuer, int nid, const char *value) {
+    X509V3_CTX ctx;
+    X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
+    X509_EXTENSION *ext = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    must(ext && X509_add_ext(cert, ext, -1));
+    X509_EXTENSION_free(ext);
+}
+
+static void addAccess(AUTHORITY_INFO_ACCESS *aia, int nid, const char *url, size_t len) {
+    ACCESS_DESCRIPTION *ad = ACCESS_DESCRIPTION_new();
+    ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+    must(ad && text && ASN1_STRING_set(text, url, (int)len));
+    ASN1_OBJECT_free(ad->method);
+    ad->method = OBJ_nid2obj(nid);
+    GENERAL_NAME_set0_value(ad->location, GEN_URI, text);
+    must(sk_ACCESS_DESCRIPTION_push(aia, ad));
+}
+
+static void addAia(X509 *cert, const testCertSpec *spec) {
+    if (spec->bad_extension) {
+        ASN1_OCTET_STRING *junk = ASN1_OCTET_STRING_new();
+        must(junk && ASN1_OCTET_STRING_set(junk, (const unsigned char *)"\x30\x7fjunk", 6));
+        X509_EXTENSION *ext = X509_EXTENSION_create_by_NID(NULL, NID_info_access, 0, junk);
+        must(ext && X509_add_ext(cert, ext, -1));
+        X509_EXTENSION_free(ext);
+        ASN1_OCTET_STRING_free(junk);
+        return;
+    }
+    if (!spec->urls[0] && !spec->odd_access) return;
+
+    AUTHORITY_INFO_ACCESS *aia = sk_ACCESS_DESCRIPTION_new_null();
+    must(aia);
+    if (spec->odd_access) {
+        addAccess(aia, NID_ad_ca_issuers, "http://ca.test.invalid/ca.der", 29);
+        ACCESS_DESCRIPTION *ad = ACCESS_DESCRIPTION_new();
+        ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+        must(ad && text && ASN1_STRING_set(text, "http.test.invalid", -1));
+        ASN1_OBJECT_free(ad->method);
+        ad->method = OBJ_nid2obj(NID_ad_OCSP);
+        GENERAL_NAME_set0_value(ad->location, GEN_DNS, text);
+        must(sk_ACCESS_DESCRIPTION_push(aia, ad));
+    }
+    for (int i = 0; i < 12 && spec->urls[i]; i++) {
+        addAccess(aia, NID_ad_OCSP, spec->urls[i], i == 0 && spec->url_len ? spec->url_len : strlen(spec->urls[i]));
+    }
+    must(X509_add1_ext_i2d(cert, NID_info_access, aia, 0, X509V3_ADD_DEFAULT) == 1);
+    AUTHORITY_INFO_ACCESS_free(aia);
+}
+
+X509 *testCert(const testCertSpec *spec) {
+    static long next_serial = 0x1001;
+    X509 *cert = X509_new();
+    must(cert && X509_set_version(cert, X509_VERSION_3));
+
+    if (spec->serial) {
+        BIGNUM *bn = NULL;
+        must(BN_hex2bn(&bn, spec->serial) && BN_to_ASN1_INTEGER(bn, X509_get_serialNumber(cert)));
+        BN_free(bn);
+    } else {
+        must(ASN1_INTEGER_set(X509_get_serialNumber(cert), next_serial++));
+    }
+
+    X509_NAME *name = X509_NAME_new();
+    must(name && X509_NAME_add_entry_by_txt(name, "O", MBSTRING_ASC, (const unsigned char *)"Test", -1, -1, 0));
+    must(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)spec->name, -1, -1, 0));
+    must(X509_set_subject_name(cert, name));
+    must(X509_set_issuer_name(cert, spec->issuer ? X509_get_subject_name(spec->issuer) : name));
+    X509_NAME_free(name);
+
+    must(ASN1_TIME_set(X509_getm_notBefore(cert), spec->not_before ? spec->not_before : TEST_NOW - TEST_DAY));
+    must(ASN1_TIME_set(X509_getm_notAfter(cert), spec->not_after ? spec->not_after : TEST_NOW + 365 * TEST_DAY));
+    must(X509_set_pubkey(cert, spec->key));
+
+    X509 *issuer = spec->issuer ? spec->issuer : cert;
+    if (spec->ca) {
+        addExtension(cert, issuer, NID_basic_constraints, "critical,CA:TRUE");
+        addExtension(cert, issuer, NID_key_usage, "critical,keyCertSign,cRLSign,digitalSignature");
+    } else {
+        addExtension(cert, issuer, NID_basic_constraints, "CA:FALSE");
+    }
+    if (spec->key_usage) addExtension(cert, issuer, NID_key_usage, spec->key_usage);
+    if (spec->extended) addExtension(cert, issuer, NID_ext_key_usage, spec->extended);
+    if (spec->tls_feature) addExtension(cert, issuer, NID_tlsfeature, spec->tls_feature);
+    if (spec->key_ids) {
+        addExtension(cert, issuer, NID_subject_key_identifier, "hash");
+        if (spec->issuer) addExtension(cert, issuer, NID_authority_key_identifier, "keyid:always");
+    }
+    addAia(cert, spec);
+
+    must(X509_sign(cert, spec->issuer_key ? spec->issuer_key : spec->key, EVP_sha256()));
+    return cert;
+}
+
+static testPki pki;
+static pthread_once_t pki_once = PTHREAD_ONCE_INIT;
+
+static void makePki(void) {
+    pki.root_key = testEcKey(0);
+    pki.ca_key = testEcKey(1);
+    pki.twin_key = testEcKey(2);
+    pki.leaf_key = testEcKey(3);
+    pki.delegate_key = testEcKey(4);
+    pki.rsa_leaf_key = testRsaKey(0);
+
+    pki.root = testCert(&(testCertSpec){.name = "Root", .key = pki.root_key, .ca = 1});
+    pki.ca = testCert(&(testCertSpec){
+        .name = "CA", .issuer = pki.root, .issuer_key = pki.root_key, .key = pki.ca_key, .ca = 1});
+    pki.twin = testCert(&(testCertSpec){.name = "CA", .key = pki.twin_key, .ca = 1});
+
+    testCertSpec spec = {.name = "server.test.invalid", .issuer = pki.ca, .issuer_key = pki.ca_key,
+                         .key = pki.leaf_key, .serial = "0ABC", .urls = {TEST_URL}};
+    pki.leaf = testCert(&spec);
+    spec.serial = NULL;
+    pki.renewed_leaf = testCert(&spec);
+    spec.tls_feature = "status_request";
+    pki.must_leaf = testCert(&spec);
+    spec.tls_feature = NULL;
+    spec.urls[0] = NULL;
+    pki.quiet_leaf = testCert(&spec);
+    spec.urls[0] = TEST_URL;
+    spec.key = pki.rsa_leaf_key;
+    pki.rsa_leaf = testCert(&spec);
+
+    spec.key = pki.leaf_key;
+    spec.serial = "0ABC";
+    spec.issuer = pki.twin;
+    spec.issuer_key = pki.twin_key;
+    pki.foreign_leaf = testCert(&spec);
+    pki.self = testCert(&(testCertSpec){.name = "self", .key = pki.leaf_key, .urls = {TEST_URL}});
+
+    testCertSpec signer = {.name = "Responder", .issuer = pki.ca, .issuer_key = pki.ca_key, .key = pki.delegate_key,
+                           .extended = "OCSPSigning"};
+    pki.delegate = testCert(&signer);
+    signer.not_after = TEST_NOW + 100;
+    pki.delegate_short = testCert(&signer);
+    signer.not_before = TEST_NOW - 10 * TEST_DAY;
+    signer.not_after = TEST_NOW - TEST_DAY;
+    pki.delegate_expired = testCert(&signer);
+    signer.not_before = signer.not_after = 0;
+    signer.extended = "serverAuth";
+    pki.delegate_no_eku = testCert(&signer);
+    signer.extended = "OCSPSigning";
+    signer.issuer = pki.twin;
+    signer.issuer_key = pki.twin_key;
+    pki.delegate_foreign = testCert(&signer);
+    signer.issuer = pki.root;
+    signer.issuer_key = pki.root_key;
+    pki.delegate_root = testCert(&signer);
+}
+
+const testPki *testGetPki(void) {
+    pthread_once(&pki_once, makePki);
+    return &pki;
+}
+
+STACK_OF(X509) *testStack(X509 *a, X509 *b, X509 *c) {
+    STACK_OF(X509) *stack = sk_X509_new_null();
+    must(stack);
+    if (a) must(sk_X509_push(stack, a));
+    if (b) must(sk_X509_push(stack, b));
+    if (c) must(sk_X509_push(stack, c));
+    return stack;
+}
+
+X509_STORE *testStore(X509 *a, X509 *b) {
+    X509_STORE *store = X509_STORE_new();
+    must(store);
+    if (a) must(X509_STORE_add_cert(store, a));
+    if (b) must(X509_STORE_add_cert(store, b));
+    return store;
+}
+
+ocspIdentity *testIdentity(X509 *leaf, X509 *issuer) {
+    STACK_OF(X509) *chain = testStack(issuer, NULL, NULL);
+    ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
+    sk_X509_free(chain);
+    must(id);
+    return id;
+}
+
+/* ---- responses --------------------------------------------------------------------------------------------------- */
+
+static testBytes derTime(time_t t, const char *text) {
+    char buf[32];
+    if (!text) {
+        struct tm tm;
+        must(gmtime_r(&t, &tm) && strftime(buf, sizeof(buf), "%Y%m%d%H%M%SZ", &tm));
+        text = buf;
+    }
+    return testTag(0x18, testCopy(text, strlen(text)));
+}
+
+static testBytes derOid(int nid) {
+    unsigned char *p = NULL;
+    int n = i2d_ASN1_OBJECT(OBJ_nid2obj(nid), &p);
+    return fromOpenSSL(p, n);
+}
+
+static testBytes derCertId(const testEntry *entry) {
+    const EVP_MD *md = entry->md ? entry->md : EVP_sha1();
+    unsigned char hash[EVP_MAX_MD_SIZE];
+    unsigned int len;
+
+    testBytes id = testTag(0x30, testJoin(derOid(EVP_MD_get_type(md)), testCopy("\x05\x00", 2)));
+    must(X509_NAME_digest(X509_get_subject_name(entry->issuer), md, hash, &len));
+    id = testJoin(id, testTag(0x04, testCopy(hash, len - entry->cut_hash)));
+    must(X509_pubkey_digest(entry->key_of ? entry->key_of : entry->issuer, md, hash, &len));
+    id = testJoin(id, testTag(0x04, testCopy(hash, len - entry->cut_hash)));
+
+    unsigned char *p = NULL;
+    int n = i2d_ASN1_INTEGER(X509_get0_serialNumber(entry->cert), &p);
+    return testTag(0x30, testJoin(id, fromOpenSSL(p, n)));
+}
+
+static testBytes derEntry(const testEntry *entry) {
+    testBytes e = derCertId(entry);
+    if (entry->status == TEST_GOOD) e = testJoin(e, testCopy("\x80\x00", 2));
+    if (entry->status == TEST_UNKNOWN) e = testJoin(e, testCopy("\x82\x00", 2));
+    if (entry->status == TEST_REVOKED) {
+        testBytes info = derTime(entry->revoked_at ? entry->revoked_at : TEST_NOW - 3600, NULL);
+        unsigned char reason = (unsigned char)(entry->reason - 1);
+        if (entry->reason) info = testJoin(info, testTag(0xa0, testTag(0x0a, testCopy(&reason, 1))));
+        e = testJoin(e, testTag(0xa1, info));
+    }
+    e = testJoin(e, derTime(entry->this_update, entry->this_text));
+    if (entry->next_update || entry->next_text) {
+        e = testJoin(e, testTag(0xa0, derTime(entry->next_update, entry->next_text)));
+    }
+    return testTag(0x30, e);
+}
+
+static testBytes derResponder(X509 *who, int by_key) {
+    if (by_key) {
+        unsigned char hash[EVP_MAX_MD_SIZE];
+        unsigned int len;
+        must(X509_pubkey_digest(who, EVP_sha1(), hash, &len));
+        return testTag(0xa2, testTag(0x04, testCopy(hash, len)));
+    }
+    unsigned char *p = NULL;
+    int n = i2d_X509_NAME(X509_get_subject_name(who), &p);
+    return testTag(0xa1, fromOpenSSL(p, n));
+}
+
+static testBytes derSigned(testBytes tbs, const testReply *reply) {
+    const EVP_MD *md = reply->sign_md ? reply->sign_md : EVP_sha256();
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    size_t len = 0;
+    must(ctx && EVP_DigestSignInit(ctx, NULL, md, NULL, reply->key));
+    must(EVP_DigestSign(ctx, NULL, &len, tbs.p, tbs.n));
+    unsigned char *signature = malloc(len + 1);
+    must(signature);
+    must(EVP_DigestSign(ctx, signature + 1, &len, tbs.p, tbs.n));
+    EVP_MD_CTX_free(ctx);
+    signature[0] = 0; /* no unused bits */
+    if (reply->break_signature) signature[len] ^= 1;
+
+    int nid;
+    must(OBJ_find_sigid_by_algs(&nid, EVP_MD_get_type(md), EVP_PKEY_get_base_id(reply->key)));
+    testBytes algorithm = derOid(nid);
+    if (EVP_PKEY_get_base_id(reply->key) == EVP_PKEY_RSA) algorithm = testJoin(algorithm, testCopy("\x05\x00", 2));
+
+    testBytes all = testJoin(tbs, testTag(0x30, algorithm));
+    all = testJoin(all, testTag(0x03, testCopy(signature, len + 1)));
+    free(signature);
+    return all;
+}
+
+testReply testGoodReply(X509 *leaf) {
+    const testPki *p = testGetPki();
+    return (testReply){.count = 1,
+                       .entries = {{.cert = leaf, .issuer = p->ca, .this_update = TEST_NOW - 3600,
+                                    .next_update = TEST_NOW + TEST_DAY}},
+                       .signer = p->ca,
+                       .key = p->ca_key};
+}
+
+testBytes testReplyDer(const testReply *reply) {
+    unsigned char status = (unsigned char)reply->status;
+    testBytes head = testTag(0x0a, testCopy(&status, 1));
+    if (reply->status != 0 || reply->bare) return testTag(0x30, head);
+
+    testBytes tbs = derResponder(reply->responder ? reply->responder : reply->signer, reply->by_key);
+    time_t produced = reply->produced_at ? reply->produced_at : reply->entries[0].this_update;
+    tbs = testJoin(tbs, derTime(produced, NULL));
+    testBytes entries = testCopy("", 0);
+    for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derEntry(&reply->entries[i]));
+    tbs = testTag(0x30, testJoin(tbs, testTag(0x30, entries)));
+
+    testBytes basic = derSigned(tbs, reply);
+    testBytes certs = testCopy("", 0);
+    for (int i = 0; i < 4 && reply->sent[i]; i++) {
+        unsigned char *p = NULL;
+        int n = i2d_X509(reply->sent[i], &p);
+        certs = testJoin(certs, fromOpenSSL(p, n));
+    }
+    if (certs.n) basic = testJoin(basic, testTag(0xa0, testTag(0x30, certs)));
+    else testBytesFree(&certs);
+
+    testBytes body = derOid(reply->other_type ? NID_id_pkix_OCSP_Nonce : NID_id_pkix_OCSP_basic);
+    body = testTag(0x30, testJoin(body, testTag(0x04, testTag(0x30, basic))));
+    return testTag(0x30, testJoin(head, testTag(0xa0, body)));
+}
+
+int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, time_t at) {
+    const unsigned char *p = der;
+    int verdict = 0;
+    OCSP_BASICRESP *basic = NULL;
+    STACK_OF(X509) *helpers = testStack(issuer, NULL, NULL);
+    X509_STORE *anchor = testStore(issuer, NULL);
+    X509_VERIFY_PARAM *param = X509_STORE_get0_param(anchor);
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+
+    if (!response || p != der + len || OCSP_response_status(response) != 0) goto out;
+    basic = OCSP_response_get1_basic(response);
+    if (!basic) goto out;
+    X509_VERIFY_PARAM_set_time(param, at);
+    X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN);
+    if (OCSP_basic_verify(basic, helpers, anchor, 0) != 1) goto out;
+
+    for (int i = 0; i < OCSP_resp_count(basic) && !verdict; i++) {
+        OCSP_SINGLERESP *single = OCSP_resp_get0(basic, i);
+        const OCSP_CERTID *theirs = OCSP_SINGLERESP_get0_id(single);
+        ASN1_OBJECT *algorithm;
+        ASN1_GENERALIZEDTIME *from, *until;
+        if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, (OCSP_CERTID *)theirs)) continue;
+        const EVP_MD *md = EVP_get_digestbyobj(algorithm);
+        OCSP_CERTID *ours = md ? OCSP_cert_to_id(md, leaf, issuer) : NULL;
+        if (ours && OCSP_id_cmp(ours, (OCSP_CERTID *)theirs) == 0) {
+            int status = OCSP_single_get0_status(single, NULL, NULL, &from, &until);
+            verdict = (status == V_OCSP_CERTSTATUS_GOOD || status == V_OCSP_CERTSTATUS_REVOKED) &&
+                      ASN1_TIME_cmp_time_t(from, at + OCSP_CLOCK_SKEW) <= 0 &&
+                      (!until || ASN1_TIME_cmp_time_t(until, at) > 0);
+        }
+        OCSP_CERTID_free(ours);
+    }
+out:
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+    X509_STORE_free(anchor);
+    sk_X509_free(helpers);
+    ERR_clear_error();
+    return verdict;
+}
+
+/* ---- TLS over memory --------------------------------------------------------------------------------------------- */
+
+void testServerAdd(SSL_CTX *ctx, X509 *leaf, EVP_PKEY *key, X509 *chain) {
+    must(SSL_CTX_use_certificate(ctx, leaf) == 1 && SSL_CTX_use_PrivateKey(ctx, key) == 1);
+    if (chain) must(SSL_CTX_add1_chain_cert(ctx, chain));
+}
+
+SSL_CTX *testServerCtx(X509 *leaf, EVP_PKEY *key, X509 *chain) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    must(ctx);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(ctx, 0);
+    testServerAdd(ctx, leaf, key, chain);
+    return ctx;
+}
+
+SSL_CTX *testClientCtx(int tls_version, int with_rsa_only) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    must(ctx);
+    SSL_CTX_set_min_proto_version(ctx, tls_version);
+    SSL_CTX_set_max_proto_version(ctx, tls_version);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
+    if (with_rsa_only) {
+        must(SSL_CTX_set1_sigalgs_list(ctx, "RSA-PSS+SHA256:RSA+SHA256"));
+        must(SSL_CTX_set_cipher_list(ctx, "ECDHE-RSA-AES128-GCM-SHA256"));
+    }
+    return ctx;
+}
+
+testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
+    testShake shake = {0};
+    SSL *s = SSL_new(server), *c = SSL_new(client);
+    BIO *sb, *cb;
+    must(s && c && BIO_new_bio_pair(&sb, 0, &cb, 0));
+    SSL_set_bio(s, sb, sb);
+    SSL_set_bio(c, cb, cb);
+    SSL_set_accept_state(s);
+    SSL_set_connect_state(c);
+    if (ask) SSL_set_tlsext_status_type(c, TLSEXT_STATUSTYPE_ocsp);
+
+    int s_done = 0, c_done = 0;
+    for (int i = 0; i < 50 && !(s_done && c_done); i++) {
+        int rc;
+        if (!c_done) {
+            rc = SSL_do_handshake(c);
+            if (rc == 1) c_done = 1;
+            else if (SSL_get_error(c, rc) != SSL_ERROR_WANT_READ && SSL_get_error(c, rc) != SSL_ERROR_WANT_WRITE) break;
+        }
+        if (!s_done) {
+            rc = SSL_do_handshake(s);
+            if (rc == 1) s_done = 1;
+            else if (SSL_get_error(s, rc) != SSL_ERROR_WANT_READ && SSL_get_error(s, rc) != SSL_ERROR_WANT_WRITE) break;
+        }
+    }
+    shake.ok = s_done && c_done;
+    if (shake.ok) {
+        const unsigned char *der = NULL;
+        long n = SSL_get_tlsext_status_ocsp_resp(c, &der);
+        if (der && n > 0) {
+            shake.got_staple = 1;
+            shake.staple = testCopy(der, (size_t)n);
+        }
+        shake.peer = SSL_get1_peer_certificate(c);
+    }
+    SSL_free(s);
+    SSL_free(c);
+    ERR_clear_error();
+    return shake;
+}
+
+void testShakeFree(testShake *shake) {
+    testBytesFree(&shake->staple);
+    X509_free(shake->peer);
+    memset(shake, 0, sizeof(*shake));
+}
+
+/* ---- files and waiting ------------------------------------------------------------------------------------------- */
+
+char *testDir(void) {
+    const char *base = getenv("TMPDIR");
+    char *dir = testPath(base && *base ? base : P_tmpdir, "ocsp-test-XXXXXX");
+    must(mkdtemp(dir));
+    return dir;
+}
+
+char *testPath(const char *dir, const char *name) {
+    size_t n = strlen(dir) + strlen(name) + 2;
+    char *path = malloc(n);
+    must(path);
+    snprintf(path, n, "%s/%s", dir, name);
+    return path;
+}
+
+static void removeTree(const char *dir) {
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+    while (d && (entry = readdir(d))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        char *path = testPath(dir, entry->d_name);
+        struct stat st;
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) removeTree(path);
+        else unlink(path);
+        free(path);
+    }
+    if (d) closedir(d);
+    rmdir(dir);
+}
+
+void testDirFree(char *dir) {
+    removeTree(dir);
+    free(dir);
+}
+
+void testWriteFile(const char *path, const void *bytes, size_t n) {
+    FILE *f = fopen(path, "wb");
+    must(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
+}
+
+testBytes testReadFile(const char *path) {
+    FILE *f = fopen(path, "rb");
+    must(f);
+    testBytes all = testCopy("", 0);
+    unsigned char buf[4096];
+    size_t n;
+    while ((n = fread(buf, 1, sizeof(buf), f)) > 0) all = testJoin(all, testCopy(buf, n));
+    fclose(f);
+    return all;
+}
+
+int testCountFiles(const char *dir) {
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+    int count = 0;
+    must(d);
+    while ((entry = readdir(d))) count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(d);
+    return count;
+}
+
+void testSleepMs(int ms) {
+    struct timespec ts = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&ts, NULL);
+}
+
+long testEnvNumber(const char *name, long otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? strtol(text, NULL, 10) : otherwise;
+}
+
+uint32_t testRandom(void) {
+    static uint64_t state = 0x9e3779b97f4a7c15u;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 32);
+}

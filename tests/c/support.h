@@ -1,0 +1,180 @@
+/* support.h - what the unit tests in C share: a small PKI made in memory, OCSP responses with any content and any
+ * signer, an independent judge of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
+ * ways to wait and to make files.
+ *
+ * Responses are written as DER by hand and only signed by OpenSSL: its own builder refuses most of what a bad responder
+ * sends. Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
+ * should use its argument is caught.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef OCSP_TEST_SUPPORT_H
+#define OCSP_TEST_SUPPORT_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <openssl/ocsp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#include "ocsp_internal.h"
+
+#define TEST_NOW ((time_t)1900000000) /* the middle of March 2030 */
+#define TEST_DAY 86400
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+typedef struct testBytes {
+    unsigned char *p;
+    size_t n;
+} testBytes;
+
+testBytes testCopy(const void *p, size_t n);
+testBytes testJoin(testBytes a, testBytes b);       /* a then b; both are consumed */
+testBytes testTag(int tag, testBytes content);      /* one DER value around `content`, which is consumed */
+void testBytesFree(testBytes *b);
+
+/* ---- keys and certificates --------------------------------------------------------------------------------------- */
+
+#define TEST_KEYS 8
+EVP_PKEY *testEcKey(int number);  /* P-256; made once a process; belongs to support.c */
+EVP_PKEY *testRsaKey(int number); /* RSA 2048 */
+
+typedef struct testCertSpec {
+    const char *name;        /* commonName of the subject */
+    X509 *issuer;            /* NULL: self-signed */
+    EVP_PKEY *issuer_key;    /* NULL: `key` */
+    EVP_PKEY *key;
+    const char *serial;      /* hex; NULL: the next number */
+    time_t not_before;       /* 0: a day before TEST_NOW */
+    time_t not_after;        /* 0: a year after TEST_NOW */
+    int ca;                  /* basicConstraints and keyUsage of a CA */
+    const char *key_usage;   /* of what is no CA; NULL: none */
+    const char *extended;    /* extendedKeyUsage, as X509V3_EXT_conf writes it */
+    const char *urls[12];    /* OCSP access descriptions; any bytes */
+    size_t url_len;          /* length of urls[0] if it holds zero bytes, else 0 */
+    int odd_access;          /* also caIssuers, and an OCSP access description that is no URI */
+    const char *tls_feature; /* "status_request" for must-staple */
+    int key_ids;             /* subject and authority key identifiers */
+    int bad_extension;       /* an authorityInfoAccess that is no DER */
+} testCertSpec;
+
+X509 *testCert(const testCertSpec *spec);
+
+/* The certificates that most tests need. Made once; belong to support.c. */
+typedef struct testPki {
+    X509 *root, *ca;        /* `ca` is an intermediate below `root` */
+    EVP_PKEY *root_key, *ca_key;
+    X509 *twin;             /* the name of `ca`, another key, self-signed */
+    EVP_PKEY *twin_key;
+    X509 *leaf;             /* ECDSA, one URL, issued by `ca` */
+    EVP_PKEY *leaf_key;
+    X509 *rsa_leaf;         /* RSA, one URL, issued by `ca` */
+    EVP_PKEY *rsa_leaf_key;
+    X509 *must_leaf;        /* must-staple; key of `leaf` */
+    X509 *quiet_leaf;       /* no URL; key of `leaf` */
+    X509 *renewed_leaf;     /* as `leaf`, another serial; key of `leaf` */
+    X509 *foreign_leaf;     /* as `leaf` with its serial, but issued by `twin` */
+    X509 *self;             /* self-signed, one URL */
+    X509 *delegate;         /* OCSPSigning, issued by `ca` */
+    X509 *delegate_expired; /* the same, ended a day before TEST_NOW */
+    X509 *delegate_short;   /* the same, ends 100 s after TEST_NOW */
+    X509 *delegate_no_eku;  /* issued by `ca`, serverAuth only */
+    X509 *delegate_foreign; /* OCSPSigning, issued by `twin` */
+    X509 *delegate_root;    /* OCSPSigning, issued by `root`: above, but not our issuer */
+    EVP_PKEY *delegate_key; /* of all delegates */
+} testPki;
+
+#define TEST_URL "http://ocsp.test.invalid/status"
+const testPki *testGetPki(void);
+
+STACK_OF(X509) *testStack(X509 *a, X509 *b, X509 *c); /* up to three, NULL ends; sk_X509_free it */
+X509_STORE *testStore(X509 *a, X509 *b);
+ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checked */
+
+/* ---- responses --------------------------------------------------------------------------------------------------- */
+
+typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
+
+typedef struct testEntry {
+    X509 *cert;        /* whose serial */
+    X509 *issuer;      /* whose name and key are hashed */
+    const EVP_MD *md;  /* of the CertID; NULL: SHA-1 */
+    testStatus status;
+    int reason;        /* CRLReason + 1; 0: none */
+    time_t revoked_at; /* 0: an hour before TEST_NOW */
+    time_t this_update, next_update; /* next_update 0: none */
+    const char *this_text;           /* these bytes in place of thisUpdate's */
+    const char *next_text;
+    X509 *key_of;      /* hash the key of this one in place of issuer's */
+    size_t cut_hash;   /* bytes missing at the end of both hashes */
+} testEntry;
+
+typedef struct testReply {
+    int status;          /* OCSPResponseStatus; other than 0 has no body */
+    testEntry entries[4];
+    int count;
+    X509 *signer;
+    EVP_PKEY *key;
+    const EVP_MD *sign_md; /* NULL: SHA-256 */
+    X509 *sent[4];       /* certificates sent along */
+    int by_key;          /* responderID is a key hash, not a name */
+    X509 *responder;     /* whose responderID; NULL: signer's */
+    time_t produced_at;  /* 0: thisUpdate of the first entry */
+    int break_signature; /* one bit of it is flipped */
+    int bare;            /* "successful", and nothing more */
+    int other_type;      /* responseType is not id-pkix-ocsp-basic */
+} testReply;
+
+/* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
+testReply testGoodReply(X509 *leaf);
+testBytes testReplyDer(const testReply *reply);
+
+/* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry
+ * for `leaf`, its dates around `at`. Returns 1 (good or revoked) or 0. */
+int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, time_t at);
+
+/* ---- TLS over memory --------------------------------------------------------------------------------------------- */
+
+SSL_CTX *testServerCtx(X509 *leaf, EVP_PKEY *key, X509 *chain); /* with `chain` as extra chain; may be NULL */
+void testServerAdd(SSL_CTX *ctx, X509 *leaf, EVP_PKEY *key, X509 *chain); /* a second certificate */
+SSL_CTX *testClientCtx(int tls_version, int with_rsa_only); /* TLS1_2_VERSION or TLS1_3_VERSION */
+
+typedef struct testShake {
+    int ok;             /* both sides finished */
+    int got_staple;
+    testBytes staple;   /* free with testBytesFree */
+    X509 *peer;         /* the certificate that was served; X509_free it */
+} testShake;
+
+testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);
+void testShakeFree(testShake *shake);
+
+/* ---- files and waiting ------------------------------------------------------------------------------------------- */
+
+char *testDir(void);                    /* a new directory; testDirFree removes it and what lies in it */
+void testDirFree(char *dir);
+char *testPath(const char *dir, const char *name); /* free() it */
+void testWriteFile(const char *path, const void *bytes, size_t n);
+testBytes testReadFile(const char *path);
+int testCountFiles(const char *dir);
+
+void testSleepMs(int ms);
+/* Polls for a condition; gives up (and fails the test) only after a time that no healthy machine needs. */
+#define testWaitFor(condition)                                         \
+    do {                                                               \
+        int test_tries = 0;                                            \
+        while (!(condition)) {                                         \
+            if (++test_tries > 12000) fail_msg("never: %s", #condition); \
+            testSleepMs(5);                                            \
+        }                                                              \
+    } while (0)
+
+long testEnvNumber(const char *name, long otherwise);
+uint32_t testRandom(void); /* a fixed sequence: a failure can be seen again */
+
+#endif

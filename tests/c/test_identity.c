@@ -1,0 +1,437 @@
+/* test_identity.c - from a served certificate to its issuer, URLs, request and promises. Certificates are foreign text:
+ * odd ones must end in a quiet state, never in a crash.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
+static const testPki *pki;
+
+static int setUp(void **state) {
+    (void)state;
+    pki = testGetPki();
+    return 0;
+}
+
+static void wantIssuer(const ocspIdentity *id, X509 *issuer) {
+    assert_non_null(id);
+    if (!issuer) {
+        assert_null(id->issuer);
+        assert_null(id->request);
+        return;
+    }
+    assert_non_null(id->issuer);
+    assert_int_equal(X509_cmp(id->issuer, issuer), 0);
+    assert_non_null(id->request);
+}
+
+static ocspIdentity *identify(X509 *leaf, X509 *a, X509 *b, X509_STORE *store) {
+    STACK_OF(X509) *chain = testStack(a, b, NULL);
+    ocspIdentity *id = ocspIdentityNew(leaf, chain, store);
+    sk_X509_free(chain);
+    assert_non_null(id);
+    assert_int_equal(ERR_peek_error(), 0);
+    return id;
+}
+
+/* ---- §1: the issuer ---------------------------------------------------------------------------------------------- */
+
+static void acceptance1_issuerFromTheChain(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->ca, pki->root, NULL);
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    id = identify(pki->leaf, pki->root, pki->ca, NULL); /* in any order */
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+}
+
+static void acceptance1_issuerFromTheTrustedCertificates(void **state) {
+    (void)state;
+    X509_STORE *store = testStore(pki->root, pki->ca);
+    ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
+    wantIssuer(id, pki->ca);
+    assert_ptr_equal(id->store, store);
+    X509_STORE_free(store); /* the identity holds its own references */
+    assert_int_equal(X509_verify(id->leaf, X509_get0_pubkey(id->issuer)), 1);
+    ocspIdentityFree(id);
+}
+
+/* Puts `cert` into `dir` under the hash of its name, as `openssl rehash` does. */
+static void intoHashedDir(const char *dir, X509 *cert, int number) {
+    char name[32];
+    snprintf(name, sizeof(name), "%08lx.%d", X509_subject_name_hash(cert), number);
+    char *path = testPath(dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(PEM_write_X509(f, cert));
+    fclose(f);
+    free(path);
+}
+
+static void acceptance1_issuerFromTheHashedDirectory(void **state) {
+    (void)state;
+    char *dir = testDir();
+    intoHashedDir(dir, pki->root, 0);
+    intoHashedDir(dir, pki->ca, 0);
+    X509_STORE *store = X509_STORE_new();
+    assert_true(X509_STORE_load_path(store, dir));
+    ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+    testDirFree(dir);
+}
+
+static void acceptance1_wrongIssuerOfTheSameNameInTheChain(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->twin, NULL, NULL);
+    wantIssuer(id, NULL);
+    ocspIdentityFree(id);
+    id = identify(pki->leaf, pki->twin, pki->ca, NULL); /* the wrong one comes first */
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    X509_STORE *store = testStore(pki->ca, NULL); /* the wrong one in the chain, the right one trusted */
+    id = identify(pki->leaf, pki->twin, NULL, store);
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+}
+
+static void acceptance1_wrongIssuerOfTheSameNameInTheStore(void **state) {
+    (void)state;
+    X509_STORE *store = testStore(pki->twin, NULL);
+    ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
+    wantIssuer(id, NULL);
+    ocspIdentityFree(id);
+    assert_true(X509_STORE_add_cert(store, pki->ca));
+    id = ocspIdentityNew(pki->leaf, NULL, store);
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    id = ocspIdentityNew(pki->foreign_leaf, NULL, store);
+    wantIssuer(id, pki->twin);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+}
+
+static void acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory(void **state) {
+    (void)state;
+    char *dir = testDir();
+    intoHashedDir(dir, pki->twin, 0);
+    intoHashedDir(dir, pki->ca, 1);
+    X509_STORE *store = X509_STORE_new();
+    assert_true(X509_STORE_load_path(store, dir));
+    ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
+    wantIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+    testDirFree(dir);
+}
+
+/* With key identifiers too: they are a hint for finding, not a proof. */
+static void acceptance1_keyIdentifiers(void **state) {
+    (void)state;
+    X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
+    X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
+    X509 *leaf = testCert(&(testCertSpec){.name = "k", .issuer = ca, .issuer_key = pki->ca_key, .key = pki->leaf_key,
+                                          .key_ids = 1, .urls = {TEST_URL}});
+    ocspIdentity *id = identify(leaf, twin, ca, NULL);
+    wantIssuer(id, ca);
+    ocspIdentityFree(id);
+    id = identify(leaf, twin, NULL, NULL);
+    wantIssuer(id, NULL);
+    ocspIdentityFree(id);
+    X509_free(leaf);
+    X509_free(twin);
+    X509_free(ca);
+}
+
+/* ---- §2: quiet states -------------------------------------------------------------------------------------------- */
+
+static void acceptance2_selfSigned(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->self, NULL, NULL, NULL);
+    assert_int_equal(id->self_signed, 1);
+    ocspIdentityFree(id);
+    id = identify(pki->leaf, pki->ca, NULL, NULL);
+    assert_int_equal(id->self_signed, 0);
+    ocspIdentityFree(id);
+}
+
+/* What most self-signed server certificates look like: a key usage that names no keyCertSign. */
+static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
+    (void)state;
+    X509 *self = testCert(&(testCertSpec){
+        .name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
+    ocspIdentity *id = identify(self, NULL, NULL, NULL);
+    assert_int_equal(id->self_signed, 1);
+    ocspIdentityFree(id);
+    X509_free(self);
+}
+
+static void acceptance2_noAccessInformation(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->quiet_leaf, pki->ca, NULL, NULL);
+    assert_int_equal(id->url_count, 0);
+    wantIssuer(id, pki->ca); /* responder-url can still serve it */
+    ocspIdentityFree(id);
+}
+
+static void acceptance2_issuerUnknown(void **state) {
+    (void)state;
+    ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, NULL);
+    wantIssuer(id, NULL);
+    assert_int_equal(id->self_signed, 0);
+    assert_int_equal(id->url_count, 1);
+    ocspIdentityFree(id);
+    X509_STORE *empty = X509_STORE_new();
+    id = ocspIdentityNew(pki->leaf, NULL, empty);
+    wantIssuer(id, NULL);
+    ocspIdentityFree(id);
+    X509_STORE_free(empty);
+    ocspIdentityFree(NULL);
+}
+
+static void acceptance2_brokenAccessInformation(void **state) {
+    (void)state;
+    X509 *odd = testCert(&(testCertSpec){.name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                         .key = pki->leaf_key, .bad_extension = 1});
+    ocspIdentity *id = identify(odd, pki->ca, NULL, NULL);
+    assert_int_equal(id->url_count, 0);
+    ocspIdentityFree(id);
+    X509_free(odd);
+}
+
+/* ---- the URLs ---------------------------------------------------------------------------------------------------- */
+
+/* The identity of a certificate with these access descriptions. */
+static ocspIdentity *withUrls(testCertSpec spec) {
+    spec.name = "urls";
+    spec.issuer = pki->ca;
+    spec.issuer_key = pki->ca_key;
+    spec.key = pki->leaf_key;
+    X509 *cert = testCert(&spec);
+    ocspIdentity *id = identify(cert, pki->ca, NULL, NULL);
+    X509_free(cert);
+    return id;
+}
+
+static void oneUrl(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
+    assert_int_equal(id->url_count, 1);
+    assert_string_equal(id->urls[0], TEST_URL);
+    ocspIdentityFree(id);
+}
+
+static void acceptance4_manyUrlsInTheirOrder(void **state) {
+    (void)state;
+    ocspIdentity *id = withUrls((testCertSpec){
+        .urls = {"http://z.invalid/1", "https://y.invalid/2", "http://a.invalid/3", "http://m.invalid/4"}});
+    assert_int_equal(id->url_count, 4);
+    assert_string_equal(id->urls[0], "http://z.invalid/1");
+    assert_string_equal(id->urls[1], "https://y.invalid/2");
+    assert_string_equal(id->urls[2], "http://a.invalid/3");
+    assert_string_equal(id->urls[3], "http://m.invalid/4");
+    ocspIdentityFree(id);
+}
+
+static void moreUrlsThanFollowed(void **state) {
+    (void)state;
+    testCertSpec spec = {0};
+    static char text[12][32];
+    for (int i = 0; i < 12; i++) {
+        snprintf(text[i], sizeof(text[i]), "http://%02d.invalid/", 20 - i);
+        spec.urls[i] = text[i];
+    }
+    ocspIdentity *id = withUrls(spec);
+    assert_int_equal(id->url_count, OCSP_MAX_URLS);
+    for (int i = 0; i < OCSP_MAX_URLS; i++) assert_string_equal(id->urls[i], text[i]);
+    ocspIdentityFree(id);
+}
+
+static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
+    (void)state;
+    ocspIdentity *id = withUrls((testCertSpec){
+        .odd_access = 1,
+        .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense", "http://user:pw@a.invalid/",
+                 "http://good.invalid/"}});
+    assert_int_equal(id->url_count, 1);
+    assert_string_equal(id->urls[0], "http://good.invalid/");
+    ocspIdentityFree(id);
+}
+
+static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
+    (void)state;
+    ocspIdentity *id = withUrls((testCertSpec){
+        .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m", "http://a.inv alid/",
+                 "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
+    assert_int_equal(id->url_count, 1);
+    assert_string_equal(id->urls[0], "http://good.invalid/");
+    ocspIdentityFree(id);
+}
+
+/* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
+static void urlWithAZeroByteIsLeftOut(void **state) {
+    (void)state;
+    ocspIdentity *id =
+        withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
+    assert_int_equal(id->url_count, 0);
+    ocspIdentityFree(id);
+}
+
+static void aVeryLongUrlDoesNoHarm(void **state) {
+    (void)state;
+    char *text = malloc(20001);
+    memset(text, 'a', 20000);
+    memcpy(text, "http://a.invalid/", 17);
+    text[20000] = 0;
+    ocspIdentity *id = withUrls((testCertSpec){.urls = {text, "http://good.invalid/"}});
+    assert_true(id->url_count >= 1);
+    assert_string_equal(id->urls[id->url_count - 1], "http://good.invalid/");
+    ocspIdentityFree(id);
+    free(text);
+}
+
+/* ---- §3 and the rest --------------------------------------------------------------------------------------------- */
+
+static void acceptance3_rsaAndEcdsaBelowAnIntermediate(void **state) {
+    (void)state;
+    X509 *leaves[] = {pki->leaf, pki->rsa_leaf};
+    for (int i = 0; i < 2; i++) {
+        ocspIdentity *id = identify(leaves[i], pki->ca, pki->root, NULL);
+        wantIssuer(id, pki->ca);
+        ocspIdentityFree(id);
+    }
+}
+
+static void acceptance3_mustStaple(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->must_leaf, pki->ca, NULL, NULL);
+    assert_int_equal(id->must_staple, 1);
+    ocspIdentityFree(id);
+    id = identify(pki->leaf, pki->ca, NULL, NULL);
+    assert_int_equal(id->must_staple, 0);
+    ocspIdentityFree(id);
+    id = withUrls((testCertSpec){.tls_feature = "status_request_v2"}); /* another promise */
+    assert_int_equal(id->must_staple, 0);
+    ocspIdentityFree(id);
+    id = withUrls((testCertSpec){.tls_feature = "status_request_v2,status_request"});
+    assert_int_equal(id->must_staple, 1);
+    ocspIdentityFree(id);
+}
+
+static void theRequestIsOneSha1CertIdWithoutNonce(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
+    const unsigned char *p = id->request;
+    OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &p, (long)id->request_len);
+    assert_non_null(request);
+    assert_ptr_equal(p, id->request + id->request_len);
+    assert_int_equal(OCSP_request_onereq_count(request), 1);
+    assert_int_equal(OCSP_REQUEST_get_ext_count(request), 0);
+    assert_int_equal(OCSP_request_is_signed(request), 0);
+    OCSP_ONEREQ *one = OCSP_request_onereq_get0(request, 0);
+    assert_int_equal(OCSP_ONEREQ_get_ext_count(one), 0);
+    OCSP_CERTID *sha1 = OCSP_cert_to_id(EVP_sha1(), pki->leaf, pki->ca);
+    assert_int_equal(OCSP_id_cmp(OCSP_onereq_get0_id(one), sha1), 0);
+    OCSP_CERTID_free(sha1);
+    OCSP_REQUEST_free(request);
+    ocspIdentityFree(id);
+}
+
+static void serialIsUpperCaseHexWithoutColons(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
+    assert_string_equal(id->serial, "0ABC");
+    ocspIdentityFree(id);
+    static const char *const serials[] = {"01", "7F", "80", "FF00FF00", "0102030405060708090A0B0C0D0E0F1011121314"};
+    for (int i = 0; i < 5; i++) {
+        id = withUrls((testCertSpec){.serial = serials[i]});
+        assert_string_equal(id->serial, serials[i]);
+        ocspIdentityFree(id);
+    }
+    id = withUrls((testCertSpec){.serial = "-05"}); /* forbidden, and seen in the wild */
+    assert_non_null(id->serial);
+    ocspIdentityFree(id);
+}
+
+static void fingerprintAndEnd(void **state) {
+    (void)state;
+    ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned int n;
+    char hex[65];
+    assert_true(X509_digest(pki->leaf, EVP_sha256(), md, &n));
+    assert_memory_equal(id->sha256, md, 32);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", md[i]);
+    assert_string_equal(id->sha256_hex, hex);
+    assert_int_equal(id->not_after, TEST_NOW + 365 * TEST_DAY);
+    ocspIdentityFree(id);
+}
+
+/* Each allocation refused in turn: NULL or a whole identity, never a leak (the address sanitizer counts). */
+static int allocations_left;
+
+static void *scarceAlloc(size_t n) {
+    return allocations_left-- > 0 ? malloc(n) : NULL;
+}
+
+static void outOfMemoryIsSurvived(void **state) {
+    (void)state;
+    ocspHost host = {.alloc = scarceAlloc, .free = free};
+    int failures = 0;
+    ocspSetHost(&host);
+    for (int n = 0; n < 50; n++) {
+        allocations_left = n;
+        STACK_OF(X509) *chain = testStack(pki->ca, NULL, NULL);
+        ocspIdentity *id = ocspIdentityNew(pki->leaf, chain, NULL);
+        sk_X509_free(chain);
+        failures += id == NULL;
+        if (id) {
+            assert_non_null(id->request);
+            assert_string_equal(id->serial, "0ABC");
+            assert_int_equal(id->url_count, 1);
+        }
+        ocspIdentityFree(id);
+    }
+    ocspSetHost(NULL);
+    assert_true(failures > 0 && failures < 50);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acceptance1_issuerFromTheChain),
+        cmocka_unit_test(acceptance1_issuerFromTheTrustedCertificates),
+        cmocka_unit_test(acceptance1_issuerFromTheHashedDirectory),
+        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheChain),
+        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheStore),
+        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory),
+        cmocka_unit_test(acceptance1_keyIdentifiers),
+        cmocka_unit_test(acceptance2_selfSigned),
+        cmocka_unit_test(acceptance2_selfSignedWithTheKeyUsageOfAServer),
+        cmocka_unit_test(acceptance2_noAccessInformation),
+        cmocka_unit_test(acceptance2_issuerUnknown),
+        cmocka_unit_test(acceptance2_brokenAccessInformation),
+        cmocka_unit_test(oneUrl),
+        cmocka_unit_test(acceptance4_manyUrlsInTheirOrder),
+        cmocka_unit_test(moreUrlsThanFollowed),
+        cmocka_unit_test(urlsOfOtherSchemesAndKindsAreLeftOut),
+        cmocka_unit_test(urlsWithBytesThatForgeLinesAreLeftOut),
+        cmocka_unit_test(urlWithAZeroByteIsLeftOut),
+        cmocka_unit_test(aVeryLongUrlDoesNoHarm),
+        cmocka_unit_test(acceptance3_rsaAndEcdsaBelowAnIntermediate),
+        cmocka_unit_test(acceptance3_mustStaple),
+        cmocka_unit_test(theRequestIsOneSha1CertIdWithoutNonce),
+        cmocka_unit_test(serialIsUpperCaseHexWithoutColons),
+        cmocka_unit_test(fingerprintAndEnd),
+        cmocka_unit_test(outOfMemoryIsSurvived),
+    };
+    return cmocka_run_group_tests_name("identity", tests, setUp, NULL);
+}

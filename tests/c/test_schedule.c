@@ -1,0 +1,258 @@
+/* test_schedule.c - when to ask next: the margin formula, its spread, and the waits after failures, each compared with
+ * the table in the design over wide and odd ranges. No clock runs here.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <limits.h>
+
+static ocspResponse heldResponse(time_t from, time_t until) {
+    return (ocspResponse){.this_update = from, .next_update = until, .end = until};
+}
+
+/* Chance at its ends, in its middle, and anywhere. */
+static uint32_t someChance(int i) {
+    static const uint32_t special[] = {0, 1, 0x7fffffff, 0x80000000, UINT32_MAX - 1, UINT32_MAX};
+    return i < 6 ? special[i] : testRandom();
+}
+
+static int64_t between(int64_t low, int64_t high) {
+    uint64_t r = (uint64_t)testRandom() << 32 | testRandom();
+    return low + (int64_t)(r % (uint64_t)(high - low + 1));
+}
+
+/* ---- §10: the formula -------------------------------------------------------------------------------------------- */
+
+static void acceptance10_formulaOfAKnownLife(void **state) {
+    (void)state;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000);
+    assert_int_equal(ocspRefreshFormula(&held, 10), TEST_NOW + 900);
+    assert_int_equal(ocspRefreshFormula(&held, 50), TEST_NOW + 500);
+    assert_int_equal(ocspRefreshFormula(&held, 1), TEST_NOW + 990);
+    assert_int_equal(ocspRefreshFormula(&held, 99), TEST_NOW + 10);
+}
+
+static void acceptance10_twentySecondResponse(void **state) {
+    (void)state;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 20);
+    int64_t start = (int64_t)TEST_NOW * 1000;
+    assert_int_equal(ocspRefreshAtMs(&held, 10, start, 0), start + 18000);
+    assert_int_equal(ocspRefreshAtMs(&held, 50, start, 0), start + 10000);
+    for (int i = 0; i < 1000; i++) {
+        int64_t at = ocspRefreshAtMs(&held, 50, start, someChance(i));
+        assert_true(at <= start + 10000 && at >= start + 9000);
+    }
+}
+
+static void acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarlier(void **state) {
+    (void)state;
+    for (int margin = 1; margin <= 99; margin++) {
+        for (int i = 0; i < 300; i++) {
+            time_t from = TEST_NOW - (time_t)between(0, 400 * TEST_DAY);
+            int64_t life = i < 30 ? i + 1 : between(1, i % 2 ? 3600 : 4000LL * TEST_DAY);
+            ocspResponse held = heldResponse(from, from + (time_t)life);
+            /* Exact, in milliseconds, by other arithmetic than the room's. */
+            __int128 window = (__int128)life * 1000 * margin / 100;
+            int64_t formula = (int64_t)((__int128)held.end * 1000 - window);
+            int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+            assert_true(at <= formula);
+            assert_true(at >= formula - (int64_t)(window / 10) - 1);
+            /* The one in seconds is the same to a second. */
+            time_t seconds = ocspRefreshFormula(&held, margin);
+            assert_true((int64_t)seconds * 1000 >= formula - 1000 && (int64_t)seconds * 1000 <= formula + 1000);
+        }
+    }
+}
+
+static void chanceSpreadsOverTheWholeTenth(void **state) {
+    (void)state;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* window a day, a tenth of it 2.4 hours */
+    int64_t tenth = (int64_t)TEST_DAY * 100, least = INT64_MAX, most = 0;
+    int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000;
+    for (int i = 0; i < 2000; i++) {
+        int64_t early = formula - ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, someChance(i));
+        if (early < least) least = early;
+        if (early > most) most = early;
+    }
+    assert_true(least <= tenth / 100);
+    assert_true(most >= tenth - tenth / 100 && most <= tenth);
+}
+
+/* What is stapled may end before nextUpdate (§9): the window lies before that end. */
+static void acceptance9_endOfTheCertificateCountsNotNextUpdate(void **state) {
+    (void)state;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000000);
+    held.end = TEST_NOW + 1000;
+    assert_int_equal(ocspRefreshFormula(&held, 10), TEST_NOW + 900);
+    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
+}
+
+static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
+    (void)state;
+    /* thisUpdate is old: only the receipt counts. */
+    ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .end = TEST_NOW + 600};
+    for (int margin = 1; margin <= 99; margin += 7) {
+        assert_int_equal(ocspRefreshFormula(&held, margin), TEST_NOW + 300);
+        for (int i = 0; i < 100; i++) {
+            int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+            assert_true(at <= (int64_t)(TEST_NOW + 300) * 1000);
+            assert_true(at >= (int64_t)(TEST_NOW + 300 - 30) * 1000);
+        }
+    }
+}
+
+static void revokedIsAskedForAtLeastHourly(void **state) {
+    (void)state;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
+    held.revoked = 1;
+    int64_t now = (int64_t)(TEST_NOW + TEST_DAY) * 1000;
+    for (int i = 0; i < 500; i++) {
+        int64_t at = ocspRefreshAtMs(&held, 10, now, someChance(i));
+        assert_true(at <= now + 3600 * 1000);
+        assert_true(at > now); /* and not at once either */
+    }
+    /* A short life beats the hour. */
+    held.end = held.next_update = TEST_NOW + 1000;
+    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 900) * 1000);
+    /* Good ones are not pulled to the hour. */
+    held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
+    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 27 * TEST_DAY) * 1000);
+}
+
+/* From the year 0 to the year 9999, as ASN.1 can say it, in both orders: no overflow (the undefined-behaviour sanitizer
+ * watches), and never after the end. */
+static void hugeAndNegativeLivesStayInBounds(void **state) {
+    (void)state;
+    static const int64_t years[] = {-62167219200, -2208988800, 1, 2, TEST_NOW, 4102444800, 253402300799};
+    for (size_t a = 0; a < 7; a++) {
+        for (size_t b = 0; b < 7; b++) {
+            for (int margin = 1; margin <= 99; margin++) {
+                ocspResponse held = heldResponse((time_t)years[a], (time_t)years[b]);
+                assert_true(ocspRefreshFormula(&held, margin) <= held.end);
+                for (int i = 0; i < 8; i++) {
+                    int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+                    assert_true(at <= (int64_t)held.end * 1000);
+                    /* Never before the window of the largest margin and its tenth. */
+                    int64_t life = years[b] > years[a] ? years[b] - years[a] : 0;
+                    assert_true(at >= (int64_t)held.end * 1000 - life * 1100);
+                }
+            }
+        }
+    }
+}
+
+/* ---- §11: after failures ----------------------------------------------------------------------------------------- */
+
+/* The cap as the table has it. */
+static int64_t tableCap(int64_t remaining_ms, int must_staple) {
+    if (remaining_ms <= 0) return must_staple ? 60000 : 300000;
+    int64_t cap = remaining_ms / 4;
+    if (cap > 3600000) cap = 3600000;
+    return cap < 1000 ? 1000 : cap;
+}
+
+static void capsOfTheTable(void **state) {
+    (void)state;
+    assert_int_equal(ocspRetryCapMs(0, 0), 300000);
+    assert_int_equal(ocspRetryCapMs(-5000, 0), 300000);
+    assert_int_equal(ocspRetryCapMs(0, 1), 60000);
+    assert_int_equal(ocspRetryCapMs(INT64_MIN, 1), 60000);
+    assert_int_equal(ocspRetryCapMs(40000, 0), 10000);
+    assert_int_equal(ocspRetryCapMs(40000, 1), 10000);
+    assert_int_equal(ocspRetryCapMs(4 * 3600 * 1000 - 4, 0), 3600 * 1000 - 1);
+    assert_int_equal(ocspRetryCapMs(INT64_MAX, 0), 3600 * 1000);
+    assert_int_equal(ocspRetryCapMs(INT64_MAX, 1), 3600 * 1000);
+    assert_int_equal(ocspRetryCapMs(1, 0), 1000); /* the floor beats the quarter */
+    for (int i = 0; i < 20000; i++) {
+        int64_t remaining = between(-10000, i % 2 ? 60000 : 100LL * TEST_DAY * 1000);
+        assert_int_equal(ocspRetryCapMs(remaining, i % 3 == 0), tableCap(remaining, i % 3 == 0));
+    }
+}
+
+static void acceptance11_fiveFailuresDouble(void **state) {
+    (void)state;
+    int64_t far = 100LL * TEST_DAY * 1000;
+    for (unsigned attempt = 1; attempt <= 5; attempt++) {
+        int64_t middle = 10000LL << (attempt - 1);
+        for (int i = 0; i < 500; i++) {
+            int64_t wait = ocspRetryDelayMs(10, attempt, far, 0, someChance(i));
+            assert_true(wait >= middle * 8 / 10 && wait <= middle * 12 / 10);
+        }
+        /* Both ends are reached: 0 and UINT32_MAX are more than a third apart. */
+        int64_t low = ocspRetryDelayMs(10, attempt, far, 0, 0), high = ocspRetryDelayMs(10, attempt, far, 0, UINT32_MAX);
+        assert_true(low < middle && high > middle && high - low >= middle * 38 / 100);
+    }
+}
+
+static void everyWaitLiesBetweenFloorAndCap(void **state) {
+    (void)state;
+    static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
+    static const int64_t lives[] = {INT64_MIN, -1, 0, 1, 999, 4000, 5000, 39999, 1200000, 14400000, 999999999999,
+                                    INT64_MAX};
+    static const unsigned attempts[] = {1, 2, 3, 9, 25, 26, 27, 31, 32, 33, 63, 64, 65, 1000, INT_MAX,
+                                        (unsigned)INT_MAX + 1, UINT_MAX - 1, UINT_MAX};
+    for (size_t d = 0; d < 8; d++) {
+        for (size_t l = 0; l < 12; l++) {
+            for (size_t a = 0; a < 18; a++) {
+                for (int must = 0; must < 2; must++) {
+                    for (int i = 0; i < 8; i++) {
+                        int64_t cap = tableCap(lives[l], must);
+                        long double plain = (long double)delays[d] * 1000;
+                        for (unsigned n = 1; n < attempts[a] && plain < cap; n++) plain *= 2;
+                        if (plain > cap) plain = cap;
+                        int64_t wait = ocspRetryDelayMs(delays[d], attempts[a], lives[l], must, someChance(i));
+                        assert_true(wait >= 1000);
+                        assert_true(wait <= cap);
+                        assert_true(wait <= plain * 1.2L + 1);
+                        assert_true(wait >= plain * 0.8L - 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* HAProxy's shift overflowed after 26 failures; here the wait never falls again. */
+static void waitsNeverFallAsFailuresGoOn(void **state) {
+    (void)state;
+    for (int must = 0; must < 2; must++) {
+        int64_t before = 0;
+        for (unsigned attempt = 1; attempt < 5000; attempt++) {
+            int64_t wait = ocspRetryDelayMs(10, attempt, 100LL * TEST_DAY * 1000, must, 0x80000000);
+            assert_true(wait >= before);
+            before = wait;
+        }
+        assert_true(before >= 3600 * 1000 * 8 / 10);
+        assert_true(ocspRetryDelayMs(10, UINT_MAX, 100LL * TEST_DAY * 1000, must, 0x80000000) == before);
+    }
+}
+
+static void aShortRestOfLifeGoesBelowRetryDelayDownToASecond(void **state) {
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someChance(i));
+        assert_true(wait >= 4000 && wait <= 5000);
+        assert_int_equal(ocspRetryDelayMs(3600, 9, 3000, 0, someChance(i)), 1000);
+        assert_int_equal(ocspRetryDelayMs(1, 1, 1, 1, someChance(i)), 1000);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acceptance10_formulaOfAKnownLife),
+        cmocka_unit_test(acceptance10_twentySecondResponse),
+        cmocka_unit_test(acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarlier),
+        cmocka_unit_test(chanceSpreadsOverTheWholeTenth),
+        cmocka_unit_test(acceptance9_endOfTheCertificateCountsNotNextUpdate),
+        cmocka_unit_test(withoutNextUpdateHalfOfTheTenMinutes),
+        cmocka_unit_test(revokedIsAskedForAtLeastHourly),
+        cmocka_unit_test(hugeAndNegativeLivesStayInBounds),
+        cmocka_unit_test(capsOfTheTable),
+        cmocka_unit_test(acceptance11_fiveFailuresDouble),
+        cmocka_unit_test(everyWaitLiesBetweenFloorAndCap),
+        cmocka_unit_test(waitsNeverFallAsFailuresGoOn),
+        cmocka_unit_test(aShortRestOfLifeGoesBelowRetryDelayDownToASecond),
+    };
+    return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
+}

@@ -1,0 +1,256 @@
+/* test_slot.c - one pointer, many readers, one publisher: what is read is whole, and is freed once nobody can hold it and
+ * not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons what it is given.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define READERS 8
+#define DER_BYTES 2048
+
+/* Sets that exist, and sets that were freed, counted by the host's allocator: a set has a size of its own. */
+static atomic_int live_sets, freed_sets;
+
+static void *poisonAlloc(size_t n) {
+    size_t *p = malloc(n + 2 * sizeof(size_t));
+    if (!p) return NULL;
+    p[0] = n;
+    if (n == sizeof(ocspStapleSet)) atomic_fetch_add(&live_sets, 1);
+    return p + 2;
+}
+
+static void poisonFree(void *ptr) {
+    if (!ptr) return;
+    size_t *p = (size_t *)ptr - 2;
+    if (p[0] == sizeof(ocspStapleSet)) {
+        atomic_fetch_sub(&live_sets, 1);
+        atomic_fetch_add(&freed_sets, 1);
+    }
+    memset(ptr, 0xdd, p[0]);
+    free(p);
+}
+
+static int setUp(void **state) {
+    static const ocspHost host = {.alloc = poisonAlloc, .free = poisonFree};
+    (void)state;
+    ocspSetHost(&host);
+    atomic_store(&freed_sets, 0);
+    return 0;
+}
+
+static int tearDown(void **state) {
+    (void)state;
+    ocspSlotPublish(NULL);
+    ocspSetHost(NULL);
+    return 0;
+}
+
+/* A set whose bytes all say `number`. */
+static ocspStapleSet *madeSet(int number) {
+    ocspStapleSet *set = ocspAlloc(sizeof(*set));
+    assert_non_null(set);
+    set->count = 2;
+    for (int i = 0; i < 2; i++) {
+        set->staples[i].end = number;
+        set->staples[i].len = DER_BYTES;
+        set->staples[i].der = ocspAlloc(DER_BYTES);
+        assert_non_null(set->staples[i].der);
+        memset(set->staples[i].der, number & 0x7f, DER_BYTES);
+    }
+    return set;
+}
+
+static void nothingPublishedYet(void **state) {
+    (void)state;
+    int token;
+    assert_null(ocspSlotEnter(&token));
+    ocspSlotLeave(token);
+}
+
+static void theLatestPublishedIsRead(void **state) {
+    (void)state;
+    for (int i = 1; i < 100; i++) {
+        int token;
+        ocspSlotPublish(madeSet(i));
+        const ocspStapleSet *set = ocspSlotEnter(&token);
+        assert_non_null(set);
+        assert_int_equal(set->staples[1].end, i);
+        assert_int_equal(set->staples[1].der[DER_BYTES - 1], i);
+        ocspSlotLeave(token);
+        assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old one is gone already */
+    }
+    ocspSlotPublish(NULL);
+    int token;
+    assert_null(ocspSlotEnter(&token));
+    ocspSlotLeave(token);
+    assert_int_equal(atomic_load(&live_sets), 0);
+}
+
+static void certificatesAreReleasedWithTheSet(void **state) {
+    (void)state;
+    const testPki *pki = testGetPki();
+    ocspStapleSet *set = madeSet(1);
+    X509_up_ref(pki->leaf);
+    set->staples[0].leaf = pki->leaf;
+    ocspSlotPublish(set);
+    int token;
+    const ocspStapleSet *seen = ocspSlotEnter(&token);
+    assert_ptr_equal(seen->staples[0].leaf, pki->leaf);
+    ocspSlotLeave(token);
+    ocspSlotPublish(NULL); /* a leaked reference or one too few is the address sanitizer's to find */
+    ocspStapleSetFree(NULL);
+}
+
+static void *publishTwo(void *arg) {
+    (void)arg;
+    ocspSlotPublish(madeSet(2));
+    return NULL;
+}
+
+static void aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait(void **state) {
+    (void)state;
+    int held_token;
+    pthread_t publisher;
+    ocspSlotPublish(madeSet(1));
+    const ocspStapleSet *held = ocspSlotEnter(&held_token);
+    assert_int_equal(pthread_create(&publisher, NULL, publishTwo, NULL), 0);
+
+    /* The publisher has swapped and waits for us; meanwhile newcomers get the new set at once. */
+    for (int seen = 0; !seen;) {
+        int token;
+        const ocspStapleSet *set = ocspSlotEnter(&token);
+        seen = set->staples[0].end == 2;
+        ocspSlotLeave(token);
+    }
+    for (int i = 0; i < 1000; i++) {
+        int token;
+        assert_int_equal(ocspSlotEnter(&token)->staples[0].end, 2);
+        ocspSlotLeave(token);
+        assert_int_equal(held->staples[0].end, 1);
+        for (int k = 0; k < DER_BYTES; k += 64) assert_int_equal(held->staples[0].der[k], 1);
+    }
+    testSleepMs(30); /* a publisher that did not wait would have freed it by now */
+    assert_int_equal(atomic_load(&freed_sets), 0);
+    assert_int_equal(held->staples[1].der[0], 1);
+    ocspSlotLeave(held_token);
+    pthread_join(publisher, NULL);
+    assert_int_equal(atomic_load(&freed_sets), 1);
+}
+
+/* ---- 8 readers and a publisher without pause --------------------------------------------------------------------- */
+
+static atomic_int stop, torn, backwards;
+static atomic_llong reads;
+
+static void *readOn(void *arg) {
+    time_t last = 0;
+    (void)arg;
+    while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+        int token;
+        const ocspStapleSet *set = ocspSlotEnter(&token);
+        if (set) {
+            time_t number = set->staples[0].end;
+            unsigned char copy[DER_BYTES];
+            if (number < last) atomic_fetch_add(&backwards, 1);
+            last = number;
+            for (int i = 0; i < 2; i++) {
+                memcpy(copy, set->staples[i].der, set->staples[i].len);
+                for (int k = 0; k < DER_BYTES; k++) {
+                    if (copy[k] != (number & 0x7f)) {
+                        atomic_fetch_add(&torn, 1);
+                        break;
+                    }
+                }
+            }
+            atomic_fetch_add_explicit(&reads, 1, memory_order_relaxed);
+        }
+        ocspSlotLeave(token);
+    }
+    return NULL;
+}
+
+static void eightReadersAndAPublisherWithoutPause(void **state) {
+    (void)state;
+    pthread_t readers[READERS];
+    long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 5000);
+    int most = 0;
+    atomic_store(&stop, 0);
+    for (int i = 0; i < READERS; i++) assert_int_equal(pthread_create(&readers[i], NULL, readOn, NULL), 0);
+    for (long n = 1; n <= publications; n++) {
+        ocspSlotPublish(madeSet((int)n));
+        int now = atomic_load(&live_sets);
+        if (now > most) most = now;
+    }
+    testWaitFor(atomic_load(&reads) > 1000);
+    atomic_store(&stop, 1);
+    for (int i = 0; i < READERS; i++) pthread_join(readers[i], NULL);
+    assert_int_equal(atomic_load(&torn), 0);
+    assert_int_equal(atomic_load(&backwards), 0);
+    assert_int_equal(most, 1); /* after each publication only what was published exists */
+    assert_int_equal(atomic_load(&freed_sets), publications - 1);
+}
+
+/* Readers that come and go as threads, more of them than there are stripes. */
+static void *readOnce(void *arg) {
+    int token;
+    const ocspStapleSet *set = ocspSlotEnter(&token);
+    if (!set || set->staples[0].der[0] != (set->staples[0].end & 0x7f)) atomic_fetch_add(&torn, 1);
+    ocspSlotLeave(token);
+    ocspCountHandshake(arg != NULL);
+    return NULL;
+}
+
+static void moreThreadsThanStripes(void **state) {
+    (void)state;
+    long long stapled, unstapled, stapled_before, unstapled_before;
+    ocspSumHandshakes(&stapled_before, &unstapled_before);
+    ocspSlotPublish(madeSet(1));
+    for (int round = 0; round < 5; round++) {
+        pthread_t threads[40];
+        for (int i = 0; i < 40; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, readOnce, i % 4 ? &threads : NULL), 0);
+        }
+        ocspSlotPublish(madeSet(round + 2));
+        for (int i = 0; i < 40; i++) pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(atomic_load(&torn), 0);
+    ocspSumHandshakes(&stapled, &unstapled);
+    assert_int_equal(stapled - stapled_before, 150);
+    assert_int_equal(unstapled - unstapled_before, 50);
+}
+
+static void *countMany(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 10000; i++) ocspCountHandshake(i % 5 != 0);
+    return NULL;
+}
+
+static void countersSumRight(void **state) {
+    (void)state;
+    pthread_t threads[READERS];
+    long long stapled, unstapled, stapled_before, unstapled_before;
+    ocspSumHandshakes(&stapled_before, &unstapled_before);
+    for (int i = 0; i < READERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, countMany, NULL), 0);
+    for (int i = 0; i < READERS; i++) pthread_join(threads[i], NULL);
+    ocspSumHandshakes(&stapled, &unstapled);
+    assert_int_equal(stapled - stapled_before, READERS * 8000);
+    assert_int_equal(unstapled - unstapled_before, READERS * 2000);
+}
+
+int main(void) {
+#define with_host(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)
+    const struct CMUnitTest tests[] = {
+        with_host(nothingPublishedYet),
+        with_host(theLatestPublishedIsRead),
+        with_host(certificatesAreReleasedWithTheSet),
+        with_host(aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait),
+        with_host(eightReadersAndAPublisherWithoutPause),
+        with_host(moreThreadsThanStripes),
+        with_host(countersSumRight),
+    };
+    return cmocka_run_group_tests_name("slot", tests, NULL, NULL);
+}

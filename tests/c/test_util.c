@@ -1,0 +1,223 @@
+/* test_util.c - text from outside made harmless, the directives' values judged, errors and memory.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+
+static const char *clean(const char *in) {
+    static char out[OCSP_OUTSIDE_TEXT_MAX + 1];
+    return ocspCleanText(out, sizeof(out), in);
+}
+
+static void cleanTextKeepsPlainText(void **state) {
+    (void)state;
+    assert_string_equal(clean("http://a.example/~x?y=z#[1]"), "http://a.example/~x?y=z#[1]");
+    assert_string_equal(clean(""), "");
+    assert_string_equal(clean(NULL), "");
+}
+
+static void cleanTextDropsEveryControlByte(void **state) {
+    (void)state;
+    for (int c = 1; c < 256; c++) {
+        char in[4] = {'a', (char)c, 'b', 0};
+        const char *out = clean(in);
+        if (c < 32 || c == 127) {
+            assert_string_equal(out, "ab");
+        } else if (c > 127) {
+            assert_string_equal(out, "a?b");
+        } else {
+            assert_string_equal(out, in);
+        }
+    }
+    assert_string_equal(clean("x\r\nocsp_state:good\x1b[31m"), "xocsp_state:good[31m");
+}
+
+static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
+    (void)state;
+    char in[1000], out[1000];
+    memset(in, 'x', sizeof(in) - 1);
+    in[sizeof(in) - 1] = 0;
+    assert_int_equal(strlen(ocspCleanText(out, sizeof(out), in)), OCSP_OUTSIDE_TEXT_MAX);
+    for (size_t size = 1; size < 50; size++) {
+        memset(out, '#', sizeof(out));
+        assert_ptr_equal(ocspCleanText(out, size, in), out);
+        assert_int_equal(strlen(out), size - 1);
+        assert_true(out[size] == '#'); /* nothing behind its end is touched */
+    }
+    out[0] = '#';
+    ocspCleanText(out, 0, in);
+    assert_true(out[0] == '#');
+}
+
+static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state) {
+    (void)state;
+    for (int n = -5; n < 250; n++) {
+        for (int sign = 0; sign < 2; sign++) {
+            char text[16];
+            const char *why = NULL;
+            int percent = -77;
+            snprintf(text, sizeof(text), sign ? "%d%%" : "%d", n);
+            int ok = ocspParseRefreshMargin(text, &percent, &why);
+            assert_int_equal(ok, n >= 1 && n <= 99);
+            if (ok) {
+                assert_int_equal(percent, n);
+            } else {
+                assert_int_equal(percent, -77);
+                assert_non_null(why);
+                assert_non_null(strstr(why, "99")); /* it says what would be right */
+            }
+        }
+    }
+}
+
+static void refreshMarginRefusesEverythingElse(void **state) {
+    (void)state;
+    static const char *const bad[] = {"", "%", " ", "ten", "10%%", "10 %", " 10", "10 ", "+10", "1e1", "0x10", "10.5",
+                                      "10,5%", "-10%", "18446744073709551626", "4294967306",
+                                      "99999999999999999999999%", "10\n", "%10"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const char *why = NULL;
+        int percent = -77;
+        if (ocspParseRefreshMargin(bad[i], &percent, &why)) fail_msg("took \"%s\"", bad[i]);
+        assert_non_null(why);
+        assert_int_equal(percent, -77);
+    }
+}
+
+static void responderUrlTakesHttpAndHttps(void **state) {
+    (void)state;
+    static const char *const good[] = {"", "http://ocsp.example.com", "http://ocsp.example.com/",
+                                       "https://ocsp.example.com:8443/path/x?y=1", "http://127.0.0.1:80",
+                                       "http://[::1]:8080/ocsp"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        const char *why = NULL;
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+    }
+    const char *why = NULL;
+    assert_true(ocspCheckResponderUrl(NULL, &why));
+}
+
+/* RFC 3986 allows both in a path and a query; what stands left of an @ there is no user. */
+static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
+    (void)state;
+    static const char *const good[] = {"http://a/in:path", "http://a/with@at", "http://a:1/?u=a@b", "http://a/@b/"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        const char *why = NULL;
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+    }
+}
+
+static void responderUrlRefusesTheRestWithASentence(void **state) {
+    (void)state;
+    static const char *const bad[] = {"ocsp.example.com", "ftp://a/", "ldap://a/", "file:///etc/passwd", "http:/a",
+                                      "http://", "https://", "http:///path", "http://user@a/", "http://user:pw@a/",
+                                      "https://:pw@a/", "http://@a/", "http://a b/", "http://a/\r\nHost: b",
+                                      "http://a/\x01", "http://a:notaport/", "http://a:99999/", "http://[::1/",
+                                      " http://a/", "httpx://a/", "http://u%40x@a", "http://:80/",
+                                      "http://\xc3\xa4.example/"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const char *why = NULL;
+        if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("took \"%s\"", bad[i]);
+        assert_non_null(why);
+        assert_true(strlen(why) > 20);
+    }
+}
+
+static void responderUrlLeavesNoErrorInTheQueue(void **state) {
+    (void)state;
+    const char *why;
+    ocspCheckResponderUrl("http://a:notaport/", &why);
+    assert_int_equal(ERR_peek_error(), 0); /* the host's next look at its own errors must not see ours */
+}
+
+static void failFillsKindAndSentenceAndCutsIt(void **state) {
+    (void)state;
+    ocspError err;
+    assert_int_equal(ocspFail(&err, OCSP_ERR_HTTP, "status %d", 404), 0);
+    assert_int_equal(err.kind, OCSP_ERR_HTTP);
+    assert_string_equal(err.text, "status 404");
+    char longer[2000];
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = 0;
+    assert_int_equal(ocspFail(&err, OCSP_ERR_VERIFY, "%s", longer), 0);
+    assert_int_equal(strlen(err.text), OCSP_SENTENCE_MAX - 1);
+    assert_int_equal(ocspFail(NULL, OCSP_ERR_VERIFY, "nobody listens"), 0);
+}
+
+static int live;
+static int refuse;
+static char last_line[4096];
+
+static void *countingAlloc(size_t n) {
+    if (refuse) return NULL;
+    void *p = malloc(n);
+    if (p) memset(p, 0xa5, n);
+    live++;
+    return p;
+}
+
+static void countingFree(void *p) {
+    if (p) live--;
+    free(p);
+}
+
+static void keepLine(ocspLogLevel level, const char *sentence) {
+    snprintf(last_line, sizeof(last_line), "%d %s", (int)level, sentence);
+}
+
+static void memoryAndLogAreTheHosts(void **state) {
+    (void)state;
+    ocspHost host = {.log = keepLine, .alloc = countingAlloc, .free = countingFree};
+    ocspSetHost(&host);
+    unsigned char *zeroed = ocspAlloc(100);
+    assert_non_null(zeroed);
+    for (int i = 0; i < 100; i++) assert_int_equal(zeroed[i], 0);
+    char *text = ocspStrdup("text"), *nothing = ocspStrdup(NULL);
+    unsigned char *bytes = ocspMemdup("a\0b", 3), *none = ocspMemdup("", 0);
+    assert_string_equal(text, "text");
+    assert_string_equal(nothing, "");
+    assert_memory_equal(bytes, "a\0b", 3);
+    assert_non_null(none);
+    assert_int_equal(live, 5);
+    ocspFree(zeroed);
+    ocspFree(text);
+    ocspFree(nothing);
+    ocspFree(bytes);
+    ocspFree(none);
+    ocspFree(NULL);
+    assert_int_equal(live, 0);
+
+    refuse = 1;
+    assert_null(ocspAlloc(1));
+    assert_null(ocspStrdup("x"));
+    assert_null(ocspMemdup("x", 1));
+    refuse = 0;
+
+    ocspLog(OCSP_LOG_WARNING, "%s %d", "answer", 42);
+    assert_string_equal(last_line, "3 answer 42");
+    ocspSetHost(NULL);
+    ocspLog(OCSP_LOG_WARNING, "unheard");
+    assert_string_equal(last_line, "3 answer 42");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cleanTextKeepsPlainText),
+        cmocka_unit_test(cleanTextDropsEveryControlByte),
+        cmocka_unit_test(cleanTextCutsAtTwoHundredAndAtTheBuffer),
+        cmocka_unit_test(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent),
+        cmocka_unit_test(refreshMarginRefusesEverythingElse),
+        cmocka_unit_test(responderUrlTakesHttpAndHttps),
+        cmocka_unit_test(responderUrlTakesAtAndColonBehindTheHost),
+        cmocka_unit_test(responderUrlRefusesTheRestWithASentence),
+        cmocka_unit_test(responderUrlLeavesNoErrorInTheQueue),
+        cmocka_unit_test(failFillsKindAndSentenceAndCutsIt),
+        cmocka_unit_test(memoryAndLogAreTheHosts),
+    };
+    return cmocka_run_group_tests_name("util", tests, NULL, NULL);
+}

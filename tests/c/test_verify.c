@@ -1,0 +1,805 @@
+/* test_verify.c - which bytes become a response that may be stapled, and which do not. Every rule of the table in the
+ * design has a test here; OpenSSL's own verification is the second opinion where bytes are damaged at random.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+
+static const testPki *pki;
+static ocspIdentity *leaf_id;
+
+static int setUp(void **state) {
+    (void)state;
+    pki = testGetPki();
+    leaf_id = testIdentity(pki->leaf, pki->ca);
+    return leaf_id->issuer ? 0 : -1;
+}
+
+static int tearDown(void **state) {
+    (void)state;
+    ocspIdentityFree(leaf_id);
+    return 0;
+}
+
+/* Verifies at TEST_NOW and wants success; the caller clears. */
+static ocspResponse wantGood(const testReply *reply) {
+    ocspResponse got;
+    ocspError err = {0};
+    testBytes der = testReplyDer(reply);
+    if (!ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) fail_msg("refused: %s", err.text);
+    assert_int_equal(got.len, der.n);
+    assert_memory_equal(got.der, der.p, der.n);
+    testBytesFree(&der);
+    return got;
+}
+
+static void wantGoodOnly(const testReply *reply) {
+    ocspResponse got = wantGood(reply);
+    ocspResponseClear(&got);
+}
+
+/* Verifies bytes and wants a failure of this kind, told in words, with nothing handed out. */
+static void wantBytesRefused(const unsigned char *p, size_t n, ocspErrorKind kind) {
+    ocspResponse got;
+    ocspError err = {0};
+    memset(&got, 0x5a, sizeof(got));
+    if (ocspVerify(p, n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) fail_msg("taken, but kind %d was due", kind);
+    if (err.kind != kind) fail_msg("kind %d, not %d: %s", err.kind, kind, err.text);
+    assert_true(strlen(err.text) > 10);
+    assert_null(got.der);
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+static void wantRefused(const testReply *reply, ocspErrorKind kind) {
+    testBytes der = testReplyDer(reply);
+    wantBytesRefused(der.p, der.n, kind);
+    testBytesFree(&der);
+}
+
+static testReply goodReply(void) {
+    return testGoodReply(pki->leaf);
+}
+
+static testReply signedBy(X509 *signer, EVP_PKEY *key) {
+    testReply reply = goodReply();
+    reply.signer = signer;
+    reply.key = key;
+    reply.sent[0] = signer;
+    return reply;
+}
+
+/* ---- §6: who signed ---------------------------------------------------------------------------------------------- */
+
+static void acceptance6_theCaItself(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    ocspResponse got = wantGood(&reply);
+    assert_int_equal(got.revoked, 0);
+    assert_int_equal(got.revocation_reason, -1);
+    assert_int_equal(got.this_update, TEST_NOW - 3600);
+    assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
+    assert_int_equal(got.produced_at, TEST_NOW - 3600);
+    assert_int_equal(got.end, TEST_NOW + TEST_DAY);
+    ocspResponseClear(&got);
+    assert_null(got.der);
+
+    reply.sent[0] = pki->ca; /* sent along needlessly, as many do */
+    wantGoodOnly(&reply);
+    reply.sent[0] = NULL;
+    reply.by_key = 1;
+    wantGoodOnly(&reply);
+}
+
+static void acceptance6_rsaLeafAndOtherDigests(void **state) {
+    (void)state;
+    static const char *const digests[] = {"SHA256", "SHA384", "SHA512"};
+    for (int i = 0; i < 3; i++) {
+        testReply reply = goodReply();
+        reply.sign_md = EVP_get_digestbyname(digests[i]);
+        wantGoodOnly(&reply);
+    }
+    ocspIdentity *ecdsa = leaf_id;
+    leaf_id = testIdentity(pki->rsa_leaf, pki->ca);
+    testReply reply = testGoodReply(pki->rsa_leaf);
+    wantGoodOnly(&reply);
+    ocspIdentityFree(leaf_id);
+    leaf_id = ecdsa;
+}
+
+static void acceptance6_rsaCa(void **state) {
+    (void)state;
+    X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = testRsaKey(1), .ca = 1});
+    X509 *leaf = testCert(&(testCertSpec){
+        .name = "x", .issuer = ca, .issuer_key = testRsaKey(1), .key = pki->leaf_key, .urls = {TEST_URL}});
+    ocspIdentity *ecdsa = leaf_id;
+    leaf_id = testIdentity(leaf, ca);
+    testReply reply = testGoodReply(leaf);
+    reply.entries[0].issuer = reply.signer = ca;
+    reply.key = testRsaKey(1);
+    wantGoodOnly(&reply);
+    reply.break_signature = 1;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    ocspIdentityFree(leaf_id);
+    leaf_id = ecdsa;
+    X509_free(leaf);
+    X509_free(ca);
+}
+
+static void acceptance6_delegateWithOcspSigning(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    wantGoodOnly(&reply);
+    reply.by_key = 1;
+    wantGoodOnly(&reply);
+    reply.sent[0] = pki->root; /* the chain comes along, in any order */
+    reply.sent[1] = pki->ca;
+    reply.sent[2] = pki->delegate;
+    wantGoodOnly(&reply);
+}
+
+static void acceptance6_delegateNotSentAlong(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    reply.sent[0] = NULL;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_delegateLacksTheEku(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate_no_eku, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    X509 *any = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                         .key = pki->delegate_key, .extended = "anyExtendedKeyUsage"});
+    X509 *none = testCert(&(testCertSpec){
+        .name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->delegate_key});
+    reply = signedBy(any, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply = signedBy(none, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    X509_free(any);
+    X509_free(none);
+}
+
+static void acceptance6_delegateOfAnotherCa(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate_foreign, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.sent[1] = pki->twin; /* its CA, with the name of ours, sent along */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+/* RFC 6960 §4.2.2.2: "issued directly by the CA that issued the certificate in question"; our own root is not that CA. */
+static void acceptance6_delegateOfTheRootAboveOurCa(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate_root, pki->delegate_key);
+    reply.sent[1] = pki->root;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_delegateOfADelegate(void **state) {
+    (void)state;
+    X509 *second = testCert(&(testCertSpec){.name = "Second", .issuer = pki->delegate, .issuer_key = pki->delegate_key,
+                                            .key = testEcKey(6), .extended = "OCSPSigning"});
+    testReply reply = signedBy(second, testEcKey(6));
+    reply.sent[1] = pki->delegate;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    X509_free(second);
+}
+
+static void acceptance6_theRootItselfIsNotOurIssuer(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->root, pki->root_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_ourOwnLeaf(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->leaf, pki->leaf_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_theTwinOfOurCa(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->twin, pki->twin_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.by_key = 1;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.responder = pki->ca; /* and says that it is ours */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_aDelegateThatNamesTheCaAsResponder(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    reply.responder = pki->ca;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    reply.sent[0] = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                             .key = testEcKey(6), .extended = "OCSPSigning"});
+    reply.sent[1] = pki->delegate;
+    wantGoodOnly(&reply);
+    X509_free(reply.sent[0]);
+}
+
+static void acceptance6_delegateExpired(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate_expired, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance6_delegateNotValidYet(void **state) {
+    (void)state;
+    X509 *early = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                           .key = pki->delegate_key, .extended = "OCSPSigning",
+                                           .not_before = TEST_NOW + 1000});
+    testReply reply = signedBy(early, pki->delegate_key);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    X509_free(early);
+}
+
+static void acceptance6_brokenSignature(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.break_signature = 1;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply = signedBy(pki->delegate, pki->delegate_key);
+    reply.break_signature = 1;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void issuerUnknown(void **state) {
+    (void)state;
+    ocspIdentity *known = leaf_id;
+    leaf_id = testIdentity(pki->leaf, NULL);
+    testReply reply = goodReply();
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    ocspIdentityFree(leaf_id);
+    leaf_id = known;
+}
+
+/* ---- §7: what is no answer at all -------------------------------------------------------------------------------- */
+
+static void acceptance7_everyOtherResponseStatus(void **state) {
+    (void)state;
+    static const int statuses[] = {1, 2, 3, 4, 5, 6, 7, 127}; /* 4 is not used by the RFC; 7 and 127 do not exist */
+    for (size_t i = 0; i < 8; i++) {
+        testReply reply = goodReply();
+        reply.status = statuses[i];
+        wantRefused(&reply, OCSP_ERR_RESPONSE);
+    }
+}
+
+static void acceptance7_statusUnknown(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].status = TEST_UNKNOWN;
+    wantRefused(&reply, OCSP_ERR_RESPONSE);
+}
+
+static void acceptance7_emptyOneByteAndNonsense(void **state) {
+    (void)state;
+    wantBytesRefused((const unsigned char *)"", 0, OCSP_ERR_RESPONSE);
+    for (int c = 0; c < 256; c++) {
+        unsigned char one = (unsigned char)c;
+        wantBytesRefused(&one, 1, OCSP_ERR_RESPONSE);
+    }
+    wantBytesRefused((const unsigned char *)"<html>down</html>", 17, OCSP_ERR_RESPONSE);
+    unsigned char noise[512];
+    for (int i = 0; i < 2000; i++) {
+        size_t n = testRandom() % sizeof(noise) + 1;
+        for (size_t k = 0; k < n; k++) noise[k] = (unsigned char)testRandom();
+        if (i % 2) noise[0] = 0x30;
+        wantBytesRefused(noise, n, OCSP_ERR_RESPONSE);
+    }
+}
+
+static void acceptance7_truncatedAtEveryLength(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    testBytes der = testReplyDer(&reply);
+    for (size_t n = 0; n < der.n; n++) {
+        testBytes part = testCopy(der.p, n); /* a block of its own, so that AddressSanitizer sees its end */
+        wantBytesRefused(part.p, part.n, OCSP_ERR_RESPONSE);
+        testBytesFree(&part);
+    }
+    testBytesFree(&der);
+}
+
+static void acceptance7_bytesAfterTheDer(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    static const size_t extras[] = {1, 2, 16, 1000};
+    for (size_t i = 0; i < 4; i++) {
+        for (int fill = 0; fill < 2; fill++) {
+            unsigned char tail[1000];
+            memset(tail, fill ? 0x30 : 0, sizeof(tail));
+            testBytes der = testJoin(testReplyDer(&reply), testCopy(tail, extras[i]));
+            wantBytesRefused(der.p, der.n, OCSP_ERR_RESPONSE);
+            testBytesFree(&der);
+        }
+    }
+    testBytes twice = testJoin(testReplyDer(&reply), testReplyDer(&reply));
+    wantBytesRefused(twice.p, twice.n, OCSP_ERR_RESPONSE);
+    testBytesFree(&twice);
+}
+
+static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.bare = 1;
+    wantRefused(&reply, OCSP_ERR_RESPONSE);
+    reply = goodReply();
+    reply.other_type = 1;
+    wantRefused(&reply, OCSP_ERR_RESPONSE);
+}
+
+/* Not every byte is signed. Nothing crashes (the sanitizers watch), and what verifies here verifies for OpenSSL too. */
+static void acceptance16_everyByteFlippedInTurn(void **state) {
+    (void)state;
+    testReply replies[2] = {goodReply(), signedBy(pki->delegate, pki->delegate_key)};
+    int taken = 0, refused = 0;
+    for (int r = 0; r < 2; r++) {
+        testBytes der = testReplyDer(&replies[r]);
+        assert_true(testJudge(der.p, der.n, pki->leaf, pki->ca, TEST_NOW)); /* the judge itself is sane */
+        for (size_t i = 0; i < der.n; i++) {
+            static const unsigned char masks[] = {0xff, 0x01, 0x80, 0x20};
+            for (int m = 0; m < 4; m++) {
+                ocspResponse got;
+                ocspError err = {0};
+                testBytes bad = testCopy(der.p, der.n);
+                bad.p[i] ^= masks[m];
+                if (ocspVerify(bad.p, bad.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
+                    taken++;
+                    if (!testJudge(bad.p, bad.n, pki->leaf, pki->ca, TEST_NOW)) {
+                        fail_msg("byte %zu ^ %02x of %zu: taken by us, not by OpenSSL", i, masks[m], bad.n);
+                    }
+                    ocspResponseClear(&got);
+                } else {
+                    refused++;
+                    assert_true(err.kind == OCSP_ERR_RESPONSE || err.kind == OCSP_ERR_VERIFY);
+                    assert_true(err.text[0] != '\0');
+                }
+                testBytesFree(&bad);
+            }
+        }
+        testBytesFree(&der);
+    }
+    if (testEnvNumber("OCSP_TEST_VERBOSE", 0)) print_message("taken %d, refused %d\n", taken, refused);
+    assert_true(refused > 10 * taken);
+}
+
+static void overTheSizeLimit(void **state) {
+    (void)state;
+    testBytes big = testTag(0x30, testCopy(NULL, 0));
+    unsigned char *block = calloc(1, OCSP_MAX_RESPONSE_BYTES + 1);
+    big = testJoin(big, testCopy(block, OCSP_MAX_RESPONSE_BYTES));
+    free(block);
+    wantBytesRefused(big.p, big.n, OCSP_ERR_RESPONSE);
+    testBytesFree(&big);
+}
+
+/* ---- §8: which entry --------------------------------------------------------------------------------------------- */
+
+static void acceptance8_oursAmongSeveral(void **state) {
+    (void)state;
+    for (int ours = 0; ours < 4; ours++) {
+        testReply reply = goodReply();
+        X509 *others[] = {pki->rsa_leaf, pki->must_leaf, pki->quiet_leaf};
+        testEntry mine = reply.entries[0];
+        for (int i = 0, k = 0; i < 4; i++) {
+            reply.entries[i] = mine;
+            if (i != ours) {
+                reply.entries[i].cert = others[k++];
+                reply.entries[i].status = TEST_REVOKED; /* must not be taken for ours */
+                reply.entries[i].next_update = TEST_NOW + 50;
+            }
+        }
+        reply.count = 4;
+        reply.produced_at = TEST_NOW - 60;
+        ocspResponse got = wantGood(&reply);
+        assert_int_equal(got.revoked, 0);
+        assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
+        assert_int_equal(got.produced_at, TEST_NOW - 60);
+        ocspResponseClear(&got);
+    }
+}
+
+static void acceptance8_oursIsTheBadOneAmongGoodOnes(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[1] = reply.entries[0];
+    reply.entries[0].cert = pki->rsa_leaf;
+    reply.count = 2;
+    reply.entries[1].status = TEST_UNKNOWN;
+    wantRefused(&reply, OCSP_ERR_RESPONSE);
+    reply.entries[1].status = TEST_GOOD;
+    reply.entries[1].next_update = TEST_NOW - 1;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance8_oursMissing(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.count = 0;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.entries[1] = reply.entries[0];
+    reply.entries[0].cert = pki->rsa_leaf;
+    reply.entries[1].cert = pki->must_leaf;
+    reply.count = 2;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance8_anotherSerial(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].cert = pki->renewed_leaf;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance8_sameSerialOfAnotherIssuer(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].cert = pki->foreign_leaf; /* the same serial */
+    reply.entries[0].issuer = pki->twin;       /* the same name, another key */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.entries[0].issuer = pki->root; /* another name */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.entries[0].key_of = pki->ca; /* another name, our key */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance8_otherHashesInTheAnswer(void **state) {
+    (void)state;
+    static const char *const hashes[] = {"SHA1", "SHA224", "SHA256", "SHA384", "SHA512"};
+    for (int i = 0; i < 5; i++) {
+        testReply reply = goodReply();
+        reply.entries[0].md = EVP_get_digestbyname(hashes[i]);
+        wantGoodOnly(&reply);
+        reply.entries[0].key_of = pki->twin; /* a hash that is not judged would be no match at all */
+        wantRefused(&reply, OCSP_ERR_VERIFY);
+    }
+}
+
+static void acceptance8_shortenedHashes(void **state) {
+    (void)state;
+    for (size_t cut = 1; cut <= 20; cut++) {
+        testReply reply = goodReply();
+        reply.entries[0].cut_hash = cut;
+        wantRefused(&reply, OCSP_ERR_VERIFY);
+    }
+}
+
+/* ---- §9: dates --------------------------------------------------------------------------------------------------- */
+
+static void acceptance9_thisUpdateInTheFuture(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    static const struct { int ahead, good; } rows[] = {{200, 1}, {299, 1}, {300, 1}, {301, 0}, {400, 0}, {86400, 0}};
+    for (size_t i = 0; i < 6; i++) {
+        reply.entries[0].this_update = TEST_NOW + rows[i].ahead;
+        reply.entries[0].next_update = TEST_NOW + 2 * TEST_DAY;
+        if (rows[i].good) wantGoodOnly(&reply);
+        else wantRefused(&reply, OCSP_ERR_VERIFY);
+        reply.entries[0].next_update = 0;
+        if (rows[i].good) wantGoodOnly(&reply);
+        else wantRefused(&reply, OCSP_ERR_VERIFY);
+    }
+}
+
+static void acceptance9_nextUpdateInThePast(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    static const struct { int ahead, good; } rows[] = {{1, 1}, {0, 0}, {-1, 0}, {-3000, 0}};
+    for (size_t i = 0; i < 4; i++) {
+        reply.entries[0].next_update = TEST_NOW + rows[i].ahead;
+        if (rows[i].good) wantGoodOnly(&reply);
+        else wantRefused(&reply, OCSP_ERR_VERIFY);
+    }
+}
+
+static void acceptance9_nextUpdateBeforeThisUpdate(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].this_update = TEST_NOW + 200;
+    reply.entries[0].next_update = TEST_NOW + 100;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].next_update = 0;
+    reply.entries[0].this_update = TEST_NOW - 30 * TEST_DAY; /* its age does not count */
+    ocspResponse got = wantGood(&reply);
+    assert_int_equal(got.next_update, 0);
+    assert_int_equal(got.end, TEST_NOW + 600);
+    ocspResponseClear(&got);
+
+    /* From a file: from its mtime; not from the future either. */
+    testBytes der = testReplyDer(&reply);
+    static const struct { int received, end; } rows[] = {{-1, 599}, {-599, 1}, {-600, 0}, {-10000, 0}, {3600, 600}};
+    for (size_t i = 0; i < 5; i++) {
+        ocspError err = {0};
+        int ok = ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW + rows[i].received, &got, &err);
+        assert_int_equal(ok, rows[i].end != 0);
+        if (ok) {
+            assert_int_equal(got.end, TEST_NOW + rows[i].end);
+            ocspResponseClear(&got);
+        } else {
+            assert_int_equal(err.kind, OCSP_ERR_VERIFY);
+        }
+    }
+    testBytesFree(&der);
+}
+
+static void acceptance9_nextUpdateBeyondTheCertificatesEnd(void **state) {
+    (void)state;
+    X509 *brief = testCert(&(testCertSpec){.name = "brief", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                           .key = pki->leaf_key, .urls = {TEST_URL}, .not_after = TEST_NOW + 1234});
+    ocspIdentity *known = leaf_id;
+    leaf_id = testIdentity(brief, pki->ca);
+    testReply reply = testGoodReply(brief);
+    ocspResponse got = wantGood(&reply);
+    assert_int_equal(got.end, TEST_NOW + 1234);
+    assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
+    ocspResponseClear(&got);
+    ocspIdentityFree(leaf_id);
+    leaf_id = known;
+    X509_free(brief);
+}
+
+static void acceptance9_theSignersEndLimitsToo(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate_short, pki->delegate_key);
+    ocspResponse got = wantGood(&reply);
+    assert_int_equal(got.end, TEST_NOW + 100);
+    assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
+    ocspResponseClear(&got);
+
+    ocspError err = {0};
+    testBytes der = testReplyDer(&reply);
+    assert_true(ocspVerify(der.p, der.n, leaf_id, TEST_NOW + 99, TEST_NOW, &got, &err));
+    ocspResponseClear(&got);
+    assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW + 100, TEST_NOW, &got, &err));
+    assert_int_equal(err.kind, OCSP_ERR_VERIFY);
+    testBytesFree(&der);
+}
+
+static void acceptance9_anExpiredCertificateOfOursIsNotStapledFor(void **state) {
+    (void)state;
+    X509 *old = testCert(&(testCertSpec){.name = "old", .issuer = pki->ca, .issuer_key = pki->ca_key,
+                                         .key = pki->leaf_key, .urls = {TEST_URL}, .not_after = TEST_NOW});
+    ocspIdentity *known = leaf_id;
+    leaf_id = testIdentity(old, pki->ca);
+    testReply reply = testGoodReply(old);
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    ocspIdentityFree(leaf_id);
+    leaf_id = known;
+    X509_free(old);
+}
+
+static void acceptance9_datesThatAreNone(void **state) {
+    (void)state;
+    static const char *const bad[] = {"", "2", "20300101", "20301301000000Z", "99999999999999Z", "2030010100000",
+                                      "xxxxxxxxxxxxxxZ", "20300101000000.Z", "20300101000000+0000Z"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        for (int which = 0; which < 2; which++) {
+            ocspResponse got;
+            ocspError err = {0};
+            testReply reply = goodReply();
+            if (which) reply.entries[0].next_text = bad[i];
+            else reply.entries[0].this_text = bad[i];
+            testBytes der = testReplyDer(&reply);
+            if (ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
+                fail_msg("took the date \"%s\"", bad[i]);
+            }
+            assert_true(err.kind == OCSP_ERR_VERIFY || err.kind == OCSP_ERR_RESPONSE);
+            testBytesFree(&der);
+        }
+    }
+}
+
+static void acceptance9_datesAtTheEndsOfTime(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].next_text = "99991231235959Z"; /* RFC 5280's "no end" */
+    ocspResponse got = wantGood(&reply);
+    assert_true(got.next_update == (time_t)253402300799);
+    assert_int_equal(got.end, TEST_NOW + 365 * TEST_DAY);
+    ocspResponseClear(&got);
+    reply.entries[0].this_text = "19500101000000Z"; /* before 1970 */
+    got = wantGood(&reply);
+    assert_int_equal(got.this_update, -631152000);
+    ocspResponseClear(&got);
+    reply.entries[0].next_text = "19700101000000Z"; /* 0 must not be taken for "not given" */
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
+/* ---- revoked ----------------------------------------------------------------------------------------------------- */
+
+static void revokedIsAResponseOfOurs(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].status = TEST_REVOKED;
+    reply.entries[0].revoked_at = TEST_NOW - 7200;
+    ocspResponse got = wantGood(&reply);
+    assert_int_equal(got.revoked, 1);
+    assert_int_equal(got.revocation_reason, -1);
+    assert_int_equal(got.revoked_at, TEST_NOW - 7200);
+    ocspResponseClear(&got);
+    reply.entries[0].reason = 1 + OCSP_REVOKED_STATUS_CERTIFICATEHOLD;
+    got = wantGood(&reply);
+    assert_int_equal(got.revocation_reason, OCSP_REVOKED_STATUS_CERTIFICATEHOLD);
+    ocspResponseClear(&got);
+    reply.entries[0].reason = 1 + OCSP_REVOKED_STATUS_UNSPECIFIED;
+    got = wantGood(&reply);
+    assert_int_equal(got.revocation_reason, OCSP_REVOKED_STATUS_UNSPECIFIED);
+    ocspResponseClear(&got);
+}
+
+/* Two entries for our certificate of equal age: knowing better wins, whatever their order. */
+static void twoEntriesForUsTheWorseOfEquallyNewOnesCounts(void **state) {
+    (void)state;
+    for (int revoked_at = 0; revoked_at < 2; revoked_at++) {
+        testReply reply = goodReply();
+        reply.entries[1] = reply.entries[0];
+        reply.entries[revoked_at].status = TEST_REVOKED;
+        reply.count = 2;
+        ocspResponse got = wantGood(&reply);
+        assert_int_equal(got.revoked, 1);
+        ocspResponseClear(&got);
+    }
+}
+
+/* ---- newer, same, older ------------------------------------------------------------------------------------------ */
+
+static ocspResponse made(time_t this_update, int revoked) {
+    static unsigned char some[1];
+    return (ocspResponse){.der = some, .len = 1, .revoked = revoked, .this_update = this_update,
+                          .next_update = TEST_NOW + 1000, .end = TEST_NOW + 1000};
+}
+
+static void compareByThisUpdate(void **state) {
+    (void)state;
+    ocspResponse none = {0};
+    for (int was = 0; was < 2; was++) {
+        for (int is = 0; is < 2; is++) {
+            ocspResponse held = made(TEST_NOW - 100, was), newer = made(TEST_NOW - 99, is),
+                         older = made(TEST_NOW - 101, is);
+            assert_int_equal(ocspCompare(&none, &newer, TEST_NOW), OCSP_FRESH_NEWER);
+            assert_int_equal(ocspCompare(&held, &newer, TEST_NOW), OCSP_FRESH_NEWER);
+            assert_int_equal(ocspCompare(&held, &older, TEST_NOW), OCSP_FRESH_OLDER);
+        }
+    }
+}
+
+static void compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse(void **state) {
+    (void)state;
+    ocspResponse good = made(TEST_NOW - 100, 0), revoked = made(TEST_NOW - 100, 1);
+    assert_int_equal(ocspCompare(&good, &revoked, TEST_NOW), OCSP_FRESH_NEWER);
+    assert_int_equal(ocspCompare(&revoked, &good, TEST_NOW), OCSP_FRESH_OLDER);
+    assert_int_equal(ocspCompare(&good, &good, TEST_NOW), OCSP_FRESH_SAME);
+    assert_int_equal(ocspCompare(&revoked, &revoked, TEST_NOW), OCSP_FRESH_SAME);
+}
+
+/* What has expired is no measure any more, but for two things: a revocation, and the ten minutes of a replayed answer. */
+static void compareWithAnExpiredOne(void **state) {
+    (void)state;
+    ocspResponse held = made(TEST_NOW - 100, 0), older = made(TEST_NOW - 200, 0);
+    held.end = held.next_update = TEST_NOW;
+    assert_int_equal(ocspCompare(&held, &older, TEST_NOW - 1), OCSP_FRESH_OLDER);
+    assert_int_equal(ocspCompare(&held, &older, TEST_NOW), OCSP_FRESH_NEWER);
+    held.revoked = 1;
+    assert_int_equal(ocspCompare(&held, &older, TEST_NOW), OCSP_FRESH_OLDER);
+
+    ocspResponse endless = made(TEST_NOW - 1000, 0), replayed = endless;
+    endless.next_update = replayed.next_update = 0;
+    endless.end = TEST_NOW;
+    replayed.end = TEST_NOW + 600;
+    assert_int_equal(ocspCompare(&endless, &replayed, TEST_NOW), OCSP_FRESH_SAME);
+}
+
+/* ---- ocspPeekNextUpdate ------------------------------------------------------------------------------------------ */
+
+static void peekFindsTheLatestNextUpdate(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[1] = reply.entries[0];
+    reply.entries[1].next_update = TEST_NOW + 5 * TEST_DAY;
+    reply.entries[2] = reply.entries[0];
+    reply.count = 3;
+    reply.break_signature = 1; /* nothing is verified here */
+    testBytes der = testReplyDer(&reply);
+    assert_int_equal(ocspPeekNextUpdate(der.p, der.n), TEST_NOW + 5 * TEST_DAY);
+    testBytesFree(&der);
+    reply.entries[2].next_update = 0;
+    der = testReplyDer(&reply);
+    assert_int_equal(ocspPeekNextUpdate(der.p, der.n), 0);
+    testBytesFree(&der);
+}
+
+static void peekSurvivesEverything(void **state) {
+    (void)state;
+    assert_int_equal(ocspPeekNextUpdate((const unsigned char *)"", 0), -1);
+    assert_int_equal(ocspPeekNextUpdate((const unsigned char *)"0", 1), -1);
+    testReply reply = goodReply();
+    testBytes der = testReplyDer(&reply);
+    for (size_t n = 0; n < der.n; n++) {
+        testBytes part = testCopy(der.p, n);
+        assert_int_equal(ocspPeekNextUpdate(part.p, part.n), -1);
+        testBytesFree(&part);
+        unsigned char was = der.p[n];
+        der.p[n] ^= 0xff;
+        assert_true(ocspPeekNextUpdate(der.p, der.n) >= -1);
+        der.p[n] = was;
+    }
+    testBytesFree(&der);
+    reply.status = 3;
+    der = testReplyDer(&reply);
+    assert_int_equal(ocspPeekNextUpdate(der.p, der.n), -1);
+    testBytesFree(&der);
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acceptance6_theCaItself),
+        cmocka_unit_test(acceptance6_rsaLeafAndOtherDigests),
+        cmocka_unit_test(acceptance6_rsaCa),
+        cmocka_unit_test(acceptance6_delegateWithOcspSigning),
+        cmocka_unit_test(acceptance6_delegateNotSentAlong),
+        cmocka_unit_test(acceptance6_delegateLacksTheEku),
+        cmocka_unit_test(acceptance6_delegateOfAnotherCa),
+        cmocka_unit_test(acceptance6_delegateOfTheRootAboveOurCa),
+        cmocka_unit_test(acceptance6_delegateOfADelegate),
+        cmocka_unit_test(acceptance6_theRootItselfIsNotOurIssuer),
+        cmocka_unit_test(acceptance6_ourOwnLeaf),
+        cmocka_unit_test(acceptance6_theTwinOfOurCa),
+        cmocka_unit_test(acceptance6_aDelegateThatNamesTheCaAsResponder),
+        cmocka_unit_test(acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne),
+        cmocka_unit_test(acceptance6_delegateExpired),
+        cmocka_unit_test(acceptance6_delegateNotValidYet),
+        cmocka_unit_test(acceptance6_brokenSignature),
+        cmocka_unit_test(issuerUnknown),
+        cmocka_unit_test(acceptance7_everyOtherResponseStatus),
+        cmocka_unit_test(acceptance7_statusUnknown),
+        cmocka_unit_test(acceptance7_emptyOneByteAndNonsense),
+        cmocka_unit_test(acceptance7_truncatedAtEveryLength),
+        cmocka_unit_test(acceptance7_bytesAfterTheDer),
+        cmocka_unit_test(acceptance7_successfulWithoutABodyOrOfAnotherType),
+        cmocka_unit_test(acceptance16_everyByteFlippedInTurn),
+        cmocka_unit_test(overTheSizeLimit),
+        cmocka_unit_test(acceptance8_oursAmongSeveral),
+        cmocka_unit_test(acceptance8_oursIsTheBadOneAmongGoodOnes),
+        cmocka_unit_test(acceptance8_oursMissing),
+        cmocka_unit_test(acceptance8_anotherSerial),
+        cmocka_unit_test(acceptance8_sameSerialOfAnotherIssuer),
+        cmocka_unit_test(acceptance8_otherHashesInTheAnswer),
+        cmocka_unit_test(acceptance8_shortenedHashes),
+        cmocka_unit_test(acceptance9_thisUpdateInTheFuture),
+        cmocka_unit_test(acceptance9_nextUpdateInThePast),
+        cmocka_unit_test(acceptance9_nextUpdateBeforeThisUpdate),
+        cmocka_unit_test(acceptance9_noNextUpdateLivesTenMinutesFromReceipt),
+        cmocka_unit_test(acceptance9_nextUpdateBeyondTheCertificatesEnd),
+        cmocka_unit_test(acceptance9_theSignersEndLimitsToo),
+        cmocka_unit_test(acceptance9_anExpiredCertificateOfOursIsNotStapledFor),
+        cmocka_unit_test(acceptance9_datesThatAreNone),
+        cmocka_unit_test(acceptance9_datesAtTheEndsOfTime),
+        cmocka_unit_test(revokedIsAResponseOfOurs),
+        cmocka_unit_test(twoEntriesForUsTheWorseOfEquallyNewOnesCounts),
+        cmocka_unit_test(compareByThisUpdate),
+        cmocka_unit_test(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse),
+        cmocka_unit_test(compareWithAnExpiredOne),
+        cmocka_unit_test(peekFindsTheLatestNextUpdate),
+        cmocka_unit_test(peekSurvivesEverything),
+    };
+    return cmocka_run_group_tests_name("verify", tests, setUp, tearDown);
+}

@@ -1,0 +1,173 @@
+# assert.tcl - what a test is and how it says what it expects: test, tags, assert..., wait_for_condition.
+#
+# The names and the order of arguments are those of Valkey's own test suite, so that whoever knows that one can read and
+# write these suites, and tests/unit/tls-ocsp.tcl can run under both. Unlike there, any error fails the test it is in
+# and the suite goes on; and a server that has died fails the test in which it died.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+set ::num_passed 0
+set ::num_failed 0
+set ::num_skipped 0
+set ::cur_test {}
+set ::tags {}
+
+# Speaks to the process that started us (run.tcl): one line for each event, base64 so that it stays one line. When nobody
+# listens any more we stop our servers and go.
+proc report {args} {
+    if {[catch {puts "@[binary encode base64 [encoding convertto utf-8 $args]]"; flush stdout}]} {
+        stop_all_servers
+        exit 1
+    }
+}
+
+proc fail {why} {
+    error "assertion:$why"
+}
+
+# Raises an assertion with what the caller of the assert... command adds.
+proc unmet {sentence detail} {
+    fail "$sentence[expr {$detail eq {} ? {} : " ($detail)"}]"
+}
+
+proc assert {condition} {
+    if {![uplevel 1 [list expr $condition]]} {
+        unmet "Expected [string trim $condition], which is [uplevel 1 [list subst -nocommands $condition]]" {}
+    }
+}
+
+proc assert_equal {value expected {detail {}}} {
+    if {$value ne $expected} {unmet "Expected '$value' to be equal to '$expected'" $detail}
+}
+
+proc assert_not_equal {value expected {detail {}}} {
+    if {$value eq $expected} {unmet "Expected '$value' not to be equal to '$expected'" $detail}
+}
+
+proc assert_match {pattern value {detail {}}} {
+    if {![string match $pattern $value]} {unmet "Expected '$value' to match '$pattern'" $detail}
+}
+
+proc assert_no_match {pattern value {detail {}}} {
+    if {[string match $pattern $value]} {unmet "Expected '$value' not to match '$pattern'" $detail}
+}
+
+proc assert_morethan {value bound {detail {}}} {
+    if {!($value > $bound)} {unmet "Expected '$value' to be more than '$bound'" $detail}
+}
+
+proc assert_morethan_equal {value bound {detail {}}} {
+    if {!($value >= $bound)} {unmet "Expected '$value' to be at least '$bound'" $detail}
+}
+
+proc assert_lessthan {value bound {detail {}}} {
+    if {!($value < $bound)} {unmet "Expected '$value' to be less than '$bound'" $detail}
+}
+
+proc assert_lessthan_equal {value bound {detail {}}} {
+    if {!($value <= $bound)} {unmet "Expected '$value' to be at most '$bound'" $detail}
+}
+
+proc assert_range {value least most {detail {}}} {
+    if {!($value >= $least && $value <= $most)} {unmet "Expected '$value' to be from '$least' to '$most'" $detail}
+}
+
+proc assert_error {pattern code {detail {}}} {
+    if {![catch {uplevel 1 $code} answer]} {
+        unmet "Expected an error like '$pattern' but the answer was '$answer'" $detail
+    }
+    assert_match $pattern $answer $detail
+}
+
+# Tries until `condition` holds, `maxtries` times `delay` milliseconds apart, then runs what stands after else.
+proc wait_for_condition {maxtries delay condition else message} {
+    for {set i 0} {$i < $maxtries} {incr i} {
+        if {[uplevel 1 [list expr $condition]]} {return}
+        after $delay
+    }
+    uplevel 1 $message
+}
+
+# The first reason among `tags` not to run, or "".
+proc tags_refused {tags} {
+    foreach tag $tags {
+        if {[string match needs:* $tag] && ![has_tool [string range $tag 6 end]]} {
+            return "[string range $tag 6 end] is not installed"
+        }
+    }
+    return {}
+}
+
+# Tags of ours have one meaning: needs:NAME skips what cannot run without the program NAME. Others are kept for Valkey's
+# own runner, which understands more (external:skip, ...).
+proc has_tool {name} {
+    expr {$name in {debug repl config-maxmemory} || [auto_execok $name] ne {}}
+}
+
+proc tags {list code} {
+    set before $::tags
+    lappend ::tags {*}$list
+    set code [catch {uplevel 1 $code} result options]
+    set ::tags $before
+    return -options $options $result
+}
+
+proc test {name code {okpattern undefined} {tags {}}} {
+    if {$::only ne {} && ![string match $::only $name] && ![string match "*$::only*" $name]} return
+    set reason [tags_refused [concat $::tags $tags]]
+    if {$reason ne {}} {
+        incr ::num_skipped
+        report skip $name $reason
+        return
+    }
+    set outer $::cur_test
+    set ::cur_test $name
+    report testing $name
+    foreach server $::servers {note_in_log $server "### Starting test $name"}
+    set started [clock milliseconds]
+    set failed [catch {uplevel 1 $code} result options]
+    set why {}
+    if {$failed == 1} {
+        set why $result
+        if {![string match assertion:* $why]} {
+            # Not a broken expectation: where it happened is worth a few lines.
+            append why \n [join [lrange [split [dict get $options -errorinfo] \n] 1 8] \n]
+        }
+    } elseif {$okpattern ne {undefined} && $result ne $okpattern && ![string match $okpattern $result]} {
+        set why "Expected '$result' to match '$okpattern'"
+    }
+    regsub {^assertion:} $why {} why
+    foreach trouble [servers_in_trouble] {append why [expr {$why eq {} ? {} : "\n"}]$trouble}
+    set ::cur_test $outer
+    if {$why ne {}} {
+        fail_test $name $why
+    } else {
+        incr ::num_passed
+        report ok $name [expr {[clock milliseconds] - $started}]
+    }
+}
+
+proc fail_test {name why} {
+    incr ::num_failed
+    set logs {}
+    foreach server $::servers {lappend logs [dict get $server stdout]}
+    if {$logs eq {} && [info exists ::last_log]} {lappend logs $::last_log}
+    report failed $name $why $logs
+}
+
+proc skip_test {name reason} {
+    if {$::only ne {} && ![string match $::only $name] && ![string match "*$::only*" $name]} return
+    incr ::num_skipped
+    report skip $name $reason
+}
+
+proc randomInt {max} {expr {int(rand() * $max)}}
+proc randomRange {min max} {expr {int(rand() * ($max - $min)) + $min}}
+
+proc getInfoProperty {info property} {
+    foreach line [split $info \n] {
+        if {[string match "$property:*" $line]} {
+            return [string trimright [string range $line [string length $property]+1 end] \r]
+        }
+    }
+}

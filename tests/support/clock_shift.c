@@ -1,0 +1,55 @@
+/* clock_shift.c - a library to preload that moves the wall clock of one process, for scenario 14 (clock jumps).
+ *
+ * The file named by $CLOCK_SHIFT_FILE holds a number of seconds that is added to what time, gettimeofday and
+ * clock_gettime(CLOCK_REALTIME) say; the monotonic clock stays. It is read again at every call, so that a test can make
+ * the clock jump by writing it. The real time comes from the system call itself: no look-up of the next library's
+ * functions, hence no allocation and no recursion into an allocator that asks for the time while it starts.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long shiftSeconds(void) {
+    const char *path = getenv("CLOCK_SHIFT_FILE");
+    char text[32];
+    int fd;
+    ssize_t n;
+
+    if (path == NULL || (fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)) < 0) return 0;
+    n = syscall(SYS_read, fd, text, sizeof(text) - 1);
+    syscall(SYS_close, fd);
+    if (n <= 0) return 0;
+    text[n] = '\0';
+    return strtol(text, NULL, 10);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *ts) {
+    int rc = (int)syscall(SYS_clock_gettime, clock, ts);
+
+    if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) ts->tv_sec += shiftSeconds();
+    return rc;
+}
+
+int gettimeofday(struct timeval *tv, void *zone) {
+    struct timespec ts;
+
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &ts) != 0) return -1;
+    tv->tv_sec = ts.tv_sec;
+    tv->tv_usec = ts.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *out) {
+    struct timespec ts;
+
+    if (clock_gettime(CLOCK_REALTIME, &ts) != 0) return (time_t)-1;
+    if (out != NULL) *out = ts.tv_sec;
+    return ts.tv_sec;
+}

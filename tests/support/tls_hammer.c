@@ -1,0 +1,213 @@
+/* tls_hammer.c - many handshakes on several threads, each asking for the staple and judging it.
+ *
+ *   tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3] [--no-ask]
+ *
+ * Makes --count handshakes in all (0: no bound), or goes on until the file --until exists. A staple is judged in full:
+ * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold several
+ * CAs. Prints one line at the end and exits 0 whatever it says:
+ *
+ *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N why=...
+ *
+ * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM or
+ * the end of --count ends it. Used by the suites for what has to hold under load (scenarios 17 and 18).
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+
+#define MAX_THREADS 16
+#define MAX_CAS 16
+#define CLOCK_SKEW 300     /* seconds that thisUpdate may lie in the future, as the server has it */
+#define SOCKET_PATIENCE 30 /* seconds after which a silent server counts as a failed handshake */
+
+static int port, thread_count = 2, ask = 1;
+static long count;
+static const char *until;
+static SSL_CTX *ctx;
+static X509 *cas[MAX_CAS];
+static int ca_count;
+static X509_STORE *trust;
+static atomic_long started, handshakes, failed, stapled, unstapled, good, revoked, bad;
+static atomic_int stop;
+static pthread_mutex_t why_lock = PTHREAD_MUTEX_INITIALIZER;
+static char why[256] = "-";
+
+static void note(const char *sentence) {
+    pthread_mutex_lock(&why_lock);
+    if (strcmp(why, "-") == 0) snprintf(why, sizeof(why), "%s", sentence);
+    pthread_mutex_unlock(&why_lock);
+}
+
+static void onSignal(int sig) {
+    (void)sig;
+    atomic_store(&stop, 1);
+}
+
+/* The CA whose key signed `leaf`; a CA of the same name does not do. */
+static X509 *issuerOf(X509 *leaf) {
+    for (int i = 0; i < ca_count; i++) {
+        if (X509_NAME_cmp(X509_get_issuer_name(leaf), X509_get_subject_name(cas[i])) != 0) continue;
+        if (X509_verify(leaf, X509_get0_pubkey(cas[i])) == 1) return cas[i];
+    }
+    ERR_clear_error();
+    return NULL;
+}
+
+/* V_OCSP_CERTSTATUS_..., or -1 with a reason noted. */
+static int judge(const unsigned char *der, long len, X509 *leaf) {
+    const unsigned char *p = der;
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, len);
+    OCSP_BASICRESP *basic = NULL;
+    OCSP_CERTID *id = NULL;
+    ASN1_GENERALIZEDTIME *this_update, *next_update;
+    X509 *issuer = issuerOf(leaf);
+    int status = -1, verdict = -1;
+
+    if (response == NULL || p != der + len) {
+        note("the staple does not parse");
+    } else if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL) {
+        note("the staple is not a successful response");
+    } else if (issuer == NULL) {
+        note("the certificate served is of no CA that was given");
+    } else if ((basic = OCSP_response_get1_basic(response)) == NULL) {
+        note("the staple is not a basic response");
+    } else if (OCSP_basic_verify(basic, NULL, trust, 0) != 1) {
+        note("the staple's signature does not hold");
+    } else if ((id = OCSP_cert_to_id(EVP_sha1(), leaf, issuer)) == NULL ||
+               !OCSP_resp_find_status(basic, id, &status, NULL, NULL, &this_update, &next_update)) {
+        note("the staple is for another certificate");
+    } else if (next_update != NULL && !OCSP_check_validity(this_update, next_update, CLOCK_SKEW, -1)) {
+        note("the staple is not valid now");
+    } else {
+        verdict = status;
+    }
+    ERR_clear_error();
+    OCSP_CERTID_free(id);
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+    return verdict;
+}
+
+static void oneHandshake(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
+    struct timeval patience = {.tv_sec = SOCKET_PATIENCE};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    SSL *ssl = SSL_new(ctx);
+    unsigned char *der = NULL;
+    long len;
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    /* Close by reset: tens of thousands of handshakes must not use up the ports in TIME_WAIT. */
+    struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    SSL_set_fd(ssl, fd);
+    if (ask) SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        atomic_fetch_add(&failed, 1);
+        note("connect failed");
+    } else if (SSL_connect(ssl) != 1) {
+        char text[200];
+
+        ERR_error_string_n(ERR_peek_error(), text, sizeof(text));
+        atomic_fetch_add(&failed, 1);
+        note(text);
+    } else {
+        atomic_fetch_add(&handshakes, 1);
+        len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
+        if (der == NULL || len <= 0) {
+            atomic_fetch_add(&unstapled, 1);
+        } else {
+            X509 *leaf = SSL_get1_peer_certificate(ssl);
+            int status = judge(der, len, leaf);
+
+            atomic_fetch_add(&stapled, 1);
+            if (status == V_OCSP_CERTSTATUS_GOOD) {
+                atomic_fetch_add(&good, 1);
+            } else if (status == V_OCSP_CERTSTATUS_REVOKED) {
+                atomic_fetch_add(&revoked, 1);
+            } else {
+                atomic_fetch_add(&bad, 1);
+            }
+            X509_free(leaf);
+        }
+    }
+    ERR_clear_error();
+    SSL_free(ssl);
+    close(fd);
+}
+
+static void *hammer(void *unused) {
+    while (!atomic_load(&stop)) {
+        if (count > 0 && atomic_fetch_add(&started, 1) >= count) break;
+        if (until != NULL && access(until, F_OK) == 0) break;
+        oneHandshake();
+    }
+    return unused;
+}
+
+int main(int argc, char **argv) {
+    pthread_t threads[MAX_THREADS];
+    const char *ca_file = NULL;
+    FILE *file;
+    int version = 0;
+
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+
+        if (strcmp(argv[i], "--no-ask") == 0) {
+            ask = 0;
+            continue;
+        }
+        if (strcmp(argv[i], "--port") == 0) port = atoi(value);
+        if (strcmp(argv[i], "--ca") == 0) ca_file = value;
+        if (strcmp(argv[i], "--threads") == 0) thread_count = atoi(value);
+        if (strcmp(argv[i], "--count") == 0) count = atol(value);
+        if (strcmp(argv[i], "--until") == 0) until = value;
+        if (strcmp(argv[i], "--tls") == 0) version = strcmp(value, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
+        i++;
+    }
+    if (port == 0 || ca_file == NULL || thread_count < 1 || thread_count > MAX_THREADS ||
+        (file = fopen(ca_file, "r")) == NULL) {
+        fprintf(stderr, "usage: tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3]\n");
+        return 2;
+    }
+    signal(SIGTERM, onSignal);
+    signal(SIGPIPE, SIG_IGN);
+    trust = X509_STORE_new();
+    while (ca_count < MAX_CAS && (cas[ca_count] = PEM_read_X509(file, NULL, NULL, NULL)) != NULL) {
+        X509_STORE_add_cert(trust, cas[ca_count++]);
+    }
+    fclose(file);
+    ERR_clear_error();
+    /* An intermediate among them is trusted as it is: what its own root says is not the question here. */
+    X509_STORE_set_flags(trust, X509_V_FLAG_PARTIAL_CHAIN);
+    ctx = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    if (version != 0) {
+        SSL_CTX_set_min_proto_version(ctx, version);
+        SSL_CTX_set_max_proto_version(ctx, version);
+    }
+    for (int i = 0; i < thread_count; i++) pthread_create(&threads[i], NULL, hammer, NULL);
+    for (int i = 0; i < thread_count; i++) pthread_join(threads[i], NULL);
+    printf("handshakes=%ld failed=%ld stapled=%ld unstapled=%ld good=%ld revoked=%ld bad=%ld why=%s\n",
+           atomic_load(&handshakes), atomic_load(&failed), atomic_load(&stapled), atomic_load(&unstapled),
+           atomic_load(&good), atomic_load(&revoked), atomic_load(&bad), why);
+    return 0;
+}

@@ -1,0 +1,207 @@
+# ocsp-answers.tcl - scenario 7: what a responder may answer, and the verdict on each answer.
+#
+# One server, one responder, a certificate with two URLs (/a and /b). Each row of the table is a test: both URLs misbehave
+# in that way; the round must fail with that kind, name the URL, ask whom it should ask next, and leave what is held
+# where it was. Then /b answers well, and the same round must succeed by it.
+#
+# Weight: 75
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+# name, behaviour, kind of failure, next: url (the next URL, no GET) or get (a GET to the same URL, then the next URL)
+set rows {
+    {tryLater}                                  {response_status tryLater}              response url
+    {internalError}                             {response_status internalError}         response url
+    {malformedRequest}                          {response_status malformedRequest}      response url
+    {sigRequired}                               {response_status sigRequired}           response url
+    {unauthorized}                              {response_status unauthorized}          response url
+    {a response status nobody defined}          {response_status 9}                     response url
+    {certStatus unknown}                        {status unknown}                        response url
+    {empty body}                                {body empty}                            response url
+    {one byte}                                  {body byte}                             response url
+    {truncated DER}                             {body truncated}                        response url
+    {bytes after the DER}                       {body trailing}                         response url
+    {HTML with status 200 and its own type}     {body html type text/html}              http url
+    {right body with a wrong type}              {type application/octet-stream}         http url
+    {right body without a type}                 {type none}                             http url
+    {200 but chunked}                           {length chunked}                        http url
+    {body over 64 KiB, promised}                {length huge}                           http url
+    {body over 64 KiB, endless}                 {length endless}                        http url
+    {301 to a right answer}                     {http 301 location /c}                  http url
+    {302 to a right answer}                     {http 302 location /c}                  http url
+    {307 to a right answer}                     {http 307 location /c}                  http url
+    {308 to a right answer}                     {http 308 location /c}                  http url
+    {500 with HTML}                             {http 500 body html type text/html}     http url
+    {500 with a right body}                     {http 500}                              http url
+    {502 with HTML}                             {http 502 body html type text/html}     http url
+    {502 with a right body}                     {http 502}                              http url
+    {503 with HTML}                             {http 503 body html type text/html}     http url
+    {503 with a right body}                     {http 503}                              http url
+    {400 to a POST}                             {http 400 body html type text/html}     http get
+    {403 to a POST}                             {http 403 body html type text/html}     http get
+    {404 to a POST}                             {http 404 body html type text/html}     http get
+    {404 with a right body}                     {http 404}                              http get
+    {405 to a POST}                             {http 405 body html type text/html}     http get
+    {429 to a POST}                             {http 429 body html type text/html}     http get
+    {501 to a POST}                             {http 501 body html type text/html}     http get
+    {body shorter than Content-Length}          {length short}                          network url
+    {reset}                                     {drop reset}                            network url
+    {reset in the middle of the body}           {drop reset-mid}                        network url
+    {closed at once}                            {drop close}                            network url
+    {never answers}                             {drop hang}                             network url
+    {one byte a second}                         {piece 1 piece_ms 1000 piece_from start} network url
+    {one byte of the body a second}             {piece 1 piece_ms 1000}                 network url
+    {endless headers}                           {drop headers}                          network url
+}
+
+# Answers that are right in an unusual shape.
+set good_rows {
+    {HTTP/1.0}                          {version 1.0}
+    {HTTP/1.1 kept open}                {keep 1}
+    {type with a charset}               {type {application/ocsp-response; charset=utf-8}}
+    {type in capitals}                  {type Application/OCSP-Response}
+    {lower-case headers}                {case lower}
+    {body in many small pieces}         {piece 7 piece_ms 1}
+    {the whole answer in small pieces}  {piece 11 piece_ms 1 piece_from start}
+    {further headers}                   {headers {{Cache-Control: max-age=3600} {X-Nothing: at all} {ETag: "0"}}}
+}
+
+# What was asked since the log was emptied, as words like "POST/a GET/a POST/b".
+proc asked {responder} {
+    set words {}
+    foreach request [ocsp_responder_log $responder] {
+        lappend words [dict get $request method][dict get $request path]
+    }
+    return $words
+}
+
+set lab [ocsp_lab -paths {/a /b}]
+set ca [dict get $lab ca]
+set responder [dict get $lab responder]
+set asked_for {url {POST/a POST/b} get {POST/a GET/a POST/b GET/b}}
+
+# An hour between retries, so that only we start rounds; a second for each URL, so that what hangs does not for long.
+start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 1] {
+    test {7 a good response is held before the misbehaviour begins} {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+
+    foreach {name behaviour kind next} $rows {
+        test "7.[incr number] $name -> $kind, then [expr {$next eq "get" ? "GET, then " : {}}]the next URL" {
+            set held [ocsp_info_all]
+            foreach path {/a /b} {ocsp_responder_behave $responder $behaviour $path}
+            ocsp_responder_forget $responder
+            r debug ocsp-refresh
+            ocsp_wait_above refresh_failures [dict get $held refresh_failures]
+            set after [ocsp_info_all]
+
+            # The verdict: this kind and no other, counted once.
+            foreach each {network http response verify} {
+                assert_equal [dict get $after failures_$each] \
+                    [expr {[dict get $held failures_$each] + ($each eq $kind)}] \
+                    "failures_$each; last_error: [dict get $after last_error]"
+            }
+            assert_equal [dict get $after refreshes] [expr {[dict get $held refreshes] + 1}]
+            assert_match "*[lindex [dict get $lab urls] 0]*" [dict get $after last_error]
+            assert_match "*[lindex [dict get $lab urls] 1]*" [dict get $after last_error]
+            # Whom it asked.
+            assert_equal [asked $responder] [dict get $asked_for $next]
+            # What was held stays, and is still what handshakes get.
+            foreach field {state this_update next_update response_bytes response_source} {
+                assert_equal [dict get $after $field] [dict get $held $field] $field
+            }
+            set shake [ocsp_handshake]
+            assert_equal [dict get $shake staple] good
+            assert_equal [dict get $shake this] [dict get $held this_update]
+            assert_equal [r ping] PONG
+
+            # The next URL is the remedy.
+            ocsp_responder_behave $responder good /b
+            ocsp_responder_forget $responder
+            r debug ocsp-refresh
+            ocsp_wait_above refreshes [dict get $after refreshes]
+            set healed [ocsp_info_all]
+            assert_equal [dict get $healed refresh_failures] [dict get $after refresh_failures] \
+                [dict get $healed last_error]
+            assert_equal [dict get $healed last_error] {}
+            assert_equal [asked $responder] [lrange [dict get $asked_for $next] 0 end-[expr {$next eq "get"}]]
+        }
+    }
+
+    foreach {name behaviour} $good_rows {
+        test "7.[incr number] $name -> good" {
+            # A newer answer than the one held, so that taking it can be seen.
+            while {[clock seconds] <= [ocsp_info this_update]} {after 50}
+            ocsp_responder_behave $responder $behaviour /a
+            ocsp_responder_behave $responder {drop close} /b
+            ocsp_responder_forget $responder
+            set before [ocsp_info_all]
+            r debug ocsp-refresh
+            ocsp_wait_above refreshes [dict get $before refreshes]
+            assert_equal [ocsp_info last_error] {}
+            assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
+            assert_morethan [ocsp_info this_update] [dict get $before this_update]
+            assert_equal [asked $responder] {POST/a}
+            assert_equal [dict get [ocsp_handshake] this] [ocsp_info this_update]
+        }
+    }
+
+    test "7.[incr number] a body that just fits into 64 KiB -> good, one byte more -> http" {
+        ocsp_responder_behave $responder {drop close} /b
+        ocsp_responder_behave $responder {size 65536} /a
+        set before [ocsp_info_all]
+        r debug ocsp-refresh
+        ocsp_wait_above refreshes [dict get $before refreshes]
+        assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures] [ocsp_info last_error]
+        ocsp_responder_behave $responder {size 65537} /a
+        ocsp_responder_behave $responder {size 65537} /b
+        r debug ocsp-refresh
+        ocsp_wait_above failures_http [dict get $before failures_http]
+        assert_equal [ocsp_staple] good
+    }
+
+    test {7 after all of that both oracles are content and the log has not been flooded} {
+        foreach path {/a /b} {ocsp_responder_behave $responder good $path}
+        ocsp_round
+        ocsp_assert_good $ca
+        # Each failing round was followed by a good one: a line for the failure, a line for the recovery.
+        assert_lessthan_equal [llength [ocsp_log_lines]] [expr {3 * ($number + 5)}]
+    }
+}
+
+# Closing right after accept is done before any path is known: one URL, and a server of its own.
+test "7.[incr number] closed as soon as accepted -> network" {
+    set lab2 [ocsp_lab]
+    start_server [ocsp_server [dict get $lab2 leaf] [dict get $lab2 ca] retry-delay 3600 timeout 1] {
+        ocsp_wait_info state good
+        ocsp_responder_behave [dict get $lab2 responder] {drop accept}
+        r debug ocsp-refresh
+        ocsp_wait_info failures_network 1
+        assert_match "*[lindex [dict get $lab2 urls] 0]*" [ocsp_info last_error]
+        ocsp_assert_good [dict get $lab2 ca]
+    }
+    ocsp_lab_close $lab2
+}
+
+# A certificate that has never had a response: no misbehaviour may ever be stapled.
+test "7.[incr number] with nothing held, no answer of the table is ever stapled" {
+    set lab3 [ocsp_lab -behave {http 404}]
+    set r3 [dict get $lab3 responder]
+    start_server [ocsp_server [dict get $lab3 leaf] [dict get $lab3 ca] retry-delay 3600 timeout 1] {
+        foreach {name behaviour kind next} $rows {
+            # Those that only let time pass are no different here.
+            if {$kind eq "network" && $name ne "body shorter than Content-Length"} continue
+            ocsp_responder_behave $r3 $behaviour
+            ocsp_round
+            assert_equal [ocsp_info state] pending $name
+            assert_equal [ocsp_staple] none $name
+        }
+        assert_equal [ocsp_info response_source] none
+        assert_equal [ocsp_info response_bytes] 0
+    }
+    ocsp_lab_close $lab3
+}
+
+ocsp_lab_close $lab

@@ -1,0 +1,524 @@
+# ocsp-config.tcl - what an operator sees: directives (scenario 18), DEBUG OCSP-REFRESH and OCSP.REFRESH (19), INFO, the
+# log, and loading the module at run time.
+#
+# Weight: 35
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set dir [dict get $lab dir]
+set ca [dict get $lab ca]
+set leaf [dict get $lab leaf]
+set responder [dict get $lab responder]
+set url [lindex [dict get $lab urls] 0]
+
+# The module's line in MODULE LIST's INFO form: how many command filters it has.
+proc filters {} {
+    foreach line [split [r info modules] \n] {
+        if {[regexp {name=ocsp,.*filters=(\d+)} $line - count]} {return $count}
+    }
+    fail "no module ocsp in INFO modules"
+}
+
+# ---- directives ----
+
+start_server [ocsp_server $leaf $ca] {
+    test {18.3 defaults are those of the contract} {
+        foreach {directive value} {refresh-margin 10% retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}} {
+            assert_equal [ocsp_get $directive] $value $directive
+        }
+    }
+
+    foreach {directive goods bads} {
+        stapling
+            {no yes}
+            {maybe 2 {} 1.5}
+        refresh-margin
+            {10% 10 1 1% 99 99% 50%}
+            {0 0% 100 100% -5 {} % abc 10%% 1.5 10x {10 %} 4294967306}
+        retry-delay
+            {1 10 3600}
+            {0 -1 3601 {} abc 99999999999999999999}
+        timeout
+            {1 5 60}
+            {0 -1 61 {} abc}
+        responder-url
+            {http://127.0.0.1:9/ https://localhost/ocsp http://[::1]:9/x http://a.example/p?q=1 {}}
+            {ftp://localhost/ localhost http:// https:// http:///path http://user:secret@localhost/
+             http://user@localhost/ {http://local host/} http://localhost:0/ http://localhost:65536/
+             http://localhost:port/}
+        cache-dir
+            {. /tmp {}}
+            {}
+        response-file
+            {{} /nonexistent/response.der}
+            {}
+    } {
+        test "18.4 $directive at run time: good values are taken, bad ones refused with a sentence" {
+            set default [ocsp_get $directive]
+            foreach value $goods {
+                ocsp_set $directive $value
+                set shown [ocsp_get $directive]
+                if {$directive eq "refresh-margin"} {
+                    assert_equal [string trimright $shown %] [string trimright $value %]
+                } else {
+                    assert_equal $shown $value
+                }
+            }
+            ocsp_set $directive $default
+            foreach value $bads {
+                if {![catch {ocsp_set $directive $value} sentence]} {
+                    fail "[ocsp_directive $directive] took the value '$value'"
+                }
+                assert_match {*CONFIG SET failed*} $sentence "$directive '$value'"
+                # More than the bare refusal: what would be right.
+                assert_morethan [string length $sentence] 60 $sentence
+                assert_equal [ocsp_get $directive] $default "$directive after '$value'"
+                assert_no_match {*secret*} $sentence
+            }
+            assert_equal [r ping] PONG
+        }
+    }
+
+    test {18.5 several directives in one CONFIG SET: all or none} {
+        r config set [ocsp_directive timeout] 7 [ocsp_directive retry-delay] 8
+        assert_equal [ocsp_get timeout] 7
+        assert_equal [ocsp_get retry-delay] 8
+        catch {r config set [ocsp_directive timeout] 9 [ocsp_directive retry-delay] 0}
+        assert_equal [ocsp_get timeout] 7
+        assert_equal [ocsp_get retry-delay] 8
+    }
+
+    test {18.6 CONFIG REWRITE and a restart keep every directive} {
+        set values [list stapling yes refresh-margin 33% retry-delay 44 timeout 55 responder-url ${url}rewritten \
+            cache-dir $dir response-file {}]
+        foreach {directive value} $values {ocsp_set $directive $value}
+        r config rewrite
+        restart_server 0 true false
+        foreach {directive value} $values {
+            assert_equal [ocsp_get $directive] $value $directive
+        }
+        ocsp_responder_wait $responder 1 20000 -path /rewritten
+        ocsp_set response-file $dir/nothere.der
+        ocsp_set stapling no
+        r config rewrite
+        restart_server 0 true false
+        assert_equal [ocsp_get response-file] $dir/nothere.der
+        assert_equal [ocsp_get stapling] no
+    }
+}
+
+test {18.7 bad values in the configuration file: the server says so} {
+    # The one place where a refusal to start is right: the server's own rule for its file.
+    foreach {directive value} {retry-delay 0 refresh-margin 100% responder-url ftp://localhost/} {
+        set failed [catch {
+            set server [start_server [ocsp_server $leaf $ca $directive $value]]
+            stop_server $server
+        } why]
+        assert_equal $failed 1 "$directive $value was taken"
+    }
+}
+
+test {18.8 protected configs: enable-protected-configs decides} {
+    foreach {setting allowed} {no 0 local 1 yes 1} {
+        start_server [ocsp_server $leaf $ca enable-protected-configs $setting] {
+            foreach {directive value} [list responder-url $url cache-dir $dir response-file $dir/nothere.der] {
+                set refused [catch {ocsp_set $directive $value} why]
+                assert_equal $refused [expr {!$allowed}] "$directive with enable-protected-configs $setting: $why"
+                if {!$allowed} {assert_match {*protected*} $why}
+            }
+            # The others are not protected.
+            foreach {directive value} {stapling no stapling yes refresh-margin 20% retry-delay 9 timeout 4} {
+                ocsp_set $directive $value
+            }
+        }
+    }
+}
+
+test {18.9 directives on the command line, and in the file after loadmodule} {
+    start_server [concat [ocsp_server $leaf $ca] [list args [list --ocsp.timeout 17] \
+        config_lines [list ocsp.retry-delay 18 ocsp.refresh-margin 19%]]] {
+        assert_equal [ocsp_get timeout] 17
+        assert_equal [ocsp_get retry-delay] 18
+        assert_equal [ocsp_get refresh-margin] 19%
+        ocsp_wait_info state good
+    }
+}
+
+# ---- INFO ----
+
+set state_fields {state revoked cert_serial responder_url must_staple this_update next_update produced_at
+    response_bytes response_source next_refresh_in_seconds expires_in_seconds consecutive_failures last_error
+    last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled failures_network failures_http
+    failures_response failures_verify}
+set counter_fields {refreshes refresh_failures}
+set text_fields {state cert_serial responder_url response_source last_error}
+
+start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
+    test {INFO: all fields are there with their names, and no others, before anything has happened} {
+        set fields [ocsp_info_all]
+        assert_equal [lsort [dict keys $fields]] [lsort [concat $state_fields $counter_fields]]
+        foreach {field value} {
+            state disabled revoked 0 must_staple 0 this_update 0 next_update 0 produced_at 0 response_bytes 0
+            response_source none next_refresh_in_seconds -1 expires_in_seconds -1 consecutive_failures 0 last_error {}
+            last_success_time 0 handshakes_stapled 0 failures_network 0 failures_http 0 failures_response 0
+            failures_verify 0 refreshes 0 refresh_failures 0
+        } {
+            assert_equal [dict get $fields $field] $value $field
+        }
+    }
+
+    test {INFO: fields and values after a success} {
+        ocsp_responder_behave $responder {this -100 next 3600 produced -50}
+        ocsp_set stapling yes
+        ocsp_wait_info state good
+        ocsp_assert_staple good
+        set fields [ocsp_info_all]
+        assert_equal [lsort [dict keys $fields]] [lsort [concat $state_fields $counter_fields]]
+        foreach field [concat $state_fields $counter_fields] {
+            if {$field ni $text_fields} {assert {[string is wideinteger -strict [dict get $fields $field]]}}
+        }
+        set now [clock seconds]
+        assert_equal [dict get $fields cert_serial] [dict get $leaf serial]
+        assert_equal [dict get $fields responder_url] $url
+        assert_range [dict get $fields this_update] [expr {$now - 160}] [expr {$now - 99}]
+        assert_range [dict get $fields produced_at] [expr {$now - 110}] [expr {$now - 49}]
+        assert_range [dict get $fields expires_in_seconds] 3500 3600
+        # 10 % of 3700 seconds before the end, and up to a tenth of that earlier.
+        assert_range [dict get $fields next_refresh_in_seconds] 3100 3231
+        assert_range [dict get $fields last_success_time] [expr {$now - 60}] $now
+        assert_equal [dict get $fields response_source] network
+        assert_morethan [dict get $fields response_bytes] 100
+        assert_morethan_equal [dict get $fields last_fetch_ms] 0
+        assert_equal [dict get $fields handshakes_stapled] 2
+        assert_equal [dict get $fields refreshes] 1
+        assert_equal [dict get $fields refresh_failures] 0
+    }
+
+    test {INFO: sections ocsp and ocsp_stats; INFO without arguments prints neither} {
+        set text [r info ocsp]
+        assert_match {*# ocsp*} $text
+        assert_match {*# ocsp_stats*} $text
+        # The counters stand behind the second heading.
+        assert_morethan [string first ocsp_refreshes: $text] [string first {# ocsp_stats} $text]
+        assert_lessthan [string first ocsp_state: $text] [string first {# ocsp_stats} $text]
+        assert_no_match {*ocsp_state*} [r info]
+        assert_match {*ocsp_refreshes*} [r info ocsp_stats]
+        assert_match {*ocsp_state*} [r info everything]
+    }
+
+    test {log: a state change is a line, the same line never comes again with every retry} {
+        assert_equal [llength [ocsp_log_lines]] [llength [lsort -unique [lmap line [ocsp_log_lines] {
+            regsub {^\S+ \d+ \w+ \d+ [\d:.]+ \S } $line {}
+        }]]]
+        set lines [llength [ocsp_log_lines]]
+        for {set i 0} {$i < 5} {incr i} {ocsp_round}
+        # Successes that follow a success are no news.
+        assert_equal [llength [ocsp_log_lines]] $lines [ocsp_log_lines]
+        ocsp_responder_behave $responder {http 503}
+        for {set i 0} {$i < 5} {incr i} {ocsp_round}
+        assert_equal [llength [ocsp_log_lines]] [expr {$lines + 1}] [ocsp_log_lines]
+        set line [lindex [ocsp_log_lines] end]
+        assert_match "*$url*" $line
+        assert_match {*503*} $line
+        ocsp_responder_behave $responder good
+        for {set i 0} {$i < 3} {incr i} {ocsp_round}
+        assert_equal [llength [ocsp_log_lines]] [expr {$lines + 2}] [ocsp_log_lines]
+        after 1100
+        ocsp_responder_behave $responder {status revoked}
+        for {set i 0} {$i < 3} {incr i} {ocsp_round}
+        assert_equal [llength [ocsp_log_lines]] [expr {$lines + 3}] [ocsp_log_lines]
+        assert_match {*revoked*} [lindex [ocsp_log_lines] end]
+        # A warning has the sign # in the server's log.
+        assert_match {* # *} [lindex [ocsp_log_lines] end]
+        after 1100
+        ocsp_responder_behave $responder good
+        ocsp_round
+        assert_equal [ocsp_info state] good
+    }
+}
+
+# ---- 19: the commands ----
+
+start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
+    test {19.1 DEBUG OCSP-REFRESH answers at once; many calls while one fetch is under way are one} {
+        ocsp_wait_info state good
+        ocsp_responder_forget $responder
+        ocsp_responder_behave $responder hang
+        for {set i 0} {$i < 50} {incr i} {
+            assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
+        }
+        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        for {set i 0} {$i < 50} {incr i} {r debug ocsp-refresh}
+        assert_equal [ocsp_responder_count $responder] 1
+        set refreshes [ocsp_info refreshes]
+        ocsp_responder_behave $responder good
+        ocsp_responder_release $responder
+        ocsp_wait_above refreshes $refreshes
+        # And it does not come again.
+        after 1500
+        assert_equal [ocsp_responder_count $responder] 1
+        assert_equal [ocsp_info refreshes] [expr {$refreshes + 1}]
+    }
+
+    test {19.2 calls during a fetch that fails: one more follows at once} {
+        ocsp_responder_forget $responder
+        ocsp_responder_behave $responder hang
+        r debug ocsp-refresh
+        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        for {set i 0} {$i < 20} {incr i} {r debug ocsp-refresh}
+        set before [ocsp_info_all]
+        ocsp_responder_behave $responder good
+        ocsp_responder_release $responder {http 503}
+        ocsp_responder_wait $responder 2
+        ocsp_wait_info consecutive_failures 0
+        after 1500
+        assert_equal [ocsp_responder_count $responder] 2
+        assert_equal [ocsp_info refreshes] [expr {[dict get $before refreshes] + 2}]
+        assert_equal [ocsp_info refresh_failures] [expr {[dict get $before refresh_failures] + 1}]
+    }
+
+    test {19.3 in any letter case, inline, in MULTI, pipelined} {
+        foreach words {{debug ocsp-refresh} {DEBUG OCSP-REFRESH} {Debug Ocsp-Refresh}} {
+            assert_equal [r {*}$words] {Background OCSP refresh started}
+        }
+        r multi
+        r debug ocsp-refresh
+        r ping
+        assert_equal [r exec] {{Background OCSP refresh started} PONG}
+        set plain [socket [srv 0 host] [srv 0 pport]]
+        fconfigure $plain -translation binary
+        puts -nonewline $plain "debug ocsp-refresh\r\nDEBUG  OCSP-Refresh\r\nping\r\n"
+        flush $plain
+        foreach answer {{+Background OCSP refresh started} {+Background OCSP refresh started} +PONG} {
+            assert_equal [string trim [gets $plain]] $answer
+        }
+        close $plain
+        set pipelined [valkey_deferring_client]
+        for {set i 0} {$i < 20} {incr i} {$pipelined debug ocsp-refresh}
+        for {set i 0} {$i < 20} {incr i} {assert_equal [$pipelined read] {Background OCSP refresh started}}
+        $pipelined close
+        # The other subcommands are the server's own.
+        assert_error {*syntax*} {r debug ocsp-refresh too many words}
+        assert_error {*nosuchthing*} {r debug nosuchthing}
+        assert_equal [r debug sleep 0] OK
+    }
+
+    test {19.4 OCSP.REFRESH waits and answers OK, or the reason of the failure} {
+        assert_equal [r ocsp.refresh] OK
+        ocsp_responder_behave $responder {http 503}
+        assert_error {*503*} {r ocsp.refresh}
+        assert_error "*$url*" {r ocsp.refresh}
+        ocsp_responder_behave $responder good
+        assert_equal [r OCSP.Refresh] OK
+        assert_error {*wrong number of arguments*} {r ocsp.refresh now}
+    }
+
+    test {19.5 OCSP.REFRESH does not block the server, and waits for the end of the round} {
+        ocsp_responder_behave $responder hang
+        set waiting [valkey_deferring_client]
+        $waiting ocsp.refresh
+        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        assert_equal [r ping] PONG
+        assert_equal [s blocked_clients] 1
+        ocsp_assert_staple good
+        ocsp_responder_behave $responder good
+        ocsp_responder_release $responder
+        assert_equal [$waiting read] OK
+        $waiting close
+    }
+
+    test {19.6 a client that goes away while OCSP.REFRESH waits, and the server goes on} {
+        ocsp_responder_behave $responder hang
+        for {set i 0} {$i < 5} {incr i} {
+            set gone [valkey_deferring_client]
+            $gone ocsp.refresh
+            $gone flush
+            lappend leaving $gone
+        }
+        wait_for_condition 200 50 {[s blocked_clients] == 5} else {fail "they do not wait"}
+        foreach gone $leaving {$gone close}
+        wait_for_condition 200 50 {[s blocked_clients] == 0} else {fail "they are still there"}
+        ocsp_responder_behave $responder good
+        ocsp_responder_release $responder
+        assert_equal [r ocsp.refresh] OK
+    }
+
+    test {19.7 OCSP.REFRESH in MULTI and in a script is an error} {
+        r multi
+        catch {r ocsp.refresh} queued
+        assert_error {*} {r exec}
+        assert_error {*} {r eval {return redis.call('ocsp.refresh')} 0}
+        assert_equal [r ping] PONG
+        assert_equal [s blocked_clients] 0
+    }
+
+    test {19.8 the same answer again is no failure and no spin} {
+        # The freshest time of all, so that it is newer than what is held, and then the same bytes each time.
+        after 1100
+        ocsp_responder_behave $responder {this 0 next 3600 freeze 1}
+        ocsp_round
+        set before [ocsp_info_all]
+        ocsp_responder_forget $responder
+        for {set i 0} {$i < 5} {incr i} {ocsp_round}
+        assert_equal [ocsp_info this_update] [dict get $before this_update]
+        assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
+        assert_equal [ocsp_info consecutive_failures] 0
+        after 1500
+        assert_equal [ocsp_responder_count $responder] 5
+        ocsp_responder_behave $responder good
+    }
+
+    test {19.9 with stapling off both say so} {
+        ocsp_set stapling no
+        assert_error {*stapling*} {r debug ocsp-refresh}
+        assert_error {*stapling*} {r ocsp.refresh}
+        ocsp_set stapling yes
+    }
+
+    test {19.10 a user without the right to DEBUG may neither} {
+        r acl setuser bob on >secret ~* &* +@all -debug
+        set bob [valkey_client]
+        $bob auth bob secret
+        assert_error {*NOPERM*} {$bob debug ocsp-refresh}
+        assert_error {*NOPERM*} {$bob ocsp.refresh}
+        $bob close
+        # Only DEBUG and what a connection needs.
+        r acl setuser carol on >secret ~* &* -@all +debug +ping
+        set carol [valkey_client]
+        $carol auth carol secret
+        assert_equal [$carol debug ocsp-refresh] {Background OCSP refresh started}
+        $carol close
+        r acl setuser dave on >secret ~* &* -@all +ping +ocsp.refresh
+        set dave [valkey_client]
+        $dave auth dave secret
+        assert_error {*NOPERM*} {$dave ocsp.refresh}
+        $dave close
+        r acl setuser erin on >secret ~* &* -@all +debug +ocsp.refresh
+        set erin [valkey_client]
+        $erin auth erin secret
+        assert_equal [$erin ocsp.refresh] OK
+        $erin close
+    }
+
+    test {19.11 a filter is registered where DEBUG is enabled} {
+        assert_equal [filters] 1
+    }
+
+    test {19.12 DEBUG OCSP-REFRESH is the server's refusal for who is not logged in} {
+        r config set requirepass secret
+        set stranger [valkey_client]
+        assert_error {*NOAUTH*} {$stranger debug ocsp-refresh}
+        assert_error {*NOAUTH*} {$stranger ocsp.refresh}
+        $stranger close
+        r auth secret
+        r config set requirepass ""
+    }
+}
+
+test {19.13 enable-debug-command no: the server's own refusal, and no command filter is registered} {
+    start_server [ocsp_server $leaf $ca enable-debug-command no] {
+        ocsp_wait_info state good
+        assert_equal [filters] 0
+        assert_error {*DEBUG command not allowed*} {r debug sleep 0}
+        assert_error {*DEBUG command not allowed*} {r debug ocsp-refresh}
+        # Who may not DEBUG may force a fetch by a reload.
+        set asked [ocsp_responder_count $responder]
+        ocsp_load_certificate $leaf
+        ocsp_responder_wait $responder [expr {$asked + 1}]
+    }
+}
+
+test {19.14 enable-debug-command local: from loopback and from the Unix socket} {
+    start_server [ocsp_server $leaf $ca enable-debug-command local] {
+        ocsp_wait_info state good
+        assert_equal [filters] 1
+        assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
+        # Tcl has no Unix sockets: the server's own client, where there is one.
+        set cli [file join [file dirname $::server_binary] valkey-cli]
+        if {[file executable $cli]} {
+            assert_match {*Background OCSP refresh started*} \
+                [exec $cli -s [srv 0 unixsocket] debug ocsp-refresh]
+        }
+    }
+}
+
+# ---- the module itself ----
+
+# A server without the module, to load it into.
+proc plain_server {args} {
+    set options [ocsp_server $::leaf $::ca {*}$args]
+    dict lappend options omit loadmodule {*}[lmap short {stapling} {ocsp_directive $short}]
+    return $options
+}
+
+test {MODULE LOAD at run time: stapling begins without a restart} {
+    ocsp_responder_behave $responder good
+    start_server [plain_server] {
+        ocsp_assert_staple none
+        r module load $::ocsp_module_path
+        assert_equal [ocsp_info state] disabled
+        ocsp_assert_staple none
+        ocsp_set stapling yes
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
+        # Twice is once too often, and does no harm.
+        assert_error {*} {r module load $::ocsp_module_path}
+        ocsp_load_certificate $leaf
+        ocsp_assert_good $ca
+        r config rewrite
+        restart_server 0 true false
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {MODULE LOADEX with CONFIG: stapling from the first moment} {
+    start_server [plain_server] {
+        r module loadex $::ocsp_module_path config ocsp.stapling yes config ocsp.timeout 3
+        ocsp_wait_info state good
+        assert_equal [ocsp_get timeout] 3
+        ocsp_assert_good $ca
+    }
+}
+
+test {MODULE LOAD with arguments or a bad value: refused, and the server goes on, with reloads} {
+    start_server [plain_server] {
+        assert_error {*} {r module loadex $::ocsp_module_path config ocsp.timeout 0}
+        # A failed OnLoad must leave no hook behind: the next context would call it.
+        for {set i 0} {$i < 3} {incr i} {
+            ocsp_load_certificate $leaf
+            ocsp_assert_staple none
+        }
+        assert_equal [r ping] PONG
+        r module load $::ocsp_module_path
+        ocsp_set stapling yes
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {MODULE UNLOAD is refused with a line in the log, and stapling goes on} {
+    start_server [ocsp_server $leaf $ca] {
+        ocsp_wait_info state good
+        set from [count_log_lines 0]
+        assert_error {*} {r module unload ocsp}
+        verify_log_message 0 {*[Uu]nload*} $from
+        ocsp_assert_good $ca
+        ocsp_load_certificate $leaf
+        ocsp_assert_good $ca
+        assert_match {*ocsp*} [r module list]
+    }
+}
+
+test {TLS switched on at run time: stapling begins} {
+    start_server [ocsp_server $leaf $ca tls-port 0] {
+        assert_equal [r ping] PONG
+        r config set tls-port [find_available_port]
+        ocsp_wait_info state good
+    }
+}
+
+ocsp_lab_close $lab

@@ -1,0 +1,256 @@
+# ocsp-identity.tcl - scenarios 1 (where the issuer is found), 2 (quiet states) and 3 (kinds of certificates).
+#
+# Weight: 25
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set dir [dict get $lab dir]
+set ca [dict get $lab ca]
+set leaf [dict get $lab leaf]
+set responder [dict get $lab responder]
+set url [lindex [dict get $lab urls] 0]
+
+# A CA of the same name with another key, and no key identifiers that would tell the two apart.
+set real [ocsp_pki_ca $dir real -aki 0]
+set twin [ocsp_pki_ca $dir twin -subject [dict get $real subject] -aki 0]
+set elsewhere [ocsp_pki_ca $dir elsewhere]
+
+test {1.1 the issuer stands in the certificate file's chain} {
+    # tls-ca-cert-file names another CA: only the chain helps.
+    set file [file join $dir chain11.pem]
+    ocsp_pki_file $file $leaf $ca
+    start_server [ocsp_server [dict replace $leaf cert $file] $elsewhere] {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {1.2 the issuer stands in tls-ca-cert-file} {
+    start_server [ocsp_server $leaf $ca] {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {1.3 the issuer stands in tls-ca-cert-file among others} {
+    set file [file join $dir bundle13.pem]
+    ocsp_pki_file $file $elsewhere $twin $ca
+    start_server [ocsp_server $leaf [dict replace $ca cert $file]] {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {1.4 the issuer stands in tls-ca-cert-dir} {
+    set ca_dir [file join $dir cadir]
+    file mkdir $ca_dir
+    file copy -force [dict get $ca cert] $ca_dir/ca.pem
+    file copy -force [dict get $elsewhere cert] $ca_dir/elsewhere.pem
+    exec $::openssl rehash $ca_dir
+    set options [ocsp_server $leaf $ca tls-ca-cert-dir $ca_dir]
+    dict lappend options omit tls-ca-cert-file
+    start_server $options {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {1.5 a wrong issuer of the same name is not taken} {
+    set real_responder [ocsp_responder_start -cas [list $real $twin]]
+    set mine [ocsp_pki_leaf $real mine -aki 0 -aia [list [dict get $real_responder url]]]
+    start_server [ocsp_server $mine $twin] {
+        ocsp_wait_info state no-issuer
+        ocsp_assert_staple none
+        assert_equal [ocsp_responder_count $real_responder] 0
+    }
+    ocsp_responder_stop $real_responder
+}
+
+test {1.6 the right issuer is found behind a wrong one of the same name} {
+    set real_responder [ocsp_responder_start -cas [list $real $twin]]
+    set mine [ocsp_pki_leaf $real mine16 -aki 0 -aia [list [dict get $real_responder url]]]
+    foreach {name order} [list wrong-first [list $twin $real] right-first [list $real $twin]] {
+        set file [file join $dir bundle-$name.pem]
+        ocsp_pki_file $file {*}$order
+        start_server [ocsp_server $mine [dict replace $real cert $file]] {
+            ocsp_wait_info state good
+            assert_equal [ocsp_staple] good
+        }
+    }
+    # The wrong one in the chain, the right one in the trusted file.
+    set file [file join $dir chain16.pem]
+    ocsp_pki_file $file $mine $twin
+    start_server [ocsp_server [dict replace $mine cert $file] $real] {
+        ocsp_wait_info state good
+        assert_equal [ocsp_staple] good
+    }
+    ocsp_responder_stop $real_responder
+}
+
+# ---- 2: quiet states ----
+
+# Loads `certificate`, expects that state, and that it is told at most once, also after a reload and a DEBUG OCSP-REFRESH.
+proc quiet_state {certificate ca state {notice {}}} {
+    start_server [ocsp_server $certificate $ca retry-delay 1] {
+        ocsp_wait_info state $state
+        ocsp_assert_staple none
+        set lines [llength [ocsp_log_lines]]
+        assert_lessthan_equal $lines 2 [ocsp_log_lines]
+        if {$notice ne {}} {
+            assert_equal [count_log_message 0 $notice] 1
+        }
+        # A sentence that says why not.
+        assert_error {*} {r debug ocsp-refresh}
+        ocsp_load_certificate $certificate
+        ocsp_load_certificate $certificate
+        # Longer than any first retry: nothing may be tried, nothing may be told again.
+        after 2500
+        assert_equal [ocsp_info state] $state
+        assert_equal [ocsp_info refreshes] 0
+        assert_equal [ocsp_info next_refresh_in_seconds] -1
+        assert_equal [ocsp_info response_source] none
+        assert_equal [llength [ocsp_log_lines]] $lines [ocsp_log_lines]
+        ocsp_assert_staple none
+        assert_equal [ocsp_info handshakes_stapled] 0
+        assert_morethan [ocsp_info handshakes_unstapled] 3
+        # Another certificate, and stapling begins.
+        ocsp_load_certificate $::leaf
+        r config set tls-ca-cert-file [dict get $::ca cert]
+        ocsp_wait_info state good
+        ocsp_assert_good $::ca
+    }
+}
+
+test {2.1 a self-signed certificate: state self-signed} {
+    set self [ocsp_pki_selfsigned $dir selfsigned]
+    quiet_state $self $self self-signed
+}
+
+test {2.2 a self-signed certificate with a URL: state self-signed, nobody is asked} {
+    ocsp_responder_forget $responder
+    set self [ocsp_pki_selfsigned $dir selfsigned2 -aia [list ${url}self]]
+    quiet_state $self $self self-signed
+    assert_equal [ocsp_responder_count $responder -path /self] 0
+}
+
+test {2.3 a certificate without AIA: state no-responder, one notice that names responder-url} {
+    set plain [ocsp_pki_leaf $ca plain]
+    quiet_state $plain $ca no-responder responder-url
+}
+
+test {2.4 a certificate whose AIA has only other schemes: state no-responder} {
+    set odd [ocsp_pki_leaf $ca odd -aia {ldap://127.0.0.1/ ftp://127.0.0.1/ocsp}]
+    quiet_state $odd $ca no-responder responder-url
+}
+
+test {2.5 a certificate whose AIA names only caIssuers: state no-responder} {
+    set issuers [ocsp_pki_leaf $ca issuers -aia-other [list ${url}ca.crt]]
+    quiet_state $issuers $ca no-responder responder-url
+}
+
+test {2.6 a certificate whose issuer is unknown: state no-issuer} {
+    quiet_state $leaf $elsewhere no-issuer
+}
+
+test {2.7 no TLS: state no-tls, and a server without a certificate starts} {
+    set overrides [list tls-port 0]
+    if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
+    start_server [list overrides [list {*}$overrides [ocsp_directive stapling] yes]] {
+        assert_equal [ocsp_info state] no-tls
+        assert_error {*} {r debug ocsp-refresh}
+        assert_equal [ocsp_info refreshes] 0
+        assert_equal [r ping] PONG
+    }
+}
+
+# ---- 3: kinds of certificates ----
+
+foreach {name options} {
+    {RSA, 2048 bits}    {-key rsa}
+    {ECDSA, P-256}      {-key ec}
+    {ECDSA, P-384}      {-key ec384}
+    {signed by SHA-384} {-digest sha384}
+    {a long serial}     {-serial 7F00112233445566778899AABBCCDDEEFF001122}
+    {a serial with its highest bit set}     {-serial F0112233}
+    {the serial 0}      {-serial 00}
+    {a negative serial} {-serial -5}
+} {
+    test "3.[incr kind] a certificate with $name" {
+        set one [ocsp_pki_leaf $ca kind$kind -aia [list $url] {*}$options]
+        start_server [ocsp_server $one $ca] {
+            ocsp_wait_info state good
+            assert_equal [ocsp_info cert_serial] [dict get $one serial]
+            if {[string match {*negative*} $name]} {
+                # gnutls-cli refuses such a certificate on its own account.
+                assert_equal [ocsp_info response_source] network
+            } else {
+                ocsp_assert_good $ca
+            }
+        }
+    }
+}
+
+test "3.[incr kind] a chain with an intermediate" {
+    set middle [ocsp_pki_intermediate $ca middle]
+    set low_responder [ocsp_responder_start -cas [list $middle $ca]]
+    set low [ocsp_pki_leaf $middle low -aia [list [dict get $low_responder url]]]
+    # As most operators have it: chain in the certificate file, root as tls-ca-cert-file.
+    start_server [ocsp_server [dict replace $low cert [dict get $low chain]] $ca] {
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        assert_equal [dict get [lindex [ocsp_responder_log $low_responder] 0] serial] [dict get $low serial]
+        # A delegate of the root may not sign for the intermediate.
+        set root_delegate [ocsp_pki_delegate $ca rootdelegate]
+        ocsp_responder_behave $low_responder [list signer $root_delegate]
+        r debug ocsp-refresh
+        ocsp_wait_info failures_verify 1
+    }
+    # The intermediate is the only one known: the root need not be.
+    start_server [ocsp_server $low $middle] {
+        ocsp_responder_behave $low_responder good
+        r debug ocsp-refresh
+        ocsp_wait_info state good
+        assert_equal [ocsp_staple] good
+    }
+    ocsp_responder_stop $low_responder
+}
+
+test "3.[incr kind] a must-staple certificate, with a staple and without" {
+    set must [ocsp_pki_leaf $ca must -aia [list $url] -must-staple 1]
+    ocsp_responder_behave $responder {http 503}
+    start_server [ocsp_server $must $ca retry-delay 1] {
+        ocsp_wait_above refresh_failures 0
+        assert_equal [ocsp_info must_staple] 1
+        ocsp_assert_staple none
+        ocsp_assert_refused $ca
+        # A warning that there is nothing to staple, once.
+        assert_equal [llength [ocsp_log_lines 0 {*must*staple*}]] 1 [ocsp_log_lines]
+        ocsp_responder_behave $responder good
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+    start_server [ocsp_server $leaf $ca] {
+        ocsp_wait_info state good
+        assert_equal [ocsp_info must_staple] 0
+    }
+}
+
+test "3.[incr kind] text from outside loses control bytes and is cut before it reaches INFO or the log" {
+    set nasty "http://127.0.0.1:[dict get $responder port]/x\r\nocsp_state:fake\x1b\[31m[string repeat y 400]"
+    set one [ocsp_pki_leaf $ca nasty -aia [list $nasty]]
+    start_server [ocsp_server $one $ca retry-delay 3600 timeout 1] {
+        ocsp_wait_info cert_serial [dict get $one serial]
+        assert_match {*} [ocsp_info state]
+        assert_not_equal [ocsp_info state] fake
+        assert_lessthan_equal [string length [ocsp_info responder_url]] 200
+        foreach line [log_lines 0] {
+            assert_no_match "*\x1b*" $line
+            assert_no_match {ocsp_state:fake*} $line
+        }
+        assert_equal [r ping] PONG
+    }
+}
+
+ocsp_lab_close $lab

@@ -1,0 +1,1045 @@
+/* ocsp-probe.c - asks a TLS server for its OCSP staple, judges it, and says so to people, scripts and monitoring.
+ *
+ * The rules are the engine's own: ocsp_identity.c finds issuer and CertID, ocsp_verify.c judges, ocsp_fetch.c asks.
+ * Nothing here decides whether a response is valid; this file connects, calls those rooms, and prints. What it prints
+ * of a certificate or a response passes ocspCleanText first, for it may come from whoever answered.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+#define PROBE_DEFAULT_PORT "6379"
+#define PROBE_DEFAULT_TIMEOUT 5 /* seconds */
+#define PROBE_DEFAULT_WARN 5 /* percent of the life left: half of the server's default refresh margin is gone by then */
+#define PROBE_OLD_WITHOUT_END 900 /* seconds: Java refuses an older response that has no nextUpdate */
+#define PROBE_MAX_TARGETS 256
+#define PROBE_TEXT (OCSP_OUTSIDE_TEXT_MAX + 1)
+
+/* The exit status is the one that monitoring systems know. */
+enum { EXIT_GOOD = 0, EXIT_WARN = 1, EXIT_CRITICAL = 2, EXIT_COULD_NOT_TELL = 3 };
+
+typedef enum { FORM_PEOPLE, FORM_JSON, FORM_PROMETHEUS } probeForm;
+
+typedef struct probeOptions {
+    probeForm form;
+    const char *cafile, *capath;
+    const char *cert, *key;
+    const char *servername, *sigalgs;
+    int tls_version; /* 0: any */
+    int timeout;     /* seconds */
+    int warn;
+    int warn_is_percent;
+    const char *ask, *issuer; /* files */
+    const char *urls[OCSP_MAX_URLS];
+    int url_count;
+    const char *save, *output; /* files */
+    int text, quiet;
+    char *const *targets;
+    int target_count;
+} probeOptions;
+
+typedef enum {
+    STATUS_UNREACHABLE,
+    STATUS_NONE,
+    STATUS_INVALID,
+    STATUS_EXPIRED,
+    STATUS_REVOKED,
+    STATUS_GOOD
+} probeStatus;
+
+static const char *const status_words[] = {"unreachable", "none", "invalid", "expired", "revoked", "good"};
+
+/* All that is known of one target when it has been looked at. Text in it is clean. */
+typedef struct probeReport {
+    char target[PROBE_TEXT];
+    probeStatus status;
+    int exit_status;
+    char sentence[OCSP_SENTENCE_MAX];
+    char note[OCSP_SENTENCE_MAX]; /* something else worth knowing, or "" */
+    char protocol[16];
+    char url[PROBE_TEXT]; /* --ask: who answered */
+    long long fetch_ms;
+    time_t now;
+    int have_certificate; /* the next five are filled */
+    char subject[PROBE_TEXT], issuer[PROBE_TEXT], serial[PROBE_TEXT];
+    time_t not_after;
+    int must_staple;
+    size_t bytes;      /* of the response; 0: none */
+    int have_response; /* it verified, now or before its end; the rest is filled */
+    char signer[PROBE_TEXT];
+    int delegate;
+    time_t this_update, next_update, produced_at, end, revoked_at;
+    int reason;
+} probeReport;
+
+/* What a handshake or a responder gave. */
+typedef struct probeCatch {
+    int seen; /* the server has sent its certificate, so that its not sending a staple means something */
+    X509 *leaf;
+    STACK_OF(X509) *chain;
+    unsigned char *der;
+    size_t len;
+    long verify_result;
+    char protocol[16];
+} probeCatch;
+
+/* ---- small things -------------------------------------------------------------------------------------------- */
+
+static int64_t monoMs(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void __attribute__((format(printf, 3, 4))) say(char *out, size_t size, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(out, size, fmt, ap);
+    va_end(ap);
+}
+
+/* The reason that OpenSSL gave last, in words. */
+static const char *opensslReason(void) {
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    return reason ? reason : "no reason given";
+}
+
+static void nameText(const X509_NAME *name, char out[PROBE_TEXT]) {
+    BIO *mem = BIO_new(BIO_s_mem());
+    char raw[2 * PROBE_TEXT] = "";
+
+    if (mem && X509_NAME_print_ex(mem, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0) {
+        int len = BIO_read(mem, raw, sizeof(raw) - 1);
+        raw[len > 0 ? len : 0] = '\0';
+    }
+    BIO_free(mem);
+    ocspCleanText(out, PROBE_TEXT, raw);
+}
+
+static void timeText(time_t t, char *out, size_t size) {
+    struct tm tm;
+    if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) snprintf(out, size, "?");
+}
+
+/* 3725 is "1 h 2 min": two units are as exact as people want. */
+static const char *spanText(long long seconds, char *out, size_t size) {
+    long long s = seconds < 0 ? -seconds : seconds;
+
+    if (s < 120)
+        snprintf(out, size, "%lld s", s);
+    else if (s < 3600)
+        snprintf(out, size, "%lld min %lld s", s / 60, s % 60);
+    else if (s < 2 * 86400)
+        snprintf(out, size, "%lld h %lld min", s / 3600, s % 3600 / 60);
+    else
+        snprintf(out, size, "%lld days %lld h", s / 86400, s % 86400 / 3600);
+    return out;
+}
+
+/* ---- what was caught, judged ---------------------------------------------------------------------------------- */
+
+/* Who signed, for the reader: the response names its signer, and the certificate is among those it brought or is the
+ * issuer. Only called once the engine has accepted the signature. */
+static void describeSigner(const unsigned char *der, size_t len, const ocspIdentity *id, probeReport *r) {
+    const unsigned char *p = der;
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    OCSP_BASICRESP *basic = response ? OCSP_response_get1_basic(response) : NULL;
+    STACK_OF(X509) *issuer = sk_X509_new_null();
+    X509 *signer = NULL;
+
+    if (basic && issuer && sk_X509_push(issuer, id->issuer) > 0 && OCSP_resp_get0_signer(basic, &signer, issuer)) {
+        nameText(X509_get_subject_name(signer), r->signer);
+        r->delegate = X509_cmp(signer, id->issuer) != 0;
+    }
+    sk_X509_free(issuer);
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+}
+
+static void describeResponse(const ocspResponse *response, const ocspIdentity *id, probeReport *r) {
+    r->have_response = 1;
+    r->this_update = response->this_update;
+    r->next_update = response->next_update;
+    r->produced_at = response->produced_at;
+    r->end = response->end;
+    r->revoked_at = response->revoked_at;
+    r->reason = response->revocation_reason;
+    describeSigner(response->der, response->len, id, r);
+}
+
+static void describeIdentity(const ocspIdentity *id, probeReport *r) {
+    r->have_certificate = 1;
+    nameText(X509_get_subject_name(id->leaf), r->subject);
+    nameText(X509_get_issuer_name(id->leaf), r->issuer);
+    ocspCleanText(r->serial, sizeof(r->serial), id->serial);
+    r->not_after = id->not_after;
+    r->must_staple = id->must_staple;
+}
+
+static void conclude(probeReport *r, probeStatus status, int exit_status) {
+    r->status = status;
+    r->exit_status = exit_status;
+}
+
+/* A response that verified: good or revoked, and for how long. */
+static void judgeVerified(const probeOptions *options, const ocspResponse *response, probeReport *r) {
+    long long left = (long long)(response->end - r->now), life = (long long)(response->end - response->this_update);
+    char span[64], date[64];
+    const char *reason;
+
+    if (response->revoked) {
+        timeText(response->revoked_at, date, sizeof(date));
+        reason =
+            response->revocation_reason >= 0 ? OCSP_crl_reason_str(response->revocation_reason) : "no reason given";
+        say(r->sentence, sizeof(r->sentence), "the certificate was revoked at %s (%s)", date, reason);
+        conclude(r, STATUS_REVOKED, EXIT_CRITICAL);
+        return;
+    }
+    spanText(left, span, sizeof(span));
+    timeText(response->end, date, sizeof(date));
+    conclude(r, STATUS_GOOD, EXIT_GOOD);
+    if (response->next_update == 0) {
+        long long age = (long long)(r->now - response->this_update);
+        say(r->sentence, sizeof(r->sentence), "the response does not say when it ends (no nextUpdate); it is %s old",
+            spanText(age, span, sizeof(span)));
+        if (age > PROBE_OLD_WITHOUT_END) {
+            r->exit_status = EXIT_WARN;
+            say(r->note, sizeof(r->note),
+                "Java and others refuse a response without nextUpdate that is older than 15 minutes");
+        }
+        return;
+    }
+    if (left < (options->warn_is_percent ? life * options->warn / 100 : (long long)options->warn)) {
+        r->exit_status = EXIT_WARN;
+        say(r->sentence, sizeof(r->sentence), "ends in only %s (%s): is it refreshed? See INFO ocsp on the server",
+            span, date);
+    } else {
+        say(r->sentence, sizeof(r->sentence), "for another %s (until %s)", span, date);
+    }
+}
+
+/* The response (may be NULL) for `id`, judged at r->now. */
+static void judgeResponse(const probeOptions *options, const ocspIdentity *id, const unsigned char *der, size_t len,
+                          probeReport *r) {
+    ocspResponse response;
+    ocspError err = {.kind = OCSP_ERR_NONE};
+    time_t end;
+
+    r->bytes = len;
+    if (ocspVerify(der, len, id, r->now, r->now, &response, &err)) {
+        describeResponse(&response, id, r);
+        judgeVerified(options, &response, r);
+        ocspResponseClear(&response);
+        return;
+    }
+    conclude(r, STATUS_INVALID, EXIT_CRITICAL);
+    say(r->sentence, sizeof(r->sentence), "%s", err.text);
+    /* Was it valid once? Then it is an old response and not a wrong one, and that is a different thing to mend. */
+    end = ocspPeekNextUpdate(der, len);
+    if (end > 0 && end <= r->now && ocspVerify(der, len, id, end - 1, end - 1, &response, NULL)) {
+        describeResponse(&response, id, r);
+        conclude(r, STATUS_EXPIRED, EXIT_CRITICAL);
+        ocspResponseClear(&response);
+    }
+}
+
+/* ---- a server ------------------------------------------------------------------------------------------------- */
+
+/* The server's certificate and its staple are there: caught in OpenSSL's callback, since with TLS 1.2 a server that
+ * wants a client certificate ends the handshake a moment later. */
+static int catchStaple(SSL *ssl, void *arg) {
+    probeCatch *caught = arg;
+    const unsigned char *der = NULL;
+    long len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
+
+    caught->seen = 1;
+    if (!caught->leaf) caught->leaf = SSL_get1_peer_certificate(ssl);
+    if (!caught->chain && SSL_get_peer_cert_chain(ssl)) caught->chain = X509_chain_up_ref(SSL_get_peer_cert_chain(ssl));
+    caught->verify_result = SSL_get_verify_result(ssl);
+    snprintf(caught->protocol, sizeof(caught->protocol), "%s", SSL_get_version(ssl));
+    if (der && len > 0 && !caught->der) {
+        caught->der = ocspMemdup(der, (size_t)len);
+        caught->len = caught->der ? (size_t)len : 0;
+    }
+    return 1; /* go on, whatever it is: judging comes later */
+}
+
+/* "host:port", "[::1]:port", "host" or "::1" to its parts. */
+static int splitTarget(const char *target, char *host, size_t host_size, char *port, size_t port_size) {
+    const char *colon = strrchr(target, ':'), *end;
+
+    if (target[0] == '[') {
+        end = strchr(target, ']');
+        if (!end || (end[1] != '\0' && end[1] != ':')) return 0;
+        snprintf(host, host_size, "%.*s", (int)(end - target - 1), target + 1);
+        snprintf(port, port_size, "%s", end[1] ? end + 2 : PROBE_DEFAULT_PORT);
+    } else if (!colon || strchr(target, ':') != colon) { /* a name alone, or an IPv6 address without brackets */
+        snprintf(host, host_size, "%s", target);
+        snprintf(port, port_size, "%s", PROBE_DEFAULT_PORT);
+    } else {
+        snprintf(host, host_size, "%.*s", (int)(colon - target), target);
+        snprintf(port, port_size, "%s", colon + 1);
+    }
+    return host[0] && port[0] && strspn(port, "0123456789") == strlen(port);
+}
+
+static int waitFor(int fd, short events, int64_t deadline) {
+    struct pollfd pfd = {.fd = fd, .events = events};
+    int64_t left;
+    int n;
+
+    do {
+        left = deadline - monoMs();
+        n = left > 0 ? poll(&pfd, 1, (int)left) : 0;
+    } while (n < 0 && errno == EINTR);
+    return n > 0;
+}
+
+/* A connected, non-blocking socket, or -1 with a sentence. */
+static int connectTo(const char *host, const char *port, int64_t deadline, char *why, size_t why_size) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *a;
+    int fd = -1, rc = getaddrinfo(host, port, &hints, &list);
+
+    if (rc != 0) {
+        say(why, why_size, "the name %s was not found: %s", host, gai_strerror(rc));
+        return -1;
+    }
+    say(why, why_size, "cannot connect to %s port %s", host, port);
+    for (a = list; a && fd < 0; a = a->ai_next) {
+        int error = 0;
+        socklen_t len = sizeof(error);
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
+        if (fd < 0) continue;
+        if (connect(fd, a->ai_addr, a->ai_addrlen) == 0) continue;
+        error = errno;
+        if (error == EINPROGRESS) {
+            error = ETIMEDOUT;
+            if (waitFor(fd, POLLOUT, deadline)) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+        }
+        if (error == 0) continue;
+        say(why, why_size, "cannot connect to %s port %s: %s", host, port, strerror(error));
+        close(fd);
+        fd = -1;
+    }
+    freeaddrinfo(list);
+    return fd;
+}
+
+/* The handshake, until it is over or the time is. Returns 1 if it completed, or 0 with a sentence. */
+static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_size) {
+    for (;;) {
+        int rc, error, saved;
+        ERR_clear_error();
+        rc = SSL_connect(ssl);
+        saved = errno;
+        if (rc == 1) return 1;
+        error = SSL_get_error(ssl, rc);
+        if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+            if (waitFor(fd, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline)) continue;
+            say(why, why_size, "the handshake was not over in time: is this a TLS port? (see also --timeout)");
+        } else if (error == SSL_ERROR_SYSCALL) {
+            say(why, why_size, "the server ended the connection during the handshake (%s)",
+                saved ? strerror(saved) : "closed");
+        } else {
+            say(why, why_size, "the handshake failed: %s", opensslReason());
+        }
+        return 0;
+    }
+}
+
+/* A client's context with the trust, version and client certificate that the options ask for; NULL with a sentence. */
+static SSL_CTX *makeContext(const probeOptions *options, char *why, size_t why_size) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    const char *what = NULL, *file = "";
+
+    ERR_clear_error();
+    if (!ctx) {
+        what = "OpenSSL gives no context";
+    } else if (!options->cafile && !options->capath) {
+        if (!SSL_CTX_set_default_verify_paths(ctx)) what = "the system's trusted certificates cannot be read";
+    } else {
+        file = options->cafile ? options->cafile : options->capath;
+        if ((options->cafile && !SSL_CTX_load_verify_file(ctx, options->cafile)) ||
+            (options->capath && !SSL_CTX_load_verify_dir(ctx, options->capath)))
+            what = "no trusted certificate can be read from";
+    }
+    if (!what && options->cert) {
+        file = options->cert;
+        if (SSL_CTX_use_certificate_chain_file(ctx, file) != 1) {
+            what = "no client certificate can be read from";
+        } else {
+            file = options->key ? options->key : options->cert;
+            if (SSL_CTX_use_PrivateKey_file(ctx, file, SSL_FILETYPE_PEM) != 1)
+                what = "no matching key can be read from";
+        }
+    }
+    if (!what && options->sigalgs && SSL_CTX_set1_sigalgs_list(ctx, options->sigalgs) != 1) {
+        what = "OpenSSL does not take this list for --sigalgs:";
+        file = options->sigalgs;
+    }
+    if (what) {
+        say(why, why_size, "%s %s: %s", what, file, opensslReason());
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    if (options->tls_version) {
+        SSL_CTX_set_min_proto_version(ctx, options->tls_version);
+        SSL_CTX_set_max_proto_version(ctx, options->tls_version);
+    }
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL); /* the result is judged afterwards, together with the staple */
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* a resumed session carries no staple */
+    /* Whatever --cafile holds is trusted, also an intermediate without its root: a staple needs only the issuer. */
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
+    SSL_CTX_set_tlsext_status_type(ctx, TLSEXT_STATUSTYPE_ocsp);
+    SSL_CTX_set_tlsext_status_cb(ctx, catchStaple);
+    return ctx;
+}
+
+static int isAddress(const char *host) {
+    unsigned char buffer[16];
+    return inet_pton(AF_INET, host, buffer) == 1 || inet_pton(AF_INET6, host, buffer) == 1;
+}
+
+/* Connects and shakes hands; fills `caught`. A sentence in `why` says what went wrong, also when enough was caught. */
+static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *host, const char *port, probeCatch *caught,
+                      char *why, size_t why_size) {
+    int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
+    const char *name = options->servername ? options->servername : host;
+    int fd = connectTo(host, port, deadline, why, why_size);
+    SSL *ssl = NULL;
+
+    if (fd < 0) return;
+    why[0] = '\0';
+    SSL_CTX_set_tlsext_status_arg(ctx, caught);
+    ssl = SSL_new(ctx);
+    if (!ssl || !SSL_set_fd(ssl, fd) ||
+        ((options->servername || !isAddress(name)) && !SSL_set_tlsext_host_name(ssl, name))) {
+        say(why, why_size, "OpenSSL gives no connection: %s", opensslReason());
+    } else if (shakeHands(ssl, fd, deadline, why, why_size)) {
+        /* With TLS 1.3 a server that wants a client certificate says so only now; what we came for is here already. */
+        catchStaple(ssl, caught);
+        SSL_shutdown(ssl);
+    }
+    SSL_free(ssl);
+    close(fd);
+}
+
+static void probeServer(const probeOptions *options, const char *target, probeReport *r) {
+    char host[256], port[16], why[OCSP_SENTENCE_MAX] = "";
+    probeCatch caught = {0};
+    ocspIdentity *id = NULL;
+    SSL_CTX *ctx = NULL;
+
+    ocspCleanText(r->target, sizeof(r->target), target);
+    r->now = time(NULL);
+    conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
+    if (!splitTarget(target, host, sizeof(host), port, sizeof(port))) {
+        say(r->sentence, sizeof(r->sentence), "write the server as HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
+        return;
+    }
+    ctx = makeContext(options, r->sentence, sizeof(r->sentence));
+    if (!ctx) return;
+    catchFrom(options, ctx, host, port, &caught, why, sizeof(why));
+    r->now = time(NULL);
+    if (caught.leaf) id = ocspIdentityNew(caught.leaf, caught.chain, SSL_CTX_get_cert_store(ctx));
+
+    if (!caught.seen || !id) {
+        say(r->sentence, sizeof(r->sentence), "%s", why[0] ? why : "the server sent no certificate");
+        goto done;
+    }
+    describeIdentity(id, r);
+    snprintf(r->protocol, sizeof(r->protocol), "%s", caught.protocol);
+    if (why[0])
+        say(r->note, sizeof(r->note), "%s, after the server had sent its certificate: it may want a client's (--cert)",
+            why);
+    if (!caught.der) {
+        conclude(r, STATUS_NONE, EXIT_CRITICAL);
+        say(r->sentence, sizeof(r->sentence), "the server sent no staple%s",
+            id->must_staple ? ", though its certificate promises one (must-staple): strict clients refuse it" : "");
+        goto done;
+    }
+    judgeResponse(options, id, caught.der, caught.len, r);
+    if (!id->issuer) {
+        say(r->sentence, sizeof(r->sentence),
+            "the issuer of the certificate is neither in the chain that the server sent "
+            "nor in --cafile: name a file that holds it");
+    } else if (caught.verify_result != X509_V_OK) {
+        conclude(r, STATUS_INVALID, EXIT_CRITICAL);
+        say(r->sentence, sizeof(r->sentence), "the certificate does not verify against %s: %s",
+            options->cafile || options->capath ? "the trusted certificates given" : "the system's roots (see --cafile)",
+            X509_verify_cert_error_string(caught.verify_result));
+    }
+done:
+    ocspIdentityFree(id);
+    X509_free(caught.leaf);
+    sk_X509_pop_free(caught.chain, X509_free);
+    ocspFree(caught.der);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- a responder (--ask) -------------------------------------------------------------------------------------- */
+
+/* The certificates of a PEM file in their order; NULL if there is none. */
+static STACK_OF(X509) *readCertificates(const char *file) {
+    STACK_OF(X509) *certs = sk_X509_new_null();
+    BIO *in = BIO_new_file(file, "r");
+    X509 *cert;
+
+    while (in && certs && (cert = PEM_read_bio_X509(in, NULL, NULL, NULL)) != NULL) sk_X509_push(certs, cert);
+    BIO_free(in);
+    ERR_clear_error();
+    if (sk_X509_num(certs) > 0) return certs;
+    sk_X509_free(certs);
+    return NULL;
+}
+
+/* The certificates to look for the issuer in: the rest of --ask's file, and --issuer's. */
+static X509_STORE *trustStore(const probeOptions *options) {
+    X509_STORE *store = X509_STORE_new();
+
+    if (!store) return NULL;
+    if (options->cafile) X509_STORE_load_file(store, options->cafile);
+    if (options->capath) X509_STORE_load_path(store, options->capath);
+    if (!options->cafile && !options->capath) X509_STORE_set_default_paths(store);
+    ERR_clear_error();
+    return store;
+}
+
+static int saveResponse(const char *file, const unsigned char *der, size_t len) {
+    FILE *f = fopen(file, "wb");
+    int ok = f && fwrite(der, 1, len, f) == len;
+
+    if (f && fclose(f) != 0) ok = 0;
+    if (!ok) fprintf(stderr, "ocsp-probe: the response could not be saved to %s: %s\n", file, strerror(errno));
+    return ok;
+}
+
+/* OpenSSL's own rendering. Outside strings in it are escaped by OpenSSL's printing of names. */
+static void printText(const unsigned char *der, size_t len) {
+    const unsigned char *p = der;
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    BIO *out = BIO_new_fp(stdout, BIO_NOCLOSE);
+
+    if (response && out)
+        OCSP_RESPONSE_print(out, response, 0);
+    else
+        printf("(%zu bytes that are not an OCSP response)\n", len);
+    BIO_free(out);
+    OCSP_RESPONSE_free(response);
+}
+
+/* One URL. Returns 1 when it gave a response that verified. */
+static int askUrl(const probeOptions *options, const ocspIdentity *id, const char *url, probeReport *r) {
+    ocspWait wait = {.wake_fd = -1};
+    ocspError err = {.kind = OCSP_ERR_NONE};
+    unsigned char *body = NULL;
+    size_t len = 0;
+    int64_t began = monoMs();
+    ocspFetchResult result = ocspFetch(url, id->request, id->request_len, id->store, (int64_t)options->timeout * 1000,
+                                       &wait, &body, &len, &err);
+
+    r->fetch_ms = (long long)(monoMs() - began);
+    r->now = time(NULL);
+    ocspCleanText(r->url, sizeof(r->url), url);
+    if (result != OCSP_FETCH_OK) {
+        conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
+        say(r->sentence, sizeof(r->sentence), "%s", err.text);
+        return 0;
+    }
+    judgeResponse(options, id, body ? body : (const unsigned char *)"", len, r);
+    if (options->text && body) printText(body, len);
+    if (options->save && body && !saveResponse(options->save, body, len)) r->exit_status = EXIT_COULD_NOT_TELL;
+    ocspFree(body);
+    return r->have_response && r->status != STATUS_EXPIRED;
+}
+
+static void probeResponder(const probeOptions *options, probeReport *r) {
+    STACK_OF(X509) *certs = readCertificates(options->ask);
+    STACK_OF(X509) *more = options->issuer ? readCertificates(options->issuer) : NULL;
+    X509_STORE *store = trustStore(options);
+    ocspIdentity *id = NULL;
+    int i, count;
+
+    ocspCleanText(r->target, sizeof(r->target), options->ask);
+    r->now = time(NULL);
+    conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
+    if (!certs || (options->issuer && !more)) {
+        say(r->sentence, sizeof(r->sentence), "no PEM certificate can be read from %s",
+            certs ? options->issuer : options->ask);
+        goto done;
+    }
+    while (more && sk_X509_num(more) > 0) sk_X509_push(certs, sk_X509_shift(more));
+    id = ocspIdentityNew(sk_X509_value(certs, 0), certs, store);
+    if (!id) {
+        say(r->sentence, sizeof(r->sentence), "out of memory");
+        goto done;
+    }
+    describeIdentity(id, r);
+    if (!id->issuer) {
+        say(r->sentence, sizeof(r->sentence),
+            id->self_signed ? "the certificate is self-signed: no CA can vouch for it"
+                            : "the issuer is not in the file: name it with --issuer or --cafile");
+        goto done;
+    }
+    count = options->url_count ? options->url_count : id->url_count;
+    if (count == 0)
+        say(r->sentence, sizeof(r->sentence),
+            "the certificate names no OCSP responder: name one with --url (and on the "
+            "server with responder-url)");
+    for (i = 0; i < count; i++) {
+        if (askUrl(options, id, options->url_count ? options->urls[i] : id->urls[i], r)) break;
+        if (i + 1 < count && !options->quiet)
+            fprintf(stderr, "ocsp-probe: %s: %s; asking the next URL\n", r->url, r->sentence);
+    }
+done:
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+    sk_X509_pop_free(certs, X509_free);
+    sk_X509_pop_free(more, X509_free);
+}
+
+/* ---- printing ------------------------------------------------------------------------------------------------- */
+
+static void printDate(FILE *out, const char *label, time_t t, time_t now) {
+    char date[64], span[64];
+
+    timeText(t, date, sizeof(date));
+    spanText((long long)(t - now), span, sizeof(span));
+    fprintf(out, t <= now ? "  %-12s %s (%s ago)\n" : "  %-12s %s (in %s)\n", label, date, span);
+}
+
+static void printPeople(FILE *out, const probeReport *r) {
+    static const char *const grades[] = {"", " (warning)", "", ""};
+
+    fprintf(out, "%s: %s%s: %s\n", r->target, status_words[r->status], grades[r->exit_status], r->sentence);
+    if (r->note[0]) fprintf(out, "  %-12s %s\n", "note", r->note);
+    if (r->url[0]) fprintf(out, "  %-12s %s (%lld ms)\n", "responder", r->url, r->fetch_ms);
+    if (r->have_certificate) {
+        fprintf(out, "  %-12s %s%s\n", "certificate", r->subject, r->must_staple ? " (must-staple)" : "");
+        fprintf(out, "  %-12s %s\n", "serial", r->serial);
+        fprintf(out, "  %-12s %s\n", "issuer", r->issuer);
+    }
+    if (r->have_response) {
+        printDate(out, "this update", r->this_update, r->now);
+        if (r->next_update)
+            printDate(out, "next update", r->next_update, r->now);
+        else
+            fprintf(out, "  %-12s %s\n", "next update", "not given");
+        printDate(out, "produced at", r->produced_at, r->now);
+        if (r->next_update && r->end != r->next_update) printDate(out, "stapled to", r->end, r->now);
+        fprintf(out, "  %-12s %s (%s)\n", "signed by", r->signer,
+                r->delegate ? "a delegate of the issuer" : "the issuer");
+    }
+    if (r->bytes) fprintf(out, "  %-12s %zu bytes\n", "response", r->bytes);
+    if (r->protocol[0]) fprintf(out, "  %-12s %s\n", "protocol", r->protocol);
+}
+
+/* A string for JSON or for a Prometheus label: both escape these two, and ocspCleanText has left nothing else. */
+static void printQuoted(FILE *out, const char *text) {
+    fputc('"', out);
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\') fputc('\\', out);
+        fputc(*text, out);
+    }
+    fputc('"', out);
+}
+
+static void jsonText(FILE *out, const char *name, const char *value) {
+    fprintf(out, ", \"%s\": ", name);
+    printQuoted(out, value);
+}
+
+static void jsonNumber(FILE *out, const char *name, long long value) {
+    fprintf(out, ", \"%s\": %lld", name, value);
+}
+
+/* One object a line. Fields that are not known are left out; times are Unix seconds. */
+static void printJson(FILE *out, const probeReport *r) {
+    fputs("{\"target\": ", out);
+    printQuoted(out, r->target);
+    jsonText(out, "status", status_words[r->status]);
+    jsonNumber(out, "exit", r->exit_status);
+    jsonText(out, "sentence", r->sentence);
+    if (r->note[0]) jsonText(out, "note", r->note);
+    jsonNumber(out, "time", (long long)r->now);
+    if (r->url[0]) {
+        jsonText(out, "responder_url", r->url);
+        jsonNumber(out, "fetch_ms", r->fetch_ms);
+    }
+    if (r->protocol[0]) jsonText(out, "protocol", r->protocol);
+    if (r->have_certificate) {
+        jsonText(out, "subject", r->subject);
+        jsonText(out, "issuer", r->issuer);
+        jsonText(out, "serial", r->serial);
+        jsonNumber(out, "not_after", (long long)r->not_after);
+        jsonNumber(out, "must_staple", r->must_staple);
+    }
+    jsonNumber(out, "response_bytes", (long long)r->bytes);
+    if (r->have_response) {
+        jsonNumber(out, "this_update", (long long)r->this_update);
+        jsonNumber(out, "next_update", (long long)r->next_update);
+        jsonNumber(out, "produced_at", (long long)r->produced_at);
+        jsonNumber(out, "end", (long long)r->end);
+        jsonNumber(out, "age_seconds", (long long)(r->now - r->this_update));
+        jsonNumber(out, "expires_in_seconds", (long long)(r->end - r->now));
+        jsonText(out, "signer", r->signer);
+        jsonNumber(out, "signer_is_delegate", r->delegate);
+        if (r->revoked_at) {
+            jsonNumber(out, "revoked_at", (long long)r->revoked_at);
+            jsonText(out, "reason", r->reason >= 0 ? OCSP_crl_reason_str(r->reason) : "");
+        }
+    }
+    fputs("}\n", out);
+}
+
+/* The metrics. `known` says for which reports there is a value, so that an alert never sees a made-up zero. */
+typedef struct probeMetric {
+    const char *name, *help;
+    int (*known)(const probeReport *r);
+    long long (*value)(const probeReport *r);
+} probeMetric;
+
+static int always(const probeReport *r) {
+    (void)r;
+    return 1;
+}
+static int wasReached(const probeReport *r) {
+    return r->status != STATUS_UNREACHABLE;
+}
+static int hasCertificate(const probeReport *r) {
+    return r->have_certificate;
+}
+static int hasResponse(const probeReport *r) {
+    return r->have_response;
+}
+static int hasNextUpdate(const probeReport *r) {
+    return r->have_response && r->next_update;
+}
+static long long valueUp(const probeReport *r) {
+    return r->status != STATUS_UNREACHABLE;
+}
+static long long valueExit(const probeReport *r) {
+    return r->exit_status;
+}
+static long long valueGood(const probeReport *r) {
+    return r->status == STATUS_GOOD;
+}
+static long long valueStapled(const probeReport *r) {
+    return r->bytes > 0;
+}
+static long long valueRevoked(const probeReport *r) {
+    return r->status == STATUS_REVOKED;
+}
+static long long valueThisUpdate(const probeReport *r) {
+    return (long long)r->this_update;
+}
+static long long valueNextUpdate(const probeReport *r) {
+    return (long long)r->next_update;
+}
+static long long valueProducedAt(const probeReport *r) {
+    return (long long)r->produced_at;
+}
+static long long valueEnd(const probeReport *r) {
+    return (long long)r->end;
+}
+static long long valueNotAfter(const probeReport *r) {
+    return (long long)r->not_after;
+}
+static long long valueMustStaple(const probeReport *r) {
+    return r->must_staple;
+}
+static long long valueBytes(const probeReport *r) {
+    return (long long)r->bytes;
+}
+static long long valueTime(const probeReport *r) {
+    return (long long)r->now;
+}
+
+static const probeMetric metrics[] = {
+    {"ocsp_probe_up", "1 if a status could be asked for, 0 if not (connect, handshake, usage)", always, valueUp},
+    {"ocsp_probe_exit_status", "0 good, 1 near its end, 2 critical, 3 could not tell", always, valueExit},
+    {"ocsp_probe_time_seconds", "when this was looked at (Unix time)", always, valueTime},
+    {"ocsp_probe_stapled", "1 if an OCSP response came, whatever it says", wasReached, valueStapled},
+    {"ocsp_probe_good", "1 if it verified, holds now, and says good", wasReached, valueGood},
+    {"ocsp_probe_revoked", "1 if it verified, holds now, and says revoked", wasReached, valueRevoked},
+    {"ocsp_probe_response_bytes", "size of the response", wasReached, valueBytes},
+    {"ocsp_probe_this_update_seconds", "thisUpdate (Unix time)", hasResponse, valueThisUpdate},
+    {"ocsp_probe_next_update_seconds", "nextUpdate (Unix time); absent if not given", hasNextUpdate, valueNextUpdate},
+    {"ocsp_probe_produced_at_seconds", "producedAt (Unix time)", hasResponse, valueProducedAt},
+    {"ocsp_probe_end_seconds", "end of its validity: least of nextUpdate and of both certificates' ends (Unix time)",
+     hasNextUpdate, valueEnd},
+    {"ocsp_probe_certificate_not_after_seconds", "the certificate's own end (Unix time)", hasCertificate,
+     valueNotAfter},
+    {"ocsp_probe_must_staple", "1 if the certificate promises a staple", hasCertificate, valueMustStaple},
+};
+
+static void printPrometheus(FILE *out, const probeReport *reports, int count) {
+    size_t m;
+    int i;
+
+    for (m = 0; m < sizeof(metrics) / sizeof(metrics[0]); m++) {
+        fprintf(out, "# HELP %s %s\n# TYPE %s gauge\n", metrics[m].name, metrics[m].help, metrics[m].name);
+        for (i = 0; i < count; i++) {
+            if (!metrics[m].known(&reports[i])) continue;
+            fprintf(out, "%s{target=", metrics[m].name);
+            printQuoted(out, reports[i].target);
+            fprintf(out, "} %lld\n", metrics[m].value(&reports[i]));
+        }
+    }
+}
+
+/* Prints all reports where the options say. A file appears whole or not at all: it may be read at any moment. */
+static int printAll(const probeOptions *options, const probeReport *reports, int count) {
+    char temporary[4096] = "";
+    FILE *out = stdout;
+    int i, ok;
+
+    if (options->output) {
+        if (snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", options->output, (long)getpid()) >=
+                (int)sizeof(temporary) ||
+            !(out = fopen(temporary, "w"))) {
+            fprintf(stderr, "ocsp-probe: %s cannot be written: %s\n", options->output, strerror(errno));
+            return 0;
+        }
+    }
+    if (options->form == FORM_PROMETHEUS) printPrometheus(out, reports, count);
+    for (i = 0; i < count && !options->quiet; i++) {
+        if (options->form == FORM_PEOPLE) printPeople(out, &reports[i]);
+        if (options->form == FORM_JSON) printJson(out, &reports[i]);
+    }
+    ok = fflush(out) == 0 && !ferror(out);
+    if (options->output) {
+        ok = fclose(out) == 0 && ok && rename(temporary, options->output) == 0;
+        if (!ok) unlink(temporary);
+    }
+    if (!ok) fprintf(stderr, "ocsp-probe: the output could not be written: %s\n", strerror(errno));
+    return ok;
+}
+
+/* ---- the command line ----------------------------------------------------------------------------------------- */
+
+static void printHelp(void) {
+    puts(
+        "usage: ocsp-probe [OPTION...] HOST:PORT [HOST:PORT...]\n"
+        "       ocsp-probe --ask CERT.PEM [OPTION...]\n"
+        "\n"
+        "Asks a TLS server for its OCSP staple, verifies chain and staple as the server's own engine does, and says what it\n"
+        "is. HOST is a name, an IPv4 address, or an IPv6 address in brackets; the port is " PROBE_DEFAULT_PORT
+        " unless given.\n"
+        "\n"
+        "trust\n"
+        "  --cafile FILE       trusted certificates (PEM); also where the issuer is looked for. Default: the system's\n"
+        "  --capath DIR        the same from a directory that `openssl rehash` prepared\n"
+        "\n"
+        "the connection\n"
+        "  --cert FILE         client certificate (PEM, with its chain). A Valkey server wants one by default\n"
+        "                      (tls-auth-clients yes), but sends its staple to clients without one too\n"
+        "  --key FILE          its key; by default in the file of --cert\n"
+        "  --servername NAME   the name to ask for (SNI); by default HOST if it is a name\n"
+        "  --tls1.2, --tls1.3  this version only\n"
+        "  --sigalgs LIST      signature algorithms to offer, to be served the RSA or the ECDSA certificate of a server that\n"
+        "                      has both: rsa_pss_rsae_sha256, ecdsa_secp256r1_sha256 (with TLS 1.2 RSA+SHA256, ECDSA+SHA256)\n"
+        "  --timeout SECONDS   for all of it; default 5\n"
+        "\n"
+        "the verdict\n"
+        "  --warn N% | N       exit 1 when less than N percent of the response's life is left, or less than N seconds;\n"
+        "                      default 5%, which a server that refreshes at its margin of 10% never lets happen\n"
+        "\n"
+        "asking the responder, without a server: a dry run before roll-out\n"
+        "  --ask FILE          the certificate (PEM; the first one counts, others may hold its issuer)\n"
+        "  --issuer FILE       its issuer, if neither that file nor --cafile holds it\n"
+        "  --url URL           ask this URL and not those in the certificate; may be given up to 8 times\n"
+        "  --save FILE         keep the response (DER), whatever it is: good for the directive response-file\n"
+        "  --text              print the whole response as OpenSSL shows it, too\n"
+        "\n"
+        "output\n"
+        "  --json              one JSON object a line, times in Unix seconds\n"
+        "  --prometheus        metrics for a node exporter's text file; utils/ocsp-alerts.yml has alert rules for them\n"
+        "  --output FILE       write there, in one step, instead of to the terminal\n"
+        "  --quiet             print nothing: the exit status says it\n"
+        "  --help, --version\n"
+        "\n"
+        "exit status\n"
+        "  0  good\n"
+        "  1  good, but near its end (--warn), or without nextUpdate and older than some clients accept\n"
+        "  2  critical: no staple, revoked, expired, or not valid for this certificate and these trusted certificates\n"
+        "  3  could not tell: no connection, no answer, wrong usage\n"
+        "  With several servers the worst one counts: 2 before 3 before 1 before 0.");
+}
+
+enum {
+    OPT_CAFILE = 256,
+    OPT_CAPATH,
+    OPT_CERT,
+    OPT_KEY,
+    OPT_SERVERNAME,
+    OPT_TLS12,
+    OPT_TLS13,
+    OPT_SIGALGS,
+    OPT_TIMEOUT,
+    OPT_WARN,
+    OPT_ASK,
+    OPT_ISSUER,
+    OPT_URL,
+    OPT_SAVE,
+    OPT_TEXT,
+    OPT_JSON,
+    OPT_PROMETHEUS,
+    OPT_OUTPUT,
+    OPT_QUIET,
+    OPT_HELP,
+    OPT_VERSION
+};
+
+static const struct option long_options[] = {
+    {"cafile", required_argument, NULL, OPT_CAFILE},
+    {"capath", required_argument, NULL, OPT_CAPATH},
+    {"cert", required_argument, NULL, OPT_CERT},
+    {"key", required_argument, NULL, OPT_KEY},
+    {"servername", required_argument, NULL, OPT_SERVERNAME},
+    {"tls1.2", no_argument, NULL, OPT_TLS12},
+    {"tls1.3", no_argument, NULL, OPT_TLS13},
+    {"sigalgs", required_argument, NULL, OPT_SIGALGS},
+    {"timeout", required_argument, NULL, OPT_TIMEOUT},
+    {"warn", required_argument, NULL, OPT_WARN},
+    {"ask", required_argument, NULL, OPT_ASK},
+    {"issuer", required_argument, NULL, OPT_ISSUER},
+    {"url", required_argument, NULL, OPT_URL},
+    {"save", required_argument, NULL, OPT_SAVE},
+    {"text", no_argument, NULL, OPT_TEXT},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"prometheus", no_argument, NULL, OPT_PROMETHEUS},
+    {"output", required_argument, NULL, OPT_OUTPUT},
+    {"quiet", no_argument, NULL, OPT_QUIET},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static int usageError(const char *sentence, const char *what) {
+    fprintf(stderr, "ocsp-probe: %s%s\nTry: ocsp-probe --help\n", sentence, what);
+    return 0;
+}
+
+/* A whole number from `min` to `max`; what follows it is left in *end. */
+static int parseNumber(const char *text, long min, long max, int *out, char **end) {
+    long value;
+
+    if (!isdigit((unsigned char)text[0])) return 0;
+    errno = 0;
+    value = strtol(text, end, 10);
+    *out = (int)value;
+    return errno == 0 && value >= min && value <= max;
+}
+
+/* Fills `options`; returns 0 after saying what is wrong. *done: help or the version was printed. */
+static int parseArguments(int argc, char **argv, probeOptions *options, int *done) {
+    const char *why;
+    char *end = "";
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        switch (opt) {
+        case OPT_CAFILE: options->cafile = optarg; break;
+        case OPT_CAPATH: options->capath = optarg; break;
+        case OPT_CERT: options->cert = optarg; break;
+        case OPT_KEY: options->key = optarg; break;
+        case OPT_SERVERNAME: options->servername = optarg; break;
+        case OPT_TLS12: options->tls_version = TLS1_2_VERSION; break;
+        case OPT_TLS13: options->tls_version = TLS1_3_VERSION; break;
+        case OPT_SIGALGS: options->sigalgs = optarg; break;
+        case OPT_ASK: options->ask = optarg; break;
+        case OPT_ISSUER: options->issuer = optarg; break;
+        case OPT_SAVE: options->save = optarg; break;
+        case OPT_TEXT: options->text = 1; break;
+        case OPT_JSON: options->form = FORM_JSON; break;
+        case OPT_PROMETHEUS: options->form = FORM_PROMETHEUS; break;
+        case OPT_OUTPUT: options->output = optarg; break;
+        case OPT_QUIET: options->quiet = 1; break;
+        case OPT_TIMEOUT:
+            if (!parseNumber(optarg, 1, 3600, &options->timeout, &end) || *end)
+                return usageError("--timeout wants whole seconds from 1 to 3600, not ", optarg);
+            break;
+        case OPT_WARN:
+            if (!parseNumber(optarg, 0, 1000000000, &options->warn, &end) || (*end && strcmp(end, "%") != 0) ||
+                (*end && options->warn > 100))
+                return usageError("--warn wants a percentage like 5%, or seconds like 3600, not ", optarg);
+            options->warn_is_percent = *end == '%';
+            break;
+        case OPT_URL:
+            if (!*optarg || !ocspCheckResponderUrl(optarg, &why))
+                return usageError(*optarg ? why : "--url wants a URL", "");
+            if (options->url_count == OCSP_MAX_URLS) return usageError("--url can be given at most 8 times", "");
+            options->urls[options->url_count++] = optarg;
+            break;
+        case OPT_HELP:
+            printHelp();
+            *done = 1;
+            return 1;
+        case OPT_VERSION:
+            printf("ocsp-probe %d.%d.%d (%s)\n", OCSP_STAPLING_VERSION / 10000, OCSP_STAPLING_VERSION / 100 % 100,
+                   OCSP_STAPLING_VERSION % 100, OpenSSL_version(OPENSSL_VERSION));
+            *done = 1;
+            return 1;
+        default: fputs("Try: ocsp-probe --help\n", stderr); return 0; /* getopt has said what is wrong */
+        }
+    }
+    options->targets = argv + optind;
+    options->target_count = argc - optind;
+    if (options->ask && options->target_count) return usageError("--ask needs no server: leave out ", argv[optind]);
+    if (!options->ask && !options->target_count) return usageError("name a server, like 127.0.0.1:6379", "");
+    if (!options->ask && (options->issuer || options->url_count || options->save || options->text))
+        return usageError("--issuer, --url, --save and --text go with --ask", "");
+    if (options->key && !options->cert) return usageError("--key goes with --cert", "");
+    if (options->target_count > PROBE_MAX_TARGETS) return usageError("at most 256 servers in one run", "");
+    return 1;
+}
+
+/* What a run over several servers exits with: the worst counts. */
+static int worse(int a, int b) {
+    static const int rank[] = {0, 1, 3, 2}; /* by exit status: critical is worse than not knowing */
+    return rank[a] >= rank[b] ? a : b;
+}
+
+int main(int argc, char **argv) {
+    probeOptions options = {.timeout = PROBE_DEFAULT_TIMEOUT, .warn = PROBE_DEFAULT_WARN, .warn_is_percent = 1};
+    probeReport *reports;
+    int i, count, done = 0, exit_status = EXIT_GOOD;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!parseArguments(argc, argv, &options, &done)) return EXIT_COULD_NOT_TELL;
+    if (done) return EXIT_GOOD;
+    count = options.ask ? 1 : options.target_count;
+    reports = calloc((size_t)count, sizeof(*reports));
+    if (!reports) {
+        fputs("ocsp-probe: out of memory\n", stderr);
+        return EXIT_COULD_NOT_TELL;
+    }
+    for (i = 0; i < count; i++) {
+        if (options.ask)
+            probeResponder(&options, &reports[i]);
+        else
+            probeServer(&options, options.targets[i], &reports[i]);
+        exit_status = worse(exit_status, reports[i].exit_status);
+    }
+    if (!printAll(&options, reports, count)) exit_status = worse(exit_status, EXIT_COULD_NOT_TELL);
+    free(reports);
+    return exit_status;
+}
