@@ -282,8 +282,8 @@ static void seekContext(ServerCtx *ctx) {
     serverConfig(ctx, "tls-cert-file", path, sizeof(path));
     serverConfig(ctx, "tls-port", tls_port, sizeof(tls_port));
     if (!*path) {
-        moduleLog(OCSP_LOG_NOTICE, *tls_port ? "OCSP: TLS is not configured (tls-cert-file is empty): there is nothing to staple"
-                                             : "OCSP: this server was built without TLS: there is nothing to staple");
+        moduleLog(OCSP_LOG_NOTICE, *tls_port ? "TLS is not configured (tls-cert-file is empty): there is nothing to staple"
+                                             : "this server was built without TLS: there is nothing to staple");
         sought_tls = 0; /* tls-cert-file may be set later: then its context is noted, and this is not asked again */
         attached = 1;
         return;
@@ -294,7 +294,7 @@ static void seekContext(ServerCtx *ctx) {
         const char *chars = reply ? Server_CallReplyStringPtr(reply, &len) : NULL;
         char sentence[OCSP_SENTENCE_MAX];
         snprintf(sentence, sizeof(sentence),
-                 "OCSP: the server does not load its tls-cert-file again (%.*s): stapling begins with the next TLS reload "
+                 "the server does not load its tls-cert-file again (%.*s): stapling begins with the next TLS reload "
                  "that succeeds",
                  chars ? (int)len : 0, chars ? chars : "");
         moduleLog(OCSP_LOG_WARNING, sentence);
@@ -303,7 +303,7 @@ static void seekContext(ServerCtx *ctx) {
     if (atomic_load_explicit(&noted_any, memory_order_relaxed))
         attachNoted(ctx);
     else if (strcmp(tls_port, "0") != 0)
-        moduleLog(OCSP_LOG_WARNING, "OCSP: the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
+        moduleLog(OCSP_LOG_WARNING, "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
                                     "the one that this module uses (linked statically?). Build the patched server instead");
 }
 
@@ -463,7 +463,7 @@ static int loadModule(ServerCtx *ctx) {
                              shutdown = {SERVER_EVENT_SHUTDOWN, 1};
 
     return ocspInit(&host) && registerDirectives(ctx) && Server_LoadConfigs(ctx) == SERVER_OK &&
-           Server_CreateCommand(ctx, REFRESH_COMMAND, refreshCommand, "admin no-script allow-loading allow-stale", 0, 0, 0) ==
+           Server_CreateCommand(ctx, REFRESH_COMMAND, refreshCommand, "admin deny-script allow-loading allow-stale", 0, 0, 0) ==
                SERVER_OK &&
            registerDebug(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK &&
            Server_SubscribeToServerEvent(ctx, event_loop, eventLoopEvent) == SERVER_OK &&
@@ -486,10 +486,10 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, Se
     log_ctx = Server_GetDetachedThreadSafeContext(ctx);
     main_thread = pthread_self();
     if (argc > 0)
-        Server_Log(ctx, "warning", "OCSP: loadmodule takes no arguments here: write directives like \"ocsp.stapling yes\" on "
+        Server_Log(ctx, "warning", "loadmodule takes no arguments here: write directives like \"ocsp.stapling yes\" on "
                                    "lines of their own");
     if (!loadModule(ctx)) {
-        Server_Log(ctx, "warning", "OCSP: the module cannot be loaded: see the lines above for the directive or function that "
+        Server_Log(ctx, "warning", "the module cannot be loaded: see the lines above for the directive or function that "
                                    "was refused");
         ocspShutdown();
         return SERVER_ERR;
@@ -498,14 +498,14 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, Se
      * SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index < 0)
-        Server_Log(ctx, "warning", "OCSP: OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
+        Server_Log(ctx, "warning", "OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
     return SERVER_OK;
 }
 
 /* Contexts and OpenSSL hold pointers into this file, so it must stay. */
 __attribute__((visibility("default"))) int RedisModule_OnUnload(ServerCtx *ctx) {
     if (!shutting_down) /* Valkey 9.1 asks at shutdown too */
-        Server_Log(ctx, "warning", "OCSP: this module cannot be unloaded while the server runs, because its TLS contexts refer "
+        Server_Log(ctx, "warning", "this module cannot be unloaded while the server runs, because its TLS contexts refer "
                                    "to it. Turn it off with CONFIG SET ocsp.stapling no, or restart without it");
     return SERVER_ERR;
 }

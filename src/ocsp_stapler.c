@@ -76,7 +76,7 @@ static void ocspNeedThread(void) {
     thread_runs = ocspThreadStart();
     if (thread_runs) return;
     if (next_thread_try == 0)
-        ocspLog(OCSP_LOG_WARNING, "OCSP: the thread that fetches responses cannot be started (%s): nothing new is "
+        ocspLog(OCSP_LOG_WARNING, "the thread that fetches responses cannot be started (%s): nothing new is "
                                   "stapled until it can. Raise the limit on processes and threads (ulimit -u).",
                 strerror(errno));
     next_thread_try = now + 1000;
@@ -133,7 +133,7 @@ void ocspAttachContext(SSL_CTX *ctx) {
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 
     if (!a) {
-        ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory while looking at a TLS context: its certificate is not stapled "
+        ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: its certificate is not stapled "
                                   "for until the next reload");
         return;
     }

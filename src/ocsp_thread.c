@@ -237,7 +237,7 @@ static void ocspPublish(void) {
     }
     if (!set || i < worker.count) {
         ocspStapleSetFree(set);
-        ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory while publishing a response: what was stapled before stays");
+        ocspLog(OCSP_LOG_WARNING, "out of memory while publishing a response: what was stapled before stays");
         return;
     }
     ocspSlotPublish(set);
@@ -290,22 +290,22 @@ static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, in
     ocspWhen(now_held->end, when, sizeof(when));
     if (now_held->revoked && !before->revoked) {
         ocspLog(OCSP_LOG_WARNING,
-                "OCSP: the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "
+                "the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "
                 "server: replace the certificate. The revoked status is stapled until %s",
                 cert->id->serial, ocspWhen(now_held->revoked_at, revoked, sizeof(revoked)), when);
     } else if (!now_held->revoked && before->revoked) {
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: the certificate (serial %s) is good again, stapling until %s", cert->id->serial,
+        ocspLog(OCSP_LOG_NOTICE, "the certificate (serial %s) is good again, stapling until %s", cert->id->serial,
                 when);
     } else if (!before->der) {
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: stapling for the certificate with serial %s until %s (%zu bytes from %s%s%s)",
+        ocspLog(OCSP_LOG_NOTICE, "stapling for the certificate with serial %s until %s (%zu bytes from %s%s%s)",
                 cert->id->serial, when, now_held->len, from[now_held->source],
                 now_held->source == OCSP_SOURCE_NETWORK ? " " : "",
                 now_held->source == OCSP_SOURCE_NETWORK ? cert->url : "");
     } else if (cert->told_failure || was_expired) {
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: fresh again after %lld failures, certificate serial %s, stapling until %s",
+        ocspLog(OCSP_LOG_NOTICE, "fresh again after %lld failures, certificate serial %s, stapling until %s",
                 cert->consecutive_failures, cert->id->serial, when);
     } else {
-        ocspLog(OCSP_LOG_DEBUG, "OCSP: refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
+        ocspLog(OCSP_LOG_DEBUG, "refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
     }
 }
 
@@ -316,13 +316,13 @@ static void ocspTellFailure(ocspCert *cert, int64_t delay_ms) {
     cert->told_failure = 1;
     if (ocspHoldsValid(cert))
         ocspLog(OCSP_LOG_WARNING,
-                "OCSP: no fresh response for the certificate with serial %s: %s. Next try in %lld seconds; the one held is "
+                "no fresh response for the certificate with serial %s: %s. Next try in %lld seconds; the one held is "
                 "stapled until %s",
                 cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000,
                 ocspWhen(cert->held.end, when, sizeof(when)));
     else
         ocspLog(OCSP_LOG_WARNING,
-                "OCSP: no response for the certificate with serial %s: %s. Next try in %lld seconds; nothing is stapled "
+                "no response for the certificate with serial %s: %s. Next try in %lld seconds; nothing is stapled "
                 "until then",
                 cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000);
 }
@@ -341,7 +341,7 @@ static void ocspTellState(ocspCert *cert) {
     if (cert->told_state == (int)cert->state) return;
     cert->told_state = (int)cert->state;
     if (sentences[cert->state])
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: the certificate with serial %s %s", cert->id->serial, sentences[cert->state]);
+        ocspLog(OCSP_LOG_NOTICE, "the certificate with serial %s %s", cert->id->serial, sentences[cert->state]);
 }
 
 /* Warnings that come with time alone. */
@@ -355,7 +355,7 @@ static void ocspTellTime(ocspCert *cert) {
         if (now >= formula + (cert->held.end - formula) / 2) {
             cert->told_half = 1;
             ocspLog(OCSP_LOG_WARNING,
-                    "OCSP: half of the time to refresh has gone after %lld failures: the response for the certificate with "
+                    "half of the time to refresh has gone after %lld failures: the response for the certificate with "
                     "serial %s is stapled until %s, then nothing is. The last error: %s",
                     cert->consecutive_failures, cert->id->serial, ocspWhen(cert->held.end, when, sizeof(when)),
                     cert->last_error);
@@ -364,7 +364,7 @@ static void ocspTellTime(ocspCert *cert) {
     if (cert->held.der && !valid && !cert->told_expired) {
         cert->told_expired = 1;
         ocspLog(OCSP_LOG_WARNING,
-                "OCSP: the response for the certificate with serial %s has expired (%s): handshakes go on without a "
+                "the response for the certificate with serial %s has expired (%s): handshakes go on without a "
                 "staple. The last error: %s",
                 cert->id->serial, ocspWhen(cert->held.end, when, sizeof(when)),
                 cert->last_error[0] ? cert->last_error : "none");
@@ -373,7 +373,7 @@ static void ocspTellTime(ocspCert *cert) {
         (cert->state != OCSP_STATE_PENDING || cert->consecutive_failures > 0)) {
         cert->told_bare = 1;
         ocspLog(OCSP_LOG_WARNING,
-                "OCSP: the certificate with serial %s promises a staple (must-staple, RFC 7633) and there is none: clients "
+                "the certificate with serial %s promises a staple (must-staple, RFC 7633) and there is none: clients "
                 "that heed it refuse this server",
                 cert->id->serial);
     }
@@ -427,7 +427,7 @@ static void ocspSawSame(ocspCert *cert) {
     int64_t now_ms = ocsp_world.wall_ms(), next;
 
     if (cert->told_failure)
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: the responder answers again after %lld failures, certificate serial %s: the response "
+        ocspLog(OCSP_LOG_NOTICE, "the responder answers again after %lld failures, certificate serial %s: the response "
                                  "held is still its newest",
                 cert->consecutive_failures, cert->id->serial);
     ocspSucceeded(cert);
@@ -561,7 +561,7 @@ static int ocspRound(ocspCert *cert) {
     }
     snprintf(cert->last_error, sizeof(cert->last_error), "%s", text);
     if (outcome == 2) {
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: %s. It is not stapled; what was held stays", text);
+        ocspLog(OCSP_LOG_NOTICE, "%s. It is not stapled; what was held stays", text);
         snprintf(worker.batch_note, sizeof(worker.batch_note), "%s", text);
         cert->retry_at_ms = 0;
         return 1;
@@ -591,7 +591,7 @@ static void ocspLoadCached(ocspCert *cert) {
     if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err))
         cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
     else if (err.kind != OCSP_ERR_NONE)
-        ocspLog(OCSP_LOG_NOTICE, "OCSP: the kept response for the certificate with serial %s is not used: %s. A new one is "
+        ocspLog(OCSP_LOG_NOTICE, "the kept response for the certificate with serial %s is not used: %s. A new one is "
                                  "asked for",
                 cert->id->serial, err.text);
     ocspFree(der);
@@ -611,13 +611,13 @@ static void ocspStoreUnsaved(void) {
         if (ok) {
             cert->unsaved = 0;
             stored = 1;
-            if (worker.told_disk) ocspLog(OCSP_LOG_NOTICE, "OCSP: responses are kept on disk again");
+            if (worker.told_disk) ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
             worker.told_disk = 0;
         } else {
             cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
             if (!worker.told_disk)
                 ocspLog(OCSP_LOG_WARNING,
-                        "OCSP: %s. It is stapled from memory all the same, but a restart would begin without it: make "
+                        "%s. It is stapled from memory all the same, but a restart would begin without it: make "
                         "cache-dir writable, or choose another",
                         err.text);
             worker.told_disk = 1;
@@ -671,7 +671,7 @@ static void ocspFollowCert(ocspIdentity *id, int position) {
             if (!worker.certs[i]->in_service) ocspForget(i);
         cert = worker.count < OCSP_MAX_CERTS ? ocspAlloc(sizeof(*cert)) : NULL;
         if (!cert) {
-            ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory: the certificate with serial %s is not stapled for until the next "
+            ocspLog(OCSP_LOG_WARNING, "out of memory: the certificate with serial %s is not stapled for until the next "
                                       "TLS reload",
                     id->serial);
             ocspIdentityFree(id);
@@ -696,7 +696,7 @@ static void ocspFollow(ocspAttachment *a) {
         if (id)
             ocspFollowCert(id, i);
         else
-            ocspLog(OCSP_LOG_WARNING, "OCSP: out of memory: a certificate is not stapled for until the next TLS reload");
+            ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until the next TLS reload");
     }
     worker.empty_state = OCSP_STATE_NO_CERTIFICATE;
     /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask for

@@ -181,7 +181,8 @@ namespace eval ::ocsp::responder {
         http-1.0 {"HTTP/1.0, closed after the body" {version 1.0}}
         keep-alive {"HTTP/1.1, open after the body" {keep 1}}
         lower-case {"header names in lower case" {case lower}}
-        pieces {"seven bytes at a time" {piece 7 piece_ms 2 piece_from start}}
+        pieces {"the header at once, then seven bytes at a time" {piece 7 piece_ms 2}}
+        pieces-all {"seven bytes at a time, the header too" {piece 7 piece_ms 2 piece_from start}}
         drip {"one byte a second" {piece 1 piece_ms 1000 piece_from start}}
         drip-body {"the header at once, then one byte a second" {piece 1 piece_ms 1000}}
         reset {"RST instead of an answer" {drop reset}}
@@ -683,11 +684,13 @@ proc ::ocsp::responder::accepted {sock address port} {
         close $sock
         return
     }
-    # One byte at a time and no more: what a socket holds unread when it is closed makes the kernel send RST, which is the
-    # only way to one from Tcl. So `reset` leaves the request's last byte where it is.
-    fconfigure $sock -blocking 0 -translation binary -buffering none -buffersize 1
+    fconfigure $sock -blocking 0 -translation binary -buffering none
     set conn($id,ahead) ""
     coroutine ::ocsp::responder::connection$id ::ocsp::responder::guarded $sock $id
+}
+
+proc ::ocsp::responder::background_error {words options} {
+    lappend ::ocsp::responder::errors [dict get $options -errorinfo]
 }
 
 # An error of ours must not look like a misbehaviour that somebody asked for: it is in the statistics.
@@ -738,6 +741,14 @@ proc ::ocsp::responder::pause {sock id ms} {
     } finally {
         after cancel $timer
         catch {fileevent $sock readable {}}
+    }
+}
+
+# Waits without looking at the socket: for `reset`, which needs the request's last byte unread.
+proc ::ocsp::responder::blind_wait {ms} {
+    if {$ms > 0} {
+        after $ms [list ::ocsp::responder::resume [info coroutine] time]
+        yield
     }
 }
 
@@ -809,6 +820,9 @@ proc ::ocsp::responder::connection {sock id} {
         if {![handshake $sock]} return
     }
     while 1 {
+        # One byte at a time and no more: what a socket holds unread when it is closed makes the kernel send RST, which is
+        # the only way to one from Tcl. So `reset` leaves the request's last byte where it is.
+        if {$tls eq ""} { fconfigure $sock -buffersize 1 }
         set request [read_request $sock $id]
         if {$request eq "" || ![answer $sock $id $request]} return
     }
@@ -872,8 +886,10 @@ proc ::ocsp::responder::answer {sock id request} {
         serial [expr {$certid eq "" ? "" : [dict get $certid serial]}] nonce [dict get $info nonce] answer $behaviour \
         http 0 end open end_ms 0]
 
+    if {$drop ne "reset"} { fconfigure $sock -buffersize 4096 } ;# it counts for writing, too
     switch -- $drop {
         reset - close {
+            blind_wait [dict get $full delay]
             ended $n dropped
             return 0
         }
@@ -893,7 +909,9 @@ proc ::ocsp::responder::answer {sock id request} {
         headers - line { return [endless_headers $sock $id $n $drop] }
     }
     if {$method eq "CONNECT"} { return [tunnel $sock $id $n $target [dict get $full proxy_status]] }
-    if {[dict get $full delay] > 0 && [pause $sock $id [dict get $full delay]] eq "gone"} {
+    if {$drop eq "reset-mid"} {
+        blind_wait [dict get $full delay]
+    } elseif {[dict get $full delay] > 0 && [pause $sock $id [dict get $full delay]] eq "gone"} {
         ended $n client-closed
         return 0
     }
@@ -1062,7 +1080,7 @@ proc ::ocsp::responder::control_readable {sock} {
         set start [expr {[lindex $line 1] + 1}]
         set count [string trim [string range $conn(control,$sock) 0 $start-1]]
         if {[string length $conn(control,$sock)] >= $start + $count} {
-            set words [encoding convertfrom utf-8 [string range $conn(control,$sock) $start $start+$count-1]]
+            set words [encoding convertfrom utf-8 [string range $conn(control,$sock) $start end]]
             if {[catch {command {*}$words} result]} { set answer [list error $result] } else { set answer [list ok $result] }
             set answer [encoding convertto utf-8 $answer]
             catch { puts -nonewline $sock "[string length $answer]\n$answer" }
@@ -1121,6 +1139,7 @@ proc ::ocsp::responder::main {args} {
         puts [run [lindex $args 1]]
         flush stdout
         # Whoever started us holds the other end: when that is gone, so are we.
+        interp bgerror {} ::ocsp::responder::background_error
         fconfigure stdin -blocking 0
         fileevent stdin readable { read stdin; if {[eof stdin]} { exit 0 } }
         vwait forever
