@@ -68,6 +68,7 @@ UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT))
 .PHONY: all module probe unit test demo run bench-hung lint format install uninstall hooks clean help
 
 all: module probe ## build the module and the probe (the default)
+	@: # so that make does not say that there was nothing to do
 
 module: $(MODULE) ## build src/valkey-ocsp.so alone
 
@@ -157,7 +158,7 @@ format: ## rewrite the C sources in the project's style
 
 install: all ## copy the module to DESTDIR/MODULEDIR and the probe to DESTDIR/BINDIR
 	install -d $(DESTDIR)$(MODULEDIR) $(DESTDIR)$(BINDIR)
-	install -m 644 $(MODULE) $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so
+	install -m 755 $(MODULE) $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so # the server refuses a module that is not executable
 	install -m 755 $(PROBE) $(DESTDIR)$(BINDIR)/ocsp-probe
 	@echo "In the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
 

@@ -20,7 +20,12 @@
 
 #define OCSP_STAPLING_VERSION 10000 /* major * 10000 + minor * 100 + patch */
 
-typedef enum { OCSP_LOG_DEBUG, OCSP_LOG_VERBOSE, OCSP_LOG_NOTICE, OCSP_LOG_WARNING } ocspLogLevel; /* the server's own */
+typedef enum {
+    OCSP_LOG_DEBUG,
+    OCSP_LOG_VERBOSE,
+    OCSP_LOG_NOTICE,
+    OCSP_LOG_WARNING
+} ocspLogLevel; /* the server's own */
 
 /* What the engine needs from its host. Copied at ocspInit. */
 typedef struct ocspHost {
@@ -41,7 +46,8 @@ typedef struct ocspOptions {
     const char *response_file; /* DER; "" to fetch */
 } ocspOptions;
 
-#define OCSP_OPTIONS_DEFAULT {0, 10, 10, 5, "", ".", ""}
+#define OCSP_OPTIONS_DEFAULT \
+    { 0, 10, 10, 5, "", ".", "" }
 #define OCSP_REFRESH_MARGIN_MIN 1
 #define OCSP_REFRESH_MARGIN_MAX 99
 #define OCSP_RETRY_DELAY_MIN 1

@@ -160,7 +160,8 @@ static int ocspWrite(ocspConn *c, const void *bytes, size_t len) {
             ERR_clear_error();
             n = SSL_write(c->ssl, p, (int)len);
             if (n <= 0 && ocspTlsAgain(c, (int)n, what) <= 0)
-                return c->err->text[0] || c->cancelled ? 0 : ocspFail(c->err, OCSP_ERR_NETWORK, "closed while %s", what);
+                return c->err->text[0] || c->cancelled ? 0
+                                                       : ocspFail(c->err, OCSP_ERR_NETWORK, "closed while %s", what);
         } else {
             n = send(c->fd, p, len, MSG_NOSIGNAL);
             if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -195,7 +196,8 @@ static ssize_t ocspRead(ocspConn *c, void *buf, size_t size) {
             n = recv(c->fd, buf, size, 0);
             if (n >= 0) return n;
             if (errno != EAGAIN && errno != EINTR)
-                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno)) - 1;
+                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno)) -
+                       1;
             if (!ocspPoll(c, POLLIN, what)) return -1;
         }
     }
@@ -248,7 +250,8 @@ static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
             return ocspFail(c->err, OCSP_ERR_HTTP, "the answer is not HTTP/1.x");
         end = memmem(buf, *got, "\r\n\r\n", 4);
     }
-    if (memchr(buf, '\0', (size_t)(end - buf))) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header holds a NUL");
+    if (memchr(buf, '\0', (size_t)(end - buf)))
+        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header holds a NUL");
     *end = '\0';
     if (strspn(buf + 9, "0123456789") != 3 || buf[8] != ' ' || (buf[12] != ' ' && buf[12] != '\r' && buf[12] != '\0'))
         return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's status line is not HTTP's");
@@ -284,7 +287,8 @@ static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
 /* The body, of which the first `got` bytes are in `head_bytes`. */
 static int ocspReadBody(ocspConn *c, const ocspHead *head, const char *head_bytes, size_t got, unsigned char **body,
                         size_t *body_len) {
-    size_t want = head->length >= 0 ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1; /* + 1: to see it is too long */
+    size_t want =
+        head->length >= 0 ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1; /* + 1: to see it is too long */
 
     if (want == 0) return 1; /* an empty body is a bad response, not a bad exchange: ocspVerify judges it */
     *body = ocspAlloc(want);
@@ -298,7 +302,8 @@ static int ocspReadBody(ocspConn *c, const ocspHead *head, const char *head_byte
         got += (size_t)n;
     }
     if (head->length >= 0 && got < want)
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed after %zu of the %zu bytes promised", got, want);
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed after %zu of the %zu bytes promised", got,
+                        want);
     if (got > OCSP_MAX_RESPONSE_BYTES)
         return ocspFail(c->err, OCSP_ERR_HTTP, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
     *body_len = got;
@@ -361,8 +366,8 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
 /* RFC 9110 section 9.3.6: a tunnel through the proxy, for https. */
 static int ocspTunnel(ocspConn *c, const ocspAsk *ask, char *buf) {
     char *head;
-    size_t size = strlen(ask->url.host) * 2 + strlen(ask->url.port) * 2 + 256 +
-                  (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
+    size_t size =
+        strlen(ask->url.host) * 2 + strlen(ask->url.port) * 2 + 256 + (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
     const char *open = strchr(ask->url.host, ':') ? "[" : "", *shut = *open ? "]" : "";
     ocspHead answer;
     size_t got;
@@ -419,7 +424,8 @@ static int ocspTlsConnect(ocspConn *c, const ocspAsk *ask) {
     int ret;
 
     c->ssl = SSL_new(ask->tls);
-    if (!c->ssl || !SSL_set_fd(c->ssl, c->fd)) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
+    if (!c->ssl || !SSL_set_fd(c->ssl, c->fd))
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
     param = SSL_get0_param(c->ssl);
     if (!X509_VERIFY_PARAM_set1_ip_asc(param, ask->url.host)) { /* a name, not an address */
         if (!X509_VERIFY_PARAM_set1_host(param, ask->url.host, 0) || !SSL_set_tlsext_host_name(c->ssl, ask->url.host))
@@ -537,8 +543,9 @@ ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t 
         goto done;
     }
     if (!ocspProxyParse(&ask)) {
-        ocspFail(err, OCSP_ERR_NETWORK, "the proxy in the environment variable http_proxy or https_proxy cannot be parsed: "
-                                        "write it like http://proxy.example.com:3128");
+        ocspFail(err, OCSP_ERR_NETWORK,
+                 "the proxy in the environment variable http_proxy or https_proxy cannot be parsed: "
+                 "write it like http://proxy.example.com:3128");
         goto done;
     }
     if (ask.url.use_tls && !(ask.tls = ocspTlsContext(store))) {

@@ -21,8 +21,8 @@
 #include <openssl/x509.h>
 
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
-#define OCSP_MAX_URLS 8          /* of one certificate's authorityInfoAccess; more are ignored */
-#define OCSP_MAX_CERTS 8         /* followed at once: those in service, and a few that were just replaced */
+#define OCSP_MAX_URLS 8           /* of one certificate's authorityInfoAccess; more are ignored */
+#define OCSP_MAX_CERTS 8          /* followed at once: those in service, and a few that were just replaced */
 #define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of any text from outside that reach INFO or the log */
 
 /* ---- errors (ocsp_util.c) ---------------------------------------------------------------------------------------- */
@@ -85,9 +85,9 @@ typedef struct ocspIdentity {
     char *urls[OCSP_MAX_URLS]; /* http(s) URLs of the certificate's OCSP access descriptions, in their order */
     int url_count;
     int self_signed;
-    int must_staple;           /* RFC 7633: the certificate promises a staple */
+    int must_staple; /* RFC 7633: the certificate promises a staple */
     time_t not_after;
-    unsigned char *request;    /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
+    unsigned char *request; /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
     size_t request_len;
 } ocspIdentity;
 
@@ -130,11 +130,11 @@ typedef struct ocspResponse {
     time_t revoked_at;
     time_t this_update, produced_at;
     time_t next_update; /* 0: not given */
-    time_t end;         /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
+    time_t end; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
     ocspSource source;
 } ocspResponse;
 
-#define OCSP_CLOCK_SKEW 300      /* seconds that thisUpdate may lie in the future */
+#define OCSP_CLOCK_SKEW 300       /* seconds that thisUpdate may lie in the future */
 #define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
 
 /* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
@@ -159,11 +159,11 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 
 /* ---- schedule (ocsp_schedule.c) ---------------------------------------------------------------------------------- */
 
-#define OCSP_ROUND_FLOOR_MS 1000            /* automatic rounds are at least this far apart */
-#define OCSP_RETRY_MAX_MS (3600 * 1000)     /* between retries while a valid response is held */
+#define OCSP_ROUND_FLOOR_MS 1000             /* automatic rounds are at least this far apart */
+#define OCSP_RETRY_MAX_MS (3600 * 1000)      /* between retries while a valid response is held */
 #define OCSP_RETRY_MAX_EMPTY_MS (300 * 1000) /* with nothing valid held */
-#define OCSP_RETRY_MAX_MUST_MS (60 * 1000)  /* with nothing valid held for a must-staple certificate */
-#define OCSP_REVOKED_RECHECK 3600           /* seconds: a revoked certificate is asked for at least hourly */
+#define OCSP_RETRY_MAX_MUST_MS (60 * 1000)   /* with nothing valid held for a must-staple certificate */
+#define OCSP_REVOKED_RECHECK 3600            /* seconds: a revoked certificate is asked for at least hourly */
 
 /* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate half
  * of the life (`end` - 300). */
@@ -197,7 +197,7 @@ typedef struct ocspStapleSet {
 } ocspStapleSet;
 
 /* One publisher at a time; any number of readers on any threads. */
-void ocspSlotPublish(ocspStapleSet *set); /* takes ownership; frees the one before when no reader can hold it */
+void ocspSlotPublish(ocspStapleSet *set);       /* takes ownership; frees the one before when no reader can hold it */
 const ocspStapleSet *ocspSlotEnter(int *token); /* lock-free; NULL when nothing was ever published */
 void ocspSlotLeave(int token);
 void ocspStapleSetFree(ocspStapleSet *set);

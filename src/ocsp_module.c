@@ -82,7 +82,7 @@ static void setError(ServerString **error, const char *sentence) {
 }
 
 static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
-    ocspOptions options = {stapling, refresh_margin,  retry_delay,      timeout_seconds,
+    ocspOptions options = {stapling,         refresh_margin,   retry_delay,      timeout_seconds,
                            text(STRING_URL), text(STRING_DIR), text(STRING_FILE)};
 
     (void)ctx;
@@ -152,12 +152,13 @@ static int registerString(ServerCtx *ctx, const char *name, const char *value, u
 static int registerDirectives(ServerCtx *ctx) {
     unsigned open = SERVER_CONFIG_DEFAULT, guarded = SERVER_CONFIG_PROTECTED;
 
-    return Server_RegisterBoolConfig(ctx, "stapling", 0, open, getBool, setBool, applyOptions, &stapling) == SERVER_OK &&
+    return Server_RegisterBoolConfig(ctx, "stapling", 0, open, getBool, setBool, applyOptions, &stapling) ==
+               SERVER_OK &&
            registerString(ctx, "refresh-margin", "10%", open, STRING_MARGIN) == SERVER_OK &&
-           Server_RegisterNumericConfig(ctx, "retry-delay", 10, open, OCSP_RETRY_DELAY_MIN, OCSP_RETRY_DELAY_MAX, getNumber,
-                                        setNumber, applyOptions, &retry_delay) == SERVER_OK &&
-           Server_RegisterNumericConfig(ctx, "timeout", 5, open, OCSP_TIMEOUT_MIN, OCSP_TIMEOUT_MAX, getNumber, setNumber,
-                                        applyOptions, &timeout_seconds) == SERVER_OK &&
+           Server_RegisterNumericConfig(ctx, "retry-delay", 10, open, OCSP_RETRY_DELAY_MIN, OCSP_RETRY_DELAY_MAX,
+                                        getNumber, setNumber, applyOptions, &retry_delay) == SERVER_OK &&
+           Server_RegisterNumericConfig(ctx, "timeout", 5, open, OCSP_TIMEOUT_MIN, OCSP_TIMEOUT_MAX, getNumber,
+                                        setNumber, applyOptions, &timeout_seconds) == SERVER_OK &&
            registerString(ctx, "responder-url", "", guarded, STRING_URL) == SERVER_OK &&
            registerString(ctx, "cache-dir", ".", guarded, STRING_DIR) == SERVER_OK &&
            registerString(ctx, "response-file", "", guarded, STRING_FILE) == SERVER_OK;
@@ -282,8 +283,9 @@ static void seekContext(ServerCtx *ctx) {
     serverConfig(ctx, "tls-cert-file", path, sizeof(path));
     serverConfig(ctx, "tls-port", tls_port, sizeof(tls_port));
     if (!*path) {
-        moduleLog(OCSP_LOG_NOTICE, *tls_port ? "TLS is not configured (tls-cert-file is empty): there is nothing to staple"
-                                             : "this server was built without TLS: there is nothing to staple");
+        moduleLog(OCSP_LOG_NOTICE, *tls_port
+                                       ? "TLS is not configured (tls-cert-file is empty): there is nothing to staple"
+                                       : "this server was built without TLS: there is nothing to staple");
         sought_tls = 0; /* tls-cert-file may be set later: then its context is noted, and this is not asked again */
         attached = 1;
         return;
@@ -303,8 +305,9 @@ static void seekContext(ServerCtx *ctx) {
     if (atomic_load_explicit(&noted_any, memory_order_relaxed))
         attachNoted(ctx);
     else if (strcmp(tls_port, "0") != 0)
-        moduleLog(OCSP_LOG_WARNING, "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
-                                    "the one that this module uses (linked statically?). Build the patched server instead");
+        moduleLog(OCSP_LOG_WARNING,
+                  "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
+                  "the one that this module uses (linked statically?). Build the patched server instead");
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
@@ -390,18 +393,21 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     char why[OCSP_SENTENCE_MAX], error[OCSP_SENTENCE_MAX + 8];
 
     if (argc != 1 && !is_debug) return Server_WrongArity(ctx);
-    if (!mayDebug(ctx)) return Server_ReplyWithError(ctx, "NOPERM this user has no permissions to run the 'debug' command");
+    if (!mayDebug(ctx))
+        return Server_ReplyWithError(ctx, "NOPERM this user has no permissions to run the 'debug' command");
     if (is_debug && debug_is_local && !isLocal(ctx))
-        return Server_ReplyWithError(ctx, "ERR DEBUG command not allowed. If the enable-debug-command option is set to "
-                                          "\"local\", you can run it from a local connection, otherwise you need to set "
-                                          "this option in the configuration file, and then restart the server.");
+        return Server_ReplyWithError(ctx,
+                                     "ERR DEBUG command not allowed. If the enable-debug-command option is set to "
+                                     "\"local\", you can run it from a local connection, otherwise you need to set "
+                                     "this option in the configuration file, and then restart the server.");
     if (is_debug) {
         if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
             return Server_ReplyWithSimpleString(ctx, "Background OCSP refresh started");
     } else {
         if (Server_GetContextFlags(ctx) & (SERVER_CTX_MULTI | SERVER_CTX_LUA | SERVER_CTX_DENY_BLOCKING))
-            return Server_ReplyWithError(ctx, "ERR OCSP.REFRESH waits for the responder, which is not possible in MULTI or in a "
-                                              "script: use DEBUG OCSP-REFRESH, which does not wait");
+            return Server_ReplyWithError(
+                ctx, "ERR OCSP.REFRESH waits for the responder, which is not possible in MULTI or in a "
+                     "script: use DEBUG OCSP-REFRESH, which does not wait");
         client = Server_BlockClient(ctx, replyRefreshed, NULL, freeReply, 0);
         /* BlockClient first: the thread may be done before this function is */
         if (client && ocspRequestRefresh(refreshDone, client, why, sizeof(why))) return SERVER_OK;
@@ -463,8 +469,8 @@ static int loadModule(ServerCtx *ctx) {
                              shutdown = {SERVER_EVENT_SHUTDOWN, 1};
 
     return ocspInit(&host) && registerDirectives(ctx) && Server_LoadConfigs(ctx) == SERVER_OK &&
-           Server_CreateCommand(ctx, REFRESH_COMMAND, refreshCommand, "admin deny-script allow-loading allow-stale", 0, 0, 0) ==
-               SERVER_OK &&
+           Server_CreateCommand(ctx, REFRESH_COMMAND, refreshCommand, "admin deny-script allow-loading allow-stale", 0,
+                                0, 0) == SERVER_OK &&
            registerDebug(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK &&
            Server_SubscribeToServerEvent(ctx, event_loop, eventLoopEvent) == SERVER_OK &&
            Server_SubscribeToServerEvent(ctx, loading, loadingEvent) == SERVER_OK &&
@@ -472,13 +478,14 @@ static int loadModule(ServerCtx *ctx) {
            applyOptions(ctx, NULL, NULL) == SERVER_OK;
 }
 
-__attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
+static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
     const char *missing = serverLoadApi(ctx);
 
     (void)argv;
     if (missing) {
         /* Server_Log may be what is missing: stderr is all there is. */
-        fprintf(stderr, "valkey-ocsp: this server's module API has no %s: use Valkey 8.0 or later, or Redis 7.0 or later\n",
+        fprintf(stderr,
+                "valkey-ocsp: this server's module API has no %s: use Valkey 8.0 or later, or Redis 7.0 or later\n",
                 missing);
         return SERVER_ERR;
     }
@@ -486,11 +493,13 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, Se
     log_ctx = Server_GetDetachedThreadSafeContext(ctx);
     main_thread = pthread_self();
     if (argc > 0)
-        Server_Log(ctx, "warning", "loadmodule takes no arguments here: write directives like \"ocsp.stapling yes\" on "
-                                   "lines of their own");
+        Server_Log(ctx, "warning",
+                   "loadmodule takes no arguments here: write directives like \"ocsp.stapling yes\" on "
+                   "lines of their own");
     if (!loadModule(ctx)) {
-        Server_Log(ctx, "warning", "the module cannot be loaded: see the lines above for the directive or function that "
-                                   "was refused");
+        Server_Log(ctx, "warning",
+                   "the module cannot be loaded: see the lines above for the directive or function that "
+                   "was refused");
         ocspShutdown();
         return SERVER_ERR;
     }
@@ -498,14 +507,35 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, Se
      * SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index < 0)
-        Server_Log(ctx, "warning", "OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
+        Server_Log(ctx, "warning",
+                   "OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
     return SERVER_OK;
 }
 
 /* Contexts and OpenSSL hold pointers into this file, so it must stay. */
-__attribute__((visibility("default"))) int RedisModule_OnUnload(ServerCtx *ctx) {
+static int onUnload(ServerCtx *ctx) {
     if (!shutting_down) /* Valkey 9.1 asks at shutdown too */
-        Server_Log(ctx, "warning", "this module cannot be unloaded while the server runs, because its TLS contexts refer "
-                                   "to it. Turn it off with CONFIG SET ocsp.stapling no, or restart without it");
+        Server_Log(ctx, "warning",
+                   "this module cannot be unloaded while the server runs, because its TLS contexts refer "
+                   "to it. Turn it off with CONFIG SET ocsp.stapling no, or restart without it");
     return SERVER_ERR;
+}
+
+/* Valkey looks for its own names first, Redis knows only the others. */
+#define EXPORTED __attribute__((visibility("default")))
+
+EXPORTED int ValkeyModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
+    return onLoad(ctx, argv, argc);
+}
+
+EXPORTED int RedisModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
+    return onLoad(ctx, argv, argc);
+}
+
+EXPORTED int ValkeyModule_OnUnload(ServerCtx *ctx) {
+    return onUnload(ctx);
+}
+
+EXPORTED int RedisModule_OnUnload(ServerCtx *ctx) {
+    return onUnload(ctx);
 }

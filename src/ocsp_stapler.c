@@ -76,8 +76,9 @@ static void ocspNeedThread(void) {
     thread_runs = ocspThreadStart();
     if (thread_runs) return;
     if (next_thread_try == 0)
-        ocspLog(OCSP_LOG_WARNING, "the thread that fetches responses cannot be started (%s): nothing new is "
-                                  "stapled until it can. Raise the limit on processes and threads (ulimit -u).",
+        ocspLog(OCSP_LOG_WARNING,
+                "the thread that fetches responses cannot be started (%s): nothing new is "
+                "stapled until it can. Raise the limit on processes and threads (ulimit -u).",
                 strerror(errno));
     next_thread_try = now + 1000;
 }
@@ -375,7 +376,7 @@ static long long ocspSecondsUntil(int64_t then_ms, int64_t now_ms) {
 static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocspStatus *s, int enabled) {
     int64_t now_ms = ocsp_world.wall_ms();
     int64_t expires = s->held && s->end * (int64_t)1000 > now_ms ? (int64_t)s->end * 1000 : 0;
-    long long next = !enabled        ? -1
+    long long next = !enabled         ? -1
                      : s->retry_at_ms ? ocspSecondsUntil(s->retry_at_ms, ocsp_world.mono_ms())
                                       : ocspSecondsUntil(s->refresh_at_ms, now_ms);
 

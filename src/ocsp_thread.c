@@ -188,7 +188,10 @@ static int ocspHasUrl(void) {
 static void ocspShowUrl(ocspCert *cert) {
     const char *first = cert->id->url_count ? cert->id->urls[0] : "";
 
-    ocspCleanText(cert->url, sizeof(cert->url), ocspHasFile() ? "" : ocspHasUrl() ? worker.options.responder_url : first);
+    ocspCleanText(cert->url, sizeof(cert->url),
+                  ocspHasFile()  ? ""
+                  : ocspHasUrl() ? worker.options.responder_url
+                                 : first);
 }
 
 /* Times in the log are UTC, as in certificates. */
@@ -270,7 +273,8 @@ static void ocspReportStatus(void) {
         s->last_success = cert->last_success;
         s->bytes = cert->held.len;
         s->source = cert->held.source;
-        s->refresh_at_ms = cert->held.der && cert->state == OCSP_STATE_PENDING && !ocspHasFile() ? cert->refresh_at_ms : 0;
+        s->refresh_at_ms =
+            cert->held.der && cert->state == OCSP_STATE_PENDING && !ocspHasFile() ? cert->refresh_at_ms : 0;
         s->retry_at_ms = cert->state == OCSP_STATE_PENDING ? cert->retry_at_ms : 0;
         s->consecutive_failures = cert->consecutive_failures;
         s->last_fetch_ms = cert->last_fetch_ms;
@@ -331,8 +335,9 @@ static void ocspTellFailure(ocspCert *cert, int64_t delay_ms) {
 static void ocspTellState(ocspCert *cert) {
     static const char *const sentences[] = {
         [OCSP_STATE_SELF_SIGNED] = "is self-signed: nobody answers for its status, and nothing is stapled",
-        [OCSP_STATE_NO_ISSUER] = "has an issuer that is not known, so nothing can be asked or verified: append the CA's "
-                                 "certificate to tls-cert-file, or name it in tls-ca-cert-file",
+        [OCSP_STATE_NO_ISSUER] =
+            "has an issuer that is not known, so nothing can be asked or verified: append the CA's "
+            "certificate to tls-cert-file, or name it in tls-ca-cert-file",
         [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply responses "
                                     "with response-file",
         [OCSP_STATE_PENDING] = NULL,
@@ -417,9 +422,9 @@ static void ocspSucceeded(ocspCert *cert) {
 
 static void ocspBackOff(ocspCert *cert) {
     if (cert->attempt < UINT32_MAX) cert->attempt++;
-    cert->retry_at_ms = ocsp_world.mono_ms() + ocspRetryDelayMs(worker.options.retry_delay, cert->attempt,
-                                                                ocspRemainingMs(cert), cert->id->must_staple,
-                                                                ocsp_world.random());
+    cert->retry_at_ms =
+        ocsp_world.mono_ms() + ocspRetryDelayMs(worker.options.retry_delay, cert->attempt, ocspRemainingMs(cert),
+                                                cert->id->must_staple, ocsp_world.random());
 }
 
 /* The same answer again: CAs that sign in advance hand out the same bytes for hours. No failure, and no spin. */
@@ -427,8 +432,9 @@ static void ocspSawSame(ocspCert *cert) {
     int64_t now_ms = ocsp_world.wall_ms(), next;
 
     if (cert->told_failure)
-        ocspLog(OCSP_LOG_NOTICE, "the responder answers again after %lld failures, certificate serial %s: the response "
-                                 "held is still its newest",
+        ocspLog(OCSP_LOG_NOTICE,
+                "the responder answers again after %lld failures, certificate serial %s: the response "
+                "held is still its newest",
                 cert->consecutive_failures, cert->id->serial);
     ocspSucceeded(cert);
     cert->retry_at_ms = 0;
@@ -591,8 +597,9 @@ static void ocspLoadCached(ocspCert *cert) {
     if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err))
         cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
     else if (err.kind != OCSP_ERR_NONE)
-        ocspLog(OCSP_LOG_NOTICE, "the kept response for the certificate with serial %s is not used: %s. A new one is "
-                                 "asked for",
+        ocspLog(OCSP_LOG_NOTICE,
+                "the kept response for the certificate with serial %s is not used: %s. A new one is "
+                "asked for",
                 cert->id->serial, err.text);
     ocspFree(der);
 }
@@ -671,8 +678,9 @@ static void ocspFollowCert(ocspIdentity *id, int position) {
             if (!worker.certs[i]->in_service) ocspForget(i);
         cert = worker.count < OCSP_MAX_CERTS ? ocspAlloc(sizeof(*cert)) : NULL;
         if (!cert) {
-            ocspLog(OCSP_LOG_WARNING, "out of memory: the certificate with serial %s is not stapled for until the next "
-                                      "TLS reload",
+            ocspLog(OCSP_LOG_WARNING,
+                    "out of memory: the certificate with serial %s is not stapled for until the next "
+                    "TLS reload",
                     id->serial);
             ocspIdentityFree(id);
             return;
@@ -726,8 +734,8 @@ static void ocspApplyOptions(void) {
         worker.options = old;
         return;
     }
-    source_changed = ocspDiffers(old.responder_url, new->responder_url) ||
-                     ocspDiffers(old.response_file, new->response_file);
+    source_changed =
+        ocspDiffers(old.responder_url, new->responder_url) || ocspDiffers(old.response_file, new->response_file);
     if (ocspDiffers(old.response_file, new->response_file)) worker.file_mark = 0;
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
@@ -744,7 +752,8 @@ static void ocspApplyOptions(void) {
         }
         if (new->stapling && !old.stapling && cert->in_service && !ocspHoldsValid(cert)) cert->due_now = 1;
         if (cert->held.der && new->refresh_margin != old.refresh_margin)
-            cert->refresh_at_ms = ocspRefreshAtMs(&cert->held, new->refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
+            cert->refresh_at_ms =
+                ocspRefreshAtMs(&cert->held, new->refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
         if (cert->retry_at_ms && new->retry_delay != old.retry_delay) {
             int64_t at = ocsp_world.mono_ms() + ocspRetryDelayMs(new->retry_delay, cert->attempt, ocspRemainingMs(cert),
                                                                  cert->id->must_staple, ocsp_world.random());
@@ -785,10 +794,10 @@ static void ocspEndBatch(void) {
     for (i = 0; i < worker.count; i++)
         if (ocspDueIn(worker.certs[i]) <= 0 && worker.certs[i]->asked) return;
     again = ocspTakeRequests(&late);
-    error = worker.batch_error[0]                              ? worker.batch_error
+    error = worker.batch_error[0]                            ? worker.batch_error
             : worker.batch_good == 0 && worker.batch_note[0] ? worker.batch_note
-            : worker.batch_good == 0                           ? "there is nothing to ask for"
-                                                               : NULL;
+            : worker.batch_good == 0                         ? "there is nothing to ask for"
+                                                             : NULL;
     ocspStoreUnsaved(); /* before the answer: who waited may restart the server next */
     ocspReportStatus(); /* and who waited may look at INFO next */
     ocspAnswer(&worker.waiters, error);

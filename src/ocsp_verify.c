@@ -137,8 +137,8 @@ static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity 
 }
 
 /* Status and dates of our entry. */
-static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const ocspIdentity *id, X509 *signer, time_t now,
-                          time_t received, ocspResponse *out, ocspError *err) {
+static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const ocspIdentity *id, X509 *signer,
+                          time_t now, time_t received, ocspResponse *out, ocspError *err) {
     ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
     int status = OCSP_single_get0_status(entry, &out->revocation_reason, &revoked_at, &this_update, &next_update);
     int ok, signer_ok = 1;
@@ -161,10 +161,11 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
 
     if (out->this_update > now + OCSP_CLOCK_SKEW) {
         ocspTimeText(text, sizeof(text), out->this_update);
-        return ocspFail(err, OCSP_ERR_VERIFY,
-                        "the response's thisUpdate (%s) lies more than %d seconds in the future: compare this machine's "
-                        "clock with the responder's",
-                        text, OCSP_CLOCK_SKEW);
+        return ocspFail(
+            err, OCSP_ERR_VERIFY,
+            "the response's thisUpdate (%s) lies more than %d seconds in the future: compare this machine's "
+            "clock with the responder's",
+            text, OCSP_CLOCK_SKEW);
     }
     if (next_update && out->next_update <= now) {
         ocspTimeText(text, sizeof(text), out->next_update);
@@ -180,8 +181,9 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
     out->end = ocspMin(out->end, id->not_after);
     out->end = ocspMin(out->end, ocspTime(X509_get0_notAfter(signer), &signer_ok));
     if (!signer_ok || out->end <= now)
-        return ocspFail(err, OCSP_ERR_VERIFY, "the certificate that we serve, or the one that signed the response, has "
-                                              "expired: renew it");
+        return ocspFail(err, OCSP_ERR_VERIFY,
+                        "the certificate that we serve, or the one that signed the response, has "
+                        "expired: renew it");
     return 1;
 }
 

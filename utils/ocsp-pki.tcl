@@ -6,8 +6,8 @@
 #
 #   tclsh utils/ocsp-pki.tcl demo DIR --url URL [--key ec|rsa] [--days N] [--must-staple] [--name CN]
 #       makes DIR anew:  ca.crt ca.key                 the CA (self-signed)
-#                        server.crt server.key         CN=localhost (or --name), SAN localhost 127.0.0.1 ::1, AIA OCSP URL
-#                                                      (--url may be given several times); tls-ca-cert-file is ca.crt
+#                        server.crt server.key         CN=localhost (or --name), SAN localhost 127.0.0.1 ::1, the OCSP
+#                                                      URL (--url, also several times); tls-ca-cert-file is ca.crt
 #                        responder.crt responder.key   the delegate that signs answers (EKU OCSPSigning)
 #                        index.txt                     the CA's book, for `openssl ocsp -index`
 #       A real responder for it, then (it notices when index.txt changes):
@@ -59,7 +59,8 @@
 #     set twin  [ocsp_pki_ca $dir twin -subject [dict get $ca subject]]     ;# same name, another key
 #     set same  [ocsp_pki_leaf $twin same -serial [dict get $leaf serial]]  ;# same serial, another CA
 #     set brief [ocsp_pki_leaf $ca brief -to +8]
-#     tls-cert-file is [dict get $leaf cert] (or chain), tls-key-file [dict get $leaf key], tls-ca-cert-file [dict get $ca cert]
+#     tls-cert-file is [dict get $leaf cert] (or chain), tls-key-file [dict get $leaf key], tls-ca-cert-file the CA's
+#     cert (or leaf's full without the first)
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -84,7 +85,7 @@ if {[info procs ocsp_der_seq] eq ""} {
     source [file join $::ocsp::pki::here .. tests support ocsp_der.tcl]
 }
 
-# ---- keys ------------------------------------------------------------------------------------------------------------
+# ---- keys -----------------------------------------------------------------------------------------------------------
 
 proc ocsp_pki_keys {dir} {
     file mkdir $dir
@@ -137,7 +138,7 @@ proc ::ocsp::pki::public_key {file} {
     list [ocsp_der_seq [dict get $algorithm whole] [dict get $bits whole]] ec
 }
 
-# ---- parts of a certificate ------------------------------------------------------------------------------------------
+# ---- parts of a certificate -----------------------------------------------------------------------------------------
 
 # "/O=Some CA/CN=Root", or plain text for a CN alone.
 proc ::ocsp::pki::name_der {text} {
@@ -150,7 +151,7 @@ proc ::ocsp::pki::name_der {text} {
                    [join [dict keys $name_oids] {, }]."
         }
         # A country is a PrintableString by its definition.
-        set string [expr {$type eq "C" ? [ocsp_der_printable $value] : [ocsp_der_utf8 $value]}]
+        set string [::ocsp::pick [expr {$type eq "C"}] [ocsp_der_printable $value] [ocsp_der_utf8 $value]]
         append rdns [ocsp_der_set [ocsp_der_seq [ocsp_der_oid [dict get $name_oids $type]] $string]]
     }
     ocsp_der_seq $rdns
@@ -197,15 +198,15 @@ proc ::ocsp::pki::serial {hex} {
     ::ocsp::serial_number $hex
 }
 
-# ---- certificates ----------------------------------------------------------------------------------------------------
+# ---- certificates ---------------------------------------------------------------------------------------------------
 
 # The one maker; the five public ones differ in defaults. `issuer` is a handle, or empty: self-signed.
 proc ::ocsp::pki::certificate {issuer name defaults options} {
     variable eku_oids
     variable ten_years
     set o {
-        -key ec -subject "" -serial random -from -3600 -to 86400 -aia {} -aia-other {} -must-staple 0 -san {} -eku {} -ca 0
-        -aki 1 -nocheck 0 -digest sha256 -dir "" -signkey ""
+        -key ec -subject "" -serial random -from -3600 -to 86400 -aia {} -aia-other {} -must-staple 0 -san {} -eku {}
+        -ca 0 -aki 1 -nocheck 0 -digest sha256 -dir "" -signkey ""
     }
     foreach {key value} [concat $defaults $options] {
         if {![dict exists $o $key]} {
@@ -251,7 +252,8 @@ proc ::ocsp::pki::certificate {issuer name defaults options} {
     if {${-eku} ne ""} {
         set oids ""
         foreach use ${-eku} {
-            append oids [ocsp_der_oid [expr {[dict exists $eku_oids $use] ? [dict get $eku_oids $use] : $use}]]
+            if {[dict exists $eku_oids $use]} { set use [dict get $eku_oids $use] }
+            append oids [ocsp_der_oid $use]
         }
         append extensions [extension 2.5.29.37 [ocsp_der_seq $oids]]
     }
@@ -289,7 +291,8 @@ proc ::ocsp::pki::certificate {issuer name defaults options} {
         dict set handle issuer_cert [dict get $issuer cert]
         dict set handle issuer_key [dict get $issuer key]
         set is_root [expr {[dict get $issuer issuer_cert] eq [dict get $issuer cert]}]
-        set chain $pem[expr {$is_root ? "" : [ocsp_file_read [dict get $issuer chain]]}]
+        set chain $pem
+        if {!$is_root} { append chain [ocsp_file_read [dict get $issuer chain]] }
         set full $pem[ocsp_file_read [dict get $issuer full]]
     }
     ocsp_file_write $base-chain.pem $chain
@@ -325,7 +328,7 @@ proc ocsp_pki_file {file args} {
     return $file
 }
 
-# ---- the CA's book, as `openssl ca` keeps it and `openssl ocsp -index` reads it ----------------------------------------
+# ---- the CA's book, as `openssl ca` keeps it and `openssl ocsp -index` reads it -------------------------------------
 
 proc ::ocsp::pki::book_time {seconds} { clock format $seconds -gmt 1 -format %y%m%d%H%M%SZ }
 
@@ -346,7 +349,7 @@ proc ocsp_pki_index {file args} {
 }
 
 proc ::ocsp::pki::book_mark {file cert status when} {
-    set serial [expr {[catch {dict get $cert serial} from_handle] ? $cert : $from_handle}]
+    if {[catch {dict get $cert serial} serial]} { set serial $cert }
     set serial [::ocsp::serial_hex [::ocsp::serial_number $serial]]
     set found 0
     set lines ""
@@ -370,12 +373,13 @@ proc ocsp_pki_revoke {file cert {reason ""}} {
     if {$reason eq "certificateHold"} {
         set reason holdInstruction,1.2.840.10040.2.2 ;# how openssl's book says it: with an instruction (callIssuer)
     }
-    ::ocsp::pki::book_mark $file $cert R [expr {$reason eq "" ? $when : "$when,$reason"}]
+    if {$reason ne ""} { append when , $reason }
+    ::ocsp::pki::book_mark $file $cert R $when
 }
 
 proc ocsp_pki_restore {file cert} { ::ocsp::pki::book_mark $file $cert V "" }
 
-# ---- command line ----------------------------------------------------------------------------------------------------
+# ---- command line ---------------------------------------------------------------------------------------------------
 
 proc ::ocsp::pki::usage {} {
     return "Usage:
@@ -416,23 +420,29 @@ proc ::ocsp::pki::main {args} {
     lassign $words verb dir name
     switch -- $verb,[llength $words] {
         demo,2 {
-            if {[dict get $options url] eq ""} { error "demo wants the responder's URL, such as --url http://127.0.0.1:8888/" }
+            if {[dict get $options url] eq ""} {
+                error "demo wants the responder's URL, such as --url http://127.0.0.1:8888/"
+            }
             set ca [ocsp_pki_ca $dir ca -subject "/O=ocsp demo/CN=Demo CA" -key [dict get $options key]]
             set server [ocsp_pki_leaf $ca server {*}[leaf_options $options]]
             set signer [ocsp_pki_delegate $ca responder -subject "/O=ocsp demo/CN=Demo OCSP responder" \
                 -key [dict get $options key]]
             ocsp_pki_index [file join $dir index.txt] $server
-            foreach unused [glob -nocomplain -directory $dir {{ca,server,responder}-{chain,full}.pem}] { file delete $unused }
-            puts "Made in $dir: ca.crt, server.crt (serial [dict get $server serial]), responder.crt, their keys, index.txt."
+            file delete {*}[glob -nocomplain -directory $dir {{ca,server,responder}-{chain,full}.pem}]
+            puts "Made in $dir: ca.crt, server.crt (serial [dict get $server serial]), responder.crt, their keys,\
+                  index.txt."
         }
         leaf,3 {
             set ca [dict create dir $dir cert [file join $dir ca.crt] key [file join $dir ca.key] \
                 issuer_cert [file join $dir ca.crt] full [file join $dir ca.crt]]
-            if {![file exists [dict get $ca cert]]} { error "There is no ca.crt in $dir: make one with `demo $dir --url URL`." }
+            if {![file exists [dict get $ca cert]]} {
+                error "There is no ca.crt in $dir: make one with `demo $dir --url URL`."
+            }
             set server [ocsp_pki_leaf $ca $name {*}[leaf_options $options]]
             foreach unused {chain full} { file delete [dict get $server $unused] }
             set index [file join $dir index.txt]
-            set lines [expr {[file exists $index] ? [ocsp_file_read $index] : ""}]
+            set lines ""
+            if {[file exists $index]} { set lines [ocsp_file_read $index] }
             ocsp_file_write $index $lines[book_line $server]\n
             puts "Made in $dir: $name.crt (serial [dict get $server serial]) and its key; entered in index.txt."
         }

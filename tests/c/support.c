@@ -19,13 +19,13 @@
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 
-#define must(condition)                                                                        \
-    do {                                                                                       \
-        if (!(condition)) {                                                                    \
+#define must(condition)                                                                          \
+    do {                                                                                         \
+        if (!(condition)) {                                                                      \
             fprintf(stderr, "%s:%d: test support failed: %s\n", __FILE__, __LINE__, #condition); \
-            ERR_print_errors_fp(stderr);                                                       \
-            abort();                                                                           \
-        }                                                                                      \
+            ERR_print_errors_fp(stderr);                                                         \
+            abort();                                                                             \
+        }                                                                                        \
     } while (0)
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
@@ -211,12 +211,16 @@ static void makePki(void) {
     pki.rsa_leaf_key = testRsaKey(0);
 
     pki.root = testCert(&(testCertSpec){.name = "Root", .key = pki.root_key, .ca = 1});
-    pki.ca = testCert(&(testCertSpec){
-        .name = "CA", .issuer = pki.root, .issuer_key = pki.root_key, .key = pki.ca_key, .ca = 1});
+    pki.ca = testCert(
+        &(testCertSpec){.name = "CA", .issuer = pki.root, .issuer_key = pki.root_key, .key = pki.ca_key, .ca = 1});
     pki.twin = testCert(&(testCertSpec){.name = "CA", .key = pki.twin_key, .ca = 1});
 
-    testCertSpec spec = {.name = "server.test.invalid", .issuer = pki.ca, .issuer_key = pki.ca_key,
-                         .key = pki.leaf_key, .serial = "0ABC", .urls = {TEST_URL}};
+    testCertSpec spec = {.name = "server.test.invalid",
+                         .issuer = pki.ca,
+                         .issuer_key = pki.ca_key,
+                         .key = pki.leaf_key,
+                         .serial = "0ABC",
+                         .urls = {TEST_URL}};
     pki.leaf = testCert(&spec);
     spec.serial = NULL;
     pki.renewed_leaf = testCert(&spec);
@@ -236,7 +240,10 @@ static void makePki(void) {
     pki.foreign_leaf = testCert(&spec);
     pki.self = testCert(&(testCertSpec){.name = "self", .key = pki.leaf_key, .urls = {TEST_URL}});
 
-    testCertSpec signer = {.name = "Responder", .issuer = pki.ca, .issuer_key = pki.ca_key, .key = pki.delegate_key,
+    testCertSpec signer = {.name = "Responder",
+                           .issuer = pki.ca,
+                           .issuer_key = pki.ca_key,
+                           .key = pki.delegate_key,
                            .extended = "OCSPSigning"};
     pki.delegate = testCert(&signer);
     signer.not_after = TEST_NOW + 100;
@@ -376,7 +383,9 @@ static testBytes derSigned(testBytes tbs, const testReply *reply) {
 testReply testGoodReply(X509 *leaf) {
     const testPki *p = testGetPki();
     return (testReply){.count = 1,
-                       .entries = {{.cert = leaf, .issuer = p->ca, .this_update = TEST_NOW - 3600,
+                       .entries = {{.cert = leaf,
+                                    .issuer = p->ca,
+                                    .this_update = TEST_NOW - 3600,
                                     .next_update = TEST_NOW + TEST_DAY}},
                        .signer = p->ca,
                        .key = p->ca_key};
@@ -401,8 +410,10 @@ testBytes testReplyDer(const testReply *reply) {
         int n = i2d_X509(reply->sent[i], &p);
         certs = testJoin(certs, fromOpenSSL(p, n));
     }
-    if (certs.n) basic = testJoin(basic, testTag(0xa0, testTag(0x30, certs)));
-    else testBytesFree(&certs);
+    if (certs.n)
+        basic = testJoin(basic, testTag(0xa0, testTag(0x30, certs)));
+    else
+        testBytesFree(&certs);
 
     testBytes body = derOid(reply->other_type ? NID_id_pkix_OCSP_Nonce : NID_id_pkix_OCSP_basic);
     body = testTag(0x30, testJoin(body, testTag(0x04, testTag(0x30, basic))));
@@ -495,13 +506,17 @@ testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
         int rc;
         if (!c_done) {
             rc = SSL_do_handshake(c);
-            if (rc == 1) c_done = 1;
-            else if (SSL_get_error(c, rc) != SSL_ERROR_WANT_READ && SSL_get_error(c, rc) != SSL_ERROR_WANT_WRITE) break;
+            if (rc == 1)
+                c_done = 1;
+            else if (SSL_get_error(c, rc) != SSL_ERROR_WANT_READ && SSL_get_error(c, rc) != SSL_ERROR_WANT_WRITE)
+                break;
         }
         if (!s_done) {
             rc = SSL_do_handshake(s);
-            if (rc == 1) s_done = 1;
-            else if (SSL_get_error(s, rc) != SSL_ERROR_WANT_READ && SSL_get_error(s, rc) != SSL_ERROR_WANT_WRITE) break;
+            if (rc == 1)
+                s_done = 1;
+            else if (SSL_get_error(s, rc) != SSL_ERROR_WANT_READ && SSL_get_error(s, rc) != SSL_ERROR_WANT_WRITE)
+                break;
         }
     }
     shake.ok = s_done && c_done;
@@ -550,8 +565,10 @@ static void removeTree(const char *dir) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         char *path = testPath(dir, entry->d_name);
         struct stat st;
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) removeTree(path);
-        else unlink(path);
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+            removeTree(path);
+        else
+            unlink(path);
         free(path);
     }
     if (d) closedir(d);

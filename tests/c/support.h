@@ -34,8 +34,8 @@ typedef struct testBytes {
 } testBytes;
 
 testBytes testCopy(const void *p, size_t n);
-testBytes testJoin(testBytes a, testBytes b);       /* a then b; both are consumed */
-testBytes testTag(int tag, testBytes content);      /* one DER value around `content`, which is consumed */
+testBytes testJoin(testBytes a, testBytes b);  /* a then b; both are consumed */
+testBytes testTag(int tag, testBytes content); /* one DER value around `content`, which is consumed */
 void testBytesFree(testBytes *b);
 
 /* ---- keys and certificates --------------------------------------------------------------------------------------- */
@@ -45,9 +45,9 @@ EVP_PKEY *testEcKey(int number);  /* P-256; made once a process; belongs to supp
 EVP_PKEY *testRsaKey(int number); /* RSA 2048 */
 
 typedef struct testCertSpec {
-    const char *name;        /* commonName of the subject */
-    X509 *issuer;            /* NULL: self-signed */
-    EVP_PKEY *issuer_key;    /* NULL: `key` */
+    const char *name;     /* commonName of the subject */
+    X509 *issuer;         /* NULL: self-signed */
+    EVP_PKEY *issuer_key; /* NULL: `key` */
     EVP_PKEY *key;
     const char *serial;      /* hex; NULL: the next number */
     time_t not_before;       /* 0: a day before TEST_NOW */
@@ -67,13 +67,13 @@ X509 *testCert(const testCertSpec *spec);
 
 /* The certificates that most tests need. Made once; belong to support.c. */
 typedef struct testPki {
-    X509 *root, *ca;        /* `ca` is an intermediate below `root` */
+    X509 *root, *ca; /* `ca` is an intermediate below `root` */
     EVP_PKEY *root_key, *ca_key;
-    X509 *twin;             /* the name of `ca`, another key, self-signed */
+    X509 *twin; /* the name of `ca`, another key, self-signed */
     EVP_PKEY *twin_key;
-    X509 *leaf;             /* ECDSA, one URL, issued by `ca` */
+    X509 *leaf; /* ECDSA, one URL, issued by `ca` */
     EVP_PKEY *leaf_key;
-    X509 *rsa_leaf;         /* RSA, one URL, issued by `ca` */
+    X509 *rsa_leaf; /* RSA, one URL, issued by `ca` */
     EVP_PKEY *rsa_leaf_key;
     X509 *must_leaf;        /* must-staple; key of `leaf` */
     X509 *quiet_leaf;       /* no URL; key of `leaf` */
@@ -101,33 +101,33 @@ ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checke
 typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
 
 typedef struct testEntry {
-    X509 *cert;        /* whose serial */
-    X509 *issuer;      /* whose name and key are hashed */
-    const EVP_MD *md;  /* of the CertID; NULL: SHA-1 */
+    X509 *cert;       /* whose serial */
+    X509 *issuer;     /* whose name and key are hashed */
+    const EVP_MD *md; /* of the CertID; NULL: SHA-1 */
     testStatus status;
-    int reason;        /* CRLReason + 1; 0: none */
-    time_t revoked_at; /* 0: an hour before TEST_NOW */
+    int reason;                      /* CRLReason + 1; 0: none */
+    time_t revoked_at;               /* 0: an hour before TEST_NOW */
     time_t this_update, next_update; /* next_update 0: none */
     const char *this_text;           /* these bytes in place of thisUpdate's */
     const char *next_text;
-    X509 *key_of;      /* hash the key of this one in place of issuer's */
-    size_t cut_hash;   /* bytes missing at the end of both hashes */
+    X509 *key_of;    /* hash the key of this one in place of issuer's */
+    size_t cut_hash; /* bytes missing at the end of both hashes */
 } testEntry;
 
 typedef struct testReply {
-    int status;          /* OCSPResponseStatus; other than 0 has no body */
+    int status; /* OCSPResponseStatus; other than 0 has no body */
     testEntry entries[4];
     int count;
     X509 *signer;
     EVP_PKEY *key;
     const EVP_MD *sign_md; /* NULL: SHA-256 */
-    X509 *sent[4];       /* certificates sent along */
-    int by_key;          /* responderID is a key hash, not a name */
-    X509 *responder;     /* whose responderID; NULL: signer's */
-    time_t produced_at;  /* 0: thisUpdate of the first entry */
-    int break_signature; /* one bit of it is flipped */
-    int bare;            /* "successful", and nothing more */
-    int other_type;      /* responseType is not id-pkix-ocsp-basic */
+    X509 *sent[4];         /* certificates sent along */
+    int by_key;            /* responderID is a key hash, not a name */
+    X509 *responder;       /* whose responderID; NULL: signer's */
+    time_t produced_at;    /* 0: thisUpdate of the first entry */
+    int break_signature;   /* one bit of it is flipped */
+    int bare;              /* "successful", and nothing more */
+    int other_type;        /* responseType is not id-pkix-ocsp-basic */
 } testReply;
 
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
@@ -140,15 +140,15 @@ int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, ti
 
 /* ---- TLS over memory --------------------------------------------------------------------------------------------- */
 
-SSL_CTX *testServerCtx(X509 *leaf, EVP_PKEY *key, X509 *chain); /* with `chain` as extra chain; may be NULL */
+SSL_CTX *testServerCtx(X509 *leaf, EVP_PKEY *key, X509 *chain);           /* with `chain` as extra chain; may be NULL */
 void testServerAdd(SSL_CTX *ctx, X509 *leaf, EVP_PKEY *key, X509 *chain); /* a second certificate */
-SSL_CTX *testClientCtx(int tls_version, int with_rsa_only); /* TLS1_2_VERSION or TLS1_3_VERSION */
+SSL_CTX *testClientCtx(int tls_version, int with_rsa_only);               /* TLS1_2_VERSION or TLS1_3_VERSION */
 
 typedef struct testShake {
-    int ok;             /* both sides finished */
+    int ok; /* both sides finished */
     int got_staple;
-    testBytes staple;   /* free with testBytesFree */
-    X509 *peer;         /* the certificate that was served; X509_free it */
+    testBytes staple; /* free with testBytesFree */
+    X509 *peer;       /* the certificate that was served; X509_free it */
 } testShake;
 
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);
@@ -156,7 +156,7 @@ void testShakeFree(testShake *shake);
 
 /* ---- files and waiting ------------------------------------------------------------------------------------------- */
 
-char *testDir(void);                    /* a new directory; testDirFree removes it and what lies in it */
+char *testDir(void); /* a new directory; testDirFree removes it and what lies in it */
 void testDirFree(char *dir);
 char *testPath(const char *dir, const char *name); /* free() it */
 void testWriteFile(const char *path, const void *bytes, size_t n);
@@ -165,13 +165,13 @@ int testCountFiles(const char *dir);
 
 void testSleepMs(int ms);
 /* Polls for a condition; gives up (and fails the test) only after a time that no healthy machine needs. */
-#define testWaitFor(condition)                                         \
-    do {                                                               \
-        int test_tries = 0;                                            \
-        while (!(condition)) {                                         \
+#define testWaitFor(condition)                                           \
+    do {                                                                 \
+        int test_tries = 0;                                              \
+        while (!(condition)) {                                           \
             if (++test_tries > 12000) fail_msg("never: %s", #condition); \
-            testSleepMs(5);                                            \
-        }                                                              \
+            testSleepMs(5);                                              \
+        }                                                                \
     } while (0)
 
 long testEnvNumber(const char *name, long otherwise);

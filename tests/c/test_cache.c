@@ -173,8 +173,8 @@ static void acceptance16_killedInTheMiddleOfWriting(void **state) {
 static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
     (void)state;
     for (int i = 0; i < 10; i++) {
-        X509 *leaf = testCert(&(testCertSpec){
-            .name = "renewed", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key});
+        X509 *leaf = testCert(
+            &(testCertSpec){.name = "renewed", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key});
         ocspIdentity *one = testIdentity(leaf, pki->ca);
         assert_int_equal(ocspCacheStore(dir, one, good.p, good.n, NULL), 1);
         assert_int_equal(testCountFiles(dir), i + 1);
@@ -426,7 +426,8 @@ static void acceptance16_writingStopsAtALimit(void **state) {
         ocspError err = {0};
         signal(SIGXFSZ, SIG_IGN);
         setrlimit(RLIMIT_FSIZE, &limit);
-        _exit(ocspCacheStore(dir, id, good.p, good.n, &err) == 0 && err.kind == OCSP_ERR_NETWORK && err.text[0] ? 0 : 1);
+        _exit(ocspCacheStore(dir, id, good.p, good.n, &err) == 0 && err.kind == OCSP_ERR_NETWORK && err.text[0] ? 0
+                                                                                                                : 1);
     }
     int status;
     waitpid(child, &status, 0);
@@ -495,9 +496,15 @@ static const char *ours(char digit, const char *suffix) {
 static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
     (void)state;
     testReply reply = testGoodReply(pki->leaf);
-    static const struct { char digit; long end; int stays; } rows[] = {
-        {'1', TEST_DAY, 1}, {'2', -TEST_DAY, 1}, {'3', -OCSP_CACHE_KEEP + 10, 1}, {'4', -OCSP_CACHE_KEEP - 1, 0},
-        {'5', -100 * TEST_DAY, 0}};
+    static const struct {
+        char digit;
+        long end;
+        int stays;
+    } rows[] = {{'1', TEST_DAY, 1},
+                {'2', -TEST_DAY, 1},
+                {'3', -OCSP_CACHE_KEEP + 10, 1},
+                {'4', -OCSP_CACHE_KEEP - 1, 0},
+                {'5', -100 * TEST_DAY, 0}};
     for (int i = 0; i < 5; i++) {
         reply.entries[0].next_update = TEST_NOW + rows[i].end;
         testBytes der = testReplyDer(&reply);
@@ -527,7 +534,10 @@ static void pruneTouchesNothingThatIsNotOurs(void **state) {
     reply.entries[0].next_update = TEST_NOW - 100 * TEST_DAY;
     testBytes der = testReplyDer(&reply);
     static const char *const names[] = {
-        "dump.rdb", "ocsp-.der", "ocsp-1234.der", "ocsp.der",
+        "dump.rdb",
+        "ocsp-.der",
+        "ocsp-1234.der",
+        "ocsp.der",
         "ocsp-gggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggg.der",
         "ocsp-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.der",
         "xocsp-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.der",
@@ -553,8 +563,13 @@ static void pruneRemovesTemporaryFilesOfAKillButNotFreshOnes(void **state) {
 }
 
 static int inside, turns;
-static void enter(void) { inside++; turns++; }
-static void leave(void) { inside--; }
+static void enter(void) {
+    inside++;
+    turns++;
+}
+static void leave(void) {
+    inside--;
+}
 
 static void pruneEntersOpenSslOnlyForParsing(void **state) {
     (void)state;

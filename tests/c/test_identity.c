@@ -139,8 +139,8 @@ static void acceptance1_keyIdentifiers(void **state) {
     (void)state;
     X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
     X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
-    X509 *leaf = testCert(&(testCertSpec){.name = "k", .issuer = ca, .issuer_key = pki->ca_key, .key = pki->leaf_key,
-                                          .key_ids = 1, .urls = {TEST_URL}});
+    X509 *leaf = testCert(&(testCertSpec){
+        .name = "k", .issuer = ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .key_ids = 1, .urls = {TEST_URL}});
     ocspIdentity *id = identify(leaf, twin, ca, NULL);
     wantIssuer(id, ca);
     ocspIdentityFree(id);
@@ -167,8 +167,8 @@ static void acceptance2_selfSigned(void **state) {
 /* What most self-signed server certificates look like: a key usage that names no keyCertSign. */
 static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
     (void)state;
-    X509 *self = testCert(&(testCertSpec){
-        .name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
+    X509 *self = testCert(&(
+        testCertSpec){.name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
     ocspIdentity *id = identify(self, NULL, NULL, NULL);
     assert_int_equal(id->self_signed, 1);
     ocspIdentityFree(id);
@@ -200,8 +200,8 @@ static void acceptance2_issuerUnknown(void **state) {
 
 static void acceptance2_brokenAccessInformation(void **state) {
     (void)state;
-    X509 *odd = testCert(&(testCertSpec){.name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                         .key = pki->leaf_key, .bad_extension = 1});
+    X509 *odd = testCert(&(testCertSpec){
+        .name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .bad_extension = 1});
     ocspIdentity *id = identify(odd, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 0);
     ocspIdentityFree(id);
@@ -258,10 +258,10 @@ static void moreUrlsThanFollowed(void **state) {
 
 static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
     (void)state;
-    ocspIdentity *id = withUrls((testCertSpec){
-        .odd_access = 1,
-        .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense", "http://user:pw@a.invalid/",
-                 "http://good.invalid/"}});
+    ocspIdentity *id =
+        withUrls((testCertSpec){.odd_access = 1,
+                                .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense",
+                                         "http://user:pw@a.invalid/", "http://good.invalid/"}});
     assert_int_equal(id->url_count, 1);
     assert_string_equal(id->urls[0], "http://good.invalid/");
     ocspIdentityFree(id);
@@ -270,8 +270,8 @@ static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
 static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
     (void)state;
     ocspIdentity *id = withUrls((testCertSpec){
-        .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m", "http://a.inv alid/",
-                 "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
+        .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m",
+                 "http://a.inv alid/", "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
     assert_int_equal(id->url_count, 1);
     assert_string_equal(id->urls[0], "http://good.invalid/");
     ocspIdentityFree(id);
@@ -280,8 +280,7 @@ static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
 /* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
 static void urlWithAZeroByteIsLeftOut(void **state) {
     (void)state;
-    ocspIdentity *id =
-        withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
+    ocspIdentity *id = withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
     assert_int_equal(id->url_count, 0);
     ocspIdentityFree(id);
 }

@@ -180,7 +180,8 @@ static void acceptance11_fiveFailuresDouble(void **state) {
             assert_true(wait >= middle * 8 / 10 && wait <= middle * 12 / 10);
         }
         /* Both ends are reached: 0 and UINT32_MAX are more than a third apart. */
-        int64_t low = ocspRetryDelayMs(10, attempt, far, 0, 0), high = ocspRetryDelayMs(10, attempt, far, 0, UINT32_MAX);
+        int64_t low = ocspRetryDelayMs(10, attempt, far, 0, 0),
+                high = ocspRetryDelayMs(10, attempt, far, 0, UINT32_MAX);
         assert_true(low < middle && high > middle && high - low >= middle * 38 / 100);
     }
 }
@@ -188,10 +189,10 @@ static void acceptance11_fiveFailuresDouble(void **state) {
 static void everyWaitLiesBetweenFloorAndCap(void **state) {
     (void)state;
     static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
-    static const int64_t lives[] = {INT64_MIN, -1, 0, 1, 999, 4000, 5000, 39999, 1200000, 14400000, 999999999999,
-                                    INT64_MAX};
-    static const unsigned attempts[] = {1, 2, 3, 9, 25, 26, 27, 31, 32, 33, 63, 64, 65, 1000, INT_MAX,
-                                        (unsigned)INT_MAX + 1, UINT_MAX - 1, UINT_MAX};
+    static const int64_t lives[] = {INT64_MIN, -1,    0,       1,        999,          4000,
+                                    5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
+    static const unsigned attempts[] = {
+        1, 2, 3, 9, 25, 26, 27, 31, 32, 33, 63, 64, 65, 1000, INT_MAX, (unsigned)INT_MAX + 1, UINT_MAX - 1, UINT_MAX};
     for (size_t d = 0; d < 8; d++) {
         for (size_t l = 0; l < 12; l++) {
             for (size_t a = 0; a < 18; a++) {

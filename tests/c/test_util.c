@@ -77,9 +77,25 @@ static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state)
 
 static void refreshMarginRefusesEverythingElse(void **state) {
     (void)state;
-    static const char *const bad[] = {"", "%", " ", "ten", "10%%", "10 %", " 10", "10 ", "+10", "1e1", "0x10", "10.5",
-                                      "10,5%", "-10%", "18446744073709551626", "4294967306",
-                                      "99999999999999999999999%", "10\n", "%10"};
+    static const char *const bad[] = {"",
+                                      "%",
+                                      " ",
+                                      "ten",
+                                      "10%%",
+                                      "10 %",
+                                      " 10",
+                                      "10 ",
+                                      "+10",
+                                      "1e1",
+                                      "0x10",
+                                      "10.5",
+                                      "10,5%",
+                                      "-10%",
+                                      "18446744073709551626",
+                                      "4294967306",
+                                      "99999999999999999999999%",
+                                      "10\n",
+                                      "%10"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
         int percent = -77;
@@ -91,8 +107,11 @@ static void refreshMarginRefusesEverythingElse(void **state) {
 
 static void responderUrlTakesHttpAndHttps(void **state) {
     (void)state;
-    static const char *const good[] = {"", "http://ocsp.example.com", "http://ocsp.example.com/",
-                                       "https://ocsp.example.com:8443/path/x?y=1", "http://127.0.0.1:80",
+    static const char *const good[] = {"",
+                                       "http://ocsp.example.com",
+                                       "http://ocsp.example.com/",
+                                       "https://ocsp.example.com:8443/path/x?y=1",
+                                       "http://127.0.0.1:80",
                                        "http://[::1]:8080/ocsp"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
@@ -114,11 +133,28 @@ static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
 
 static void responderUrlRefusesTheRestWithASentence(void **state) {
     (void)state;
-    static const char *const bad[] = {"ocsp.example.com", "ftp://a/", "ldap://a/", "file:///etc/passwd", "http:/a",
-                                      "http://", "https://", "http:///path", "http://user@a/", "http://user:pw@a/",
-                                      "https://:pw@a/", "http://@a/", "http://a b/", "http://a/\r\nHost: b",
-                                      "http://a/\x01", "http://a:notaport/", "http://a:99999/", "http://[::1/",
-                                      " http://a/", "httpx://a/", "http://u%40x@a", "http://:80/",
+    static const char *const bad[] = {"ocsp.example.com",
+                                      "ftp://a/",
+                                      "ldap://a/",
+                                      "file:///etc/passwd",
+                                      "http:/a",
+                                      "http://",
+                                      "https://",
+                                      "http:///path",
+                                      "http://user@a/",
+                                      "http://user:pw@a/",
+                                      "https://:pw@a/",
+                                      "http://@a/",
+                                      "http://a b/",
+                                      "http://a/\r\nHost: b",
+                                      "http://a/\x01",
+                                      "http://a:notaport/",
+                                      "http://a:99999/",
+                                      "http://[::1/",
+                                      " http://a/",
+                                      "httpx://a/",
+                                      "http://u%40x@a",
+                                      "http://:80/",
                                       "http://\xc3\xa4.example/"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;

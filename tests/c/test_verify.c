@@ -152,10 +152,13 @@ static void acceptance6_delegateLacksTheEku(void **state) {
     (void)state;
     testReply reply = signedBy(pki->delegate_no_eku, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
-    X509 *any = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                         .key = pki->delegate_key, .extended = "anyExtendedKeyUsage"});
-    X509 *none = testCert(&(testCertSpec){
-        .name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->delegate_key});
+    X509 *any = testCert(&(testCertSpec){.name = "Responder",
+                                         .issuer = pki->ca,
+                                         .issuer_key = pki->ca_key,
+                                         .key = pki->delegate_key,
+                                         .extended = "anyExtendedKeyUsage"});
+    X509 *none = testCert(
+        &(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->delegate_key});
     reply = signedBy(any, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
     reply = signedBy(none, pki->delegate_key);
@@ -182,8 +185,11 @@ static void acceptance6_delegateOfTheRootAboveOurCa(void **state) {
 
 static void acceptance6_delegateOfADelegate(void **state) {
     (void)state;
-    X509 *second = testCert(&(testCertSpec){.name = "Second", .issuer = pki->delegate, .issuer_key = pki->delegate_key,
-                                            .key = testEcKey(6), .extended = "OCSPSigning"});
+    X509 *second = testCert(&(testCertSpec){.name = "Second",
+                                            .issuer = pki->delegate,
+                                            .issuer_key = pki->delegate_key,
+                                            .key = testEcKey(6),
+                                            .extended = "OCSPSigning"});
     testReply reply = signedBy(second, testEcKey(6));
     reply.sent[1] = pki->delegate;
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -222,8 +228,11 @@ static void acceptance6_aDelegateThatNamesTheCaAsResponder(void **state) {
 static void acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne(void **state) {
     (void)state;
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
-    reply.sent[0] = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                             .key = testEcKey(6), .extended = "OCSPSigning"});
+    reply.sent[0] = testCert(&(testCertSpec){.name = "Responder",
+                                             .issuer = pki->ca,
+                                             .issuer_key = pki->ca_key,
+                                             .key = testEcKey(6),
+                                             .extended = "OCSPSigning"});
     reply.sent[1] = pki->delegate;
     wantGoodOnly(&reply);
     X509_free(reply.sent[0]);
@@ -237,8 +246,11 @@ static void acceptance6_delegateExpired(void **state) {
 
 static void acceptance6_delegateNotValidYet(void **state) {
     (void)state;
-    X509 *early = testCert(&(testCertSpec){.name = "Responder", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                           .key = pki->delegate_key, .extended = "OCSPSigning",
+    X509 *early = testCert(&(testCertSpec){.name = "Responder",
+                                           .issuer = pki->ca,
+                                           .issuer_key = pki->ca_key,
+                                           .key = pki->delegate_key,
+                                           .extended = "OCSPSigning",
                                            .not_before = TEST_NOW + 1000});
     testReply reply = signedBy(early, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -486,11 +498,15 @@ static void acceptance9_thisUpdateInTheFuture(void **state) {
     for (size_t i = 0; i < 6; i++) {
         reply.entries[0].this_update = TEST_NOW + rows[i].ahead;
         reply.entries[0].next_update = TEST_NOW + 2 * TEST_DAY;
-        if (rows[i].good) wantGoodOnly(&reply);
-        else wantRefused(&reply, OCSP_ERR_VERIFY);
+        if (rows[i].good)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_VERIFY);
         reply.entries[0].next_update = 0;
-        if (rows[i].good) wantGoodOnly(&reply);
-        else wantRefused(&reply, OCSP_ERR_VERIFY);
+        if (rows[i].good)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_VERIFY);
     }
 }
 
@@ -500,8 +516,10 @@ static void acceptance9_nextUpdateInThePast(void **state) {
     static const struct { int ahead, good; } rows[] = {{1, 1}, {0, 0}, {-1, 0}, {-3000, 0}};
     for (size_t i = 0; i < 4; i++) {
         reply.entries[0].next_update = TEST_NOW + rows[i].ahead;
-        if (rows[i].good) wantGoodOnly(&reply);
-        else wantRefused(&reply, OCSP_ERR_VERIFY);
+        if (rows[i].good)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_VERIFY);
     }
 }
 
@@ -542,8 +560,12 @@ static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
 
 static void acceptance9_nextUpdateBeyondTheCertificatesEnd(void **state) {
     (void)state;
-    X509 *brief = testCert(&(testCertSpec){.name = "brief", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                           .key = pki->leaf_key, .urls = {TEST_URL}, .not_after = TEST_NOW + 1234});
+    X509 *brief = testCert(&(testCertSpec){.name = "brief",
+                                           .issuer = pki->ca,
+                                           .issuer_key = pki->ca_key,
+                                           .key = pki->leaf_key,
+                                           .urls = {TEST_URL},
+                                           .not_after = TEST_NOW + 1234});
     ocspIdentity *known = leaf_id;
     leaf_id = testIdentity(brief, pki->ca);
     testReply reply = testGoodReply(brief);
@@ -575,8 +597,12 @@ static void acceptance9_theSignersEndLimitsToo(void **state) {
 
 static void acceptance9_anExpiredCertificateOfOursIsNotStapledFor(void **state) {
     (void)state;
-    X509 *old = testCert(&(testCertSpec){.name = "old", .issuer = pki->ca, .issuer_key = pki->ca_key,
-                                         .key = pki->leaf_key, .urls = {TEST_URL}, .not_after = TEST_NOW});
+    X509 *old = testCert(&(testCertSpec){.name = "old",
+                                         .issuer = pki->ca,
+                                         .issuer_key = pki->ca_key,
+                                         .key = pki->leaf_key,
+                                         .urls = {TEST_URL},
+                                         .not_after = TEST_NOW});
     ocspIdentity *known = leaf_id;
     leaf_id = testIdentity(old, pki->ca);
     testReply reply = testGoodReply(old);
@@ -588,15 +614,24 @@ static void acceptance9_anExpiredCertificateOfOursIsNotStapledFor(void **state) 
 
 static void acceptance9_datesThatAreNone(void **state) {
     (void)state;
-    static const char *const bad[] = {"", "2", "20300101", "20301301000000Z", "99999999999999Z", "2030010100000",
-                                      "xxxxxxxxxxxxxxZ", "20300101000000.Z", "20300101000000+0000Z"};
+    static const char *const bad[] = {"",
+                                      "2",
+                                      "20300101",
+                                      "20301301000000Z",
+                                      "99999999999999Z",
+                                      "2030010100000",
+                                      "xxxxxxxxxxxxxxZ",
+                                      "20300101000000.Z",
+                                      "20300101000000+0000Z"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         for (int which = 0; which < 2; which++) {
             ocspResponse got;
             ocspError err = {0};
             testReply reply = goodReply();
-            if (which) reply.entries[0].next_text = bad[i];
-            else reply.entries[0].this_text = bad[i];
+            if (which)
+                reply.entries[0].next_text = bad[i];
+            else
+                reply.entries[0].this_text = bad[i];
             testBytes der = testReplyDer(&reply);
             if (ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
                 fail_msg("took the date \"%s\"", bad[i]);
@@ -663,8 +698,12 @@ static void twoEntriesForUsTheWorseOfEquallyNewOnesCounts(void **state) {
 
 static ocspResponse made(time_t this_update, int revoked) {
     static unsigned char some[1];
-    return (ocspResponse){.der = some, .len = 1, .revoked = revoked, .this_update = this_update,
-                          .next_update = TEST_NOW + 1000, .end = TEST_NOW + 1000};
+    return (ocspResponse){.der = some,
+                          .len = 1,
+                          .revoked = revoked,
+                          .this_update = this_update,
+                          .next_update = TEST_NOW + 1000,
+                          .end = TEST_NOW + 1000};
 }
 
 static void compareByThisUpdate(void **state) {

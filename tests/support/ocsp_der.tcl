@@ -60,7 +60,7 @@ namespace eval ::ocsp {
     variable hash_oids {1.3.14.3.2.26 sha1 2.16.840.1.101.3.4.2.1 sha256}
 }
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing --------------------------------------------------------------------------------------------------------
 
 proc ocsp_der_tlv {tag content} {
     set n [string length $content]
@@ -130,7 +130,7 @@ proc ocsp_der_implicit {n content {constructed 0}} {
     ocsp_der_tlv [expr {($constructed ? 0xa0 : 0x80) | $n}] $content
 }
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading --------------------------------------------------------------------------------------------------------
 
 proc ocsp_der_read {bytes {pos 0}} {
     if {[binary scan $bytes @${pos}cucu tag len] != 2} {
@@ -203,11 +203,17 @@ proc ::ocsp::seconds {element} {
     clock scan [string range $text 0 13] -gmt 1 -format %Y%m%d%H%M%S
 }
 
+# `yes ? a : b` for strings: expr itself would make a number of one that looks like it, such as the serial 01E5.
+proc ::ocsp::pick {yes a b} {
+    if {$yes} { return $a }
+    return $b
+}
+
 # As INFO and `openssl x509 -serial` print serial numbers: upper case, whole bytes, a sign in front.
 proc ::ocsp::serial_hex {number} {
     set hex [format %llX [expr {abs($number)}]]
     if {[string length $hex] % 2} { set hex 0$hex }
-    expr {$number < 0 ? "-$hex" : $hex}
+    pick [expr {$number < 0}] -$hex $hex
 }
 
 proc ::ocsp::serial_number {hex} {
@@ -384,7 +390,7 @@ proc ocsp_response_info {der} {
     dict set info entries $entries
 }
 
-# ---- files and PEM ---------------------------------------------------------------------------------------------------
+# ---- files and PEM --------------------------------------------------------------------------------------------------
 
 proc ocsp_file_read {file} {
     set f [open $file rb]
@@ -403,7 +409,8 @@ proc ocsp_pem_read {file} {
     set bytes [ocsp_file_read $file]
     set blocks {}
     set at 0
-    while {[regexp -start $at -indices -- {-----BEGIN ([A-Z0-9 ]+)-----([A-Za-z0-9+/=\s]*)-----END } $bytes all label body]} {
+    set pattern {-----BEGIN ([A-Z0-9 ]+)-----([A-Za-z0-9+/=\s]*)-----END }
+    while {[regexp -start $at -indices -- $pattern $bytes all label body]} {
         lappend blocks [list [string range $bytes {*}$label] [binary decode base64 [string range $bytes {*}$body]]]
         set at [lindex $all 1]
     }
@@ -422,13 +429,14 @@ proc ocsp_pem_text {label der} {
 
 proc ocsp_pem_write {file label der} { ocsp_file_write $file [ocsp_pem_text $label $der] }
 
-# ---- openssl ---------------------------------------------------------------------------------------------------------
+# ---- openssl --------------------------------------------------------------------------------------------------------
 
 proc ocsp_openssl {input args} {
     set program openssl
     if {[info exists ::env(OPENSSL)] && $::env(OPENSSL) ne ""} { set program $::env(OPENSSL) }
     if {[catch {open |[list $program {*}$args] r+b} pipe]} {
-        error "Cannot run $program: install OpenSSL's command line (Debian: openssl) or name it in the variable OPENSSL."
+        error "Cannot run $program: install OpenSSL's command line (Debian: openssl), or name it in the variable\
+               OPENSSL."
     }
     # Our inputs fit into a pipe's buffer, or openssl reads all of them before it writes: this cannot block for ever.
     catch {

@@ -19,8 +19,8 @@
 #
 # TELL IT WHAT TO DO (at run time; the answer to the call means that it is in force)
 #
-#   ocsp_responder_behave $r BEHAVIOUR ?PATH?        from now on, for every request (queue emptied), or for a URL's path
-#                                                    such as /a, so that one responder can play several
+#   ocsp_responder_behave $r BEHAVIOUR ?PATH?        from now on, for every request (queues and paths are forgotten), or
+#                                                    for one URL's path such as /a, so that one responder plays several
 #   ocsp_responder_queue $r N BEHAVIOUR ?PATH?       the next N requests, then what stands. Calls append. A POST and the
 #                                                    GET that follows it are two requests
 #   ocsp_responder_release $r ?BEHAVIOUR?            requests held by `hang` go on: are answered (good, or so). Returns
@@ -39,9 +39,11 @@
 #     this 0, next +3600, produced 0      next none leaves it out
 #     hash request           of the CertIDs: request (as asked), sha1, sha256
 #     entries {ours}         any list, in that order, of: ours; serial (another serial number of our CA); issuer (our
-#                            serial number of another CA); or a dict of CertID and entry keys, such as
-#                            {serial 0A1B status revoked next +20} or {of HANDLE issuer HANDLE status good}
-#     for {}                 dict: serial number (hex) -> keys that override those above for that certificate
+#                            serial number of another CA); issuer-key (of a CA of the same name with another key); or a
+#                            dict of CertID and entry keys, such as {serial 0A1B status revoked next +20 this -5} or
+#                            {of HANDLE issuer HANDLE hash sha256}, whose other keys are those of the answer
+#     for {}                 dict: serial number (hex, as a handle has it) -> keys of the answer (not of the sending) for
+#                            that certificate: {for {0A1B {status revoked}}}
 #     response_status successful    malformedRequest internalError tryLater sigRequired unauthorized, or a number
 #     signer ca              ca, or a handle (a delegate, the leaf, another CA), or {cert FILE key FILE}
 #     certs auto             auto: the signer's, unless it is the CA; none; or a list of handles or files, in that order
@@ -53,12 +55,14 @@
 #     freeze 0               1: sign once, then the same bytes again and again until told another behaviour (presigned)
 #
 #   How it is sent:
-#     body ocsp              ocsp, empty, byte (the first), truncated, trailing (a byte more), html, or {file PATH}
+#     body ocsp              ocsp, empty, byte (the first), truncated, trailing (a byte more), html, {file PATH} or
+#                            {hex DIGITS}
 #     http 200               the status; 3xx add Location (key location)
 #     post 0, get 0          not 0: that method is answered with this status and body refused_body (empty) instead
 #     refused_body empty     as body
 #     type application/ocsp-response      the Content-Type; none leaves it out
-#     version 1.1            or 1.0
+#     version 1.1            or 1.0;   status_line "": other than "", sent in place of the whole status line
+#     before ""              bytes sent before the status line
 #     length right           right, none (the close ends the body), short (promises 100 bytes more than come and closes),
 #                            chunked, huge (promises and sends 70000), endless (no length, no end)
 #     keep 0                 1: the connection stays open after the body
@@ -69,7 +73,8 @@
 #     delay 0                ms to wait before the answer
 #     drop no                reset (RST instead of an answer), reset-mid (RST after half of the body), close (FIN instead
 #                            of an answer), accept (close as soon as accepted, before the request is read; only without a
-#                            path), hang (never answer, until released), headers (headers without an end)
+#                            path), hang (never answer, until released), headers (header lines without an end), line (one
+#                            header line without an end). With -tls a reset is a plain close
 #
 # READ WHAT IT WAS ASKED
 #
@@ -78,11 +83,13 @@
 #                                 headers (dict, lower-case names), local (127.0.0.1 or ::1), proxy (0|1: absolute form),
 #                                 der (hex of the OCSPRequest), certids (as ocsp_request_info), hash, serial (of the
 #                                 first CertID), nonce (0|1), answer (what was chosen: the BEHAVIOUR as given), http (status
-#                                 sent, 0 none), end (open, sent, client-closed, dropped, held), end_ms
+#                                 sent, 0 none), end (open, sent, client-closed, dropped, held), end_ms. A request that is
+#                                 answered with a reset has its last byte unread: der ends with 00 then
 #   ocsp_responder_count $r ?-method POST? ?-path /a? ?-serial HEX? ?-end held?      how many such there were
 #   ocsp_responder_wait $r N ?TIMEOUT_MS? ?-method ...?     waits until there are at least N; returns the count, or raises
 #   ocsp_responder_forget $r      empties the log (n goes on)
-#   ocsp_responder_stats $r       dict: connections (accepted ever), open, held, signed (signatures made), requests
+#   ocsp_responder_stats $r       dict: connections (accepted ever), open, held, signed (answers made), requests, errors
+#                                 (of the mock itself; a list that is empty unless a test asked for what cannot be done)
 #
 # PROXY. It answers absolute-form requests (GET http://other/...) itself, as the responder of that name; the log says
 # proxy 1 and has the target. CONNECT host:port is tunnelled to that port on loopback, whatever the host is called, and is
@@ -96,7 +103,6 @@
 # BY HAND   tclsh tests/support/ocsp_responder.tcl --ca ca.crt --cakey ca.key [--host H] [--port P] [--behave B]
 #
 # SPDX-License-Identifier: BSD-3-Clause
-
 
 package require Tcl 8.6-
 
@@ -196,8 +202,8 @@ namespace eval ::ocsp::responder {
 
     variable words {
         response_status {successful malformedRequest internalError tryLater 4 sigRequired unauthorized}
-        reason {unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation certificateHold 7
-            removeFromCRL privilegeWithdrawn aACompromise}
+        reason {unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation
+            certificateHold 7 removeFromCRL privilegeWithdrawn aACompromise}
     }
     variable choices {
         status {good revoked unknown} hash {request sha1 sha256} responder_id {name key} signature {good bad empty}
@@ -216,7 +222,7 @@ namespace eval ::ocsp::responder {
     array set running {}
 }
 
-# ---- behaviours ------------------------------------------------------------------------------------------------------
+# ---- behaviours -----------------------------------------------------------------------------------------------------
 
 proc ocsp_responder_presets {} {
     set list {}
@@ -234,7 +240,8 @@ proc ::ocsp::responder::expand {behaviour} {
     if {[llength $behaviour] % 2} {
         set overrides [lassign $behaviour name]
         if {![dict exists $PRESETS $name]} {
-            error "There is no behaviour '$name': choose among [join [dict keys $PRESETS] {, }], or give keys and values."
+            error "There is no behaviour '$name': choose among [join [dict keys $PRESETS] {, }], or give keys and\
+                   values."
         }
         set full [dict merge $full [lindex [dict get $PRESETS $name] 1]]
     }
@@ -254,7 +261,7 @@ proc ::ocsp::responder::expand {behaviour} {
     return $full
 }
 
-# ---- the answer: RFC 6960 section 4.2.1 ---------------------------------------------------------------------------------
+# ---- the answer: RFC 6960 section 4.2.1 -----------------------------------------------------------------------------
 
 # A number from one of the word lists, or the number itself.
 proc ::ocsp::responder::number {key word} {
@@ -373,17 +380,19 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
     }
     set certs [dict get $spec certs]
     if {$certs eq "auto"} {
-        set certs [expr {[dict get $signer_info der] eq [dict get $ca_info der] ? "" : [list $signer]}]
+        set certs [::ocsp::pick [expr {[dict get $signer_info der] eq [dict get $ca_info der]}] "" [list $signer]]
     } elseif {$certs eq "none"} {
         set certs ""
     }
     set cert_list ""
     foreach cert $certs { append cert_list [dict get [ocsp_cert_info $cert] der] }
     if {$cert_list ne ""} { set cert_list [ocsp_der_explicit 0 [ocsp_der_seq $cert_list]] }
-    set nonce [expr {[dict get $spec nonce] eq "echo" ? [dict get $request nonce_ext] : ""}]
+    set nonce ""
+    if {[dict get $spec nonce] eq "echo"} { set nonce [dict get $request nonce_ext] }
     set algorithm [ocsp_sign_algorithm [dict get $signer_info key_type] [dict get $spec digest]]
 
-    # With a size the padding is found by trying: lengths of lengths change, and ECDSA signatures differ by a byte or two.
+    # With a size the padding is found by trying: lengths of lengths change, and ECDSA signatures differ by a byte or
+    # two.
     set padding 0
     for {set try 0} {$try < 200} {incr try} {
         set extensions $nonce
@@ -446,7 +455,7 @@ proc ::ocsp::responder::body {kind der} {
     error "'$kind' is no body: choose ocsp, empty, byte, truncated, trailing, html, {file PATH} or {hex DIGITS}."
 }
 
-# ---- the tests' side ---------------------------------------------------------------------------------------------------
+# ---- the tests' side ------------------------------------------------------------------------------------------------
 
 proc ocsp_responder_start {args} {
     variable ::ocsp::responder::running
@@ -468,7 +477,8 @@ proc ocsp_responder_start {args} {
     lassign $line port control
     set running([pid $pipe]) $pipe
     set host [expr {$o(-tls) ne "" ? "localhost" : $o(-host) eq "::1" ? "\[::1\]" : "127.0.0.1"}]
-    dict create url [expr {$o(-tls) ne "" ? "https" : "http"}]://$host:$port/ port $port pid [pid $pipe] control $control
+    set scheme [expr {$o(-tls) ne "" ? "https" : "http"}]
+    dict create url $scheme://$host:$port/ port $port pid [pid $pipe] control $control
 }
 
 proc ocsp_responder_stop {responder} {
@@ -497,8 +507,8 @@ proc ocsp_responder_url {responder {path /}} {
     return [string range [dict get $responder url] 0 end-1]/[string trimleft $path /]
 }
 
-# One command over the control channel: a count of bytes on a line, then a list. The answer is the same, with ok or error
-# in front.
+# One command over the control channel: a count of bytes on a line, then a list. The answer is the same, with ok or
+# error in front.
 proc ::ocsp::responder::call {responder args} {
     if {[catch {socket 127.0.0.1 [dict get $responder control]} sock]} {
         error "The mock responder of process [dict get $responder pid] is gone: start it again."
@@ -545,12 +555,12 @@ proc ocsp_responder_wait {responder count args} {
     return $seen
 }
 
-# ---- the responder's process: state --------------------------------------------------------------------------------------
+# ---- the responder's process: state ---------------------------------------------------------------------------------
 
 namespace eval ::ocsp::responder {
     variable cas {}
     variable tls ""
-    variable rules         ;# path ("" for all) -> dict: queue (list of {left behaviour full id}), stand {behaviour full id}
+    variable rules         ;# path ("" for all) -> dict: queue {{left behaviour full id} ...}, stand {behaviour full id}
     array set rules {}
     variable frozen        ;# id of a rule, request -> the bytes that were signed once
     array set frozen {}
@@ -573,10 +583,8 @@ proc ::ocsp::responder::new_rule {behaviour} {
 
 proc ::ocsp::responder::set_behaviour {behaviour path} {
     variable rules
-    variable frozen
     set rule [new_rule $behaviour]
     if {$path eq ""} { array unset rules }
-    array unset frozen ;# the rules that they belonged to can come no more, but for queues, which then sign anew
     set rules([normal_path $path]) [dict create queue {} stand $rule]
     return
 }
@@ -668,12 +676,11 @@ proc ::ocsp::responder::resume {coroutine value} {
     if {[info commands $coroutine] ne ""} { $coroutine $value }
 }
 
-# ---- the responder's process: one connection ------------------------------------------------------------------------------
+# ---- the responder's process: one connection ------------------------------------------------------------------------
 
 proc ::ocsp::responder::accepted {sock address port} {
     variable connections
     variable open
-    variable tls
     variable conn
     set id [incr connections]
     incr open
@@ -820,8 +827,8 @@ proc ::ocsp::responder::connection {sock id} {
         if {![handshake $sock]} return
     }
     while 1 {
-        # One byte at a time and no more: what a socket holds unread when it is closed makes the kernel send RST, which is
-        # the only way to one from Tcl. So `reset` leaves the request's last byte where it is.
+        # One byte at a time and no more: what a socket holds unread when it is closed makes the kernel send RST, which
+        # is the only way to one from Tcl. So `reset` leaves the request's last byte where it is.
         if {$tls eq ""} { fconfigure $sock -buffersize 1 }
         set request [read_request $sock $id]
         if {$request eq "" || ![answer $sock $id $request]} return
@@ -878,12 +885,19 @@ proc ::ocsp::responder::answer {sock id request} {
     if {$der ne ""} { catch { set info [ocsp_request_info $der] } }
     set certid [lindex [dict get $info certids] 0]
     set headers [dict get $request headers]
+    set host ""
+    if {[dict exists $headers host]} { set host [dict get $headers host] }
+    set hash ""
+    set serial ""
+    if {$certid ne ""} {
+        set hash [dict get $certid hash]
+        set serial [dict get $certid serial]
+    }
     set n [incr last_n]
     set journal($n) [dict create n $n ms [clock milliseconds] method $method target $target path $path \
-        version [dict get $request version] host [expr {[dict exists $headers host] ? [dict get $headers host] : ""}] \
-        headers $headers local [lindex [fconfigure $sock -sockname] 0] proxy $proxy der [::ocsp::hex $der] \
-        certids [log_certids $info] hash [expr {$certid eq "" ? "" : [dict get $certid hash]}] \
-        serial [expr {$certid eq "" ? "" : [dict get $certid serial]}] nonce [dict get $info nonce] answer $behaviour \
+        version [dict get $request version] host $host headers $headers \
+        local [lindex [fconfigure $sock -sockname] 0] proxy $proxy der [::ocsp::hex $der] \
+        certids [log_certids $info] hash $hash serial $serial nonce [dict get $info nonce] answer $behaviour \
         http 0 end open end_ms 0]
 
     if {$drop ne "reset"} { fconfigure $sock -buffersize 4096 } ;# it counts for writing, too
@@ -1064,7 +1078,7 @@ proc ::ocsp::responder::copied {coroutine args} {
     after 0 [list ::ocsp::responder::resume $coroutine done]
 }
 
-# ---- the responder's process: control and start ----------------------------------------------------------------------------
+# ---- the responder's process: control and start ---------------------------------------------------------------------
 
 proc ::ocsp::responder::control_accepted {sock address port} {
     fconfigure $sock -blocking 0 -translation binary
@@ -1081,8 +1095,8 @@ proc ::ocsp::responder::control_readable {sock} {
         set count [string trim [string range $conn(control,$sock) 0 $start-1]]
         if {[string length $conn(control,$sock)] >= $start + $count} {
             set words [encoding convertfrom utf-8 [string range $conn(control,$sock) $start end]]
-            if {[catch {command {*}$words} result]} { set answer [list error $result] } else { set answer [list ok $result] }
-            set answer [encoding convertto utf-8 $answer]
+            set verdict [expr {[catch {command {*}$words} result] ? "error" : "ok"}]
+            set answer [encoding convertto utf-8 [list $verdict $result]]
             catch { puts -nonewline $sock "[string length $answer]\n$answer" }
             unset conn(control,$sock)
             catch { close $sock }
@@ -1109,7 +1123,9 @@ proc ::ocsp::responder::listen {host port} {
         foreach address $addresses {
             if {[catch {socket -server ::ocsp::responder::accepted -myaddr $address $chosen} sock]} {
                 foreach s $sockets { close $s }
-                if {$port != 0} { error "The mock responder cannot listen on $address port $port ($sock): choose a free port." }
+                if {$port != 0} {
+                    error "The mock responder cannot listen on $address port $port ($sock): choose a free port."
+                }
                 break
             }
             lappend sockets $sock

@@ -139,9 +139,10 @@ proc ocsp_server {leaf ca args} {
         tags {tls ocsp external:skip needs:debug}]
 }
 
-# Loads another certificate (or the same again) as an operator does.
-proc ocsp_load_certificate {leaf {level 0} {file cert}} {
-    r $level config set tls-cert-file [dict get $leaf $file] tls-key-file [dict get $leaf key]
+# Loads another certificate (or the same again) as an operator does. From the next handshake on it is served; INFO follows
+# a moment later, when the OCSP thread has taken it up.
+proc ocsp_load_certificate {leaf {level 0}} {
+    r $level config set tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key]
 }
 
 # ---- handshakes ----------------------------------------------------------------------------------------------------
@@ -167,7 +168,8 @@ proc ocsp_read_handshake {text} {
     set result [dict create ok 0 serial {} staple none this 0 next 0 produced 0 reason {} text $text]
     if {[regexp {Cipher is \(NONE\)} $text] || ![regexp {SSL handshake has read} $text]} {return $result}
     dict set result ok 1
-    if {[regexp -- {-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----} $text pem]} {
+    # A delegate's certificate within the staple is printed in the same shape, before the server's.
+    if {[regexp -- {Server certificate\s+(-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----)} $text - pem]} {
         regexp {serial=([0-9A-F]+)} [exec $::openssl x509 -noout -serial << $pem] - serial
         dict set result serial $serial
     }

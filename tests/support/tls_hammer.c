@@ -185,7 +185,8 @@ int main(int argc, char **argv) {
     }
     if (port == 0 || ca_file == NULL || thread_count < 1 || thread_count > MAX_THREADS ||
         (file = fopen(ca_file, "r")) == NULL) {
-        fprintf(stderr, "usage: tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3]\n");
+        fprintf(stderr,
+                "usage: tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3]\n");
         return 2;
     }
     signal(SIGTERM, onSignal);

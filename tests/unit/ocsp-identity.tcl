@@ -181,7 +181,9 @@ foreach {name options} {
         set one [ocsp_pki_leaf $ca kind$kind -aia [list $url] {*}$options]
         start_server [ocsp_server $one $ca] {
             ocsp_wait_info state good
-            assert_equal [ocsp_info cert_serial] [dict get $one serial]
+            # As a number: with how many zeros it begins is nobody's contract.
+            regexp {^(-?)0*(.+)$} [ocsp_info cert_serial] - sign digits
+            assert_equal $sign$digits [dict get $one serial]
             if {[string match {*negative*} $name]} {
                 # gnutls-cli refuses such a certificate on its own account.
                 assert_equal [ocsp_info response_source] network
@@ -242,7 +244,6 @@ test "3.[incr kind] text from outside loses control bytes and is cut before it r
     set one [ocsp_pki_leaf $ca nasty -aia [list $nasty]]
     start_server [ocsp_server $one $ca retry-delay 3600 timeout 1] {
         ocsp_wait_info cert_serial [dict get $one serial]
-        assert_match {*} [ocsp_info state]
         assert_not_equal [ocsp_info state] fake
         assert_lessthan_equal [string length [ocsp_info responder_url]] 200
         foreach line [log_lines 0] {

@@ -22,7 +22,7 @@ proc fresh {name urls behaviour args} {
     ocsp_responder_behave $::responder $behaviour
     ocsp_responder_forget $::responder
     ocsp_load_certificate $leaf
-    assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
+    ocsp_wait_info cert_serial [dict get $leaf serial]
     return $leaf
 }
 
@@ -76,6 +76,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 2] {
         ocsp_responder_behave $responder {http 500} /a
         ocsp_responder_behave $responder {signature bad} /b
         ocsp_load_certificate $leaf
+        ocsp_wait_info cert_serial [dict get $leaf serial]
         ocsp_wait_above failures_verify [dict get $before failures_verify]
         assert_equal [ocsp_info refresh_failures] [expr {[dict get $before refresh_failures] + 1}]
         foreach kind {network http} {assert_equal [ocsp_info failures_$kind] [dict get $before failures_$kind]}
@@ -168,6 +169,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 2] {
         set leaf [ocsp_pki_leaf $ca leaf6own -aia [list $url]]
         ocsp_responder_behave $responder [list signer $leaf]
         ocsp_load_certificate $leaf
+        ocsp_wait_info cert_serial [dict get $leaf serial]
         ocsp_wait_above failures_verify [dict get $before failures_verify]
         assert_equal [ocsp_info state] pending
         ocsp_assert_staple none
@@ -358,8 +360,8 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
     set proxy [ocsp_responder_start -ca $ca]
     ocsp_file_write $names "far.test 127.0.0.9\n"
     set leaf [ocsp_pki_leaf $ca leaf412 -aia [list http://far.test:$port/far]]
-    set env [list http_proxy [dict get $proxy url] {*}$preload]
-    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 3] [list env $env]] {
+    set environment [list http_proxy [dict get $proxy url] {*}$preload]
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 3] [list env $environment]] {
         ocsp_wait_info state good
         set request [lindex [ocsp_responder_log $proxy] 0]
         assert_equal [dict get $request proxy] 1
@@ -374,7 +376,7 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
     ocsp_responder_forget $proxy
     set leaf [ocsp_lab_leaf $lab leaf412b]
     ocsp_responder_behave $responder good
-    start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env [list {*}$env no_proxy 127.0.0.1]]] {
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env [list {*}$environment no_proxy 127.0.0.1]]] {
         ocsp_wait_info state good
         assert_equal [ocsp_responder_count $proxy] 0
     }
