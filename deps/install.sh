@@ -14,7 +14,7 @@ BUILD="gcc libc6-dev make libssl-dev"
 RUN="valkey-server valkey-tools openssl tcl procps"
 # gnutls-bin is the strictest client there is; tcl-tls lets Tcl speak to a server that speaks only TLS.
 TEST="libcmocka-dev tcl-tls gnutls-bin"
-LINT="clang-format cppcheck shellcheck"
+LINT="clang-format cppcheck shellcheck git tcl"
 
 OLDEST_VALKEY=8 # the module needs Valkey 8.0 or later
 

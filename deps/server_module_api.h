@@ -74,6 +74,7 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
 /* F(result, name, arguments): what a server must have for us to load. */
 #define SERVER_FUNCTIONS(F)                                                                                      \
     F(void, SetModuleAttribs, (ServerCtx *, const char *name, int version, int api_version))                     \
+    F(int, IsModuleNameBusy, (const char *name))                                                                 \
     F(void *, TryAlloc, (size_t))                                                                                \
     F(void, Free, (void *))                                                                                      \
     F(void, Log, (ServerCtx *, const char *level, const char *fmt, ...))                                         \

@@ -19,7 +19,8 @@
 
 #define OCSP_FILE_PREFIX "ocsp-"
 #define OCSP_FILE_SUFFIX ".der"
-#define OCSP_TEMP_SUFFIX ".der.tmp-" /* followed by the pid: two servers may share a directory */
+#define OCSP_TEMP_SUFFIX \
+    ".der.tmp-" /* followed by digits: two servers may share a directory, even with one pid in two containers */
 #define OCSP_HEX_LEN 64
 #define OCSP_TEMP_KEEP 3600 /* seconds after which a temporary file was surely left by a kill */
 
@@ -44,7 +45,7 @@ int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mti
         goto failed;
     }
     if (st.st_size < 1 || st.st_size > OCSP_MAX_RESPONSE_BYTES) {
-        ocspFail(err, OCSP_ERR_NETWORK, "%s has %lld bytes: an OCSP response has 1 to %d",
+        ocspFail(err, OCSP_ERR_RESPONSE, "%s has %lld bytes: an OCSP response has 1 to %d",
                  ocspShown(path, clean, sizeof(clean)), (long long)st.st_size, OCSP_MAX_RESPONSE_BYTES);
         goto failed;
     }
@@ -106,12 +107,13 @@ static int ocspWriteAll(int fd, const unsigned char *bytes, size_t len) {
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
     char path[PATH_MAX], temp[PATH_MAX], suffix[40], clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     int fd, dir_fd, ok, saved;
+    struct timespec now;
 
-    snprintf(suffix, sizeof(suffix), OCSP_TEMP_SUFFIX "%ld", (long)getpid());
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(suffix, sizeof(suffix), OCSP_TEMP_SUFFIX "%ld%09ld", (long)getpid(), now.tv_nsec);
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX) ||
         !ocspCachePath(temp, sizeof(temp), dir, id, suffix))
         return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
-    unlink(temp); /* left by a kill of a process that had our pid */
     fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) goto failed;
     ok = fchmod(fd, 0600) == 0 && ocspWriteAll(fd, der, len) && fsync(fd) == 0;

@@ -66,9 +66,30 @@ static void ocspEnter(const ocspWait *wait) {
 
 /* ---- URLs -------------------------------------------------------------------------------------------------------- */
 
-/* The proxy that the environment names for this URL, by OpenSSL's reading of http_proxy, https_proxy and no_proxy. */
+/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot, "*". */
+static int ocspNoProxy(const char *host) {
+    const char *list = getenv("no_proxy"), *p;
+    size_t host_len = strlen(host), len;
+
+    if (!list) list = getenv("NO_PROXY");
+    for (p = list ? list : ""; *p; p += len) {
+        p += strspn(p, ", ");
+        len = strcspn(p, ", ");
+        if (len == 1 && *p == '*') return 1;
+        if (len > 0 && *p == '.') {
+            p++;
+            len--;
+        }
+        if (len == 0 || len > host_len || strncasecmp(host + host_len - len, p, len) != 0) continue;
+        if (len == host_len || host[host_len - len - 1] == '.') return 1;
+    }
+    return 0;
+}
+
+/* The proxy that the environment names for this URL, by OpenSSL's reading of http_proxy and https_proxy. */
 static int ocspProxyParse(ocspAsk *ask) {
-    const char *text = OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
+    const char *text =
+        ocspNoProxy(ask->url.host) ? NULL : OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
     size_t len;
 
     if (!text || !*text) return 1;
@@ -262,13 +283,15 @@ static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
         line += 2;
         value = line + strcspn(line, ":\r\n");
         if (*value++ != ':') continue;
+        if (value[-2] == ' ' || value[-2] == '\t') /* RFC 9112 section 5.1: some would read another field than we do */
+            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header has a blank before a colon");
         value += strspn(value, " \t");
         stop = value + strcspn(value, "\r\n");
         if (strncasecmp(line, "Content-Type:", 13) == 0) {
             size_t len = strcspn(value, "; \t\r\n"); /* parameters such as charset mean nothing here */
             snprintf(head->type, sizeof(head->type), "%.*s", (int)len, value);
+            head->type_ok = (!head->has_type || head->type_ok) && strcasecmp(head->type, OCSP_MIME_RESPONSE) == 0;
             head->has_type = 1;
-            head->type_ok = strcasecmp(head->type, OCSP_MIME_RESPONSE) == 0;
         } else if (strncasecmp(line, "Transfer-Encoding:", 18) == 0) {
             head->has_encoding = 1;
         } else if (strncasecmp(line, "Content-Length:", 15) == 0) {
@@ -338,7 +361,7 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
     int via_proxy = ask->proxy.host && !ask->tls;
     char *get_target = get ? ocspGetTarget(ask->url.target, ask->request, ask->request_len) : NULL;
     const char *target = get ? get_target : ask->url.target;
-    size_t size = strlen(ask->url.authority) * 2 + (target ? strlen(target) : 0) + 1024 +
+    size_t size = strlen(ask->url.authority) * 2 + (target ? strlen(target) : 0) + 1024 + ask->request_len +
                   (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
     char *head = target ? ocspAlloc(size) : NULL;
     int n, ok;
@@ -357,7 +380,12 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
         n += snprintf(head + n, size - (size_t)n, "Content-Type: " OCSP_MIME_REQUEST "\r\nContent-Length: %zu\r\n",
                       ask->request_len);
     n += snprintf(head + n, size - (size_t)n, "\r\n");
-    ok = ocspWrite(c, head, (size_t)n) && (get || ocspWrite(c, ask->request, ask->request_len));
+    /* One write: a responder that answers after the header alone, and closes, would break a second one. */
+    if (!get) {
+        memcpy(head + n, ask->request, ask->request_len);
+        n += (int)ask->request_len;
+    }
+    ok = ocspWrite(c, head, (size_t)n);
     ocspFree(head);
     ocspFree(get_target);
     return ok;
@@ -401,6 +429,8 @@ static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
         X509_STORE_CTX_init(again, store, X509_STORE_CTX_get0_cert(chain), X509_STORE_CTX_get0_untrusted(chain)) &&
         X509_STORE_CTX_set_default(again, "ssl_server") &&
         X509_VERIFY_PARAM_set1(X509_STORE_CTX_get0_param(again), SSL_get0_param(ssl))) {
+        /* not among what is copied: without it short keys and old digests would pass */
+        X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(again), SSL_get_security_level(ssl));
         ok = X509_verify_cert(again);
         X509_STORE_CTX_set_error(chain, X509_STORE_CTX_get_error(again));
     }
@@ -413,7 +443,8 @@ static SSL_CTX *ocspTlsContext(X509_STORE *store) {
 
     if (!tls) return NULL;
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
-    SSL_CTX_set_default_verify_paths(tls); /* a machine without roots still has `store` */
+    SSL_CTX_clear_mode(tls, SSL_MODE_AUTO_RETRY); /* a peer that sends tickets for ever must not keep SSL_read inside */
+    SSL_CTX_set_default_verify_paths(tls);        /* a machine without roots still has `store` */
     SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_cert_verify_callback(tls, ocspVerifyResponderChain, store);
     return tls;
@@ -497,24 +528,20 @@ static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinf
     for (a = addresses; a && left < OCSP_MAX_ADDRESSES; a = a->ai_next) left++;
     several = left > 1;
     for (a = addresses; a && left > 0; a = a->ai_next, left--) {
-        int64_t now = ocspMonotonicMs();
-        result = ocspExchange(ask, a, 0, now + (deadline - now) / left, wait, body, body_len, &status, err);
+        int64_t now = ocspMonotonicMs(), share = now + (deadline - now) / left;
+        result = ocspExchange(ask, a, 0, share, wait, body, body_len, &status, err);
         /* The responder refuses POST: some know only GET (RFC 5019 section 5). Never after silence: that would double
          * the time that a dead responder takes. */
         if (result == OCSP_FETCH_FAILED && err->kind == OCSP_ERR_HTTP &&
             ((status >= 400 && status < 500) || status == 501)) {
             int posted = status;
             char reason[OCSP_SENTENCE_MAX];
-            result = ocspExchange(ask, a, 1, deadline, wait, body, body_len, &status, err);
-            if (result == OCSP_FETCH_FAILED) {
-                memcpy(reason, err->text, sizeof(reason));
+            result = ocspExchange(ask, a, 1, share, wait, body, body_len, &status, err);
+            memcpy(reason, err->text, sizeof(reason));
+            if (result == OCSP_FETCH_FAILED)
                 snprintf(err->text, sizeof(err->text), "HTTP status %d to POST, and to GET: %.200s", posted, reason);
-                ocspTellWhere(ask, a, several, err);
-                return result;
-            }
-        } else if (result == OCSP_FETCH_FAILED) {
-            ocspTellWhere(ask, a, several, err);
         }
+        if (result == OCSP_FETCH_FAILED) ocspTellWhere(ask, a, several, err);
         if (result != OCSP_FETCH_FAILED || err->kind != OCSP_ERR_NETWORK) return result;
     }
     return result;

@@ -12,35 +12,39 @@
 
 #define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of RFC 6066's extension */
 
-/* A name is not enough: a CA that was rekeyed, or another one that took its name, has the same. */
-static int ocspIssued(X509 *issuer, X509 *leaf) {
-    return X509_check_issued(issuer, leaf) == X509_V_OK && X509_verify(leaf, X509_get0_pubkey(issuer)) == 1;
+int ocspIssued(X509 *issuer, X509 *cert) {
+    return X509_NAME_cmp(X509_get_subject_name(issuer), X509_get_issuer_name(cert)) == 0 &&
+           (X509_get_key_usage(issuer) & KU_KEY_CERT_SIGN) && X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
 }
 
-/* The issuer among `certs`, with a reference, or NULL. */
-static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf) {
+/* The issuer among `certs` or `best`, the one of the two that ends last: a CA's certificate that was renewed with the same
+ * key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference. */
+static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best) {
     int i;
 
     for (i = 0; i < sk_X509_num(certs); i++) {
         X509 *candidate = sk_X509_value(certs, i);
-        if (ocspIssued(candidate, leaf) && X509_up_ref(candidate)) return candidate;
+        if (!ocspIssued(candidate, leaf)) continue;
+        if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
+        if (!X509_up_ref(candidate)) continue;
+        X509_free(best);
+        best = candidate;
     }
-    return NULL;
+    return best;
 }
 
 /* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or tls-ca-cert-dir. */
-static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf) {
+static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     X509_STORE_CTX *lookup = X509_STORE_CTX_new();
     STACK_OF(X509) *named = NULL;
-    X509 *issuer = NULL;
 
     /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without verifying. */
     if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
         named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
-    issuer = ocspIssuerAmong(named, leaf);
+    best = ocspIssuerAmong(named, leaf, best);
     sk_X509_pop_free(named, X509_free);
     X509_STORE_CTX_free(lookup);
-    return issuer;
+    return best;
 }
 
 /* RFC 7633: the TLS feature extension lists the TLS extensions that the server promises to answer. */
@@ -142,8 +146,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
                           X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
         if (!id->self_signed) {
-            id->issuer = ocspIssuerAmong(chain, leaf);
-            if (!id->issuer && store) id->issuer = ocspIssuerInStore(store, leaf);
+            id->issuer = ocspIssuerAmong(chain, leaf, NULL);
+            if (store) id->issuer = ocspIssuerInStore(store, leaf, id->issuer);
         }
         if (id->issuer) ok = ocspMakeRequest(id);
     }

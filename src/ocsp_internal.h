@@ -38,7 +38,7 @@ typedef enum {
 
 typedef struct ocspError {
     ocspErrorKind kind;
-    int not_ours; /* a sound response, but about other certificates: in a supplied file that is no error */
+    int not_ours; /* the response is about other certificates: in a supplied file that is no error */
     char text[OCSP_SENTENCE_MAX];
 } ocspError;
 
@@ -96,6 +96,11 @@ typedef struct ocspIdentity {
  * Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
 void ocspIdentityFree(ocspIdentity *id);
+
+/* Did `issuer` sign `cert`? Name, key usage and signature: a name is not enough (a CA that was rekeyed, or another one that
+ * took its name, has the same), and X509_check_issued is too much (it compares the serial in an authority key identifier,
+ * which changes when a CA renews its certificate with the same key). Any thread, inside OpenSSL. */
+int ocspIssued(X509 *issuer, X509 *cert);
 
 /* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
 
@@ -170,7 +175,7 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 
 /* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most a
- * tenth of the margin window; for a revoked certificate at the latest an hour after `now_ms`. Never later than the formula. */
+ * tenth of the margin window and of the time until then; for a revoked certificate at the latest an hour after `now_ms`. Never later than the formula. */
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
@@ -185,7 +190,7 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
 /* What handshakes read: immutable once published. */
 typedef struct ocspStaple {
     X509 *leaf;         /* a reference */
-    int in_service;     /* 0: its context was replaced; late handshakes only */
+    int settled;        /* 0: its context was replaced, or its issuer is not known: another context may tell more */
     time_t end;         /* staple while now < end */
     unsigned char *der; /* owned; NULL when nothing is held yet */
     size_t len;
@@ -278,6 +283,7 @@ void ocspFreeOptions(ocspOptions *mine);
 ocspAttachment *ocspTakeAttachment(void); /* the newest context, or NULL; free with ocspAttachmentFree */
 void ocspAttachmentFree(ocspAttachment *a);
 int ocspTakeRequests(ocspWaiter **waiters); /* how many refreshes were asked for; appends their waiters to the list */
+int ocspAnythingNew(void);                  /* options or a context are waiting to be taken */
 void ocspSetReport(const ocspReport *report);
 /* Whether a fetch for `leaf`, begun with `mine`, has become pointless. Inside OpenSSL. */
 int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);

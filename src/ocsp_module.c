@@ -185,6 +185,8 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     notedContext *note;
 
     (void)ptr;
+    (void)ad;
+    (void)index;
     (void)argl;
     (void)argp;
     if (on_ocsp_thread) return; /* the engine's own, for responders that speak https */
@@ -193,7 +195,6 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     note = Server_TryAlloc(sizeof(*note));
     if (!note) return; /* a handshake will show it */
     note->ctx = ctx;
-    CRYPTO_set_ex_data(ad, index, note);
     pthread_mutex_lock(&noted_lock);
     note->next = noted;
     noted = note;
@@ -203,19 +204,19 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
 
 /* OpenSSL calls this inside SSL_CTX_free: a reload that failed, or the last connection of an old context. */
 static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
-    notedContext **link;
+    notedContext **link, *found;
 
-    (void)parent;
+    (void)ptr;
     (void)ad;
     (void)index;
     (void)argl;
     (void)argp;
-    if (!ptr) return;
     pthread_mutex_lock(&noted_lock);
-    for (link = &noted; *link && *link != ptr; link = &(*link)->next) continue;
-    if (*link) *link = (*link)->next;
+    for (link = &noted; *link && (*link)->ctx != parent; link = &(*link)->next) continue;
+    found = *link;
+    if (found) *link = found->next;
     pthread_mutex_unlock(&noted_lock);
-    Server_Free(ptr);
+    Server_Free(found);
 }
 
 /* The first certificate of a PEM file that the server has just read itself; NULL when it cannot be read. */
@@ -253,13 +254,13 @@ static void attachNoted(ServerCtx *ctx) {
         notedContext *note = noted;
         int role = roleOf(note->ctx, server_leaf, client_leaf);
         noted = note->next;
-        /* While noted_lock is held, a context in the list is not freed: contextFreed waits. The reference keeps it after. */
+        /* While noted_lock is held, a context in the list is not freed: contextFreed waits. One that is about to be gives
+         * no reference any more. */
         if (role > chosen_role && SSL_CTX_up_ref(note->ctx)) {
             SSL_CTX_free(chosen);
             chosen = note->ctx;
             chosen_role = role;
         }
-        SSL_CTX_set_ex_data(note->ctx, hook_index, NULL);
         Server_Free(note);
     }
     pthread_mutex_unlock(&noted_lock);
@@ -390,7 +391,7 @@ static void refreshDone(void *blocked_client, const char *error) {
 static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     int is_debug = argc == 2 && strcasecmp(Server_StringPtrLen(argv[1], NULL), DEBUG_SUBCOMMAND) == 0;
     ServerBlockedClient *client = NULL;
-    char why[OCSP_SENTENCE_MAX], error[OCSP_SENTENCE_MAX + 8];
+    char why[OCSP_SENTENCE_MAX] = "the server cannot block this client", error[OCSP_SENTENCE_MAX + 8];
 
     if (argc != 1 && !is_debug) return Server_WrongArity(ctx);
     if (!mayDebug(ctx))
@@ -489,6 +490,8 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
                 missing);
         return SERVER_ERR;
     }
+    /* Loaded twice this is one image with one engine: the second load must not touch what the first uses. */
+    if (Server_IsModuleNameBusy(MODULE_NAME)) return SERVER_ERR;
     Server_SetModuleAttribs(ctx, MODULE_NAME, OCSP_STAPLING_VERSION, SERVER_API_VERSION);
     log_ctx = Server_GetDetachedThreadSafeContext(ctx);
     main_thread = pthread_self();

@@ -17,6 +17,13 @@ static int64_t ocspShare(int64_t span, uint32_t random) {
     return (span >> 32) * random + (((span & UINT32_MAX) * (uint64_t)random) >> 32);
 }
 
+/* A random part of at most a tenth of `window_ms`, and of the time that is left: with a wide margin a part of the window can
+ * be longer than the wait, and would make each answer due at once. */
+static int64_t ocspSpread(int64_t window_ms, int64_t left_ms, uint32_t random) {
+    if (left_ms < window_ms) window_ms = left_ms > 0 ? left_ms : 0;
+    return ocspShare(window_ms / 10, random);
+}
+
 /* The window before the end in which refreshing is due, in seconds. */
 static int64_t ocspMarginWindow(const ocspResponse *held, int margin_percent) {
     int64_t life;
@@ -38,7 +45,8 @@ int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t no
 
     /* In milliseconds, so that a response of a few seconds has a window too. */
     if (held->next_update != 0 && life_ms > 0) window_ms = life_ms / 100 * margin_percent;
-    at = (int64_t)held->end * 1000 - window_ms - ocspShare(window_ms / 10, random);
+    at = (int64_t)held->end * 1000 - window_ms;
+    at -= ocspSpread(window_ms, at - now_ms, random);
     /* A lifted hold (certificateHold) must be seen within the hour, however long the revoked answer may live. */
     hourly = now_ms + hour_ms - ocspShare(hour_ms / 10, random);
     return held->revoked && at > hourly ? hourly : at;

@@ -20,6 +20,7 @@ static struct {
     ocspOptions options; /* strings owned */
     unsigned options_version, options_taken;
     ocspAttachment *attachment; /* the newest that the thread has not taken yet */
+    int unreported;             /* the thread has taken something that its report does not show yet */
     int refresh_requests;
     ocspWaiter *waiters;
     ocspReport report;
@@ -29,7 +30,9 @@ static atomic_int stapling_on;        /* written by main, read by handshakes */
 static _Atomic(SSL_CTX *) unattached; /* put by a handshake (with a reference), taken by main in ocspTick */
 
 /* Main thread only. */
-static int attached_index = -1; /* SSL_CTX ex_data: set on contexts that went through ocspAttachContext */
+static int context_index = -1;    /* SSL_CTX ex_data: 2 * a context's number in the order of their making, + 1 once it
+                                         went through ocspAttachContext */
+static uintptr_t attached_number; /* of the context attached last */
 static int initialized, thread_runs, ticked;
 static int64_t next_thread_try;
 
@@ -62,6 +65,7 @@ int ocspTakeOptions(ocspOptions *mine) {
         ocspFreeOptions(mine);
         *mine = copy;
         shared.options_taken = shared.options_version;
+        shared.unreported = 1;
         taken = 1;
     }
     pthread_mutex_unlock(&shared.lock);
@@ -147,7 +151,8 @@ void ocspAttachContext(SSL_CTX *ctx) {
         SSL_CTX_select_current_cert(ctx, chosen);
     }
     ERR_pop_to_mark();
-    SSL_CTX_set_ex_data(ctx, attached_index, &shared);
+    attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
+    SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));
     pthread_mutex_lock(&shared.lock);
     old = shared.attachment;
     shared.attachment = a;
@@ -157,6 +162,10 @@ void ocspAttachContext(SSL_CTX *ctx) {
 }
 
 void ocspInstallCallback(SSL_CTX *ctx) {
+    static atomic_uintptr_t made; /* relaxed: only the order of numbers matters */
+
+    SSL_CTX_set_ex_data(ctx, context_index,
+                        (void *)((atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1) << 1));
     SSL_CTX_set_tlsext_status_cb(ctx, ocspStatusCallback);
 }
 
@@ -166,6 +175,7 @@ ocspAttachment *ocspTakeAttachment(void) {
     pthread_mutex_lock(&shared.lock);
     a = shared.attachment;
     shared.attachment = NULL;
+    if (a) shared.unreported = 1;
     pthread_mutex_unlock(&shared.lock);
     return a;
 }
@@ -175,7 +185,10 @@ void ocspTick(void) {
     if (atomic_load_explicit(&unattached, memory_order_relaxed)) {
         SSL_CTX *ctx = atomic_exchange_explicit(&unattached, NULL, memory_order_acquire); /* pairs with the release in
                                                                                              ocspNoteContext */
-        if (!SSL_CTX_get_ex_data(ctx, attached_index)) ocspAttachContext(ctx);
+        uintptr_t number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
+        /* A late handshake of a context that was replaced changes nothing, but one that was never attached may be the
+         * server's newest. If it is not, the next handshake of the newest, which has a higher number, sets it right. */
+        if (!(number & 1) || number >> 1 > attached_number) ocspAttachContext(ctx);
         SSL_CTX_free(ctx);
     }
     if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
@@ -187,8 +200,8 @@ void ocspTick(void) {
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
-/* A handshake serves a certificate that we do not follow: its context was made on another thread (Valkey 9.1 reloads on
- * bio_tls_reload), where it could not be attached. That it serves handshakes is the sign that it is complete. Once, and
+/* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on another
+ * thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is the sign that it is complete. Once, and
  * without waiting: main attaches it before it sleeps. */
 static void ocspNoteContext(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
@@ -225,7 +238,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
             len = staple->len;
             memcpy(copy, staple->der, len);
         }
-        i = staple && staple->in_service;
+        i = staple && staple->settled;
         ocspSlotLeave(token);
         if (!i) ocspNoteContext(ssl);
     }
@@ -241,7 +254,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
 /* Why nothing can be asked, or NULL. Directives are named without the prefix in which hosts differ. */
-static const char *ocspWhyNoRefresh(const ocspReport *report, int no_attachment) {
+static const char *ocspWhyNoRefresh(const ocspReport *report) {
     int i;
     static const char *const reasons[] = {
         [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
@@ -252,7 +265,6 @@ static const char *ocspWhyNoRefresh(const ocspReport *report, int no_attachment)
         [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
     };
 
-    if (!no_attachment) return NULL; /* the newest certificate is still to be looked at */
     if (report->count == 0) return reasons[report->status[0].state];
     for (i = 0; i < report->count; i++)
         if (report->status[i].state == OCSP_STATE_PENDING) return NULL;
@@ -268,9 +280,9 @@ int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_s
     if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
     if (!reason) {
         pthread_mutex_lock(&shared.lock);
-        /* options that the thread has not seen yet may change what can be asked: it will find out */
-        if (shared.options_taken == shared.options_version)
-            reason = ocspWhyNoRefresh(&shared.report, shared.attachment == NULL);
+        /* what the thread has not seen or not reported yet may change what can be asked: it will find out */
+        if (shared.options_taken == shared.options_version && !shared.attachment && !shared.unreported)
+            reason = ocspWhyNoRefresh(&shared.report);
         if (!reason) {
             shared.refresh_requests++;
             if (waiter) {
@@ -307,6 +319,15 @@ int ocspTakeRequests(ocspWaiter **waiters) {
     return requests;
 }
 
+int ocspAnythingNew(void) {
+    int new;
+
+    pthread_mutex_lock(&shared.lock);
+    new = shared.attachment != NULL || shared.options_taken != shared.options_version;
+    pthread_mutex_unlock(&shared.lock);
+    return new;
+}
+
 int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
     int i, stale;
 
@@ -327,6 +348,7 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 void ocspSetReport(const ocspReport *report) {
     pthread_mutex_lock(&shared.lock);
     shared.report = *report;
+    shared.unreported = 0;
     pthread_mutex_unlock(&shared.lock);
 }
 
@@ -437,8 +459,8 @@ int ocspInit(const ocspHost *host) {
     if (initialized) return 1;
     ocspSetHost(host);
     /* Contexts hold no memory of ours, so the index needs no free function, and it may stay when the engine ends. */
-    if (attached_index < 0) attached_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    if (attached_index < 0) return 0;
+    if (context_index < 0) context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    if (context_index < 0) return 0;
     pthread_mutex_lock(&shared.lock);
     memset(&shared.report, 0, sizeof(shared.report));
     initialized = ocspCopyOptions(&shared.options, &defaults);

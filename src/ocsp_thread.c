@@ -40,6 +40,7 @@ typedef struct ocspCert {
     ocspResponse held; /* held.der NULL: nothing. Kept past its end: it tells what is older */
     int asked;         /* by the operator: at once */
     int due_now;       /* by a reload or a directive: at once, but for the floor */
+    int due_if_bare;   /* by stapling turned on: at once if the disk holds nothing */
     int64_t refresh_at_ms, retry_at_ms, last_round_ms; /* wall; monotonic, 0: none; monotonic, 0: never */
     unsigned attempt;                                  /* rounds without progress in a row, for the back-off */
     long long consecutive_failures, last_fetch_ms;
@@ -74,7 +75,7 @@ static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER; /* held while in OpenSS
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER; /* taken first, so that main at exit gets the gate next */
 static int wake_pipe[2] = {-1, -1};
 static pthread_t thread;
-static int thread_started, gate_shut; /* main thread only */
+static int thread_started, turn_taken, gate_shut; /* main thread only */
 static pid_t thread_owner;
 static atomic_int stopping; /* written by main, read by the thread */
 
@@ -88,12 +89,21 @@ static void ocspGateLeave(void) {
     pthread_mutex_unlock(&gate);
 }
 
+#define OCSP_EXIT_PATIENCE_MS 1000
+
 void ocspLeaveOpenSSL(void) {
-    if (!thread_started || gate_shut || getpid() != thread_owner) return; /* a forked child has no thread of ours */
+    struct timespec nap = {0, 1000000};
+    int i;
+
+    if (!thread_started || turn_taken || getpid() != thread_owner) return; /* a forked child has no thread of ours */
     pthread_mutex_lock(&turn);
+    turn_taken = 1;
     ocspThreadWake();
-    pthread_mutex_lock(&gate);
-    gate_shut = 1;
+    /* Some calls into OpenSSL read files (roots, tls-ca-cert-dir). Should one hang, leaving is worth more than leaving clean. */
+    for (i = 0; i < OCSP_EXIT_PATIENCE_MS && !gate_shut; i++) {
+        gate_shut = pthread_mutex_trylock(&gate) == 0;
+        if (!gate_shut) nanosleep(&nap, NULL);
+    }
 }
 
 void ocspThreadWake(void) {
@@ -233,7 +243,7 @@ static void ocspPublish(void) {
         if (cert->held.der && !(staple->der = ocspMemdup(cert->held.der, cert->held.len))) break;
         staple->len = cert->held.len;
         staple->end = cert->held.end;
-        staple->in_service = cert->in_service;
+        staple->settled = cert->in_service && (cert->id->issuer || cert->id->self_signed);
         X509_up_ref(cert->id->leaf);
         staple->leaf = cert->id->leaf;
         set->count++;
@@ -448,11 +458,12 @@ static void ocspSawSame(ocspCert *cert) {
         ocspBackOff(cert);
 }
 
-static void ocspFailed(ocspCert *cert, ocspErrorKind kind) {
+static void ocspFailed(ocspCert *cert, ocspErrorKind kind, int asked) {
     cert->consecutive_failures++;
     worker.report.refresh_failures++;
     worker.report.failures[kind]++;
-    ocspBackOff(cert);
+    /* An operator who tries often must not push the automatic retry away. */
+    if (!asked || cert->retry_at_ms <= ocsp_world.mono_ms()) ocspBackOff(cert);
     ocspTellFailure(cert, cert->retry_at_ms - ocsp_world.mono_ms());
     snprintf(worker.batch_error, sizeof(worker.batch_error), "%s", cert->last_error);
 }
@@ -481,8 +492,12 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     }
     ocspHold(cert, &fresh, source);
     ocspSucceeded(cert);
-    cert->attempt = 0;
     cert->retry_at_ms = 0;
+    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not spin. */
+    if (source == OCSP_SOURCE_NETWORK && cert->refresh_at_ms <= ocsp_world.wall_ms())
+        ocspBackOff(cert);
+    else
+        cert->attempt = 0;
     return 1;
 }
 
@@ -542,7 +557,7 @@ static int ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKi
     return err.not_ours ? 2 : 0;
 }
 
-/* One finished round counts once, however many URLs it asked. Returns 1 good, 0 failed, -1 cancelled. */
+/* One finished round counts once, however many URLs it asked. Returns 1 good, 0 failed, 2 a file about others, -1 cancelled. */
 static int ocspRound(ocspCert *cert) {
     int was_asked = cert->asked, outcome;
     int64_t began = ocsp_world.mono_ms();
@@ -550,16 +565,15 @@ static int ocspRound(ocspCert *cert) {
     ocspErrorKind kind = OCSP_ERR_NETWORK;
 
     cert->asked = cert->due_now = 0;
-    cert->last_round_ms = began;
     outcome = ocspHasFile() ? ocspReadSupplied(cert, text, sizeof(text), &kind)
                             : ocspAskResponders(cert, text, sizeof(text), &kind);
     if (outcome < 0) { /* the next step looks at what has changed */
         cert->asked = was_asked;
         cert->due_now = 1;
-        cert->last_round_ms = 0;
         return -1;
     }
-    cert->last_fetch_ms = ocsp_world.mono_ms() - began;
+    cert->last_round_ms = ocsp_world.mono_ms();
+    cert->last_fetch_ms = cert->last_round_ms - began;
     worker.report.refreshes++;
     if (outcome == 1) {
         worker.batch_good++;
@@ -570,9 +584,9 @@ static int ocspRound(ocspCert *cert) {
         ocspLog(OCSP_LOG_NOTICE, "%s. It is not stapled; what was held stays", text);
         snprintf(worker.batch_note, sizeof(worker.batch_note), "%s", text);
         cert->retry_at_ms = 0;
-        return 1;
+        return 2;
     }
-    ocspFailed(cert, kind);
+    ocspFailed(cert, kind, was_asked);
     return 0;
 }
 
@@ -665,6 +679,13 @@ static ocspCert *ocspFindCert(const ocspIdentity *id) {
     return NULL;
 }
 
+static void ocspAskAll(void) {
+    int i;
+
+    for (i = 0; i < worker.count; i++)
+        if (worker.certs[i]->in_service && worker.certs[i]->state == OCSP_STATE_PENDING) worker.certs[i]->asked = 1;
+}
+
 /* Follows a certificate of a newly attached context. One that is known keeps all it has: a staple belongs to the
  * certificate, not to the SSL_CTX (HAProxy stapled the old certificate's response after a renewal). */
 static void ocspFollowCert(ocspIdentity *id, int position) {
@@ -717,6 +738,7 @@ static void ocspFollow(ocspAttachment *a) {
         if (!worker.attached_before && ocspHoldsValid(cert)) cert->due_now = 0;
     }
     worker.attached_before = 1;
+    if (worker.batch) ocspAskAll(); /* who waits for a refresh means the certificate that is served now */
     ocspPublish();
 }
 
@@ -734,6 +756,7 @@ static void ocspApplyOptions(void) {
         worker.options = old;
         return;
     }
+    if (ocspDiffers(old.cache_dir, new->cache_dir)) worker.told_disk = 0;
     source_changed =
         ocspDiffers(old.responder_url, new->responder_url) || ocspDiffers(old.response_file, new->response_file);
     if (ocspDiffers(old.response_file, new->response_file)) worker.file_mark = 0;
@@ -750,7 +773,7 @@ static void ocspApplyOptions(void) {
             cert->unsaved = ocspHoldsValid(cert) && cert->held.source != OCSP_SOURCE_FILE;
             cert->store_at_ms = 0;
         }
-        if (new->stapling && !old.stapling && cert->in_service && !ocspHoldsValid(cert)) cert->due_now = 1;
+        if (new->stapling && !old.stapling) cert->due_if_bare = cert->in_service;
         if (cert->held.der && new->refresh_margin != old.refresh_margin)
             cert->refresh_at_ms =
                 ocspRefreshAtMs(&cert->held, new->refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
@@ -775,13 +798,10 @@ static void ocspAnswer(ocspWaiter **waiters, const char *error) {
 }
 
 static void ocspBeginBatch(void) {
-    int i;
-
     worker.batch = 1;
     worker.batch_good = 0;
     worker.batch_error[0] = worker.batch_note[0] = '\0';
-    for (i = 0; i < worker.count; i++)
-        if (worker.certs[i]->in_service && worker.certs[i]->state == OCSP_STATE_PENDING) worker.certs[i]->asked = 1;
+    ocspAskAll();
 }
 
 /* Ends the batch when each certificate had its round. Requests that came in meanwhile are served by it if it went well;
@@ -793,7 +813,8 @@ static void ocspEndBatch(void) {
 
     for (i = 0; i < worker.count; i++)
         if (ocspDueIn(worker.certs[i]) <= 0 && worker.certs[i]->asked) return;
-    again = ocspTakeRequests(&late);
+    again =
+        ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* new options or certificates: asked for those, next step */
     error = worker.batch_error[0]                            ? worker.batch_error
             : worker.batch_good == 0 && worker.batch_note[0] ? worker.batch_note
             : worker.batch_good == 0                         ? "there is nothing to ask for"
@@ -833,29 +854,47 @@ static void ocspCapRetry(ocspCert *cert) {
     if (cert->retry_at_ms > latest) cert->retry_at_ms = latest;
 }
 
+/* The wall clock went back: what was reckoned by the old one must not last longer than the policy says. */
+static void ocspCapByClock(ocspCert *cert) {
+    int64_t now_ms = ocsp_world.wall_ms(), hourly = now_ms + (int64_t)OCSP_REVOKED_RECHECK * 1000;
+
+    if (!cert->held.der) return;
+    if (cert->held.revoked && cert->refresh_at_ms > hourly) cert->refresh_at_ms = hourly;
+    if (cert->held.next_update == 0 && cert->held.end > now_ms / 1000 + OCSP_LIFE_WITHOUT_END) {
+        cert->held.end = (time_t)(now_ms / 1000) + OCSP_LIFE_WITHOUT_END;
+        cert->refresh_at_ms = ocspRefreshAtMs(&cert->held, worker.options.refresh_margin, now_ms, ocsp_world.random());
+        ocspPublish();
+    }
+}
+
 /* One step. With ask_network 0 nothing is asked but the disk. Returns milliseconds until the next, -1 for "when woken". */
 static int64_t ocspStep(int ask_network) {
     ocspAttachment *a;
     int64_t wait = OCSP_LOOK_MS;
     int i, requests, ran = 0, failed = 0, askable = 0;
 
+    /* Requests first: what main had set before it asked is then taken after, and so known when the request is served. */
+    requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     if ((a = ocspTakeAttachment()) != NULL) {
         ocspFollow(a);
         ocspAttachmentFree(a);
     }
-    requests = ocspTakeRequests(&worker.waiters);
     if (!worker.options.stapling) {
         ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
         worker.batch = 0;
-        for (i = 0; i < worker.count; i++) worker.certs[i]->asked = 0;
+        for (i = 0; i < worker.count; i++) worker.certs[i]->asked = worker.certs[i]->due_now = 0;
         ocspReportStatus();
         return -1;
     }
     ocspWatchFile();
     for (i = 0; i < worker.count; i++) {
-        ocspTellState(worker.certs[i]);
-        ocspLoadCached(worker.certs[i]);
+        ocspCert *cert = worker.certs[i];
+        ocspTellState(cert);
+        ocspLoadCached(cert);
+        ocspCapByClock(cert);
+        if (cert->due_if_bare && !ocspHoldsValid(cert)) cert->due_now = 1;
+        cert->due_if_bare = 0;
     }
     if (requests) ocspBeginBatch();
     ocspReportStatus();
@@ -866,14 +905,15 @@ static int64_t ocspStep(int ask_network) {
         ocspCapRetry(cert);
         askable += cert->in_service && cert->state == OCSP_STATE_PENDING;
         if (ocspDueIn(cert) > 0 || (!ask_network && !ocspHasFile())) continue;
+        if (ran) ocspStoreUnsaved(); /* what is published is stored before another responder may hang */
         outcome = ocspRound(cert);
         ran += outcome >= 0;
-        failed += outcome <= 0;
+        failed += outcome != 1;
         if (outcome < 0) break;
     }
     if (worker.batch) {
         ocspEndBatch();
-    } else if (ran > 0 && ran == askable && !failed) {
+    } else if (ran > 0 && ran == askable && !failed && !ocspAnythingNew()) {
         ocspWaiter *served = NULL; /* asked for while this round was under way, which went well */
         ocspTakeRequests(&served);
         ocspStoreUnsaved();
@@ -947,20 +987,27 @@ int ocspThreadStart(void) {
     if (!ocspOpenPipe()) return 0;
     /* After OpenSSL's own handler, so that it runs before it: make sure that OpenSSL has registered. */
     if (!exit_handler) {
-        OPENSSL_init_crypto(0, NULL);
+        OPENSSL_init_ssl(0, NULL);
         exit_handler = atexit(ocspLeaveOpenSSL) == 0;
     }
     atomic_store_explicit(&stopping, 0, memory_order_relaxed);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, OCSP_THREAD_STACK);
-    sigfillset(&all); /* signals are the server's business; SIGPIPE of a responder that goes away is nobody's */
+    /* Signals are the server's business, and SIGPIPE of a responder that goes away is nobody's. A crash must reach the
+     * server's handler all the same. */
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_owner = getpid();
     fault = pthread_create(&thread, &attr, ocspThreadMain, NULL);
+    thread_started = fault == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     errno = fault;
-    thread_started = fault == 0;
     return thread_started;
 }
 
@@ -969,11 +1016,9 @@ void ocspThreadStop(void) {
 
     if (thread_started) {
         atomic_store_explicit(&stopping, 1, memory_order_relaxed);
-        if (gate_shut) {
-            pthread_mutex_unlock(&gate);
-            pthread_mutex_unlock(&turn);
-            gate_shut = 0;
-        }
+        if (gate_shut) pthread_mutex_unlock(&gate);
+        if (turn_taken) pthread_mutex_unlock(&turn);
+        gate_shut = turn_taken = 0;
         ocspThreadWake();
         pthread_join(thread, NULL);
         thread_started = 0;

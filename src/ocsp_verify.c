@@ -61,17 +61,43 @@ static int ocspSignedBy(OCSP_BASICRESP *basic, X509 *signer) {
 
 /* Why `cert` may not sign for `issuer`, or NULL if it may (RFC 6960 section 4.2.2.2, the delegate). */
 static const char *ocspDelegateFault(X509 *cert, X509 *issuer, time_t now) {
-    if (X509_check_issued(issuer, cert) != X509_V_OK || X509_verify(cert, X509_get0_pubkey(issuer)) != 1)
-        return "its certificate was not issued by the issuer of ours";
+    int from_ok, to_ok;
+    time_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
+
+    if (!ocspIssued(issuer, cert)) return "its certificate was not issued by the issuer of ours";
     /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
         return "its certificate holds an extension that is critical and not understood, or broken";
     if (!(X509_get_extension_flags(cert) & EXFLAG_XKUSAGE) || !(X509_get_extended_key_usage(cert) & XKU_OCSP_SIGN))
         return "its certificate lacks the extended key usage OCSPSigning";
-    if (!(X509_get_key_usage(cert) & KU_DIGITAL_SIGNATURE)) return "its certificate's key usage forbids signatures";
-    if (X509_cmp_time(X509_get0_notBefore(cert), &now) > 0) return "its certificate is not valid yet";
-    if (X509_cmp_time(X509_get0_notAfter(cert), &now) <= 0) return "its certificate has expired";
+    if (!(X509_get_key_usage(cert) & (KU_DIGITAL_SIGNATURE | KU_NON_REPUDIATION))) /* RFC 5280 section 4.2.1.12 */
+        return "its certificate's key usage forbids signatures";
+    /* The same skew as for thisUpdate: some responders make their delegate together with the answer. */
+    if (!from_ok || from > now + OCSP_CLOCK_SKEW) return "its certificate is not valid yet";
+    if (!to_ok || to <= now) return "its certificate has expired";
     return NULL;
+}
+
+/* The digests that can be forged; SHA-1 is left to the CA's judgement, many private ones still sign with it. */
+static int ocspWeakDigest(const OCSP_BASICRESP *basic) {
+    const ASN1_OBJECT *algorithm;
+    int digest = NID_undef;
+
+    X509_ALGOR_get0(&algorithm, NULL, NULL, OCSP_resp_get0_tbs_sigalg(basic));
+    return OBJ_find_sigid_algs(OBJ_obj2nid(algorithm), &digest, NULL) && (digest == NID_md5 || digest == NID_md4);
+}
+
+/* Are the bytes what OpenSSL makes of them? It reads BER, lets bytes stand behind the inner structure, and verifies the
+ * signature over its own encoding: such bytes would verify here, be stapled, and be refused by strict clients. */
+static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP *basic) {
+    OCSP_RESPONSE *again = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
+    unsigned char *bytes = NULL;
+    int n = again ? i2d_OCSP_RESPONSE(again, &bytes) : -1;
+    int same = n >= 0 && (size_t)n == len && memcmp(bytes, der, len) == 0;
+
+    OPENSSL_free(bytes);
+    OCSP_RESPONSE_free(again);
+    return same;
 }
 
 /* Finds who signed and whether it may. Returns the signer (owned by basic or id), or NULL with a sentence. */
@@ -96,12 +122,16 @@ static X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_
     return NULL;
 }
 
-/* The entry for exactly our certificate, matched by the hash that the responder chose. Of several the newest counts, and
- * of two equally new ones the one that is not good. */
+/* Of two entries that are equally new: revoked is the word that must not be lost, unknown is none. */
+static int ocspWeight(int status) {
+    return status == V_OCSP_CERTSTATUS_REVOKED ? 2 : status == V_OCSP_CERTSTATUS_UNKNOWN;
+}
+
+/* The entry for exactly our certificate, matched by the hash that the responder chose; of several the newest. */
 static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity *id, ocspError *err) {
     OCSP_SINGLERESP *best = NULL;
     time_t best_time = 0;
-    int i, count = OCSP_resp_count(basic);
+    int best_weight = 0, matched = 0, i, count = OCSP_resp_count(basic);
 
     for (i = 0; i < count; i++) {
         OCSP_SINGLERESP *entry = OCSP_resp_get0(basic, i);
@@ -118,15 +148,19 @@ static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity 
         ok = ours && OCSP_id_cmp(ours, theirs) == 0;
         OCSP_CERTID_free(ours);
         if (!ok) continue;
+        matched = 1;
         status = OCSP_single_get0_status(entry, NULL, NULL, &this_update, NULL);
         t = ocspTime(this_update, &ok);
         if (!ok) continue;
-        if (!best || t > best_time || (t == best_time && status != V_OCSP_CERTSTATUS_GOOD)) {
+        if (!best || t > best_time || (t == best_time && ocspWeight(status) > best_weight)) {
             best = entry;
             best_time = t;
+            best_weight = ocspWeight(status);
         }
     }
-    if (!best) {
+    if (!best && matched) {
+        ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
+    } else if (!best) {
         ocspFail(err, OCSP_ERR_VERIFY,
                  "the response has no entry for our certificate (serial %s) among its %d: the responder answers for "
                  "another certificate or another issuer",
@@ -174,6 +208,8 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
     if (next_update && out->next_update < out->this_update)
         return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before its thisUpdate");
 
+    /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
+    if (received > now + OCSP_CLOCK_SKEW) received = 0;
     out->end = next_update ? out->next_update : ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
     if (out->end <= now)
         return ocspFail(err, OCSP_ERR_VERIFY, "the response has no nextUpdate and came in more than %d seconds ago",
@@ -224,8 +260,16 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, tim
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
         goto done;
     }
+    if (!ocspIsCanonical(der, len, basic)) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not DER, or holds bytes that are no part of the OCSP response");
+        goto done;
+    }
     entry = ocspFindEntry(basic, id, err);
     if (!entry) goto done;
+    if (ocspWeakDigest(basic)) {
+        ocspFail(err, OCSP_ERR_VERIFY, "the response is signed with MD5, which anybody can forge");
+        goto done;
+    }
     signer = ocspFindSigner(basic, id, now, err);
     if (!signer || !ocspJudgeEntry(entry, basic, id, signer, now, received, out, err)) goto done;
     out->der = ocspMemdup(der, len);
@@ -246,11 +290,10 @@ void ocspResponseClear(ocspResponse *r) {
 
 ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now) {
     if (!held->der) return OCSP_FRESH_NEWER;
-    /* An expired good answer is history: another one that still holds is worth more than nothing. Two things are not
-     * renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of an answer
-     * without nextUpdate (or a replayed one would be stapled forever, as NATS does). */
-    if (!held->revoked && held->end <= now && (fresh->next_update || fresh->this_update != held->this_update))
-        return OCSP_FRESH_NEWER;
+    /* An expired good answer is history: another one that says itself that it still holds is worth more than nothing.
+     * Two things are not renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of
+     * an answer without nextUpdate (or replayed ones would be stapled forever, as NATS does). */
+    if (!held->revoked && held->end <= now && fresh->next_update) return OCSP_FRESH_NEWER;
     if (fresh->this_update > held->this_update) return OCSP_FRESH_NEWER;
     if (fresh->this_update < held->this_update || (held->revoked && !fresh->revoked)) return OCSP_FRESH_OLDER;
     return fresh->revoked && !held->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_SAME;

@@ -113,7 +113,7 @@ proc hear {channel} {
             incr ::skipped
             puts "  skipped [lindex $rest 0]: [lindex $rest 1]"
         }
-        failed {lassign $rest name why logs; add_failure $file $name $why $logs}
+        failed {lassign $rest name why logs ms; add_failure $file $name $why $logs $ms}
         spawned {dict set ::running $channel pids [lindex $rest 0] [lindex $rest 1]}
         gone {
             set pids [dict get $::running $channel pids]
@@ -124,9 +124,9 @@ proc hear {channel} {
     }
 }
 
-proc add_failure {file name why logs} {
+proc add_failure {file name why logs {ms 0}} {
     incr ::failed
-    set text "  FAILED  $name  (tests/unit/[file tail $file])\n"
+    set text [format "  FAILED  %s  (tests/unit/%s, %.1f s)\n" $name [file tail $file] [expr {$ms / 1000.0}]]
     foreach line [split $why \n] {append text "            $line\n"}
     foreach log $logs {append text "            server log: $log\n"}
     append text "            again: tclsh tests/run.tcl --single unit/[short $file]"
@@ -148,15 +148,19 @@ proc worker_ended {channel} {
     start_next
 }
 
-# Ends what a suite started and left: only processes it told us of, and only if the pid is still that process (each runs
-# with a file of the work directory on its command line or in its directory).
+# Ends what a suite started and left: only processes it told us of, and only if the pid is still that process: it runs in
+# the work directory (servers do, and change what ps shows of them) or has a file of it on its command line.
 proc kill_left_over {worker} {
     dict for {pid dir} [dict get $worker pids] {
         if {[file exists $dir/exit]} continue
-        if {[catch {open /proc/$pid/cmdline rb} channel]} continue
-        set command [read $channel]
-        close $channel
-        if {[string first $::work $command] >= 0} {catch {exec kill -s KILL $pid}}
+        set signs {}
+        catch {append signs [file readlink /proc/$pid/cwd]}
+        catch {
+            set channel [open /proc/$pid/cmdline rb]
+            append signs [read $channel]
+            close $channel
+        }
+        if {[string first $::work $signs] >= 0} {catch {exec kill -s KILL $pid}}
     }
 }
 
@@ -248,6 +252,10 @@ if {$::work eq {}} {
     set ::work [file normalize [file join $base valkey-ocsp-tests.[pid]]]
 }
 file mkdir $::work
+# A copy, so that a build in another window does not pull it from under a running suite.
+file copy -force $::ocsp_module_path [file join $::work valkey-ocsp.so]
+set ::module_given $::ocsp_module_path
+set ::ocsp_module_path [file join $::work valkey-ocsp.so]
 set ::running {}
 set ::suites [llength $::waiting]
 set ::passed 0
@@ -256,7 +264,7 @@ set ::skipped 0
 set ::failures {}
 set ::told [clock seconds]
 fconfigure stdout -buffering line
-puts "[exec $::server_binary --version]\nmodule: $::ocsp_module_path\nlogs: $::work\n$::suites suites, $::jobs at once"
+puts "[exec $::server_binary --version]\nmodule: $::module_given\nlogs: $::work\n$::suites suites, $::jobs at once"
 set begin [clock seconds]
 after 1000 watch
 start_next

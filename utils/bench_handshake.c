@@ -74,7 +74,7 @@ static void hangUp(SSL *ssl) {
 }
 
 static void pingOnce(SSL *ssl) {
-    char reply[sizeof(pong)];
+    char reply[sizeof(pong)] = "";
     int got = 0, n;
 
     if (SSL_write(ssl, ping, sizeof(ping) - 1) <= 0) die("PING could not be sent");

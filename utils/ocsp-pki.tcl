@@ -10,9 +10,10 @@
 #                                                      URL (--url, also several times); tls-ca-cert-file is ca.crt
 #                        responder.crt responder.key   the delegate that signs answers (EKU OCSPSigning)
 #                        index.txt                     the CA's book, for `openssl ocsp -index`
-#       A real responder for it, then (it notices when index.txt changes):
+#       A real responder for it is `tclsh utils/openssl-responder.tcl DIR --port 8888`, which asks `openssl ocsp`. By
+#       hand (it notices when index.txt changes, but OpenSSL 3.0 listens on every address of the machine):
 #           openssl ocsp -index DIR/index.txt -CA DIR/ca.crt -rsigner DIR/responder.crt -rkey DIR/responder.key \
-#               -port 127.0.0.1:8888 -nmin 5
+#               -port 8888 -nmin 5
 #   tclsh utils/ocsp-pki.tcl leaf DIR NAME --url URL [same options]   one more certificate NAME.crt/NAME.key, entered
 #                                                      in index.txt
 #   tclsh utils/ocsp-pki.tcl revoke DIR [NAME] [--reason keyCompromise]   marks NAME (default: server) revoked

@@ -188,6 +188,7 @@ X509 *testCert(const testCertSpec *spec) {
     }
     if (spec->key_usage) addExtension(cert, issuer, NID_key_usage, spec->key_usage);
     if (spec->extended) addExtension(cert, issuer, NID_ext_key_usage, spec->extended);
+    if (spec->alt_names) addExtension(cert, issuer, NID_subject_alt_name, spec->alt_names);
     if (spec->tls_feature) addExtension(cert, issuer, NID_tlsfeature, spec->tls_feature);
     if (spec->key_ids) {
         addExtension(cert, issuer, NID_subject_key_identifier, "hash");
@@ -609,6 +610,12 @@ int testCountFiles(const char *dir) {
 void testSleepMs(int ms) {
     struct timespec ts = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&ts, NULL);
+}
+
+/* OCSP_TEST_ONLY=pattern runs the tests of that name alone. */
+__attribute__((constructor)) static void chooseTests(void) {
+    const char *only = getenv("OCSP_TEST_ONLY");
+    if (only && *only) cmocka_set_test_filter(only);
 }
 
 long testEnvNumber(const char *name, long otherwise) {

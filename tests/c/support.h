@@ -6,6 +6,8 @@
  * sends. Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
  * should use its argument is caught.
  *
+ * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?).
+ *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_TEST_SUPPORT_H
@@ -59,6 +61,7 @@ typedef struct testCertSpec {
     size_t url_len;          /* length of urls[0] if it holds zero bytes, else 0 */
     int odd_access;          /* also caIssuers, and an OCSP access description that is no URI */
     const char *tls_feature; /* "status_request" for must-staple */
+    const char *alt_names;   /* subjectAltName, as X509V3_EXT_conf writes it */
     int key_ids;             /* subject and authority key identifiers */
     int bad_extension;       /* an authorityInfoAccess that is no DER */
 } testCertSpec;

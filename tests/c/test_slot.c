@@ -174,7 +174,7 @@ static void *readOn(void *arg) {
 static void eightReadersAndAPublisherWithoutPause(void **state) {
     (void)state;
     pthread_t readers[READERS];
-    long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 500);
+    long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 3000);
     int most = 0;
     atomic_store(&stop, 0);
     for (int i = 0; i < READERS; i++) assert_int_equal(pthread_create(&readers[i], NULL, readOn, NULL), 0);

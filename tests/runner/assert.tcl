@@ -140,19 +140,19 @@ proc test {name code {okpattern undefined} {tags {}}} {
     foreach trouble [servers_in_trouble] {append why [expr {$why eq {} ? {} : "\n"}]$trouble}
     set ::cur_test $outer
     if {$why ne {}} {
-        fail_test $name $why
+        fail_test $name $why [expr {[clock milliseconds] - $started}]
     } else {
         incr ::num_passed
         report ok $name [expr {[clock milliseconds] - $started}]
     }
 }
 
-proc fail_test {name why} {
+proc fail_test {name why {ms 0}} {
     incr ::num_failed
     set logs {}
     foreach server $::servers {lappend logs [dict get $server stdout]}
     if {$logs eq {} && [info exists ::last_log]} {lappend logs $::last_log}
-    report failed $name $why $logs
+    report failed $name $why $logs $ms
 }
 
 proc skip_test {name reason} {

@@ -1,6 +1,6 @@
-# ocsp_responder.tcl - the mock OCSP responder. It signs real answers and misbehaves in every way of the scenarios 4 to 9
-# and 13. Run as a script it is a process of its own with an HTTP server on loopback; sourced, it gives tests the procs
-# to start one, to tell it what to do, and to read what it was asked.
+# ocsp_responder.tcl - the mock OCSP responder. It signs real answers and misbehaves in every way that the scenarios 4
+# to 9 and 13 ask for. Run as a script it is a process of its own with an HTTP server on loopback; sourced, it gives
+# tests the procs to start one, to tell it what to do, and to read what it was asked.
 #
 # START AND STOP
 #
@@ -11,7 +11,8 @@
 #                                 -cas: -cas [list $ca1 $ca2]
 #     -host 127.0.0.1             or ::1, or both (same port on both)
 #     -port 0                     0: any free one. A fixed one lets a responder come back where it was
-#     -tls HANDLE                 https with that certificate (needs the Tcl package tls); url is then https://localhost:PORT/
+#     -tls HANDLE                 https with that certificate (needs the Tcl package tls); url is then
+#                                 https://localhost:PORT/
 #     -behave BEHAVIOUR           from the start (default: good)
 #   ocsp_responder_stop $r        ends it; connecting is refused from then on. Safe to call twice
 #   ocsp_responder_stop_all       all that this interpreter started
@@ -34,7 +35,7 @@
 #   What is in the answer:
 #     status good            good, revoked, unknown
 #     reason ""              unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation
-#                            certificateHold removeFromCRL privilegeWithdrawn aACompromise, or a number; "" leaves it out
+#                            certificateHold removeFromCRL privilegeWithdrawn aACompromise, or a number; "": left out
 #     revoked_at -60         times: seconds from the request's (20, +20, -20) or absolute (@1700000000)
 #     this 0, next +3600, produced 0      next none leaves it out
 #     hash request           of the CertIDs: request (as asked), sha1, sha256
@@ -42,8 +43,8 @@
 #                            serial number of another CA); issuer-key (of a CA of the same name with another key); or a
 #                            dict of CertID and entry keys, such as {serial 0A1B status revoked next +20 this -5} or
 #                            {of HANDLE issuer HANDLE hash sha256}, whose other keys are those of the answer
-#     for {}                 dict: serial number (hex, as a handle has it) -> keys of the answer (not of the sending) for
-#                            that certificate: {for {0A1B {status revoked}}}
+#     for {}                 dict: serial number (hex, as a handle has it) -> keys of the answer (not of the sending)
+#                            for that certificate: {for {0A1B {status revoked}}}
 #     response_status successful    malformedRequest internalError tryLater sigRequired unauthorized, or a number
 #     signer ca              ca, or a handle (a delegate, the leaf, another CA), or {cert FILE key FILE}
 #     certs auto             auto: the signer's, unless it is the CA; none; or a list of handles or files, in that order
@@ -52,7 +53,7 @@
 #     digest sha256          sha1, sha256, sha384, sha512
 #     nonce echo             echo (when asked with one), none
 #     size 0                 make the DER exactly so many bytes long (an unknown extension fills it), 0: as it comes
-#     freeze 0               1: sign once, then the same bytes again and again until told another behaviour (presigned)
+#     freeze 0               1: sign once, without a nonce, then the same bytes again and again until the next behaviour
 #
 #   How it is sent:
 #     body ocsp              ocsp, empty, byte (the first), truncated, trailing (a byte more), html, {file PATH} or
@@ -63,37 +64,38 @@
 #     type application/ocsp-response      the Content-Type; none leaves it out
 #     version 1.1            or 1.0;   status_line "": other than "", sent in place of the whole status line
 #     before ""              bytes sent before the status line
-#     length right           right, none (the close ends the body), short (promises 100 bytes more than come and closes),
-#                            chunked, huge (promises and sends 70000), endless (no length, no end)
+#     length right           right, none (the close ends the body), short (promises 100 bytes more than come, and
+#                            closes), chunked, huge (promises and sends 70000), endless (no length, no end)
 #     keep 0                 1: the connection stays open after the body
 #     case normal            lower: header names in lower case
 #     headers {}             list of further header lines, sent as they are
 #     piece 0, piece_ms 20   not 0: send so many bytes at a time and wait so long in between
 #     piece_from body        body, or start: from the status line on
 #     delay 0                ms to wait before the answer
-#     drop no                reset (RST instead of an answer), reset-mid (RST after half of the body), close (FIN instead
-#                            of an answer), accept (close as soon as accepted, before the request is read; only without a
-#                            path), hang (never answer, until released), headers (header lines without an end), line (one
-#                            header line without an end). With -tls a reset is a plain close
+#     drop no                reset (RST instead of an answer), reset-mid (RST after half of the body), close (FIN
+#                            instead of an answer), accept (close as soon as accepted, before the request is read; only
+#                            without a path), hang (never answer, until released), headers (header lines without an
+#                            end), line (one header line without an end). With -tls a reset is a plain close
 #
 # READ WHAT IT WAS ASKED
 #
-#   ocsp_responder_log $r         list of dicts in the order of arrival: n (1...), ms (Unix milliseconds), method, target
-#                                 (as it came), path (the responder URL's, without the GET's base64), version, host,
-#                                 headers (dict, lower-case names), local (127.0.0.1 or ::1), proxy (0|1: absolute form),
-#                                 der (hex of the OCSPRequest), certids (as ocsp_request_info), hash, serial (of the
-#                                 first CertID), nonce (0|1), answer (what was chosen: the BEHAVIOUR as given), http (status
-#                                 sent, 0 none), end (open, sent, client-closed, dropped, held), end_ms. A request that is
-#                                 answered with a reset has its last byte unread: der ends with 00 then
+#   ocsp_responder_log $r         list of dicts in the order of arrival: n (1...), ms (Unix milliseconds), method,
+#                                 target (as it came), path (the responder URL's, without the GET's base64), version,
+#                                 host, headers (dict, lower-case names), local (127.0.0.1 or ::1), proxy (0|1: absolute
+#                                 form), der (hex of the OCSPRequest), certids (as ocsp_request_info), hash, serial (of
+#                                 the first CertID), nonce (0|1), answer (what was chosen: the BEHAVIOUR as given), http
+#                                 (status sent, 0 none), end (open, sent, client-closed, dropped, held), end_ms. A POST
+#                                 that is answered with a reset has its last byte unread: der ends with 00 then
 #   ocsp_responder_count $r ?-method POST? ?-path /a? ?-serial HEX? ?-end held?      how many such there were
-#   ocsp_responder_wait $r N ?TIMEOUT_MS? ?-method ...?     waits until there are at least N; returns the count, or raises
+#   ocsp_responder_wait $r N ?TIMEOUT_MS? ?-method ...?     waits until there are at least N; returns how many, or
+#                                 raises after 10 seconds
 #   ocsp_responder_forget $r      empties the log (n goes on)
 #   ocsp_responder_stats $r       dict: connections (accepted ever), open, held, signed (answers made), requests, errors
 #                                 (of the mock itself; a list that is empty unless a test asked for what cannot be done)
 #
 # PROXY. It answers absolute-form requests (GET http://other/...) itself, as the responder of that name; the log says
-# proxy 1 and has the target. CONNECT host:port is tunnelled to that port on loopback, whatever the host is called, and is
-# logged with method CONNECT. Behaviour key proxy_status, not 0, refuses CONNECTs with that status.
+# proxy 1 and has the target. CONNECT host:port is tunnelled to that port on loopback, whatever the host is called, and
+# is logged with method CONNECT. Behaviour key proxy_status, not 0, refuses CONNECTs with that status.
 #
 # WITHOUT HTTP
 #
@@ -135,9 +137,10 @@ namespace eval ::ocsp::responder {
         sigRequired {"the same" {response_status sigRequired}}
         unauthorized {"the same" {response_status unauthorized}}
         bad-signature {"one bit of the signature is wrong" {signature bad}}
-        several {"ours in the middle of three entries" {entries {serial ours issuer}}}
-        ours-first {"ours, then two others" {entries {ours serial issuer}}}
-        ours-last {"two others, then ours" {entries {serial issuer ours}}}
+        several {"ours in the middle of three entries of our CA" {entries {serial ours {serial 7F01}}}}
+        ours-first {"ours, then two others of our CA" {entries {ours serial {serial 7F01}}}}
+        ours-last {"two others of our CA, then ours" {entries {serial {serial 7F01} ours}}}
+        several-cas {"ours among entries of other CAs" {entries {issuer-key ours issuer}}}
         ours-missing {"two entries, none is ours" {entries {serial issuer}}}
         no-entries {"an empty list of entries" {entries {}}}
         other-serial {"another serial number of our CA" {entries serial}}
@@ -838,7 +841,7 @@ proc ::ocsp::responder::connection {sock id} {
 proc ::ocsp::responder::handshake {sock} {
     variable tls
     tls::import $sock -server 1 -certfile [dict get $tls cert] -keyfile [dict get $tls key] -request 0 -require 0 \
-        -ssl2 0 -ssl3 0 -tls1 0 -tls1.1 0 -tls1.2 1 -tls1.3 1
+        -ssl2 0 -ssl3 0 -tls1 0 -tls1.1 0 -tls1.2 1 -tls1.3 1 -command ::ocsp::responder::tls_event
     fconfigure $sock -blocking 0 -translation binary -buffering none -buffersize 4096
     while 1 {
         if {[catch {tls::handshake $sock} done]} {
@@ -852,6 +855,9 @@ proc ::ocsp::responder::handshake {sock} {
         if {[eof $sock]} { return 0 }
     }
 }
+
+# What the package tls would report as errors of ours: a client that does not trust us, or speaks no TLS.
+proc ::ocsp::responder::tls_event {args} { return 1 }
 
 # Deals with one request; 1 when the connection goes on.
 proc ::ocsp::responder::answer {sock id request} {
@@ -945,6 +951,7 @@ proc ::ocsp::responder::content {full rule_id info} {
     if {[lindex $kind 0] in {empty html file hex}} { return [body $kind ""] }
     set key $rule_id,[log_certids $info]
     if {[dict get $full freeze] && [info exists frozen($key)]} { return [body $kind $frozen($key)] }
+    if {[dict get $full freeze]} { dict set full nonce none } ;# who signs in advance cannot know it
     set der [answer_der $full $info $cas [clock seconds]]
     if {[dict get $full freeze]} { set frozen($key) $der }
     body $kind $der

@@ -1,5 +1,8 @@
-# ocsp_selftest.tcl - checks the test tools themselves (ocsp_der.tcl, ocsp_responder.tcl, ../../utils/ocsp-pki.tcl), with
-# `openssl ocsp` and `openssl verify` as the judges:   tclsh tests/support/ocsp_selftest.tcl
+# ocsp_selftest.tcl - checks the test tools themselves (ocsp_der.tcl, ocsp_responder.tcl, ../../utils/ocsp-pki.tcl),
+# with `openssl ocsp` and `openssl verify` as the judges:   tclsh tests/support/ocsp_selftest.tcl
+#
+# About 20 seconds. The last line is `N passed, N failed`; the exit status is 1 when any failed. Needs openssl and bash
+# (whose `cat` tells an RST from an orderly end, which Tcl does not).
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -47,8 +50,8 @@ proc run {args} {
 }
 
 proc ocsp_ask {leaf issuer root url args} {
-    run openssl ocsp -issuer [dict get $issuer cert] -cert [dict get $leaf cert] -CAfile [dict get $root cert] -url $url \
-        -timeout 5 {*}$args
+    run openssl ocsp -issuer [dict get $issuer cert] -cert [dict get $leaf cert] -CAfile [dict get $root cert] \
+        -url $url -timeout 5 {*}$args
 }
 
 proc ocsp_judge {leaf issuer root file args} {
@@ -112,7 +115,9 @@ proc wire_body {bytes} { string range $bytes [string first \r\n\r\n $bytes]+4 en
 # ---- DER ------------------------------------------------------------------------------------------------------------
 
 proc der_checks {} {
-    foreach {number hex} {0 020100 127 02017f 128 02020080 255 020200ff 256 02020100 -1 0201ff -128 020180 -129 0202ff7f} {
+    foreach {number hex} {
+        0 020100 127 02017f 128 02020080 255 020200ff 256 02020100 -1 0201ff -128 020180 -129 0202ff7f
+    } {
         check "INTEGER $number" [list same [binary encode hex [ocsp_der_int $number]] $hex]
         check "INTEGER $number, back" [list same [ocsp_der_toint [string range [ocsp_der_int $number] 2 end]] $number]
     }
@@ -182,11 +187,11 @@ proc pki_checks {} {
     check "a delegate's EKU" [list has [run openssl x509 -noout -text -in [dict get $delegate cert]] \
         "*OCSP Signing*OCSP No Check*"]
     set renewed [ocsp_pki_leaf $ca renewed -key $leaf]
-    check "a key used again" [list same [dict get [ocsp_cert_info $renewed] spki] [dict get [ocsp_cert_info $leaf] spki]]
+    check "a key used again" [list same [ocsp_file_read [dict get $renewed key]] [ocsp_file_read [dict get $leaf key]]]
     set forged [ocsp_pki_leaf $ca forged -signkey $twin]
     check "a forged one" [list has [run openssl verify -CAfile [dict get $ca cert] [dict get $forged cert]] "*error*"]
-    check "the cache file's name" [list same [ocsp_cert_sha256 $leaf] [string tolower [string map {: {}} [lindex [split \
-        [run openssl x509 -noout -fingerprint -sha256 -in [dict get $leaf cert]] =] 1]]]]
+    set print [run openssl x509 -noout -fingerprint -sha256 -in [dict get $leaf cert]]
+    check "the cache file's name" [list has [string map {: {}} $print] *=[ocsp_cert_sha256 $leaf]]
     set odd [ocsp_pki_leaf $ca odd -aia [list http://a\x01\nb\xff/]]
     check "any bytes in a URL" [list has [dict get [ocsp_cert_info $odd] der] *http://a\x01\nb\xff/*]
     ocsp_pki_keys [file join $dir keys]
@@ -215,7 +220,7 @@ proc answer_checks {} {
         set table [list \
             good "*verify OK*: good*" \
             revoked "*verify OK*: revoked*" \
-            {revoked reason keyCompromise revoked_at @1700000000} "*: revoked*Reason: keyCompromise*Nov 14 22:13:20 2023*" \
+            {revoked reason keyCompromise revoked_at @1700000000} "*: revoked*keyCompromise*Nov 14 22:13:20 2023*" \
             {revoked reason certificateHold} "*: revoked*Reason: certificateHold*" \
             {revoked reason aACompromise next none} "*: revoked*" \
             unknown "*verify OK*: unknown*" \
@@ -238,7 +243,7 @@ proc answer_checks {} {
             ours-missing "*ERROR: No Status found*" no-entries "*ERROR: No Status found*" \
             other-serial "*ERROR: No Status found*" other-issuer "*ERROR: No Status found*" \
             other-issuer-key "*ERROR: No Status found*" \
-            [list entries [list [list of $leaf issuer $other] {serial 77 status revoked} ours]] "*verify OK*: good*" \
+            {entries {{serial 77 status revoked} ours}} "*verify OK*: good*" \
             [list for [list [dict get $leaf serial] {status revoked}]] "*verify OK*: revoked*" \
             future-200 "*verify OK*: good*" future-400 "*Status times invalid*" expired "*Status times invalid*" \
             no-next "*verify OK*: good*" {this -5 next 15} "*verify OK*: good*" \
@@ -248,9 +253,15 @@ proc answer_checks {} {
             set file [file join $dir answer.der]
             check "$key: [string range $behaviour 0 60]" [list answer_check $file $leaf $ca $behaviour $pattern]
         }
-        check "$key: SHA-256 CertIDs" [list has [ocsp_response_file $file $leaf $ca sha256
-            run openssl ocsp -sha256 -issuer [dict get $ca cert] -cert [dict get $leaf cert] -CAfile [dict get $ca cert] \
-                -respin $file] "*verify OK*: good*"]
+        ocsp_response_file $file $leaf $ca sha256
+        check "$key: SHA-256 CertIDs" [list has [run openssl ocsp -sha256 -issuer [dict get $ca cert] \
+            -cert [dict get $leaf cert] -CAfile [dict get $ca cert] -respin $file] "*verify OK*: good*"]
+        # openssl takes entries of several CAs in one answer only from a signer that it is told to trust (-VAfile).
+        foreach behaviour [list several-cas [list entries [list [list of $leaf issuer $other] {serial 77} ours]]] {
+            ocsp_response_file $file $leaf $ca $behaviour
+            check "$key: several CAs" [list has [ocsp_judge $leaf $ca $ca $file -VAfile [dict get $ca cert]] \
+                "*verify OK*: good*"]
+        }
     }
     foreach size {1000 65536 65537} {
         check "exactly $size bytes" [list same [string length [ocsp_response_der $leaf $ca [list size $size]]] $size]
@@ -303,8 +314,8 @@ proc responder_checks {} {
     ocsp_responder_behave $r good
     check "the nonce comes back" [list same [string match "*nonce*" [ocsp_ask $leaf $ca $ca $url]] 0]
     check "the CA that was asked for signs" [list has [ocsp_ask $leaf_rsa $ca_rsa $ca_rsa $url] "*verify OK*: good*"]
-    check "SHA-256 when asked so" [list has [run openssl ocsp -sha256 -issuer [dict get $ca cert] -cert [dict get $leaf cert] \
-        -CAfile [dict get $ca cert] -url $url] "*verify OK*: good*"]
+    check "SHA-256 when asked so" [list has [run openssl ocsp -sha256 -issuer [dict get $ca cert] \
+        -cert [dict get $leaf cert] -CAfile [dict get $ca cert] -url $url] "*verify OK*: good*"]
     ocsp_responder_behave $r [list for [list [dict get $leaf serial] revoked]]
     check "by serial: ours" [list has [ocsp_ask $leaf $ca $ca $url] "*: revoked*"]
     check "by serial: another" [list has [ocsp_ask $leaf_rsa $ca_rsa $ca_rsa $url] "*: good*"]
@@ -344,7 +355,8 @@ proc responder_checks {} {
     # Each misbehaviour, on the wire: preset, how the connection ended, a pattern for the bytes.
     foreach {behaviour how pattern} {
         get-only closed "*405 Method*Content-Length: 0\r\n*" post-400 closed "* 400 *" post-403 closed "* 403 *"
-        post-404 closed "* 404 *" post-429 closed "* 429 *" post-501 closed "* 501 *" redirect closed "*302*Location: /moved*"
+        post-404 closed "* 404 *" post-429 closed "* 429 *" post-501 closed "* 501 *"
+        redirect closed "*302*Location: /moved*"
         http-500 closed "* 500 *Length: 0\r\n*" http-502 closed "* 502 *" http-503 closed "* 503 *"
         http-500-html closed "* 500 *text/html*<html>*" http-500-right closed "* 500 *application/ocsp-response*"
         html closed "*200 OK*text/html*<html>*" html-as-ocsp closed "*application/ocsp-response*<html>*"
@@ -353,7 +365,8 @@ proc responder_checks {} {
         empty closed "*200 OK*Content-Length: 0*" one-byte closed "*Length: 1*\r\n\r\n0" no-length closed "*200 OK*"
         http-1.0 closed "HTTP/1.0 200*" lower-case closed "*content-type: application*content-length: *"
         reset closed "" close closed "" close-accept * "" reset-mid closed * short closed "*200 OK*"
-        {status_line "HTP 200"} closed "HTP 200\r\n*" {before "HTTP/1.1 100 Continue\r\n\r\n"} closed "*100 Continue*200 OK*"
+        {status_line "HTP 200"} closed "HTP 200\r\n*"
+        {before "HTTP/1.1 100 Continue\r\n\r\n"} closed "*100 Continue*200 OK*"
         {headers {"X-More: 1"}} closed "*X-More: 1*" pieces closed "*200 OK*" pieces-all closed "*200 OK*"
     } {
         ocsp_responder_behave $r $behaviour
@@ -366,7 +379,9 @@ proc responder_checks {} {
         ocsp_responder_behave $r $behaviour
         ocsp_responder_forget $r
         check "without an end: $behaviour" [list wire_check [wire $port [post $der] 1200 100000] open $pattern]
-        check "the log of $behaviour" { until {[dict get [lindex [ocsp_responder_log $r] 0] end] in {client-closed sent}} }
+        check "the log of $behaviour" {
+            until {[dict get [lindex [ocsp_responder_log $r] 0] end] in {client-closed sent}}
+        }
     }
     ocsp_responder_behave $r no-type
     check "no type" { same [string match -nocase *content-type* [lindex [wire $port [post $der]] 1]] 0 }
@@ -382,7 +397,10 @@ proc responder_checks {} {
         check "$behaviour body" [list body_check $behaviour]
     }
     ocsp_responder_behave $r {endless headers {} }
-    check "endless passes 64 KiB soon" { expr {[string length [lindex [wire $port [post $der] 5000 70000] 1]] >= 70000} }
+    check "endless passes 64 KiB soon" {
+        set count [string length [lindex [wire $port [post $der] 5000 70000] 1]]
+        expr {$count >= 70000 ? 1 : $count}
+    }
     ocsp_responder_behave $r {drip piece_ms 100}
     check "dripping drips" {
         set count [string length [lindex [wire $port [post $der] 1050] 1]]
@@ -410,8 +428,8 @@ proc responder_checks {} {
     check "presigned anew" [list same [expr {[wire_body [lindex [wire $port [post $der]] 1]] eq $first}] 0]
     ocsp_responder_behave $r {this @1700000000 next @4000000000}
     check "fixed thisUpdate" {
-        same [dict get [lindex [dict get [ocsp_response_info [wire_body [lindex [wire $port [post $der]] 1]]] entries] 0] this] \
-            1700000000
+        set info [ocsp_response_info [wire_body [lindex [wire $port [post $der]] 1]]]
+        same [dict get [lindex [dict get $info entries] 0] this] 1700000000
     }
 
     # keep-alive: two requests on one connection, also when the second was sent early
@@ -423,8 +441,8 @@ proc responder_checks {} {
     # hanging and letting go; a client that leaves while it is held
     ocsp_responder_behave $r hang
     ocsp_responder_forget $r
-    set f [open |[list openssl ocsp -issuer [dict get $ca cert] -cert [dict get $leaf cert] -CAfile [dict get $ca cert] \
-        -url $url 2>@1] r]
+    set f [open |[list openssl ocsp -issuer [dict get $ca cert] -cert [dict get $leaf cert] \
+        -CAfile [dict get $ca cert] -url $url 2>@1] r]
     ocsp_responder_wait $r 1 -end held
     check "one is held" { same [dict get [ocsp_responder_stats $r] held] 1 }
     check "releasing says how many" { same [ocsp_responder_release $r revoked] 1 }
@@ -438,11 +456,12 @@ proc responder_checks {} {
     check "the mock made no mistakes" { same [dict get [ocsp_responder_stats $r] errors] "" }
 
     # CONNECT
+    ocsp_responder_behave $r good
     check "a tunnel" { has [wired $port "CONNECT anywhere.invalid:$port HTTP/1.1\r\n\r\n" 500] "open*200 Connection*" }
     ocsp_responder_behave $r {good proxy_status 403}
     check "a refused tunnel" { has [wired $port "CONNECT a.invalid:$port HTTP/1.1\r\n\r\n"] "closed*403*" }
     ocsp_responder_behave $r good
-    check "through the tunnel" {
+    check "absolute form, by openssl" {
         has [ocsp_ask $leaf $ca $ca http://127.0.0.1:$port/ -proxy http://127.0.0.1:$port] "*verify OK*: good*"
     }
 
@@ -472,7 +491,7 @@ proc body_check {behaviour} {
 
 # What needs IPv6 or the Tcl package tls is left out where they are missing.
 proc family_checks {} {
-    global dir
+    global dir to
     set ca [ocsp_pki_ca $dir ca4]
     set server [ocsp_pki_leaf $ca https4]
     set leaf [ocsp_pki_leaf $ca leaf4]
@@ -500,15 +519,16 @@ proc family_checks {} {
         check "https" [list has $text "*verify OK*: good*"]
         set to [dict get $r port]
         foreach version {tls1_2 tls1_3} {
-            set text [run openssl s_client -connect 127.0.0.1:$to -CAfile [dict get $ca cert] -verify_hostname localhost \
-                -$version -brief]
+            set text [run openssl s_client -connect 127.0.0.1:$to -CAfile [dict get $ca cert] \
+                -verify_hostname localhost -$version -brief]
             check "https: $version" [list has $text "*Verification: OK*"]
         }
         check "https: a client that leaves" { has [wired $to "no handshake"] "*" }
         set proxy [ocsp_responder_start -ca $ca]
         set text [ocsp_ask $leaf $ca $ca [dict get $r url] -proxy http://127.0.0.1:[dict get $proxy port]]
         check "https through CONNECT" [list has $text "*verify OK*: good*"]
-        check "CONNECT is in the proxy's log" [list same [dict get [lindex [ocsp_responder_log $proxy] 0] target] localhost:$to]
+        set entry [lindex [ocsp_responder_log $proxy] 0]
+        check "CONNECT is in the proxy's log" [list same [dict get $entry target] localhost:$to]
         check "https: no mistakes" [list same [dict get [ocsp_responder_stats $r] errors] ""]
         ocsp_responder_behave $r keep-alive
         check "https: keep-alive" [list has [ocsp_ask $leaf $ca $ca [dict get $r url]] "*: good*"]
@@ -528,7 +548,8 @@ proc demo_checks {} {
     set demo [file join $dir demo]
     set pki [list [info nameofexecutable] [file join $here .. .. utils ocsp-pki.tcl]]
     check "demo" [list has [run {*}$pki demo $demo --url http://127.0.0.1:8888/ --must-staple] "Made in*"]
-    check "a second certificate" [list has [run {*}$pki leaf $demo second --url http://127.0.0.1:8888/ --key rsa] "Made in*"]
+    check "a second certificate" [list has [run {*}$pki leaf $demo second --url http://127.0.0.1:8888/ --key rsa] \
+        "Made in*"]
     check "its files" [list same [lsort [glob -tails -directory $demo *]] {ca.crt ca.key index.txt index.txt.attr\
         responder.crt responder.key second.crt second.key server.crt server.key}]
     # openssl answers a request from a file, out of index.txt: no port and no waiting.

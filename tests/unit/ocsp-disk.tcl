@@ -89,8 +89,8 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 1]
         {certStatus unknown}            {ocsp_response_file $file $leaf $ca {status unknown}} \
         {tryLater}                      {ocsp_response_file $file $leaf $ca {response_status tryLater}} \
         {a directory}                   {file delete $file; file mkdir $file} \
-        {a symbolic link to nowhere}    {file delete -force $file; file link -symbolic $file $cache/nowhere} \
-        {a symbolic link to itself}     {file delete $file; file link -symbolic $file $file} \
+        {a symbolic link to nowhere}    {file delete -force $file; exec ln -s $cache/nowhere $file} \
+        {a symbolic link to itself}     {file delete $file; exec ln -s $file $file} \
         {a pipe}                        {file delete $file; exec mkfifo $file} \
     ] {
         test "16.[incr disk] at the start there is $name: nothing is stapled, the server runs" {
@@ -181,8 +181,8 @@ test {16 a directory that is missing, or a file in its place: a warning, and sta
 test {16 a full disk: a warning, what was stored stays whole, what is in memory is served} {
     set flag [file join [dict get $lab dir] full]
     file delete -force $file
-    set env [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_DISK_FULL $flag]
-    start_server [concat [ocsp_server $leaf $ca cache-dir $cache] [list env $env]] {
+    set environment [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_DISK_FULL $flag]
+    start_server [concat [ocsp_server $leaf $ca cache-dir $cache] [list env $environment]] {
         ocsp_wait_info state good
         wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
         set stored [ocsp_file_read $file]

@@ -25,10 +25,10 @@ proc start_many {count args} {
 }
 
 # Ends each, by turns in both ways, and returns sentences about those that did not end well.
-proc end_many {servers} {
+proc end_many {many} {
     set wrong {}
     set turn 0
-    foreach server $servers {
+    foreach server $many {
         if {[incr turn] % 2} {
             send_signal [dict get $server pid] TERM
         } else {
@@ -37,7 +37,7 @@ proc end_many {servers} {
             lappend clients $client
         }
     }
-    foreach server $servers {
+    foreach server $many {
         # Half of what a hanging fetch may take.
         set status [wait_exit [dict get $server dir] [dict get $server pid] 30]
         report gone [dict get $server pid]
@@ -58,11 +58,11 @@ test {20.1 100 exits while a fetch hangs: none crashes, none waits for it} {
     set wrong {}
     ocsp_responder_behave $responder hang
     for {set done 0} {$done < 100} {incr done $batch} {
-        set servers [start_many $batch timeout 60]
+        set many [start_many $batch timeout 60]
         wait_for_condition 400 50 {[dict get [ocsp_responder_stats $responder] held] >= $batch} else {
             fail "not all have asked"
         }
-        lappend wrong {*}[end_many $servers]
+        lappend wrong {*}[end_many $many]
         wait_for_condition 400 50 {[dict get [ocsp_responder_stats $responder] held] == 0} else {
             fail "the connections of ended servers stay open"
         }
@@ -77,16 +77,16 @@ test {20.2 100 exits while responses are fetched and verified without a pause: n
     set file [file join [dict get $lab dir] supplied.der]
     ocsp_response_file $file $leaf $ca {next 7200}
     for {set done 0} {$done < 100} {incr done $batch} {
-        set servers [concat [start_many [expr {$batch / 2}]] [start_many [expr {$batch / 2}] response-file $file]]
+        set many [concat [start_many [expr {$batch / 2}]] [start_many [expr {$batch / 2}] response-file $file]]
         set busy {}
-        foreach server $servers {
+        foreach server $many {
             # A stream of refreshes that is still being worked off when the end comes.
             set client [valkey 127.0.0.1 [dict get $server pport] 1]
             for {set i 0} {$i < 200} {incr i} {$client ocsp.refresh}
             lappend busy $client
         }
         after [randomInt 60]
-        lappend wrong {*}[end_many $servers]
+        lappend wrong {*}[end_many $many]
         foreach client $busy {catch {$client close}}
     }
     assert_equal $wrong {}
@@ -96,9 +96,9 @@ test {20.3 exits at any moment of the first half second} {
     set wrong {}
     ocsp_responder_behave $responder {next 7200}
     for {set i 0} {$i < 20} {incr i} {
-        set servers [start_many 2]
+        set many [start_many 2]
         after [randomInt 40]
-        lappend wrong {*}[end_many $servers]
+        lappend wrong {*}[end_many $many]
     }
     assert_equal $wrong {}
 }

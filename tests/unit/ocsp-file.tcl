@@ -99,7 +99,7 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         # DIR/secret/tls.ocsp -> ..data/tls.ocsp, ..data -> v1: what changes is only where ..data points.
         foreach {version next} {v1 7001 v2 7002} {
             file mkdir [file join $dir secret $version]
-            set der($version) [ocsp_response_file [file join $dir secret $version tls.ocsp] $leaf $ca \
+            set swapped($version) [ocsp_response_file [file join $dir secret $version tls.ocsp] $leaf $ca \
                 [list this -60 next $next]]
         }
         exec ln -s v1 [file join $dir secret ..data]
@@ -107,9 +107,10 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         ocsp_set response-file [file join $dir secret tls.ocsp]
         foreach version {v1 v2 v1} {
             exec ln -s $version [file join $dir secret ..new]
-            file rename -force [file join $dir secret ..new] [file join $dir secret ..data]
+            # mv -T: Tcl would move it into the directory that ..data points to.
+            exec mv -T [file join $dir secret ..new] [file join $dir secret ..data]
             ocsp_wait_info next_update \
-                [dict get [lindex [dict get [ocsp_response_info $der($version)] entries] 0] next]
+                [dict get [lindex [dict get [ocsp_response_info $swapped($version)] entries] 0] next]
             ocsp_assert_good $ca
         }
         ocsp_set response-file $file

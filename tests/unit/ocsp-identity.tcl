@@ -181,9 +181,9 @@ foreach {name options} {
         set one [ocsp_pki_leaf $ca kind$kind -aia [list $url] {*}$options]
         start_server [ocsp_server $one $ca] {
             ocsp_wait_info state good
-            # As a number: with how many zeros it begins is nobody's contract.
-            regexp {^(-?)0*(.+)$} [ocsp_info cert_serial] - sign digits
-            assert_equal $sign$digits [dict get $one serial]
+            # With how many zeros it begins is nobody's contract.
+            assert_equal [regsub {^(-?)0+(?=.)} [ocsp_info cert_serial] {\1}] \
+                [regsub {^(-?)0+(?=.)} [dict get $one serial] {\1}]
             if {[string match {*negative*} $name]} {
                 # gnutls-cli refuses such a certificate on its own account.
                 assert_equal [ocsp_info response_source] network

@@ -49,7 +49,8 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
             file copy -force [dict get $which cert] [dict get $place cert]
             file copy -force [dict get $which key] [dict get $place key]
             ocsp_load_certificate $place
-            assert_equal [ocsp_info cert_serial] [dict get $which serial]
+            assert_equal [dict get [ocsp_handshake] serial] [dict get $which serial]
+            ocsp_wait_info cert_serial [dict get $which serial]
             ocsp_wait_staple good
             assert_equal [dict get [ocsp_handshake] serial] [dict get $which serial]
         }
@@ -101,7 +102,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         assert_error {*CONFIG SET failed*} {r config set tls-cert-file [dict get $renewed cert]}
         ocsp_assert_good $ca
         assert_equal [ocsp_info cert_serial] [dict get $before cert_serial]
-        assert_equal [ocsp_info this_update] [dict get $before this_update]
+        assert_morethan_equal [ocsp_info this_update] [dict get $before this_update]
     }
 
     test {17.7 while a fetch for the old certificate is under way: it is cancelled, the new one is asked for} {
@@ -182,8 +183,13 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_load_certificate $leaf
         ocsp_wait_staple good
         set hammer [ocsp_hammer_start [dict get $ca cert] 0 --count 10000 --threads 4]
-        fileevent [dict get $hammer channel] readable {set ::hammered 1}
         unset -nocomplain ::hammered
+        # Once: the channel stays readable until the result is read.
+        set channel [dict get $hammer channel]
+        fileevent $channel readable [list apply {channel {
+            fileevent $channel readable {}
+            set ::hammered 1
+        }} $channel]
         set rounds 0
         while {![info exists ::hammered]} {
             r ocsp.refresh
@@ -194,7 +200,6 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         assert_equal [dict get $result handshakes] 10000 $result
         assert_equal [dict get $result good] 10000 $result
         assert_morethan $rounds 5
-        assert_equal [ocsp_info refresh_failures] [ocsp_info refresh_failures]
     }
 
     test {10,000 handshakes: what INFO counted is what the clients saw} {

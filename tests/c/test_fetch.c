@@ -1,0 +1,1095 @@
+/* test_fetch.c - one exchange with one responder. A thread of this process plays the responder (and the proxy): it takes
+ * one connection after the other and does to each what the test's script says, byte by byte where that matters.
+ *
+ * No test asserts how long something took. A short time-out is only used where it has to run out.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
+#define PATIENT_MS 30000 /* for exchanges that end by themselves */
+#define BRIEF_MS 400     /* for those that only the time-out ends */
+
+/* ---- the responder ----------------------------------------------------------------------------------------------- */
+
+typedef enum {
+    THEN_CLOSE,   /* after the answer */
+    THEN_HOLD,    /* keep it open until the client leaves */
+    THEN_RESET,   /* RST */
+    REPEAT,       /* the last `repeat` bytes of the answer for ever */
+    CLOSE_AT_ONCE /* before the request is read */
+} afterAnswer;
+
+typedef struct turn {
+    const char *head; /* sent as it stands */
+    const void *body; /* then this */
+    size_t body_len;
+    int pace_ms; /* one byte at a time with this pause; 0: all at once; -1: one byte at a time without pause */
+    afterAnswer then;
+    size_t repeat;
+    int tunnel;      /* this connection begins with CONNECT, which is granted */
+    int wait_for_go; /* answer only when the test says so */
+} turn;
+
+#define MAX_TURNS 8
+static struct {
+    pthread_t thread;
+    int listener, port, stop_pipe[2];
+    SSL_CTX *tls;
+    turn script[MAX_TURNS];
+    int turns;
+    pthread_mutex_t lock; /* guards what follows */
+    int connections, requests, go;
+    testBytes request[MAX_TURNS]; /* header and body as received */
+    testBytes connect_request;
+} server = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The sender does one of a plain and a TLS write. 0: the client has gone. */
+static int put(int fd, SSL *ssl, const void *bytes, size_t n) {
+    if (n == 0) return 1;
+    if (ssl) return SSL_write(ssl, bytes, (int)n) == (int)n;
+    const char *p = bytes;
+    while (n > 0) {
+        ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
+        if (sent <= 0) return 0;
+        p += sent;
+        n -= (size_t)sent;
+    }
+    return 1;
+}
+
+/* Reads a request: header, and as much body as it announces. */
+static testBytes takeRequest(int fd, SSL *ssl) {
+    testBytes all = testCopy("", 0);
+    size_t want = 0;
+    for (;;) {
+        char buf[4096];
+        ssize_t n = ssl ? SSL_read(ssl, buf, sizeof(buf)) : recv(fd, buf, sizeof(buf), 0);
+        if (n <= 0) return all;
+        all = testJoin(all, testCopy(buf, (size_t)n));
+        char *end = memmem(all.p, all.n, "\r\n\r\n", 4);
+        if (!want && end) {
+            char *length = memmem(all.p, all.n, "Content-Length: ", 16);
+            want = (size_t)(end + 4 - (char *)all.p) + (length ? strtoul(length + 16, NULL, 10) : 0);
+        }
+        if (want && all.n >= want) return all;
+    }
+}
+
+static int stopped(void) {
+    struct pollfd p = {server.stop_pipe[0], POLLIN, 0};
+    return poll(&p, 1, 0) > 0;
+}
+
+static void serveOne(int fd, const turn *t) {
+    SSL *ssl = NULL;
+    testBytes request = {0};
+    if (t->then == CLOSE_AT_ONCE) return;
+    if (t->tunnel) {
+        testBytes connect_request = takeRequest(fd, NULL);
+        pthread_mutex_lock(&server.lock);
+        testBytesFree(&server.connect_request);
+        server.connect_request = connect_request;
+        pthread_mutex_unlock(&server.lock);
+        put(fd, NULL, "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n", 47);
+    }
+    if (server.tls) {
+        ssl = SSL_new(server.tls);
+        SSL_set_fd(ssl, fd);
+        if (SSL_accept(ssl) != 1) goto done;
+    }
+    request = takeRequest(fd, ssl);
+    if (request.n == 0) goto done;
+    pthread_mutex_lock(&server.lock);
+    testBytesFree(&server.request[server.requests]);
+    server.request[server.requests++] = request;
+    request.p = NULL;
+    int go = !t->wait_for_go;
+    pthread_mutex_unlock(&server.lock);
+    while (!go && !stopped()) {
+        testSleepMs(2);
+        pthread_mutex_lock(&server.lock);
+        go = server.go;
+        pthread_mutex_unlock(&server.lock);
+    }
+
+    size_t head_len = t->head ? strlen(t->head) : 0;
+    testBytes all = testJoin(testCopy(t->head ? t->head : "", head_len), testCopy(t->body, t->body_len));
+    int alive = 1;
+    if (t->pace_ms) {
+        for (size_t i = 0; alive && i < all.n && !stopped(); i++) {
+            alive = put(fd, ssl, all.p + i, 1);
+            if (t->pace_ms > 0) testSleepMs(t->pace_ms);
+        }
+    } else {
+        alive = put(fd, ssl, all.p, all.n);
+    }
+    while (alive && t->then == REPEAT && !stopped()) alive = put(fd, ssl, all.p + all.n - t->repeat, t->repeat);
+    testBytesFree(&all);
+    if (alive && t->then == THEN_HOLD) {
+        struct pollfd p[2] = {{fd, POLLIN, 0}, {server.stop_pipe[0], POLLIN, 0}};
+        poll(p, 2, -1); /* the client closes, or the test ends */
+    }
+    if (t->then == THEN_RESET) {
+        struct linger hard = {1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    }
+    if (ssl && t->then == THEN_CLOSE) SSL_shutdown(ssl);
+done:
+    SSL_free(ssl);
+    testBytesFree(&request);
+    ERR_clear_error();
+}
+
+static void *serve(void *arg) {
+    (void)arg;
+    for (;;) {
+        struct pollfd p[2] = {{server.listener, POLLIN, 0}, {server.stop_pipe[0], POLLIN, 0}};
+        poll(p, 2, -1);
+        if (p[1].revents) return NULL;
+        int fd = accept(server.listener, NULL, NULL);
+        if (fd < 0) continue;
+        pthread_mutex_lock(&server.lock);
+        int number = server.connections++;
+        pthread_mutex_unlock(&server.lock);
+        /* Connections beyond the script get the last turn again: tests count them. */
+        if (server.turns) serveOne(fd, &server.script[number < server.turns ? number : server.turns - 1]);
+        close(fd);
+    }
+}
+
+static int listenOn(const char *address, int port, int backlog) {
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    inet_pton(AF_INET, address, &sin.sin_addr);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0 || listen(fd, backlog) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void startServer(const turn *script, int turns, SSL_CTX *tls) {
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+    server.listener = listenOn("127.0.0.1", 0, 64);
+    assert_true(server.listener >= 0);
+    getsockname(server.listener, (struct sockaddr *)&sin, &len);
+    server.port = ntohs(sin.sin_port);
+    server.tls = tls;
+    server.turns = turns;
+    memcpy(server.script, script, (size_t)turns * sizeof(turn));
+    server.connections = server.requests = server.go = 0;
+    assert_int_equal(pipe(server.stop_pipe), 0);
+    assert_int_equal(pthread_create(&server.thread, NULL, serve, NULL), 0);
+}
+
+static void stopServer(void) {
+    assert_int_equal(write(server.stop_pipe[1], "x", 1), 1);
+    pthread_join(server.thread, NULL);
+    close(server.listener);
+    close(server.stop_pipe[0]);
+    close(server.stop_pipe[1]);
+    for (int i = 0; i < MAX_TURNS; i++) testBytesFree(&server.request[i]);
+    testBytesFree(&server.connect_request);
+}
+
+static int seenRequests(void) {
+    pthread_mutex_lock(&server.lock);
+    int n = server.requests;
+    pthread_mutex_unlock(&server.lock);
+    return n;
+}
+
+/* ---- names with the addresses of our choice ---------------------------------------------------------------------- */
+
+/* The linker prefers these to libc's: names under .test.invalid get what the test put here, others go to libc. */
+static const char *fake_addresses[8];
+static int fake_lookups;
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out) {
+    static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    const char *suffix = name ? strstr(name, ".test.invalid") : NULL;
+    struct addrinfo *first = NULL, **next = &first;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    /* One list is made of several look-ups of numbers, so that libc's freeaddrinfo can take it apart. */
+    if (!suffix) return real(name, service, hints, out);
+    fake_lookups++;
+    if (!fake_addresses[0]) return EAI_NONAME;
+    for (int i = 0; i < 8 && fake_addresses[i]; i++) {
+        int rc = real(fake_addresses[i], service, hints, next);
+        if (rc) return rc;
+        while (*next) next = &(*next)->ai_next;
+    }
+    *out = first;
+    return 0;
+}
+
+/* ---- fetching ---------------------------------------------------------------------------------------------------- */
+
+/* Bytes whose base64 needs all three odd characters: '+', '/' and '='. */
+static const unsigned char asked[] = {0x30, 0x03, 0x00, 0xfb, 0xef, 0xbe, 0xff, 0xff, 0xff, 0x0a, 0x01};
+static const unsigned char answer[] = "0\202\001the body of an answer is not looked at here\0\r\n\r\nnot even this";
+
+#define TYPE "Content-Type: application/ocsp-response\r\n"
+#define OK10 "HTTP/1.0 200 OK\r\n" TYPE "\r\n"
+
+static int left, entered;
+static void leave(void) {
+    left++;
+}
+static void enter(void) {
+    entered++;
+}
+static const ocspWait counting = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
+
+typedef struct got {
+    ocspFetchResult result;
+    unsigned char *body;
+    size_t n;
+    ocspError err;
+} got;
+
+static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspWait *wait) {
+    got g = {.body = (unsigned char *)1, .n = 99};
+    alarm(240); /* a hang is a failure too */
+    g.result = ocspFetch(url, asked, sizeof(asked), store, timeout, wait, &g.body, &g.n, &g.err);
+    alarm(0);
+    assert_int_equal(left, entered);
+    assert_int_equal(ERR_peek_error(), 0);
+    if (g.result != OCSP_FETCH_OK) {
+        assert_null(g.body);
+        assert_int_equal(g.n, 0);
+    }
+    return g;
+}
+
+static const char *urlOf(const char *path) {
+    static char url[300];
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d%s", server.port, path);
+    return url;
+}
+
+static got fetch(int64_t timeout) {
+    return fetchWith(urlOf("/ocsp"), NULL, timeout, &counting);
+}
+
+static void wantBody(got g, const void *body, size_t n) {
+    if (g.result != OCSP_FETCH_OK) fail_msg("failed: %s", g.err.text);
+    assert_int_equal(g.n, n);
+    if (n) assert_memory_equal(g.body, body, n);
+    ocspFree(g.body);
+}
+
+static void wantKind(got g, ocspErrorKind kind) {
+    assert_int_equal(g.result, OCSP_FETCH_FAILED);
+    if (g.err.kind != kind) fail_msg("kind %d, not %d: %s", g.err.kind, kind, g.err.text);
+    assert_true(strlen(g.err.text) > 8);
+}
+
+static turn answering(const char *head) {
+    return (turn){.head = head, .body = answer, .body_len = sizeof(answer)};
+}
+
+/* One turn for every connection; what is due, and how many requests the responder must have seen. */
+static void wantGoodFrom(turn t) {
+    startServer(&t, 1, NULL);
+    wantBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assert_int_equal(seenRequests(), 1);
+    stopServer();
+}
+
+static void wantKindFrom(turn t, ocspErrorKind kind, int requests, int64_t timeout) {
+    startServer(&t, 1, NULL);
+    wantKind(fetch(timeout), kind);
+    assert_int_equal(seenRequests(), requests);
+    stopServer();
+}
+
+/* ---- §7: good ones ----------------------------------------------------------------------------------------------- */
+
+static void acceptance7_http10WithoutLength(void **state) {
+    (void)state;
+    wantGoodFrom(answering(OK10));
+}
+
+static void acceptance7_http11KeptOpen(void **state) {
+    (void)state;
+    char head[200];
+    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Connection: keep-alive\r\nContent-Length: %zu\r\n\r\n",
+             sizeof(answer));
+    turn t = answering(head);
+    t.then = THEN_HOLD;
+    wantGoodFrom(t);
+}
+
+static void acceptance7_typeWithACharset(void **state) {
+    (void)state;
+    wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response; charset=utf-8\r\n\r\n"));
+    wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:application/ocsp-response;x=y\r\n\r\n"));
+    wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:   application/ocsp-response \r\n\r\n"));
+}
+
+static void acceptance7_lowerAndUpperCase(void **state) {
+    (void)state;
+    wantGoodFrom(answering("HTTP/1.1 200 ok\r\ncontent-type: application/ocsp-response\r\n\r\n"));
+    wantGoodFrom(answering("HTTP/1.1 200 OK\r\nCONTENT-TYPE: Application/OCSP-Response\r\n\r\n"));
+}
+
+static void acceptance7_manySmallPieces(void **state) {
+    (void)state;
+    char head[200];
+    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: %zu\r\n\r\n", sizeof(answer));
+    turn t = answering(head);
+    t.pace_ms = 1;
+    wantGoodFrom(t);
+    t.pace_ms = -1;
+    wantGoodFrom(t);
+}
+
+static void acceptance7_otherHeadersAndNoReasonPhrase(void **state) {
+    (void)state;
+    wantGoodFrom(answering("HTTP/1.1 200\r\nServer: x\r\nDate: y\r\nX-Content-Type: text/html\r\n" TYPE
+                           "Cache-Control: max-age=1\r\nETag: \"a:b\"\r\n\r\n"));
+}
+
+static void bodyOfTheGreatestLength(void **state) {
+    (void)state;
+    unsigned char *big = malloc(OCSP_MAX_RESPONSE_BYTES + 1);
+    memset(big, 'b', OCSP_MAX_RESPONSE_BYTES + 1);
+    for (int with_length = 0; with_length < 2; with_length++) {
+        turn t = {.head = with_length ? "HTTP/1.0 200 OK\r\n" TYPE "Content-Length: 65536\r\n\r\n" : OK10,
+                  .body = big,
+                  .body_len = OCSP_MAX_RESPONSE_BYTES};
+        startServer(&t, 1, NULL);
+        wantBody(fetch(PATIENT_MS), big, OCSP_MAX_RESPONSE_BYTES);
+        stopServer();
+    }
+    free(big);
+}
+
+/* An empty body is handed on: that it is no response is ocspVerify's to say (§7: kind `response`). */
+static void acceptance7_emptyBody(void **state) {
+    (void)state;
+    static const char *const heads[] = {OK10, "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0\r\n\r\n"};
+    for (int i = 0; i < 2; i++) {
+        turn t = {.head = heads[i], .body = "", .body_len = 0};
+        startServer(&t, 1, NULL);
+        got g = fetch(PATIENT_MS);
+        assert_int_equal(g.result, OCSP_FETCH_OK);
+        assert_null(g.body);
+        assert_int_equal(g.n, 0);
+        stopServer();
+    }
+}
+
+/* ---- §7: kind http ----------------------------------------------------------------------------------------------- */
+
+static void acceptance7_htmlWithStatus200(void **state) {
+    (void)state;
+    wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\n\r\n",
+                        .body = "<html>hello<",
+                        .body_len = 12},
+                 OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void acceptance7_rightBodyWrongOrMissingType(void **state) {
+    (void)state;
+    static const char *const heads[] = {"HTTP/1.0 200 OK\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nContent-Type:\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-request\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-responses\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp\r\n\r\n",
+                                        "HTTP/1.0 200 OK\r\nX: application/ocsp-response\r\n\r\n"};
+    for (size_t i = 0; i < 7; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void acceptance7_chunked(void **state) {
+    (void)state;
+    wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n"), OCSP_ERR_HTTP, 1,
+                 PATIENT_MS);
+    wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "transfer-encoding: gzip, chunked\r\nContent-Length: 10\r\n\r\n"),
+                 OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void acceptance7_bodyOver64KiBPromised(void **state) {
+    (void)state;
+    static const char *const heads[] = {
+        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 65537\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 99999999999999\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 18446744073709551617\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n" TYPE
+        "Content-Length: 184467440737095516161844674407370955161618446744073709551616\r\n\r\n"};
+    for (int i = 0; i < 4; i++) {
+        turn t = answering(heads[i]);
+        t.then = THEN_HOLD; /* judged by the header alone: the body never comes */
+        wantKindFrom(t, OCSP_ERR_HTTP, 1, PATIENT_MS);
+    }
+}
+
+static void acceptance7_bodyOver64KiBEndless(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    t.then = REPEAT;
+    t.repeat = sizeof(answer);
+    wantKindFrom(t, OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void contentLengthThatIsNone(void **state) {
+    (void)state;
+    static const char *const heads[] = {"HTTP/1.1 200 OK\r\n" TYPE "Content-Length: -1\r\n\r\n",
+                                        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0x20\r\n\r\n",
+                                        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length:\r\n\r\n",
+                                        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 10 20\r\n\r\n",
+                                        "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 10\r\nContent-Length: 20\r\n\r\n"};
+    for (int i = 0; i < 5; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void whatIsNoHttp(void **state) {
+    (void)state;
+    static const char *const heads[] = {"SSH-2.0-OpenSSH_9.2\r\n\r\n",      "HTTP/2 200\r\n" TYPE "\r\n",
+                                        "HTTP/1.1 2OO OK\r\n" TYPE "\r\n",  "HTTP/1.1 20 OK\r\n" TYPE "\r\n",
+                                        "HTTP/1.1 2000 OK\r\n" TYPE "\r\n", "HTTP/1.1200 OK\r\n" TYPE "\r\n",
+                                        "ICY 200 OK\r\n" TYPE "\r\n"};
+    for (int i = 0; i < 7; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+static void acceptance7_redirectsAreNotFollowed(void **state) {
+    (void)state;
+    static const int statuses[] = {300, 301, 302, 303, 304, 307, 308};
+    for (size_t i = 0; i < 7; i++) {
+        char head[200];
+        snprintf(head, sizeof(head), "HTTP/1.1 %d Moved\r\nLocation: http://127.0.0.1:1/\r\n" TYPE "\r\n", statuses[i]);
+        wantKindFrom(answering(head), OCSP_ERR_HTTP, 1, PATIENT_MS);
+    }
+}
+
+static void acceptance7_otherStatusesAlsoWithARightBody(void **state) {
+    (void)state;
+    static const int statuses[] = {100, 201, 202, 204, 206, 500, 502, 503, 504, 599};
+    for (size_t i = 0; i < 10; i++) {
+        char head[200];
+        snprintf(head, sizeof(head), "HTTP/1.1 %d Hm\r\n" TYPE "\r\n", statuses[i]);
+        wantKindFrom(answering(head), OCSP_ERR_HTTP, 1, PATIENT_MS); /* and no GET */
+    }
+}
+
+/* ---- §7, §4: POST refused, then GET ------------------------------------------------------------------------------ */
+
+static void acceptance4_getOnlyResponder(void **state) {
+    (void)state;
+    static const int statuses[] = {400, 403, 404, 405, 410, 411, 415, 429, 499, 501};
+    for (size_t i = 0; i < 10; i++) {
+        char head[200];
+        snprintf(head, sizeof(head), "HTTP/1.1 %d No\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nno",
+                 statuses[i]);
+        turn script[2] = {{.head = head, .body = "", .then = THEN_HOLD}, answering(OK10)};
+        startServer(script, 2, NULL);
+        wantBody(fetch(PATIENT_MS), answer, sizeof(answer));
+        assert_int_equal(seenRequests(), 2);
+        assert_memory_equal(server.request[0].p, "POST ", 5);
+        assert_memory_equal(server.request[1].p, "GET ", 4);
+        stopServer();
+    }
+}
+
+static void acceptance7_bothRefusedIsOneFailureOfKindHttp(void **state) {
+    (void)state;
+    turn t = answering("HTTP/1.1 404 Not Found\r\n" TYPE "\r\n");
+    startServer(&t, 1, NULL);
+    got g = fetch(PATIENT_MS);
+    wantKind(g, OCSP_ERR_HTTP);
+    assert_non_null(strstr(g.err.text, "404"));
+    assert_int_equal(seenRequests(), 2);
+    stopServer();
+}
+
+static void theKindOfTheGetCounts(void **state) {
+    (void)state;
+    turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}};
+    startServer(script, 2, NULL);
+    wantKind(fetch(PATIENT_MS), OCSP_ERR_NETWORK);
+    assert_int_equal(seenRequests(), 2);
+    stopServer();
+}
+
+static void thePostIsAsTheRfcSays(void **state) {
+    (void)state;
+    static const struct {
+        const char *path, *line;
+    } rows[] = {{"", "POST / HTTP/1."},
+                {"/", "POST / HTTP/1."},
+                {"/ocsp", "POST /ocsp HTTP/1."},
+                {"/a/b/?q=1", "POST /a/b/?q=1 HTTP/1."},
+                {"?q=1", "POST /?q=1 HTTP/1."}};
+    for (int i = 0; i < 5; i++) {
+        turn t = answering(OK10);
+        startServer(&t, 1, NULL);
+        wantBody(fetchWith(urlOf(rows[i].path), NULL, PATIENT_MS, NULL), answer, sizeof(answer));
+        testBytes r = testJoin(testCopy(server.request[0].p, server.request[0].n), testCopy("", 1));
+        char host[64];
+        snprintf(host, sizeof(host), "\r\nHost: 127.0.0.1:%d\r\n", server.port);
+        assert_memory_equal(r.p, rows[i].line, strlen(rows[i].line));
+        assert_non_null(strstr((char *)r.p, host));
+        assert_non_null(strstr((char *)r.p, "\r\nContent-Type: application/ocsp-request\r\n"));
+        char length[64];
+        snprintf(length, sizeof(length), "\r\nContent-Length: %zu\r\n", sizeof(asked));
+        assert_non_null(strstr((char *)r.p, length));
+        assert_memory_equal(server.request[0].p + server.request[0].n - sizeof(asked), asked, sizeof(asked));
+        testBytesFree(&r);
+        stopServer();
+    }
+}
+
+/* What a responder decodes out of the path is what was asked; no "//", no character that a path cannot carry. */
+static void theGetCarriesTheRequestInThePath(void **state) {
+    (void)state;
+    static const struct {
+        const char *path, *before;
+    } rows[] = {
+        {"", "GET /"}, {"/", "GET /"}, {"/ocsp", "GET /ocsp/"}, {"/ocsp/", "GET /ocsp/"}, {"/a/b", "GET /a/b/"}};
+    for (int i = 0; i < 5; i++) {
+        turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), answering(OK10)};
+        startServer(script, 2, NULL);
+        wantBody(fetchWith(urlOf(rows[i].path), NULL, PATIENT_MS, NULL), answer, sizeof(answer));
+        const char *line = (const char *)server.request[1].p;
+        size_t n = strlen(rows[i].before);
+        assert_memory_equal(line, rows[i].before, n);
+        const char *end = memmem(line, server.request[1].n, " HTTP/1.", 8);
+        assert_non_null(end);
+        assert_null(memmem(line, (size_t)(end - line), "//", 2));
+        char base64[200];
+        size_t k = 0;
+        for (const char *p = line + n; p < end; p++) {
+            if (*p == '%') {
+                char hex[3] = {p[1], p[2], 0};
+                base64[k++] = (char)strtoul(hex, NULL, 16);
+                p += 2;
+            } else {
+                assert_true((*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z'));
+                base64[k++] = *p;
+            }
+        }
+        unsigned char decoded[200];
+        int m = EVP_DecodeBlock(decoded, (unsigned char *)base64, (int)k);
+        assert_true(m >= (int)sizeof(asked));
+        assert_memory_equal(decoded, asked, sizeof(asked));
+        assert_int_equal(base64[k - 1], '=');
+        base64[k] = 0;
+        assert_true(strchr(base64, '+') && strchr(base64, '/')); /* the odd characters were there to be encoded */
+        stopServer();
+    }
+}
+
+/* ---- §7: kind network -------------------------------------------------------------------------------------------- */
+
+static void acceptance7_bodyShorterThanPromised(void **state) {
+    (void)state;
+    wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 5000\r\n\r\n"), OCSP_ERR_NETWORK, 1, PATIENT_MS);
+}
+
+static void acceptance7_resetAndClosedAtOnce(void **state) {
+    (void)state;
+    wantKindFrom((turn){.then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+    wantKindFrom((turn){.then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+    wantKindFrom((turn){.then = CLOSE_AT_ONCE}, OCSP_ERR_NETWORK, 0, PATIENT_MS);
+    wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Ty", .then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+    wantKindFrom((turn){.head = "HT", .then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+}
+
+static void acceptance7_neverAnswers(void **state) {
+    (void)state;
+    wantKindFrom((turn){.then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS); /* one request: no GET after silence */
+    wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
+    wantKindFrom((turn){.head = "HTTP/1.1 404 No\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
+    wantKindFrom((turn){.head = OK10, .body = answer, .body_len = 9, .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
+}
+
+/* Each byte comes in time; the whole does not. */
+static void acceptance7_oneByteNowAndThen(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    t.pace_ms = 40; /* more than a hundred bytes: ten times the time-out */
+    wantKindFrom(t, OCSP_ERR_NETWORK, 1, BRIEF_MS);
+}
+
+static void acceptance7_endlessHeaders(void **state) {
+    (void)state;
+    wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy\r\n", .then = REPEAT, .repeat = 20},
+                 OCSP_ERR_NETWORK, 1, PATIENT_MS);
+    wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy", .then = REPEAT, .repeat = 10},
+                 OCSP_ERR_NETWORK, 1, PATIENT_MS);
+}
+
+static void longHeadersAreReadToALimit(void **state) {
+    (void)state;
+    for (int over = 0; over < 2; over++) {
+        size_t n = over ? 20000 : 12000;
+        char *head = malloc(n + 200);
+        int k = sprintf(head, "HTTP/1.1 200 OK\r\n" TYPE "X: ");
+        memset(head + k, 'y', n);
+        strcpy(head + k + n, "\r\n\r\n");
+        if (over)
+            wantKindFrom(answering(head), OCSP_ERR_NETWORK, 1, PATIENT_MS);
+        else
+            wantGoodFrom(answering(head));
+        free(head);
+    }
+}
+
+static void acceptance4_nobodyListens(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    char url[100];
+    snprintf(url, sizeof(url), "%s", urlOf("/"));
+    stopServer();
+    got g = fetchWith(url, NULL, PATIENT_MS, &counting);
+    wantKind(g, OCSP_ERR_NETWORK);
+    wantKind(fetchWith("http://nobody.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+}
+
+/* ---- §4: a name with several addresses --------------------------------------------------------------------------- */
+
+static void fetchByName(const char *const *addresses, int64_t timeout) {
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+    for (int i = 0; i < 8 && addresses[i]; i++) fake_addresses[i] = addresses[i];
+    char url[100];
+    snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+    fake_lookups = 0;
+    wantBody(fetchWith(url, NULL, timeout, &counting), answer, sizeof(answer));
+    assert_int_equal(fake_lookups, 1);
+    assert_int_equal(seenRequests(), 1);
+    stopServer();
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+}
+
+static void acceptance4_firstAddressRefuses(void **state) {
+    (void)state;
+    fetchByName((const char *const[]){"127.0.0.2", "127.0.0.1", NULL}, PATIENT_MS);
+}
+
+static void acceptance4_firstAddressHasNoRoute(void **state) {
+    (void)state;
+    /* A link-local address without its link: connect() refuses it before any packet is sent. */
+    fetchByName((const char *const[]){"fe80::1", "127.0.0.1", NULL}, PATIENT_MS);
+}
+
+/* An address whose listener's queue is full answers to no SYN: as a black hole does, and all on loopback. */
+static void acceptance4_firstAddressIsABlackHole(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    int hole = listenOn("127.0.0.3", server.port, 0), fill[8];
+    assert_true(hole >= 0);
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server.port)};
+    inet_pton(AF_INET, "127.0.0.3", &sin.sin_addr);
+    for (int i = 0; i < 8; i++) {
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)!connect(fill[i], (struct sockaddr *)&sin, sizeof(sin));
+    }
+    fake_addresses[0] = "127.0.0.3";
+    fake_addresses[1] = "127.0.0.1";
+    char url[100];
+    snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+    wantBody(fetchWith(url, NULL, 4000, &counting), answer, sizeof(answer)); /* the hole gets only its share of it */
+    for (int i = 0; i < 8; i++) close(fill[i]);
+    close(hole);
+    stopServer();
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+}
+
+static void acceptance4_firstAddressIsSilent(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    int silent = listenOn("127.0.0.3", server.port, 8); /* the kernel accepts; nobody reads */
+    assert_true(silent >= 0);
+    fake_addresses[0] = "127.0.0.3";
+    fake_addresses[1] = "127.0.0.1";
+    char url[100];
+    snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+    wantBody(fetchWith(url, NULL, 4000, &counting), answer, sizeof(answer));
+    close(silent);
+    stopServer();
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+}
+
+static void acceptance4_allAddressesDead(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    fake_addresses[0] = "127.0.0.2";
+    fake_addresses[1] = "127.0.0.4";
+    char url[100];
+    snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+    wantKind(fetchWith(url, NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    stopServer();
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+}
+
+/* ---- waking and cancelling --------------------------------------------------------------------------------------- */
+
+static int wake[2];
+static atomic_int give_up, asked_to_give_up;
+
+static int cancelled(void) {
+    char bytes[16];
+    (void)!read(wake[0], bytes, sizeof(bytes));
+    atomic_fetch_add(&asked_to_give_up, 1);
+    return atomic_load(&give_up);
+}
+
+static void *wakeWhenAsked(void *arg) {
+    int cancel = arg != NULL;
+    while (seenRequests() == 0) testSleepMs(2);
+    atomic_store(&give_up, cancel);
+    (void)!write(wake[1], "x", 1);
+    if (!cancel) {
+        while (atomic_load(&asked_to_give_up) == 0) testSleepMs(2);
+        pthread_mutex_lock(&server.lock);
+        server.go = 1;
+        pthread_mutex_unlock(&server.lock);
+    }
+    return NULL;
+}
+
+static void wakeDuringAFetch(int cancel) {
+    turn t = answering(OK10);
+    pthread_t waker;
+    t.wait_for_go = 1;
+    assert_int_equal(pipe(wake), 0);
+    fcntl(wake[0], F_SETFL, O_NONBLOCK);
+    atomic_store(&give_up, 0);
+    atomic_store(&asked_to_give_up, 0);
+    startServer(&t, 1, NULL);
+    assert_int_equal(pthread_create(&waker, NULL, wakeWhenAsked, cancel ? &waker : NULL), 0);
+    ocspWait wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = wake[0], .cancelled = cancelled};
+    got g = fetchWith(urlOf("/"), NULL, 200000, &wait);
+    pthread_join(waker, NULL);
+    if (cancel)
+        assert_int_equal(g.result, OCSP_FETCH_CANCELLED);
+    else
+        wantBody(g, answer, sizeof(answer));
+    assert_true(atomic_load(&asked_to_give_up) >= 1);
+    stopServer();
+    close(wake[0]);
+    close(wake[1]);
+}
+
+static void cancelledWhenWokenAndToldTo(void **state) {
+    (void)state;
+    wakeDuringAFetch(1);
+}
+
+static void wokenForSomethingElseGoesOn(void **state) {
+    (void)state;
+    wakeDuringAFetch(0);
+}
+
+static void opensslIsLeftForEachWait(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    left = entered = 0;
+    wantBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assert_true(left >= 2); /* the look-up of the name, and at least one poll */
+    assert_int_equal(left, entered);
+    stopServer();
+}
+
+/* ---- https ------------------------------------------------------------------------------------------------------- */
+
+static X509 *tls_ca, *tls_cert;
+
+/* Certificates that are valid by the real clock: TLS looks at no other. */
+static SSL_CTX *responderTls(const char *alt_names, int expired) {
+    time_t now = time(NULL);
+    X509_free(tls_ca);
+    X509_free(tls_cert);
+    tls_ca = testCert(&(testCertSpec){.name = "Web CA",
+                                      .key = testEcKey(5),
+                                      .ca = 1,
+                                      .key_ids = 1,
+                                      .not_before = now - 1000000,
+                                      .not_after = now + 1000000});
+    tls_cert = testCert(&(testCertSpec){.name = "responder",
+                                        .issuer = tls_ca,
+                                        .issuer_key = testEcKey(5),
+                                        .key = testEcKey(6),
+                                        .alt_names = alt_names,
+                                        .key_ids = 1,
+                                        .extended = "serverAuth",
+                                        .not_before = now - 100000,
+                                        .not_after = expired ? now - 1000 : now + 100000});
+    return testServerCtx(tls_cert, testEcKey(6), NULL);
+}
+
+static got fetchTls(SSL_CTX *tls, turn t, const char *host, X509_STORE *store, int64_t timeout) {
+    startServer(&t, 1, tls);
+    char url[200];
+    snprintf(url, sizeof(url), "https://%s:%d/ocsp", host, server.port);
+    fake_addresses[0] = "127.0.0.1";
+    got g = fetchWith(url, store, timeout, &counting);
+    fake_addresses[0] = NULL;
+    stopServer();
+    return g;
+}
+
+static void httpsWithTheNameAndTheTrustedCa(void **state) {
+    (void)state;
+    SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid,IP:127.0.0.1", 0);
+    X509_STORE *store = testStore(tls_ca, NULL);
+    wantBody(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
+    wantBody(fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS), answer, sizeof(answer));
+    turn slow = answering(OK10);
+    slow.pace_ms = 1;
+    wantBody(fetchTls(tls, slow, "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
+    wantKind(fetchTls(tls, (turn){.then = THEN_HOLD}, "ocsp.test.invalid", store, BRIEF_MS), OCSP_ERR_NETWORK);
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+}
+
+static void httpsOfAnotherName(void **state) {
+    (void)state;
+    SSL_CTX *tls = responderTls("DNS:other.test.invalid,IP:127.0.0.9", 0);
+    X509_STORE *store = testStore(tls_ca, NULL);
+    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
+    wantKind(g, OCSP_ERR_NETWORK);
+    assert_non_null(strstr(g.err.text, "certificate"));
+    wantKind(fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS), OCSP_ERR_NETWORK);
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+}
+
+static void httpsOfAnUnknownCaOrExpired(void **state) {
+    (void)state;
+    SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid", 0);
+    X509_STORE *store = testStore(testGetPki()->root, NULL);
+    wantKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
+    wantKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", NULL, PATIENT_MS), OCSP_ERR_NETWORK);
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+    tls = responderTls("DNS:ocsp.test.invalid", 1);
+    store = testStore(tls_ca, NULL);
+    wantKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+}
+
+static void httpsAskedOfAPlainResponder(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    char url[100];
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d/", server.port);
+    wantKind(fetchWith(url, NULL, 2000, &counting), OCSP_ERR_NETWORK);
+    stopServer();
+}
+
+/* ---- proxies ----------------------------------------------------------------------------------------------------- */
+
+static const char *const proxy_names[] = {"http_proxy",  "HTTP_PROXY", "https_proxy",
+                                          "HTTPS_PROXY", "no_proxy",   "NO_PROXY"};
+
+static void noProxies(void) {
+    for (int i = 0; i < 6; i++) unsetenv(proxy_names[i]);
+}
+
+static void setProxy(const char *name, const char *credentials) {
+    char url[100];
+    snprintf(url, sizeof(url), "http://%s127.0.0.1:%d", credentials, server.port);
+    setenv(name, url, 1);
+}
+
+static void proxyOfTheEnvironmentIsAskedForHttp(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    setProxy("http_proxy", "");
+    got g = fetchWith("http://far.test.invalid:8080/ocsp", NULL, PATIENT_MS, &counting); /* resolves nowhere here */
+    noProxies();
+    wantBody(g, answer, sizeof(answer));
+    static const char line[] = "POST http://far.test.invalid:8080/ocsp HTTP/1.";
+    assert_memory_equal(server.request[0].p, line, sizeof(line) - 1);
+    assert_non_null(memmem(server.request[0].p, server.request[0].n, "\r\nHost: far.test.invalid:8080\r\n", 31));
+    assert_null(memmem(server.request[0].p, server.request[0].n, "Proxy-Authorization", 19));
+    stopServer();
+}
+
+static void proxyWithCredentials(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    setProxy("http_proxy", "user:pw@");
+    got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
+    noProxies();
+    wantBody(g, answer, sizeof(answer));
+    assert_non_null(
+        memmem(server.request[0].p, server.request[0].n, "\r\nProxy-Authorization: Basic dXNlcjpwdw==\r\n", 43));
+    stopServer();
+}
+
+static void noProxyGoesDirect(void **state) {
+    (void)state;
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    setenv("http_proxy", "http://127.0.0.2:1", 1); /* nobody is there */
+    setenv("no_proxy", "other.example,127.0.0.1", 1);
+    got g = fetch(PATIENT_MS);
+    noProxies();
+    wantBody(g, answer, sizeof(answer));
+    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.", 18);
+    stopServer();
+}
+
+static void aDeadProxyIsNamed(void **state) {
+    (void)state;
+    setenv("http_proxy", "http://127.0.0.2:1", 1);
+    got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
+    noProxies();
+    wantKind(g, OCSP_ERR_NETWORK);
+    assert_non_null(strstr(g.err.text, "proxy"));
+    assert_non_null(strstr(g.err.text, "127.0.0.2"));
+}
+
+static void httpsGoesThroughATunnel(void **state) {
+    (void)state;
+    SSL_CTX *tls = responderTls("DNS:far.test.invalid", 0);
+    X509_STORE *store = testStore(tls_ca, NULL);
+    turn t = answering(OK10);
+    t.tunnel = 1;
+    startServer(&t, 1, tls);
+    setProxy("https_proxy", "");
+    got g = fetchWith("https://far.test.invalid:8443/ocsp", store, PATIENT_MS, &counting);
+    noProxies();
+    wantBody(g, answer, sizeof(answer));
+    static const char line[] = "CONNECT far.test.invalid:8443 HTTP/1.";
+    assert_memory_equal(server.connect_request.p, line, sizeof(line) - 1);
+    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.", 18); /* inside, as without a proxy */
+    stopServer();
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+}
+
+static void aProxyThatRefusesTheTunnel(void **state) {
+    (void)state;
+    turn t = {.head = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"};
+    startServer(&t, 1, NULL);
+    setProxy("https_proxy", "");
+    got g = fetchWith("https://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
+    noProxies();
+    wantKind(g, OCSP_ERR_NETWORK);
+    assert_non_null(strstr(g.err.text, "407"));
+    assert_int_equal(seenRequests(), 1); /* no GET into a tunnel that is none */
+    stopServer();
+}
+
+static void aProxyThatCannotBeUsedIsTold(void **state) {
+    (void)state;
+    setenv("http_proxy", "https://127.0.0.1:1", 1);
+    wantKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    setenv("http_proxy", "http://[::", 1);
+    wantKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    noProxies();
+}
+
+static void urlsThatCannotBeParsed(void **state) {
+    (void)state;
+    static const char *const bad[] = {"", "http://", "ftp://a/", "http://a:b/", "nonsense"};
+    for (int i = 0; i < 5; i++) wantKind(fetchWith(bad[i], NULL, 2000, &counting), OCSP_ERR_NETWORK);
+}
+
+static int setUp(void **state) {
+    (void)state;
+    signal(SIGPIPE, SIG_IGN); /* of the responder's TLS writes to a client that has gone */
+    noProxies();
+    return 0;
+}
+
+static int tearDown(void **state) {
+    (void)state;
+    X509_free(tls_ca);
+    X509_free(tls_cert);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acceptance7_http10WithoutLength),
+        cmocka_unit_test(acceptance7_http11KeptOpen),
+        cmocka_unit_test(acceptance7_typeWithACharset),
+        cmocka_unit_test(acceptance7_lowerAndUpperCase),
+        cmocka_unit_test(acceptance7_manySmallPieces),
+        cmocka_unit_test(acceptance7_otherHeadersAndNoReasonPhrase),
+        cmocka_unit_test(bodyOfTheGreatestLength),
+        cmocka_unit_test(acceptance7_emptyBody),
+        cmocka_unit_test(acceptance7_htmlWithStatus200),
+        cmocka_unit_test(acceptance7_rightBodyWrongOrMissingType),
+        cmocka_unit_test(acceptance7_chunked),
+        cmocka_unit_test(acceptance7_bodyOver64KiBPromised),
+        cmocka_unit_test(acceptance7_bodyOver64KiBEndless),
+        cmocka_unit_test(contentLengthThatIsNone),
+        cmocka_unit_test(whatIsNoHttp),
+        cmocka_unit_test(acceptance7_redirectsAreNotFollowed),
+        cmocka_unit_test(acceptance7_otherStatusesAlsoWithARightBody),
+        cmocka_unit_test(acceptance4_getOnlyResponder),
+        cmocka_unit_test(acceptance7_bothRefusedIsOneFailureOfKindHttp),
+        cmocka_unit_test(theKindOfTheGetCounts),
+        cmocka_unit_test(thePostIsAsTheRfcSays),
+        cmocka_unit_test(theGetCarriesTheRequestInThePath),
+        cmocka_unit_test(acceptance7_bodyShorterThanPromised),
+        cmocka_unit_test(acceptance7_resetAndClosedAtOnce),
+        cmocka_unit_test(acceptance7_neverAnswers),
+        cmocka_unit_test(acceptance7_oneByteNowAndThen),
+        cmocka_unit_test(acceptance7_endlessHeaders),
+        cmocka_unit_test(longHeadersAreReadToALimit),
+        cmocka_unit_test(acceptance4_nobodyListens),
+        cmocka_unit_test(acceptance4_firstAddressRefuses),
+        cmocka_unit_test(acceptance4_firstAddressHasNoRoute),
+        cmocka_unit_test(acceptance4_firstAddressIsABlackHole),
+        cmocka_unit_test(acceptance4_firstAddressIsSilent),
+        cmocka_unit_test(acceptance4_allAddressesDead),
+        cmocka_unit_test(cancelledWhenWokenAndToldTo),
+        cmocka_unit_test(wokenForSomethingElseGoesOn),
+        cmocka_unit_test(opensslIsLeftForEachWait),
+        cmocka_unit_test(httpsWithTheNameAndTheTrustedCa),
+        cmocka_unit_test(httpsOfAnotherName),
+        cmocka_unit_test(httpsOfAnUnknownCaOrExpired),
+        cmocka_unit_test(httpsAskedOfAPlainResponder),
+        cmocka_unit_test(proxyOfTheEnvironmentIsAskedForHttp),
+        cmocka_unit_test(proxyWithCredentials),
+        cmocka_unit_test(noProxyGoesDirect),
+        cmocka_unit_test(aDeadProxyIsNamed),
+        cmocka_unit_test(httpsGoesThroughATunnel),
+        cmocka_unit_test(aProxyThatRefusesTheTunnel),
+        cmocka_unit_test(aProxyThatCannotBeUsedIsTold),
+        cmocka_unit_test(urlsThatCannotBeParsed),
+    };
+    return cmocka_run_group_tests_name("fetch", tests, setUp, tearDown);
+}
