@@ -21,7 +21,8 @@
 #include <openssl/x509.h>
 
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
-#define OCSP_MAX_URLS 8           /* of one certificate's authorityInfoAccess; more are ignored */
+#define OCSP_LONGEST_STAPLE_TLS12 (16384 - 4) /* bytes; clients that speak TLS 1.2 end the handshake at a longer one */
+#define OCSP_MAX_URLS 8                       /* of one certificate's authorityInfoAccess; more are ignored */
 #define OCSP_MAX_CERTS 8          /* followed at once: those in service, and a few that were just replaced */
 #define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of any text from outside that reach INFO or the log */
 

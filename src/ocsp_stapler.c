@@ -212,6 +212,13 @@ static void ocspNoteContext(SSL *ssl) {
         SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
 }
 
+/* The longest response that clients take in this handshake. With a longer one OpenSSL's clients end the handshake: below
+ * TLS 1.3 at a CertificateStatus message of more than 16384 bytes, 4 of them not the response; in TLS 1.3 (RFC 8446
+ * section 4.4.2) 65535 bytes hold all extensions of a certificate, 8 of them not the response. */
+static size_t ocspLongestStaple(const SSL *ssl) {
+    return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_LONGEST_STAPLE_TLS12;
+}
+
 int ocspStatusCallback(SSL *ssl, void *unused) {
     const ocspStapleSet *set;
     const ocspStaple *staple = NULL;
@@ -234,7 +241,8 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
         for (i = 0; set && i < set->count && !staple; i++) {
             if (X509_cmp(set->staples[i].leaf, leaf) == 0) staple = &set->staples[i];
         }
-        if (staple && staple->der && now < staple->end && (copy = OPENSSL_malloc(staple->len)) != NULL) {
+        if (staple && staple->der && now < staple->end && staple->len <= ocspLongestStaple(ssl) &&
+            (copy = OPENSSL_malloc(staple->len)) != NULL) {
             len = staple->len;
             memcpy(copy, staple->der, len);
         }

@@ -302,6 +302,12 @@ static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, in
     char when[40], revoked[40];
 
     ocspWhen(now_held->end, when, sizeof(when));
+    if (now_held->len > OCSP_LONGEST_STAPLE_TLS12 && before->len <= OCSP_LONGEST_STAPLE_TLS12)
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "the response for the certificate with serial %s has %zu bytes: clients that speak TLS 1.2 take no more than "
+            "%d and get none. Let the responder answer for one certificate, without its chain",
+            cert->id->serial, now_held->len, OCSP_LONGEST_STAPLE_TLS12);
     if (now_held->revoked && !before->revoked) {
         ocspLog(OCSP_LOG_WARNING,
                 "the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "

@@ -115,7 +115,7 @@ void ocspUrlClear(ocspUrl *url) {
 }
 
 int ocspUrlParse(ocspUrl *url, const char *text) {
-    const char *authority = strstr(text, "://"), *path, *at;
+    const char *authority = strstr(text, "://"), *path, *at, *digits;
     char *user = NULL, *host = NULL, *port = NULL, *head;
     size_t len;
     int ok = 0;
@@ -136,6 +136,10 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
             memmove(host, host + 1, len - 2);
             host[len - 2] = '\0';
         }
+        /* Port 0 is none, and OpenSSL takes it for the scheme's own. */
+        digits = strrchr(head, ':');
+        if (digits && strspn(digits + 1, "0123456789") > 0 && !strchr(digits, ']') && atoi(digits + 1) == 0)
+            *host = '\0';
         at = memchr(authority, '@', (size_t)(path - authority));
         at = at ? at + 1 : authority;
         url->host = ocspStrdup(host);

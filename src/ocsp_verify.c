@@ -294,6 +294,8 @@ ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, t
      * Two things are not renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of
      * an answer without nextUpdate (or replayed ones would be stapled forever, as NATS does). */
     if (!held->revoked && held->end <= now && fresh->next_update) return OCSP_FRESH_NEWER;
+    /* Held from the future: a clock was wrong, and is right now. */
+    if (!held->revoked && held->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;
     if (fresh->this_update > held->this_update) return OCSP_FRESH_NEWER;
     if (fresh->this_update < held->this_update || (held->revoked && !fresh->revoked)) return OCSP_FRESH_OLDER;
     return fresh->revoked && !held->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_SAME;

@@ -417,7 +417,10 @@ testBytes testReplyDer(const testReply *reply) {
         testBytesFree(&certs);
 
     testBytes body = derOid(reply->other_type ? NID_id_pkix_OCSP_Nonce : NID_id_pkix_OCSP_basic);
-    body = testTag(0x30, testJoin(body, testTag(0x04, testTag(0x30, basic))));
+    static const unsigned char tail[16];
+    must(reply->inner_tail <= sizeof(tail));
+    basic = testJoin(testTag(0x30, basic), testCopy(tail, reply->inner_tail));
+    body = testTag(0x30, testJoin(body, testTag(0x04, basic)));
     return testTag(0x30, testJoin(head, testTag(0xa0, body)));
 }
 

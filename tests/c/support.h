@@ -131,6 +131,7 @@ typedef struct testReply {
     int break_signature;   /* one bit of it is flipped */
     int bare;              /* "successful", and nothing more */
     int other_type;        /* responseType is not id-pkix-ocsp-basic */
+    size_t inner_tail;     /* bytes behind the BasicOCSPResponse, inside the string that carries it */
 } testReply;
 
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */

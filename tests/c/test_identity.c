@@ -152,6 +152,29 @@ static void acceptance1_keyIdentifiers(void **state) {
     X509_free(ca);
 }
 
+/* A CA whose certificate was renewed with its key: the one that ends last, wherever it stands. */
+static void acceptance1_renewedIssuerOfTheSameKey(void **state) {
+    (void)state;
+    X509 *later = testCert(&(testCertSpec){.name = "CA",
+                                           .issuer = pki->root,
+                                           .issuer_key = pki->root_key,
+                                           .key = pki->ca_key,
+                                           .ca = 1,
+                                           .not_after = TEST_NOW + 900L * TEST_DAY});
+    ocspIdentity *id = identify(pki->leaf, pki->ca, later, NULL);
+    wantIssuer(id, later);
+    ocspIdentityFree(id);
+    id = identify(pki->leaf, later, pki->ca, NULL);
+    wantIssuer(id, later);
+    ocspIdentityFree(id);
+    X509_STORE *store = testStore(later, NULL);
+    id = identify(pki->leaf, pki->ca, NULL, store);
+    wantIssuer(id, later);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+    X509_free(later);
+}
+
 /* ---- §2: quiet states -------------------------------------------------------------------------------------------- */
 
 static void acceptance2_selfSigned(void **state) {
@@ -413,6 +436,7 @@ int main(void) {
         cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheStore),
         cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory),
         cmocka_unit_test(acceptance1_keyIdentifiers),
+        cmocka_unit_test(acceptance1_renewedIssuerOfTheSameKey),
         cmocka_unit_test(acceptance2_selfSigned),
         cmocka_unit_test(acceptance2_selfSignedWithTheKeyUsageOfAServer),
         cmocka_unit_test(acceptance2_noAccessInformation),

@@ -257,6 +257,60 @@ static void acceptance6_delegateNotValidYet(void **state) {
     X509_free(early);
 }
 
+/* Some responders make their delegate together with the answer, with a clock like that of thisUpdate. */
+static void acceptance6_delegateThatBeginsWithinTheSkew(void **state) {
+    (void)state;
+    X509 *fresh = testCert(&(testCertSpec){.name = "Responder",
+                                           .issuer = pki->ca,
+                                           .issuer_key = pki->ca_key,
+                                           .key = pki->delegate_key,
+                                           .extended = "OCSPSigning",
+                                           .not_before = TEST_NOW + OCSP_CLOCK_SKEW});
+    testReply reply = signedBy(fresh, pki->delegate_key);
+    wantGoodOnly(&reply);
+    X509_free(fresh);
+}
+
+static void acceptance6_delegateWhoseKeyUsageForbidsSignatures(void **state) {
+    (void)state;
+    static const struct {
+        const char *usage;
+        int good;
+    } rows[] = {{"digitalSignature", 1}, {"nonRepudiation", 1}, {"keyEncipherment", 0}, {"keyCertSign,cRLSign", 0}};
+    for (int i = 0; i < 4; i++) {
+        X509 *cert = testCert(&(testCertSpec){.name = "Responder",
+                                              .issuer = pki->ca,
+                                              .issuer_key = pki->ca_key,
+                                              .key = pki->delegate_key,
+                                              .extended = "OCSPSigning",
+                                              .key_usage = rows[i].usage});
+        testReply reply = signedBy(cert, pki->delegate_key);
+        if (rows[i].good)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_VERIFY);
+        X509_free(cert);
+    }
+}
+
+static void acceptance6_signedWithMd5(void **state) {
+    (void)state;
+    X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = testRsaKey(1), .ca = 1});
+    X509 *leaf = testCert(&(testCertSpec){
+        .name = "x", .issuer = ca, .issuer_key = testRsaKey(1), .key = pki->leaf_key, .urls = {TEST_URL}});
+    ocspIdentity *ecdsa = leaf_id;
+    leaf_id = testIdentity(leaf, ca);
+    testReply reply = testGoodReply(leaf);
+    reply.entries[0].issuer = reply.signer = ca;
+    reply.key = testRsaKey(1);
+    reply.sign_md = EVP_md5();
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    ocspIdentityFree(leaf_id);
+    leaf_id = ecdsa;
+    X509_free(leaf);
+    X509_free(ca);
+}
+
 static void acceptance6_brokenSignature(void **state) {
     (void)state;
     testReply reply = goodReply();
@@ -341,6 +395,28 @@ static void acceptance7_bytesAfterTheDer(void **state) {
     testBytes twice = testJoin(testReplyDer(&reply), testReplyDer(&reply));
     wantBytesRefused(twice.p, twice.n, OCSP_ERR_RESPONSE);
     testBytesFree(&twice);
+}
+
+/* OpenSSL's parser passes over them; strict clients do not. */
+static void acceptance7_bytesInsideThatAreNoPartOfTheResponse(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    for (reply.inner_tail = 1; reply.inner_tail <= 16; reply.inner_tail++) wantRefused(&reply, OCSP_ERR_RESPONSE);
+}
+
+static void acceptance7_berThatIsNotDer(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    testBytes der = testReplyDer(&reply);
+    assert_true(der.p[1] == 0x82);
+    testBytes longer = testJoin(testCopy("\x30\x83\x00", 3), testCopy(der.p + 2, der.n - 2));
+    wantBytesRefused(longer.p, longer.n, OCSP_ERR_RESPONSE);
+    testBytes endless = testJoin(testCopy("\x30\x80", 2), testCopy(der.p + 4, der.n - 4));
+    endless = testJoin(endless, testCopy("\0\0", 2));
+    wantBytesRefused(endless.p, endless.n, OCSP_ERR_RESPONSE);
+    testBytesFree(&longer);
+    testBytesFree(&endless);
+    testBytesFree(&der);
 }
 
 static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
@@ -808,13 +884,18 @@ int main(void) {
         cmocka_unit_test(acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne),
         cmocka_unit_test(acceptance6_delegateExpired),
         cmocka_unit_test(acceptance6_delegateNotValidYet),
+        cmocka_unit_test(acceptance6_delegateWhoseKeyUsageForbidsSignatures),
+        cmocka_unit_test(acceptance6_delegateThatBeginsWithinTheSkew),
         cmocka_unit_test(acceptance6_brokenSignature),
+        cmocka_unit_test(acceptance6_signedWithMd5),
         cmocka_unit_test(issuerUnknown),
         cmocka_unit_test(acceptance7_everyOtherResponseStatus),
         cmocka_unit_test(acceptance7_statusUnknown),
         cmocka_unit_test(acceptance7_emptyOneByteAndNonsense),
         cmocka_unit_test(acceptance7_truncatedAtEveryLength),
         cmocka_unit_test(acceptance7_bytesAfterTheDer),
+        cmocka_unit_test(acceptance7_berThatIsNotDer),
+        cmocka_unit_test(acceptance7_bytesInsideThatAreNoPartOfTheResponse),
         cmocka_unit_test(acceptance7_successfulWithoutABodyOrOfAnotherType),
         cmocka_unit_test(acceptance16_everyByteFlippedInTurn),
         cmocka_unit_test(overTheSizeLimit),

@@ -20,7 +20,7 @@ proc ocsp_is_module {} {info exists ::ocsp_module_path}
 
 # The full name of a directive.
 proc ocsp_directive {short} {
-    return [expr {[ocsp_is_module] ? "ocsp.$short" : $short eq "stapling" ? "tls-ocsp-stapling" : "tls-ocsp-$short"}]
+    return [expr {[ocsp_is_module] ? "ocsp.$short" : "tls-ocsp-$short"}]
 }
 
 proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $short] $value}
@@ -166,13 +166,14 @@ proc ocsp_handshake {{level 0} args} {
 
 proc ocsp_read_handshake {text} {
     set result [dict create ok 0 serial {} staple none this 0 next 0 produced 0 reason {} text $text]
-    if {[regexp {Cipher is \(NONE\)} $text] || ![regexp {SSL handshake has read} $text]} {return $result}
-    dict set result ok 1
     # A delegate's certificate within the staple is printed in the same shape, before the server's.
-    if {[regexp -- {Server certificate\s+(-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----)} $text - pem]} {
-        regexp {serial=([0-9A-F]+)} [exec $::openssl x509 -noout -serial << $pem] - serial
-        dict set result serial $serial
+    if {![regexp -- {Server certificate\s+(-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----)} $text - pem]
+        || [regexp {Cipher is \(NONE\)|alert (?:internal error|handshake failure)|:error:} $text]} {
+        return $result
     }
+    dict set result ok 1
+    regexp {serial=(-?[0-9A-F]+)} [exec $::openssl x509 -noout -serial << $pem] - serial
+    dict set result serial $serial
     if {[regexp {OCSP response: no response sent} $text] || ![regexp {OCSP Response Data:} $text]} {return $result}
     dict set result staple foreign
     if {[regexp {Produced At: ([^\n]*)} $text - at]} {dict set result produced [ocsp_seconds $at]}
@@ -191,7 +192,7 @@ proc ocsp_read_handshake {text} {
 # Only the staple's status.
 proc ocsp_staple {{level 0} args} {
     set shake [ocsp_handshake $level {*}$args]
-    if {![dict get $shake ok]} {return "no handshake: [dict get $shake text]"}
+    if {![dict get $shake ok]} {return "no handshake: [lsearch -all -inline [split [dict get $shake text] \n] *rror:*]"}
     return [dict get $shake staple]
 }
 
