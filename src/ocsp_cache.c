@@ -8,6 +8,7 @@
 
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -187,3 +188,5 @@ void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait) {
     }
     closedir(d);
 }
+
+#endif /* OCSP_SUPPORTED */

@@ -11,6 +11,7 @@
 
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -606,3 +607,5 @@ done:
     ERR_pop_to_mark();
     return result;
 }
+
+#endif /* OCSP_SUPPORTED */

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <stdio.h>
 #include <string.h>
 #include <openssl/err.h>
@@ -169,3 +170,5 @@ void ocspIdentityFree(ocspIdentity *id) {
     ocspFree(id->request);
     ocspFree(id);
 }
+
+#endif /* OCSP_SUPPORTED */

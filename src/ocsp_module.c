@@ -13,6 +13,9 @@
 #define _GNU_SOURCE
 #include "ocsp.h"
 #include "server_module_api.h"
+#if !OCSP_SUPPORTED
+#error "OCSP stapling needs OpenSSL 3.0 or later: install its development files (Debian: libssl-dev) and build again."
+#endif
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>

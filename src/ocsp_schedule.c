@@ -11,6 +11,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 
 /* Part of `span` that `random` chooses: 0 to span. In 128 bits' stead, span is below 2^43 ms (a thousand years). */
 static int64_t ocspShare(int64_t span, uint32_t random) {
@@ -74,3 +75,5 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
     base = low + ocspShare(high - low, random);
     return base > OCSP_ROUND_FLOOR_MS ? base : OCSP_ROUND_FLOOR_MS;
 }
+
+#endif /* OCSP_SUPPORTED */

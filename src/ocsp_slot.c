@@ -21,6 +21,7 @@
 
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <sched.h>
 #include <time.h>
 
@@ -111,3 +112,5 @@ void ocspSumHandshakes(long long *stapled, long long *unstapled) {
         *unstapled += atomic_load_explicit(&stripes[i].unstapled, memory_order_relaxed);
     }
 }
+
+#endif /* OCSP_SUPPORTED */

@@ -8,6 +8,7 @@
 
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -501,3 +502,5 @@ void ocspShutdown(void) {
     ocspSlotPublish(NULL);
     ocspSetHost(NULL);
 }
+
+#endif /* OCSP_SUPPORTED */

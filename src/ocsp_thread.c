@@ -14,6 +14,7 @@
 
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -1038,3 +1039,5 @@ void ocspThreadStop(void) {
     ocspFreeOptions(&worker.options);
     memset(&worker, 0, sizeof(worker));
 }
+
+#endif /* OCSP_SUPPORTED */

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -193,3 +194,5 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
     ocspUrlClear(&parsed);
     return 1;
 }
+
+#endif /* OCSP_SUPPORTED */

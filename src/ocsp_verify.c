@@ -9,6 +9,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
+#if OCSP_SUPPORTED
 #include <string.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
@@ -327,3 +328,5 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
     ERR_pop_to_mark();
     return latest;
 }
+
+#endif /* OCSP_SUPPORTED */

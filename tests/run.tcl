@@ -148,8 +148,8 @@ proc worker_ended {channel} {
     start_next
 }
 
-# Ends what a suite started and left: only processes it told us of, and only if the pid is still that process: it runs in
-# the work directory (servers do, and change what ps shows of them) or has a file of it on its command line.
+# Ends what a suite started and left: only processes it told us of, and only if the pid is still that process: it runs
+# in the work directory (servers do, and change what ps shows of them) or has a file of it on its command line.
 proc kill_left_over {worker} {
     dict for {pid dir} [dict get $worker pids] {
         if {[file exists $dir/exit]} continue

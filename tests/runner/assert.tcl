@@ -12,8 +12,8 @@ set ::num_skipped 0
 set ::cur_test {}
 set ::tags {}
 
-# Speaks to the process that started us (run.tcl): one line for each event, base64 so that it stays one line. When nobody
-# listens any more we stop our servers and go.
+# Speaks to the process that started us (run.tcl): one line for each event, base64 so that it stays one line. When
+# nobody listens any more we stop our servers and go.
 proc report {args} {
     if {[catch {puts "@[binary encode base64 [encoding convertto utf-8 $args]]"; flush stdout}]} {
         stop_all_servers

@@ -1,8 +1,8 @@
 # client.tcl - a RESP client for the suites: `valkey HOST PORT ?defer? ?tls? ?tlsoptions?` gives a command to talk with.
 #
-# A command is sent by naming it ("$c set key value") and its answer is returned; an error answer is raised. A client made
-# with defer 1 only sends, and "$c read" returns one answer. Other verbs that are not sent: close, channel, write, flush.
-# Reading blocks: a server that hangs is noticed by the runner, which watches how long a suite has been silent.
+# A command is sent by naming it ("$c set key value") and its answer is returned; an error answer is raised. A client
+# made with defer 1 only sends, and "$c read" returns one answer. Other verbs that are not sent: close, channel, write,
+# flush. Reading blocks: a server that hangs is noticed by the runner, which watches how long a suite has been silent.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -68,7 +68,8 @@ proc ::resp::read_bytes {sock len} {
     return [string range $bytes 0 end-2]
 }
 
-# `count` answers as a list. An error among them is raised only after all were read, or the next command would read them.
+# `count` answers as a list. An error among them is raised only after all were read, or the next command would read
+# them.
 proc ::resp::read_many {sock count} {
     set all {}
     set bad {}

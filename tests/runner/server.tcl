@@ -194,7 +194,9 @@ proc config_line {name value} {
 #   tags {...}                  see assert.tcl
 # Without CODE the server goes on running and its dict is returned; end it with stop_server.
 proc start_server {options {code undefined}} {
-    array set opt {overrides {} config_lines {} omit {} args {} env {} tags {} keep_persistence 0 wait_ready 1 config {}}
+    array set opt {
+        overrides {} config_lines {} omit {} args {} env {} tags {} config {} keep_persistence 0 wait_ready 1
+    }
     array set opt $options
     set tags_before $::tags
     lappend ::tags {*}$opt(tags)
@@ -281,8 +283,8 @@ proc launch_server {options} {
     }
 }
 
-# Waits until the log says, after its first `from` bytes, that connections are accepted: "ready", "busy" (a port was taken)
-# or what happened instead.
+# Waits until the log says, after its first `from` bytes, that connections are accepted: "ready", "busy" (a port was
+# taken) or what happened instead.
 proc wait_ready {server from} {
     set dir [dict get $server dir]
     # Since Valkey 7.2 there is a line for each kind of connection, before that one line for all.
@@ -333,8 +335,8 @@ proc stop_all_servers {} {
     while {[llength $::servers] > 0} {catch {stop_server [pop_server]}}
 }
 
-# restart_server LEVEL WAIT_READY ROTATE_LOGS ?RECONNECT? ?SHUTDOWN?: ends the server with SIGTERM (or SHUTDOWN's argument, or
-# by SIGKILL with `sigkill`) and starts it again with its configuration file as that stands now.
+# restart_server LEVEL WAIT_READY ROTATE_LOGS ?RECONNECT? ?SHUTDOWN?: ends the server with SIGTERM (or SHUTDOWN's
+# argument, or by SIGKILL with `sigkill`) and starts it again with its configuration file as that stands now.
 proc restart_server {level wait_ready rotate_logs {reconnect 1} {shutdown sigterm}} {
     set server [lindex $::servers end+$level]
     set dir [dict get $server dir]

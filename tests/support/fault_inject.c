@@ -1,7 +1,7 @@
 /* fault_inject.c - a library to preload into a server under test: names with addresses of our choice, and a full disk.
  *
- * Names (scenario 4): the file $FAULT_NAMES has lines "NAME ADDRESS ADDRESS..."; getaddrinfo answers for these names with
- * these addresses in that order, and asks nobody else.
+ * Names (scenario 4): the file $FAULT_NAMES has lines "NAME ADDRESS ADDRESS..."; getaddrinfo answers for these names
+ * with these addresses in that order, and asks nobody else.
  *
  * Full disk (scenario 16): while the file $FAULT_DISK_FULL exists, writing to a file whose path holds "/ocsp-", or to a
  * temporary sibling of one, fails with ENOSPC, after half of the bytes have been written, as a disk does that fills up.

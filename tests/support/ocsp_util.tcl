@@ -1,10 +1,10 @@
 # ocsp_util.tcl - what the OCSP suites share: names that differ between the module and a patched server, a lab (CA,
 # responder, certificate), handshakes that ask for the staple, and INFO.
 #
-# Two forms. Under our own runner (run.tcl sets ::ocsp_module_path) a stock server loads the module: directives are called
-# ocsp.*, and all fields stand in INFO ocsp. Under Valkey's runner in a patched tree they are called tls-ocsp-*, and the
-# two refresh counters stand in INFO stats. tests/unit/tls-ocsp.tcl runs in both, so what it uses of this file keeps to the
-# vocabulary that both runners have. Suites name directives without a prefix: stapling, retry-delay...
+# Two forms. Under our own runner (run.tcl sets ::ocsp_module_path) a stock server loads the module: directives are
+# called ocsp.*, and all fields stand in INFO ocsp. Under Valkey's runner in a patched tree they are called tls-ocsp-*,
+# and the two refresh counters stand in INFO stats. tests/unit/tls-ocsp.tcl runs in both, so what it uses of this file
+# keeps to the vocabulary that both runners have. Suites name directives without a prefix: stapling, retry-delay...
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -83,8 +83,9 @@ proc ocsp_tmpdir {name} {
     return $dir
 }
 
-# A CA, a mock responder for it and a certificate that names it: a dict with dir, ca, responder, leaf. Options are those of
-# ocsp_pki_leaf, and -behave for the responder, -paths for the paths of the certificate's URLs (default: one, "/").
+# A CA, a mock responder for it and a certificate that names it: a dict with dir, ca, responder, leaf. Options are
+# those of ocsp_pki_leaf, and -behave for the responder, -paths for the paths of the certificate's URLs (default: one,
+# "/").
 proc ocsp_lab {args} {
     set behave good
     set paths {/}
@@ -139,8 +140,8 @@ proc ocsp_server {leaf ca args} {
         tags {tls ocsp external:skip needs:debug}]
 }
 
-# Loads another certificate (or the same again) as an operator does. From the next handshake on it is served; INFO follows
-# a moment later, when the OCSP thread has taken it up.
+# Loads another certificate (or the same again) as an operator does. From the next handshake on it is served; INFO
+# follows a moment later, when the OCSP thread has taken it up.
 proc ocsp_load_certificate {leaf {level 0}} {
     r $level config set tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key]
 }
@@ -154,7 +155,8 @@ proc ocsp_seconds {text} {
 # A handshake by `openssl s_client -status` with more options of s_client in `args` (such as -tls1_2). A dict:
 #   ok           1 when the handshake was completed
 #   serial       of the certificate served
-#   staple       none, good, revoked, unknown: of that certificate's entry; foreign: there is a staple without such an entry
+#   staple       none, good, revoked, unknown: of that certificate's entry; foreign: there is a staple without such an
+# entry
 #   this, next, produced   of the staple in Unix seconds (next is 0 when there is none);  reason  of a revocation
 #   text         all that was printed
 proc ocsp_handshake {{level 0} args} {
@@ -265,8 +267,8 @@ proc ocsp_tool {name} {
     return $out
 }
 
-# Handshakes without a pause against the server at `level`, until ocsp_hammer_stop, which returns what tls_hammer counted
-# as a dict. `args` are more options of tls_hammer.
+# Handshakes without a pause against the server at `level`, until ocsp_hammer_stop, which returns what tls_hammer
+# counted as a dict. `args` are more options of tls_hammer.
 proc ocsp_hammer_start {ca_file {level 0} args} {
     set until [tmpfile hammer-until]
     set channel [open |[list [ocsp_tool tls_hammer] --port [srv $level port] --ca $ca_file --until $until {*}$args] r]

@@ -3,13 +3,13 @@
  *   tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3] [--no-ask]
  *
  * Makes --count handshakes in all (0: no bound), or goes on until the file --until exists. A staple is judged in full:
- * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold several
- * CAs. Prints one line at the end and exits 0 whatever it says:
+ * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold
+ * several CAs. Prints one line at the end and exits 0 whatever it says:
  *
  *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N why=...
  *
- * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM or
- * the end of --count ends it. Used by the suites for what has to hold under load (scenarios 17 and 18).
+ * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM
+ * or the end of --count ends it. Used by the suites for what has to hold under load (scenarios 17 and 18).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

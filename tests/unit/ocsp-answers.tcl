@@ -1,10 +1,10 @@
 # ocsp-answers.tcl - scenario 7: what a responder may answer, and the verdict on each answer.
 #
-# One server, one responder, a certificate with two URLs (/a and /b). Each row of the table is a test: both URLs misbehave
-# in that way; the round must fail with that kind, name the URL, ask whom it should ask next, and leave what is held
-# where it was. Then /b answers well, and the same round must succeed by it.
+# One server, one responder, a certificate with two URLs (/a and /b). Each row of the table is a test: both URLs
+# misbehave in that way; the round must fail with that kind, name the URL, ask whom it should ask next, and leave what
+# is held where it was. Then /b answers well, and the same round must succeed by it.
 #
-# Weight: 75
+# Weight: 35
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -81,7 +81,8 @@ set ca [dict get $lab ca]
 set responder [dict get $lab responder]
 set asked_for {url {POST/a POST/b} get {POST/a GET/a POST/b GET/b}}
 
-# How long an answer may take: little where the row is about waiting in vain, much where it would only be a busy machine.
+# How long an answer may take: little where the row is about waiting in vain, much where it would only be a busy
+# machine.
 proc patience {behaviour while_failing} {
     set in_vain {hang headers piece_ms}
     foreach word $behaviour {

@@ -3,7 +3,7 @@
 # The server's clock is moved by a preloaded library (support/clock_shift.c); the responder's and ours stay, so that the
 # responder is told what the time is for the server.
 #
-# Weight: 25
+# Weight: 24
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

@@ -1,7 +1,7 @@
 # ocsp-config.tcl - what an operator sees: directives (scenario 18), DEBUG OCSP-REFRESH and OCSP.REFRESH (19), INFO, the
 # log, and loading the module at run time.
 #
-# Weight: 35
+# Weight: 17
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -25,7 +25,9 @@ proc filters {} {
 
 start_server [ocsp_server $leaf $ca] {
     test {18.3 defaults are those of the contract} {
-        foreach {directive value} {refresh-margin 10% retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}} {
+        foreach {directive value} {
+            refresh-margin 10% retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}
+        } {
             assert_equal [ocsp_get $directive] $value $directive
         }
     }
@@ -222,6 +224,7 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         set line [lindex [ocsp_log_lines] end]
         assert_match "*$url*" $line
         assert_match {*503*} $line
+        assert_match {*next try*} [string tolower $line]
         ocsp_responder_behave $responder good
         for {set i 0} {$i < 3} {incr i} {ocsp_round}
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 2}] [ocsp_log_lines]

@@ -1,6 +1,6 @@
 # ocsp-disk.tcl - scenarios 15 (restart from disk) and 16 (whatever a disk can do).
 #
-# Weight: 70
+# Weight: 33
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

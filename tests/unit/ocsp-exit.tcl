@@ -1,11 +1,11 @@
-# ocsp-exit.tcl - scenario 20: 200 exits while a fetch hangs and while responses are verified, and what else a server does
-# in the background meanwhile.
+# ocsp-exit.tcl - scenario 20: 200 exits while a fetch hangs and while responses are verified, and what else a server
+# does in the background meanwhile.
 #
 # A server's exit() runs OpenSSL's clean-up under the thread; without care that crashes most of the time. Servers are
-# started a few at a time, and ended in turns by SHUTDOWN and by SIGTERM. No time is demanded of an exit, but a fetch may
-# hang for 60 seconds here, and an exit that waited for it would be noticed.
+# started a few at a time, and ended in turns by SHUTDOWN and by SIGTERM. No time is demanded of an exit, but a fetch
+# may hang for 60 seconds here, and an exit that waited for it would be noticed.
 #
-# Weight: 60
+# Weight: 12
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

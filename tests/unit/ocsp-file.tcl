@@ -1,6 +1,6 @@
 # ocsp-file.tcl - scenario 24: a supplied response file, for hosts that cannot ask.
 #
-# Weight: 25
+# Weight: 36
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

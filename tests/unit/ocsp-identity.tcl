@@ -1,6 +1,6 @@
 # ocsp-identity.tcl - scenarios 1 (where the issuer is found), 2 (quiet states) and 3 (kinds of certificates).
 #
-# Weight: 25
+# Weight: 28
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -91,7 +91,8 @@ test {1.6 the right issuer is found behind a wrong one of the same name} {
 
 # ---- 2: quiet states ----
 
-# Loads `certificate`, expects that state, and that it is told at most once, also after a reload and a DEBUG OCSP-REFRESH.
+# Loads `certificate`, expects that state, and that it is told at most once, also after a reload and a DEBUG
+# OCSP-REFRESH.
 proc quiet_state {certificate ca state {notice {}}} {
     start_server [ocsp_server $certificate $ca retry-delay 1] {
         ocsp_wait_info state $state

@@ -1,6 +1,6 @@
 # ocsp-links.tcl - scenarios 21 (replication and cluster links over TLS) and 22 (clients that do not ask).
 #
-# Weight: 40
+# Weight: 18
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

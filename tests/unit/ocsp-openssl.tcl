@@ -1,10 +1,10 @@
 # ocsp-openssl.tcl - the core scenarios against a responder that is not ours: `openssl ocsp`.
 #
-# utils/openssl-responder.tcl puts it behind HTTP on loopback; the CA's book is an index.txt as any `openssl ca` keeps it,
-# and certificates are made by the command line that the demo uses. What a mock of our own might get wrong in the same way
-# as the engine does would show here.
+# utils/openssl-responder.tcl puts it behind HTTP on loopback; the CA's book is an index.txt as any `openssl ca` keeps
+# it, and certificates are made by the command line that the demo uses. What a mock of our own might get wrong in the
+# same way as the engine does would show here.
 #
-# Weight: 30
+# Weight: 16
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -15,7 +15,8 @@ set tclsh [info nameofexecutable]
 # The process that answers for the CA in `dir`; returns {work-directory pid url}.
 proc real_responder {dir {port 0}} {
     set work [tmpdir responder]
-    set pid [start_process $work [list $::tclsh [file join $::project_dir utils openssl-responder.tcl] $dir --port $port]]
+    set script [file join $::project_dir utils openssl-responder.tcl]
+    set pid [start_process $work [list $::tclsh $script $dir --port $port]]
     wait_for_condition 200 50 {[regexp {http://127\.0\.0\.1:\d+/} [read_text $work/stdout] url]} else {
         fail "the responder does not come up: [read_text $work/stderr]"
     }

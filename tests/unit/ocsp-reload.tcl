@@ -1,9 +1,9 @@
-# ocsp-reload.tcl - scenarios 17 (reloads) and 18 (directives at run time, under handshakes), and 10,000 handshakes while
-# the response is refreshed in a loop.
+# ocsp-reload.tcl - scenarios 17 (reloads) and 18 (directives at run time, under handshakes), and 10,000 handshakes
+# while the response is refreshed in a loop.
 #
 # tls_hammer (support/tls_hammer.c) makes the handshakes, on several threads, and judges every staple in full.
 #
-# Weight: 70
+# Weight: 26
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

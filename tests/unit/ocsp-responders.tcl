@@ -2,7 +2,7 @@
 #
 # Scenarios 6, 8 and 9 are tables: each row gets a new certificate, so that nothing is held from the row before it.
 #
-# Weight: 60
+# Weight: 17
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -91,6 +91,17 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 2] {
         assert_equal [dict get $request nonce] 0
         assert_equal [dict get $request headers content-type] application/ocsp-request
         assert_equal [dict get $request der] [binary encode hex [ocsp_request_der $leaf $ca sha1]]
+    }
+
+    test {4.6 URLs are asked in the certificate's order, whatever their alphabet says} {
+        set leaf [ocsp_pki_leaf $ca leaf46b -aia [list ${url}z ${url}b ${url}m ${url}a]]
+        foreach path {/z /b /m} {ocsp_responder_behave $responder {http 500} $path}
+        ocsp_responder_behave $responder good /a
+        ocsp_load_certificate $leaf
+        ocsp_wait_info cert_serial [dict get $leaf serial]
+        ocsp_wait_info state good
+        assert_equal [asked_for $leaf] {POST/z POST/b POST/m POST/a}
+        foreach path {/z /b /m /a} {ocsp_responder_behave $responder good $path}
     }
 
     test {5 responder-url overrides, and taken back the certificate's own URL is asked again} {
@@ -376,7 +387,8 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
     ocsp_responder_forget $proxy
     set leaf [ocsp_lab_leaf $lab leaf412b]
     ocsp_responder_behave $responder good
-    start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env [list {*}$environment no_proxy 127.0.0.1]]] {
+    lappend environment no_proxy 127.0.0.1
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $environment]] {
         ocsp_wait_info state good
         assert_equal [ocsp_responder_count $proxy] 0
     }

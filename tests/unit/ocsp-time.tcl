@@ -5,7 +5,7 @@
 # The exact arithmetic is tested in C (tests/c). The four scenarios run one after another on one server each, but where
 # two can wait at the same time they do.
 #
-# Weight: 110
+# Weight: 75
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]

@@ -4,7 +4,7 @@
 # Valkey's own runner in a patched tree (./runtest --tls --single unit/tls-ocsp). The numbers are those of the list of
 # scenarios in tests/README.md; the other suites, ocsp-*.tcl, go through them one by one.
 #
-# Weight: 25
+# Weight: 12
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
