@@ -1,8 +1,8 @@
-/* server_module_api.h - the module API of Valkey 7.2 and later and of Redis 7.0 and later, as far as we use it: written by
- * hand from its public documentation, so that no server's header has to be shipped or installed.
+/* server_module_api.h - the module API of Valkey 7.2 and later and of Redis 7.0 and later, as far as we use it:
+ * written by hand from its public documentation, so that no server's header has to be shipped or installed.
  *
- * Functions are looked up by name when the module is loaded. Their names begin with RedisModule_, which both servers know.
- * All pointers are opaque. An int result is SERVER_OK or SERVER_ERR unless it says otherwise.
+ * Functions are looked up by name when the module is loaded. Their names begin with RedisModule_, which both servers
+ * know. All pointers are opaque. An int result is SERVER_OK or SERVER_ERR unless it says otherwise.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

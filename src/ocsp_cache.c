@@ -132,7 +132,8 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
         errno = saved;
         goto failed;
     }
-    /* The name is safe on disk only with its directory. Some file systems cannot do that: the file is there all the same. */
+    /* The name is safe on disk only with its directory. Some file systems cannot do that: the file is there all the
+     * same. */
     dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd >= 0) {
         (void)!fsync(dir_fd);

@@ -3,9 +3,10 @@
  *
  * Sockets never block here: all waiting is done in one poll() that also listens for the thread's wake-up, with
  * milliseconds on the monotonic clock. OpenSSL parses URLs, chooses the proxy and speaks TLS. Its HTTP client is not
- * used, and that is shorter: status, type, length and transfer encoding are judged here in any case (OpenSSL hides the
- * status, 3.0 refuses what 3.5 accepts, and only its own parser sees the header), and once the header is read, all that
- * remains is to read a known number of bytes. It also counts in whole seconds and spends all of them on one dead address.
+ * used, and that is shorter: status, type, length and transfer encoding are judged here in any case (OpenSSL hides
+ * the status, 3.0 refuses what 3.5 accepts, and only its own parser sees the header), and once the header is read,
+ * all that remains is to read a known number of bytes. It also counts in whole seconds and spends all of them on one
+ * dead address.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -67,7 +68,8 @@ static void ocspEnter(const ocspWait *wait) {
 
 /* ---- URLs -------------------------------------------------------------------------------------------------------- */
 
-/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot, "*". */
+/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot, "*".
+ */
 static int ocspNoProxy(const char *host) {
     const char *list = getenv("no_proxy"), *p;
     size_t host_len = strlen(host), len;
@@ -418,7 +420,8 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, char *buf) {
 
 /* ---- TLS --------------------------------------------------------------------------------------------------------- */
 
-/* The system's roots first; what they do not know may be known to tls-ca-cert-file (`store`), where a private CA stands. */
+/* The system's roots first; what they do not know may be known to tls-ca-cert-file (`store`), where a private CA
+ * stands. */
 static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
     X509_STORE_CTX *again;
     SSL *ssl = X509_STORE_CTX_get_ex_data(chain, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -518,8 +521,9 @@ static void ocspTellWhere(const ocspAsk *ask, const struct addrinfo *address, in
              several ? host : "", reason);
 }
 
-/* Asks the addresses of the name in turn. Each gets an equal share of the time that is left, so that one that is dead, or
- * alive and silent, leaves time for the next (an address without a route stalled HAProxy). Whoever answers ends it. */
+/* Asks the addresses of the name in turn. Each gets an equal share of the time that is left, so that one that is
+ * dead, or alive and silent, leaves time for the next (an address without a route stalled HAProxy). Whoever answers
+ * ends it. */
 static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinfo *addresses, int64_t deadline,
                                         const ocspWait *wait, unsigned char **body, size_t *body_len, ocspError *err) {
     const struct addrinfo *a;

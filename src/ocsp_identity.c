@@ -1,5 +1,5 @@
-/* ocsp_identity.c - from a certificate that is served to all that asking for its status needs: issuer, CertID, responder
- * URLs, must-staple.
+/* ocsp_identity.c - from a certificate that is served to all that asking for its status needs: issuer, CertID,
+ * responder URLs, must-staple.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -18,8 +18,8 @@ int ocspIssued(X509 *issuer, X509 *cert) {
            (X509_get_key_usage(issuer) & KU_KEY_CERT_SIGN) && X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
 }
 
-/* The issuer among `certs` or `best`, the one of the two that ends last: a CA's certificate that was renewed with the same
- * key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference. */
+/* The issuer among `certs` or `best`, the one of the two that ends last: a CA's certificate that was renewed with the
+ * same key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference. */
 static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best) {
     int i;
 
@@ -34,12 +34,14 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
     return best;
 }
 
-/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or tls-ca-cert-dir. */
+/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or tls-ca-cert-dir.
+ */
 static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     X509_STORE_CTX *lookup = X509_STORE_CTX_new();
     STACK_OF(X509) *named = NULL;
 
-    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without verifying. */
+    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without verifying.
+     */
     if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
         named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
     best = ocspIssuerAmong(named, leaf, best);
@@ -70,8 +72,8 @@ static const char *ocspAccessUrl(const ACCESS_DESCRIPTION *access) {
     return ocspCheckResponderUrl(url, &why) ? url : NULL;                             /* ldap:, or nonsense */
 }
 
-/* The URLs of the authorityInfoAccess extension (RFC 5280 section 4.2.2.1), in the CA's order. X509_get1_ocsp would sort
- * them in OpenSSL 3.0. */
+/* The URLs of the authorityInfoAccess extension (RFC 5280 section 4.2.2.1), in the CA's order. X509_get1_ocsp would
+ * sort them in OpenSSL 3.0. */
 static int ocspCopyUrls(ocspIdentity *id) {
     AUTHORITY_INFO_ACCESS *list = X509_get_ext_d2i(id->leaf, NID_info_access, NULL, NULL);
     int i, j, ok = 1;
@@ -143,7 +145,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
     ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
     if (ok) {
         id->must_staple = ocspMustStaple(leaf);
-        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's does. */
+        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's does.
+         */
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
                           X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
         if (!id->self_signed) {

@@ -59,8 +59,8 @@ typedef struct ocspUrl {
     char *target;    /* path and query, "/" at least */
 } ocspUrl;
 
-/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url (release with ocspUrlClear), or
- * 0: not a URL, or out of memory. Inside OpenSSL. */
+/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url (release with
+ * ocspUrlClear), or 0: not a URL, or out of memory. Inside OpenSSL. */
 int ocspUrlParse(ocspUrl *url, const char *text);
 void ocspUrlClear(ocspUrl *url);
 
@@ -93,14 +93,14 @@ typedef struct ocspIdentity {
 } ocspIdentity;
 
 /* Identifies `leaf`: its issuer is looked for in `chain`, then in `store` (both may be NULL), and taken only if the
- * leaf's signature verifies with its key. Takes references. May read tls-ca-cert-dir's files. Any thread, inside OpenSSL.
- * Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
+ * leaf's signature verifies with its key. Takes references. May read tls-ca-cert-dir's files. Any thread, inside
+ * OpenSSL. Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
 void ocspIdentityFree(ocspIdentity *id);
 
-/* Did `issuer` sign `cert`? Name, key usage and signature: a name is not enough (a CA that was rekeyed, or another one that
- * took its name, has the same), and X509_check_issued is too much (it compares the serial in an authority key identifier,
- * which changes when a CA renews its certificate with the same key). Any thread, inside OpenSSL. */
+/* Did `issuer` sign `cert`? Name, key usage and signature: a name is not enough (a CA that was rekeyed, or another
+ * one that took its name, has the same), and X509_check_issued is too much (it compares the serial in an authority
+ * key identifier, which changes when a CA renews its certificate with the same key). Any thread, inside OpenSSL. */
 int ocspIssued(X509 *issuer, X509 *cert);
 
 /* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
@@ -144,9 +144,9 @@ typedef struct ocspResponse {
 #define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
 
 /* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
- * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our certificate,
- * dates. `received` is when a response without nextUpdate came in. Returns 1 and fills *out (release with
- * ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
+ * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our
+ * certificate, dates. `received` is when a response without nextUpdate came in. Returns 1 and fills *out (release
+ * with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
 int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
                ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
@@ -171,19 +171,20 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 #define OCSP_RETRY_MAX_MUST_MS (60 * 1000)   /* with nothing valid held for a must-staple certificate */
 #define OCSP_REVOKED_RECHECK 3600            /* seconds: a revoked certificate is asked for at least hourly */
 
-/* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate half
- * of the life (`end` - 300). */
+/* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate
+ * half of the life (`end` - 300). */
 time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 
-/* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most a
- * tenth of the margin window and of the time until then; for a revoked certificate at the latest an hour after `now_ms`. Never later than the formula. */
+/* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most
+ * a tenth of the margin window and of the time until then; for a revoked certificate at the latest an hour after
+ * `now_ms`. Never later than the formula. */
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple);
 
-/* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %, within
- * ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. */
+/* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %,
+ * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. */
 int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random);
 
 /* ---- slot (ocsp_slot.c) ------------------------------------------------------------------------------------------ */
@@ -216,15 +217,15 @@ void ocspSumHandshakes(long long *stapled, long long *unstapled);
 
 #define OCSP_CACHE_KEEP (7 * 86400) /* seconds after its end that a file of ours is kept */
 
-/* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree it)
- * and *mtime, or 0 with a sentence (kind OCSP_ERR_NETWORK). Blocks on the disk. Outside OpenSSL. */
+/* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree
+ * it) and *mtime, or 0 with a sentence (kind OCSP_ERR_NETWORK). Blocks on the disk. Outside OpenSSL. */
 int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err);
 
-/* The file of a certificate: dir/ocsp-<sha256>.der. Load returns 1, 0 with a sentence, or 0 with kind OCSP_ERR_NONE when
- * there is no such file. Store writes a temporary file, fsyncs and renames; 0 with a sentence leaves the old file as it
- * was. Prune removes files of ours whose response ended OCSP_CACHE_KEEP seconds before now, and temporary files left by
- * a kill. All block on the disk and are called outside OpenSSL; prune enters it for parsing through `wait` (may be NULL).
- * OCSP thread, or (load) main before the first accept. */
+/* The file of a certificate: dir/ocsp-<sha256>.der. Load returns 1, 0 with a sentence, or 0 with kind OCSP_ERR_NONE
+ * when there is no such file. Store writes a temporary file, fsyncs and renames; 0 with a sentence leaves the old
+ * file as it was. Prune removes files of ours whose response ended OCSP_CACHE_KEEP seconds before now, and temporary
+ * files left by a kill. All block on the disk and are called outside OpenSSL; prune enters it for parsing through
+ * `wait` (may be NULL). OCSP thread, or (load) main before the first accept. */
 int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
                   ocspError *err);
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
@@ -300,7 +301,8 @@ int64_t ocspWorkerStep(void);
 
 /* ---- the seam (ocsp_thread.c) ------------------------------------------------------------------------------------ */
 
-/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before ocspInit. */
+/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before ocspInit.
+ */
 typedef struct ocspWorld {
     int64_t (*wall_ms)(void);
     int64_t (*mono_ms)(void);

@@ -257,8 +257,8 @@ static void attachNoted(ServerCtx *ctx) {
         notedContext *note = noted;
         int role = roleOf(note->ctx, server_leaf, client_leaf);
         noted = note->next;
-        /* While noted_lock is held, a context in the list is not freed: contextFreed waits. One that is about to be gives
-         * no reference any more. */
+        /* While noted_lock is held, a context in the list is not freed: contextFreed waits. One that is about to be
+         * gives no reference any more. */
         if (role > chosen_role && SSL_CTX_up_ref(note->ctx)) {
             SSL_CTX_free(chosen);
             chosen = note->ctx;
@@ -509,8 +509,8 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
         ocspShutdown();
         return SERVER_ERR;
     }
-    /* The hook comes last: after it nothing may fail, because a server that drops us with it in place crashes at its next
-     * SSL_CTX_new. */
+    /* The hook comes last: after it nothing may fail, because a server that drops us with it in place crashes at its
+     * next SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index < 0)
         Server_Log(ctx, "warning",

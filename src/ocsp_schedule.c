@@ -18,8 +18,8 @@ static int64_t ocspShare(int64_t span, uint32_t random) {
     return (span >> 32) * random + (((span & UINT32_MAX) * (uint64_t)random) >> 32);
 }
 
-/* A random part of at most a tenth of `window_ms`, and of the time that is left: with a wide margin a part of the window can
- * be longer than the wait, and would make each answer due at once. */
+/* A random part of at most a tenth of `window_ms`, and of the time that is left: with a wide margin a part of the
+ * window can be longer than the wait, and would make each answer due at once. */
 static int64_t ocspSpread(int64_t window_ms, int64_t left_ms, uint32_t random) {
     if (left_ms < window_ms) window_ms = left_ms > 0 ? left_ms : 0;
     return ocspShare(window_ms / 10, random);

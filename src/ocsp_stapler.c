@@ -201,9 +201,9 @@ void ocspTick(void) {
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
-/* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on another
- * thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is the sign that it is complete. Once, and
- * without waiting: main attaches it before it sleeps. */
+/* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on
+ * another thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is
+ * the sign that it is complete. Once, and without waiting: main attaches it before it sleeps. */
 static void ocspNoteContext(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
 
@@ -213,9 +213,9 @@ static void ocspNoteContext(SSL *ssl) {
         SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
 }
 
-/* The longest response that clients take in this handshake. With a longer one OpenSSL's clients end the handshake: below
- * TLS 1.3 at a CertificateStatus message of more than 16384 bytes, 4 of them not the response; in TLS 1.3 (RFC 8446
- * section 4.4.2) 65535 bytes hold all extensions of a certificate, 8 of them not the response. */
+/* The longest response that clients take in this handshake. With a longer one OpenSSL's clients end the handshake:
+ * below TLS 1.3 at a CertificateStatus message of more than 16384 bytes, 4 of them not the response; in TLS 1.3 (RFC
+ * 8446 section 4.4.2) 65535 bytes hold all extensions of a certificate, 8 of them not the response. */
 static size_t ocspLongestStaple(const SSL *ssl) {
     return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_LONGEST_STAPLE_TLS12;
 }

@@ -1,10 +1,10 @@
 /* ocsp_thread.c - the bio-style thread: waits, and calls the other rooms in their order.
  *
- * DESIGN: one thread per process, as bio.c has them, but with one job and a deadline in place of a list of jobs. All its
- * state is `worker`, which nobody else touches: main hands options, contexts and requests over in ocsp_stapler.c and
- * wakes the thread through a pipe that is in all its polls. A step (ocspStep) takes what is new, asks for each certificate
- * that is due, publishes, persists, and says how long to wait. It never waits longer than a second, because the wall clock
- * can jump and a supplied file can change, and neither tells.
+ * DESIGN: one thread per process, as bio.c has them, but with one job and a deadline in place of a list of jobs. All
+ * its state is `worker`, which nobody else touches: main hands options, contexts and requests over in ocsp_stapler.c
+ * and wakes the thread through a pipe that is in all its polls. A step (ocspStep) takes what is new, asks for each
+ * certificate that is due, publishes, persists, and says how long to wait. It never waits longer than a second,
+ * because the wall clock can jump and a supplied file can change, and neither tells.
  *
  * EXIT: exit() runs OpenSSL's clean-up while this thread may be inside OpenSSL: 163 of 200 exits crashed in an
  * experiment. So the thread holds a mutex, the gate, whenever it may be in OpenSSL, and gives it back around whatever
@@ -100,7 +100,8 @@ void ocspLeaveOpenSSL(void) {
     pthread_mutex_lock(&turn);
     turn_taken = 1;
     ocspThreadWake();
-    /* Some calls into OpenSSL read files (roots, tls-ca-cert-dir). Should one hang, leaving is worth more than leaving clean. */
+    /* Some calls into OpenSSL read files (roots, tls-ca-cert-dir). Should one hang, leaving is worth more than
+     * leaving clean. */
     for (i = 0; i < OCSP_EXIT_PATIENCE_MS && !gate_shut; i++) {
         gate_shut = pthread_mutex_trylock(&gate) == 0;
         if (!gate_shut) nanosleep(&nap, NULL);
@@ -500,7 +501,8 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     ocspHold(cert, &fresh, source);
     ocspSucceeded(cert);
     cert->retry_at_ms = 0;
-    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not spin. */
+    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not spin.
+     */
     if (source == OCSP_SOURCE_NETWORK && cert->refresh_at_ms <= ocsp_world.wall_ms())
         ocspBackOff(cert);
     else
@@ -515,7 +517,8 @@ static void ocspAppendError(char *text, size_t size, const char *where, const ch
     snprintf(text + used, size - used, "%s%s: %s", used ? "; " : "", where, why);
 }
 
-/* Asks each URL in turn until one gives a response that verifies. 1: good, 0: failed with the last one's kind, -1: cancelled. */
+/* Asks each URL in turn until one gives a response that verifies. 1: good, 0: failed with the last one's kind, -1:
+ * cancelled. */
 static int ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
     int i, n = ocspHasUrl() ? 1 : cert->id->url_count;
     ocspWait wait = ocspWorkerWait();
@@ -564,7 +567,8 @@ static int ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKi
     return err.not_ours ? 2 : 0;
 }
 
-/* One finished round counts once, however many URLs it asked. Returns 1 good, 0 failed, 2 a file about others, -1 cancelled. */
+/* One finished round counts once, however many URLs it asked. Returns 1 good, 0 failed, 2 a file about others, -1
+ * cancelled. */
 static int ocspRound(ocspCert *cert) {
     int was_asked = cert->asked, outcome;
     int64_t began = ocsp_world.mono_ms();
@@ -735,8 +739,8 @@ static void ocspFollow(ocspAttachment *a) {
             ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until the next TLS reload");
     }
     worker.empty_state = OCSP_STATE_NO_CERTIFICATE;
-    /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask for
-     * everything again. */
+    /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask
+     * for everything again. */
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
         if (!cert->in_service) cert->asked = cert->due_now = 0;
@@ -840,7 +844,8 @@ static void ocspEndBatch(void) {
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
-/* A supplied file that changed is read again: by mtime, size and inode, through symbolic links (Kubernetes swaps those). */
+/* A supplied file that changed is read again: by mtime, size and inode, through symbolic links (Kubernetes swaps
+ * those). */
 static void ocspWatchFile(void) {
     uint64_t mark;
     int i;
@@ -854,7 +859,8 @@ static void ocspWatchFile(void) {
     for (i = 0; i < worker.count; i++) worker.certs[i]->due_now = worker.certs[i]->in_service;
 }
 
-/* Waits shrink with what they depend on: an hour's wait for a retry must not outlast the response, whatever the clock does. */
+/* Waits shrink with what they depend on: an hour's wait for a retry must not outlast the response, whatever the clock
+ * does. */
 static void ocspCapRetry(ocspCert *cert) {
     int64_t latest = ocsp_world.mono_ms() + ocspRetryCapMs(ocspRemainingMs(cert), cert->id->must_staple);
 
@@ -874,13 +880,15 @@ static void ocspCapByClock(ocspCert *cert) {
     }
 }
 
-/* One step. With ask_network 0 nothing is asked but the disk. Returns milliseconds until the next, -1 for "when woken". */
+/* One step. With ask_network 0 nothing is asked but the disk. Returns milliseconds until the next, -1 for "when
+ * woken". */
 static int64_t ocspStep(int ask_network) {
     ocspAttachment *a;
     int64_t wait = OCSP_LOOK_MS;
     int i, requests, ran = 0, failed = 0, askable = 0;
 
-    /* Requests first: what main had set before it asked is then taken after, and so known when the request is served. */
+    /* Requests first: what main had set before it asked is then taken after, and so known when the request is served.
+     */
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     if ((a = ocspTakeAttachment()) != NULL) {
