@@ -68,8 +68,8 @@ static void ocspEnter(const ocspWait *wait) {
 
 /* ---- URLs -------------------------------------------------------------------------------------------------------- */
 
-/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot, "*".
- */
+/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot,
+ * "*". */
 static int ocspNoProxy(const char *host) {
     const char *list = getenv("no_proxy"), *p;
     size_t host_len = strlen(host), len;

@@ -34,14 +34,14 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
     return best;
 }
 
-/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or tls-ca-cert-dir.
- */
+/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or
+ * tls-ca-cert-dir. */
 static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     X509_STORE_CTX *lookup = X509_STORE_CTX_new();
     STACK_OF(X509) *named = NULL;
 
-    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without verifying.
-     */
+    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without
+     * verifying. */
     if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
         named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
     best = ocspIssuerAmong(named, leaf, best);
@@ -145,8 +145,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
     ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
     if (ok) {
         id->must_staple = ocspMustStaple(leaf);
-        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's does.
-         */
+        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's
+         * does. */
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
                           X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
         if (!id->self_signed) {

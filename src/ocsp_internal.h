@@ -301,8 +301,8 @@ int64_t ocspWorkerStep(void);
 
 /* ---- the seam (ocsp_thread.c) ------------------------------------------------------------------------------------ */
 
-/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before ocspInit.
- */
+/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before
+ * ocspInit. */
 typedef struct ocspWorld {
     int64_t (*wall_ms)(void);
     int64_t (*mono_ms)(void);

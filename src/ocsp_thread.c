@@ -501,8 +501,8 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     ocspHold(cert, &fresh, source);
     ocspSucceeded(cert);
     cert->retry_at_ms = 0;
-    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not spin.
-     */
+    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not
+     * spin. */
     if (source == OCSP_SOURCE_NETWORK && cert->refresh_at_ms <= ocsp_world.wall_ms())
         ocspBackOff(cert);
     else
@@ -887,8 +887,8 @@ static int64_t ocspStep(int ask_network) {
     int64_t wait = OCSP_LOOK_MS;
     int i, requests, ran = 0, failed = 0, askable = 0;
 
-    /* Requests first: what main had set before it asked is then taken after, and so known when the request is served.
-     */
+    /* Requests first: what main had set before it asked is then taken after, and so known when the request is
+     * served. */
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     if ((a = ocspTakeAttachment()) != NULL) {

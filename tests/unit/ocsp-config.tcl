@@ -387,22 +387,22 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         assert_error {*NOPERM*} {$bob debug ocsp-refresh}
         assert_error {*NOPERM*} {$bob ocsp.refresh}
         $bob close
-        # Only DEBUG and what a connection needs.
-        r acl setuser carol on >secret ~* &* -@all +debug +ping
-        set carol [valkey_client]
-        $carol auth carol secret
-        assert_equal [$carol debug ocsp-refresh] {Background OCSP refresh started}
-        $carol close
-        r acl setuser dave on >secret ~* &* -@all +ping +ocsp.refresh
+        # One of the two rights is not enough. (A patched server asks for DEBUG alone; here the filter has turned the
+        # one command into the other before ACLs are asked.)
+        foreach rights {+debug +ocsp.refresh} {
+            r acl setuser carol reset on >secret ~* &* -@all +ping $rights
+            set carol [valkey_client]
+            $carol auth carol secret
+            assert_error {*NOPERM*} {$carol debug ocsp-refresh} $rights
+            assert_error {*NOPERM*} {$carol ocsp.refresh} $rights
+            $carol close
+        }
+        r acl setuser dave on >secret ~* &* -@all +debug +ocsp.refresh
         set dave [valkey_client]
         $dave auth dave secret
-        assert_error {*NOPERM*} {$dave ocsp.refresh}
+        assert_equal [$dave debug ocsp-refresh] {Background OCSP refresh started}
+        assert_equal [$dave ocsp.refresh] OK
         $dave close
-        r acl setuser erin on >secret ~* &* -@all +debug +ocsp.refresh
-        set erin [valkey_client]
-        $erin auth erin secret
-        assert_equal [$erin ocsp.refresh] OK
-        $erin close
     }
 
     test {19.11 a filter is registered where DEBUG is enabled} {
