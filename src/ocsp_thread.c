@@ -298,6 +298,10 @@ static void ocspReportStatus(void) {
 
 /* ---- the log ----------------------------------------------------------------------------------------------------- */
 
+static const char *ocspPlural(long long count) {
+    return count == 1 ? "" : "s";
+}
+
 static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, int was_expired) {
     static const char *const from[] = {"", "the responder", "the cache", "the response file"};
     const ocspResponse *now_held = &cert->held;
@@ -324,8 +328,8 @@ static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, in
                 now_held->source == OCSP_SOURCE_NETWORK ? " " : "",
                 now_held->source == OCSP_SOURCE_NETWORK ? cert->url : "");
     } else if (cert->told_failure || was_expired) {
-        ocspLog(OCSP_LOG_NOTICE, "fresh again after %lld failures, certificate serial %s, stapling until %s",
-                cert->consecutive_failures, cert->id->serial, when);
+        ocspLog(OCSP_LOG_NOTICE, "fresh again after %lld failure%s, certificate serial %s, stapling until %s",
+                cert->consecutive_failures, ocspPlural(cert->consecutive_failures), cert->id->serial, when);
     } else {
         ocspLog(OCSP_LOG_DEBUG, "refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
     }
@@ -338,13 +342,13 @@ static void ocspTellFailure(ocspCert *cert, int64_t delay_ms) {
     cert->told_failure = 1;
     if (ocspHoldsValid(cert))
         ocspLog(OCSP_LOG_WARNING,
-                "no fresh response for the certificate with serial %s: %s. Next try in %lld seconds; the one held is "
+                "no fresh response for the certificate with serial %s: %s. Next try in %lld s; the one held is "
                 "stapled until %s",
                 cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000,
                 ocspWhen(cert->held.end, when, sizeof(when)));
     else
         ocspLog(OCSP_LOG_WARNING,
-                "no response for the certificate with serial %s: %s. Next try in %lld seconds; nothing is stapled "
+                "no response for the certificate with serial %s: %s. Next try in %lld s; nothing is stapled "
                 "until then",
                 cert->id->serial, cert->last_error, (long long)(delay_ms + 999) / 1000);
 }
@@ -378,10 +382,10 @@ static void ocspTellTime(ocspCert *cert) {
         if (now >= formula + (cert->held.end - formula) / 2) {
             cert->told_half = 1;
             ocspLog(OCSP_LOG_WARNING,
-                    "half of the time to refresh has gone after %lld failures: the response for the certificate with "
+                    "half of the time to refresh has gone, with %lld failure%s: the response for the certificate with "
                     "serial %s is stapled until %s, then nothing is. The last error: %s",
-                    cert->consecutive_failures, cert->id->serial, ocspWhen(cert->held.end, when, sizeof(when)),
-                    cert->last_error);
+                    cert->consecutive_failures, ocspPlural(cert->consecutive_failures), cert->id->serial,
+                    ocspWhen(cert->held.end, when, sizeof(when)), cert->last_error);
         }
     }
     if (cert->held.der && !valid && !cert->told_expired) {
@@ -450,10 +454,10 @@ static void ocspSawSame(ocspCert *cert) {
     int64_t now_ms = ocsp_world.wall_ms(), next;
 
     if (cert->told_failure)
-        ocspLog(OCSP_LOG_NOTICE,
-                "the responder answers again after %lld failures, certificate serial %s: the response "
-                "held is still its newest",
-                cert->consecutive_failures, cert->id->serial);
+        ocspLog(
+            OCSP_LOG_NOTICE,
+            "the responder answers again after %lld failure%s, certificate serial %s: the response held is still its newest",
+            cert->consecutive_failures, ocspPlural(cert->consecutive_failures), cert->id->serial);
     ocspSucceeded(cert);
     cert->retry_at_ms = 0;
     if (ocspHoldsValid(cert) && cert->held.revoked) { /* the hourly look: the next hour, not a retry */

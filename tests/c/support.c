@@ -402,7 +402,15 @@ testBytes testReplyDer(const testReply *reply) {
     tbs = testJoin(tbs, derTime(produced, NULL));
     testBytes entries = testCopy("", 0);
     for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derEntry(&reply->entries[i]));
-    tbs = testTag(0x30, testJoin(tbs, testTag(0x30, entries)));
+    tbs = testJoin(tbs, testTag(0x30, entries));
+    if (reply->padding) {
+        void *zeros = calloc(1, reply->padding);
+        must(zeros);
+        testBytes extension = testJoin(derOid(NID_netscape_comment), testTag(0x04, testCopy(zeros, reply->padding)));
+        free(zeros);
+        tbs = testJoin(tbs, testTag(0xa1, testTag(0x30, testTag(0x30, extension))));
+    }
+    tbs = testTag(0x30, tbs);
 
     testBytes basic = derSigned(tbs, reply);
     testBytes certs = testCopy("", 0);
@@ -422,6 +430,18 @@ testBytes testReplyDer(const testReply *reply) {
     basic = testJoin(testTag(0x30, basic), testCopy(tail, reply->inner_tail));
     body = testTag(0x30, testJoin(body, testTag(0x04, basic)));
     return testTag(0x30, testJoin(head, testTag(0xa0, body)));
+}
+
+testBytes testReplyOfSize(testReply reply, size_t size) {
+    reply.padding = size > 500 ? size - 500 : 1;
+    for (int i = 0; i < 1000; i++) { /* an ECDSA signature has one of three lengths, by chance */
+        testBytes der = testReplyDer(&reply);
+        if (der.n == size) return der;
+        reply.padding += size - der.n;
+        testBytesFree(&der);
+    }
+    must(!"a reply of that size");
+    return (testBytes){0};
 }
 
 int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, time_t at) {

@@ -132,11 +132,13 @@ typedef struct testReply {
     int bare;              /* "successful", and nothing more */
     int other_type;        /* responseType is not id-pkix-ocsp-basic */
     size_t inner_tail;     /* bytes behind the BasicOCSPResponse, inside the string that carries it */
+    size_t padding;        /* bytes of an extension that nobody knows */
 } testReply;
 
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
 testReply testGoodReply(X509 *leaf);
 testBytes testReplyDer(const testReply *reply);
+testBytes testReplyOfSize(testReply reply, size_t size); /* padded to exactly that many bytes */
 
 /* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry
  * for `leaf`, its dates around `at`. Returns 1 (good or revoked) or 0. */

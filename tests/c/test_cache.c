@@ -1,5 +1,5 @@
-/* test_cache.c - §16: responses on disk, and all that can be wrong with a disk. Whatever stands in the file's place is told
- * in a sentence, nothing hangs, and the old file stays when a new one cannot be written.
+/* test_cache.c - §16: responses on disk, and all that can be wrong with a disk. Whatever stands in the file's place
+ * is told in a sentence, nothing hangs, and the old file stays when a new one cannot be written.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

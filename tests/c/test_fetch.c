@@ -1,5 +1,5 @@
-/* test_fetch.c - one exchange with one responder. A thread of this process plays the responder (and the proxy): it takes
- * one connection after the other and does to each what the test's script says, byte by byte where that matters.
+/* test_fetch.c - one exchange with one responder. A thread of this process plays the responder (and the proxy): it
+ * takes one connection after the other and does to each what the test's script says, byte by byte where that matters.
  *
  * No test asserts how long something took. A short time-out is only used where it has to run out.
  *
@@ -649,9 +649,10 @@ static void longHeadersAreReadToALimit(void **state) {
     for (int over = 0; over < 2; over++) {
         size_t n = over ? 20000 : 12000;
         char *head = malloc(n + 200);
-        int k = sprintf(head, "HTTP/1.1 200 OK\r\n" TYPE "X: ");
+        assert_non_null(head);
+        size_t k = (size_t)snprintf(head, 200, "HTTP/1.1 200 OK\r\n" TYPE "X: ");
         memset(head + k, 'y', n);
-        strcpy(head + k + n, "\r\n\r\n");
+        memcpy(head + k + n, "\r\n\r\n", 5);
         if (over)
             wantKindFrom(answering(head), OCSP_ERR_NETWORK, 1, PATIENT_MS);
         else
@@ -665,7 +666,7 @@ static void acceptance4_nobodyListens(void **state) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     char url[100];
-    snprintf(url, sizeof(url), "%s", urlOf("/"));
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/", server.port);
     stopServer();
     got g = fetchWith(url, NULL, PATIENT_MS, &counting);
     wantKind(g, OCSP_ERR_NETWORK);
@@ -736,6 +737,19 @@ static void acceptance4_firstAddressIsSilent(void **state) {
     snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
     wantBody(fetchWith(url, NULL, 4000, &counting), answer, sizeof(answer));
     close(silent);
+    stopServer();
+    memset(fake_addresses, 0, sizeof(fake_addresses));
+}
+
+static void acceptance4_aGetThatBreaksGoesOnToTheNextAddress(void **state) {
+    (void)state;
+    turn script[3] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}, answering(OK10)};
+    startServer(script, 3, NULL);
+    fake_addresses[0] = fake_addresses[1] = "127.0.0.1"; /* twice the same: what counts is the turn */
+    char url[100];
+    snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+    wantBody(fetchWith(url, NULL, PATIENT_MS, &counting), answer, sizeof(answer));
+    assert_int_equal(seenRequests(), 3);
     stopServer();
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
@@ -968,6 +982,41 @@ static void noProxyGoesDirect(void **state) {
     stopServer();
 }
 
+/* As operators know it from other tools: a name stands for its subdomains, with or without a leading dot. */
+static void noProxyNamesDomains(void **state) {
+    (void)state;
+    static const struct {
+        const char *list;
+        int direct;
+    } rows[] = {{"ocsp.test.invalid", 1},
+                {"test.invalid", 1},
+                {".test.invalid", 1},
+                {"*", 1},
+                {"a.example, OCSP.Test.INVALID", 1},
+                {"a.example b.example test.invalid", 1},
+                {"", 0},
+                {"csp.test.invalid", 0},
+                {"other.invalid", 0},
+                {"x.ocsp.test.invalid", 0},
+                {",", 0},
+                {".", 0}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        turn t = answering(OK10);
+        startServer(&t, 1, NULL);
+        setenv("http_proxy", "http://127.0.0.2:1", 1); /* nobody is there */
+        setenv("no_proxy", rows[i].list, 1);
+        char url[100];
+        snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
+        fake_addresses[0] = "127.0.0.1";
+        got g = fetchWith(url, NULL, PATIENT_MS, &counting);
+        fake_addresses[0] = NULL;
+        noProxies();
+        if ((g.result == OCSP_FETCH_OK) != rows[i].direct) fail_msg("no_proxy \"%s\"", rows[i].list);
+        ocspFree(g.body);
+        stopServer();
+    }
+}
+
 static void aDeadProxyIsNamed(void **state) {
     (void)state;
     setenv("http_proxy", "http://127.0.0.2:1", 1);
@@ -1074,6 +1123,7 @@ int main(void) {
         cmocka_unit_test(acceptance4_firstAddressHasNoRoute),
         cmocka_unit_test(acceptance4_firstAddressIsABlackHole),
         cmocka_unit_test(acceptance4_firstAddressIsSilent),
+        cmocka_unit_test(acceptance4_aGetThatBreaksGoesOnToTheNextAddress),
         cmocka_unit_test(acceptance4_allAddressesDead),
         cmocka_unit_test(cancelledWhenWokenAndToldTo),
         cmocka_unit_test(wokenForSomethingElseGoesOn),
@@ -1085,6 +1135,7 @@ int main(void) {
         cmocka_unit_test(proxyOfTheEnvironmentIsAskedForHttp),
         cmocka_unit_test(proxyWithCredentials),
         cmocka_unit_test(noProxyGoesDirect),
+        cmocka_unit_test(noProxyNamesDomains),
         cmocka_unit_test(aDeadProxyIsNamed),
         cmocka_unit_test(httpsGoesThroughATunnel),
         cmocka_unit_test(aProxyThatRefusesTheTunnel),

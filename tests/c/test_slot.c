@@ -1,5 +1,6 @@
-/* test_slot.c - one pointer, many readers, one publisher: what is read is whole, and is freed once nobody can hold it and
- * not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons what it is given.
+/* test_slot.c - one pointer, many readers, one publisher: what is read is whole, and is freed once nobody can hold it
+ * and not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons what it is
+ * given.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

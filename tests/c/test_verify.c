@@ -175,7 +175,8 @@ static void acceptance6_delegateOfAnotherCa(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-/* RFC 6960 §4.2.2.2: "issued directly by the CA that issued the certificate in question"; our own root is not that CA. */
+/* RFC 6960 §4.2.2.2: "issued directly by the CA that issued the certificate in question"; our own root is not that
+ * CA. */
 static void acceptance6_delegateOfTheRootAboveOurCa(void **state) {
     (void)state;
     testReply reply = signedBy(pki->delegate_root, pki->delegate_key);
@@ -807,7 +808,8 @@ static void compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse(void **
     assert_int_equal(ocspCompare(&revoked, &revoked, TEST_NOW), OCSP_FRESH_SAME);
 }
 
-/* What has expired is no measure any more, but for two things: a revocation, and the ten minutes of a replayed answer. */
+/* What has expired is no measure any more, but for two things: a revocation, and the ten minutes of a replayed
+ * answer. */
 static void compareWithAnExpiredOne(void **state) {
     (void)state;
     ocspResponse held = made(TEST_NOW - 100, 0), older = made(TEST_NOW - 200, 0);
@@ -822,6 +824,16 @@ static void compareWithAnExpiredOne(void **state) {
     endless.end = TEST_NOW;
     replayed.end = TEST_NOW + 600;
     assert_int_equal(ocspCompare(&endless, &replayed, TEST_NOW), OCSP_FRESH_SAME);
+}
+
+/* Held from a time when the clock was a day ahead: what the responder says now is not older than that. */
+static void acceptance14_compareWithOneFromTheFuture(void **state) {
+    (void)state;
+    ocspResponse held = made(TEST_NOW + TEST_DAY, 0), fresh = made(TEST_NOW - 10, 0);
+    held.end = held.next_update = TEST_NOW + 2 * TEST_DAY;
+    assert_int_equal(ocspCompare(&held, &fresh, TEST_NOW), OCSP_FRESH_NEWER);
+    held.this_update = TEST_NOW + OCSP_CLOCK_SKEW; /* no more than the skew that any response may have */
+    assert_int_equal(ocspCompare(&held, &fresh, TEST_NOW), OCSP_FRESH_OLDER);
 }
 
 /* ---- ocspPeekNextUpdate ------------------------------------------------------------------------------------------ */
@@ -920,6 +932,7 @@ int main(void) {
         cmocka_unit_test(compareByThisUpdate),
         cmocka_unit_test(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse),
         cmocka_unit_test(compareWithAnExpiredOne),
+        cmocka_unit_test(acceptance14_compareWithOneFromTheFuture),
         cmocka_unit_test(peekFindsTheLatestNextUpdate),
         cmocka_unit_test(peekSurvivesEverything),
     };

@@ -303,11 +303,11 @@ proc stop_helpers {} {
     ocsp_responder_stop_all
 }
 
-# Lines in the server's log that the module wrote, without those of its commands' announcements by the server.
+# Lines in the server's log that the module wrote: the server puts its name before them.
 proc ocsp_log_lines {{level 0} {pattern *}} {
     set found {}
     foreach line [log_lines $level] {
-        if {[string match -nocase {*ocsp*} $line] && [string match $pattern $line] && ![string match {### *} $line]} {
+        if {[string match {*<ocsp> *} $line] && [string match $pattern $line]} {
             lappend found $line
         }
     }

@@ -51,7 +51,7 @@ start_server [ocsp_server $leaf $ca] {
              http://user@localhost/ {http://local host/} http://localhost:0/ http://localhost:65536/
              http://localhost:port/}
         cache-dir
-            {. /tmp {}}
+            {. ./elsewhere {}}
             {}
         response-file
             {{} /nonexistent/response.der}
@@ -92,6 +92,21 @@ start_server [ocsp_server $leaf $ca] {
         assert_equal [ocsp_get retry-delay] 8
     }
 
+    test {18.5 refresh-margin at run time takes effect on what is held} {
+        ocsp_set responder-url ""
+        ocsp_wait_info state good
+        # 10 % of an hour before its end, and up to a tenth of that earlier; then 60 %, then 10 % again.
+        foreach {margin least most} {10% 3100 3241 60% 1100 1441 10 3100 3241} {
+            ocsp_set refresh-margin $margin
+            wait_for_condition 100 50 {
+                [ocsp_info next_refresh_in_seconds] >= $least && [ocsp_info next_refresh_in_seconds] <= $most
+            } else {
+                fail "with $margin: [ocsp_situation]"
+            }
+        }
+        ocsp_assert_good $ca
+    }
+
     test {18.6 CONFIG REWRITE and a restart keep every directive} {
         set values [list stapling yes refresh-margin 33% retry-delay 44 timeout 55 responder-url ${url}rewritten \
             cache-dir $dir response-file {}]
@@ -101,6 +116,7 @@ start_server [ocsp_server $leaf $ca] {
         foreach {directive value} $values {
             assert_equal [ocsp_get $directive] $value $directive
         }
+        r debug ocsp-refresh
         ocsp_responder_wait $responder 1 20000 -path /rewritten
         ocsp_set response-file $dir/nothere.der
         ocsp_set stapling no

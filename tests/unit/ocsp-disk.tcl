@@ -1,4 +1,5 @@
-# ocsp-disk.tcl - scenarios 15 (restart from disk) and 16 (whatever a disk can do).
+# ocsp-disk.tcl - scenarios 15 (restart from disk) and 16 (whatever a disk can do). Every byte of the file flipped in
+# turn is a suite of its own, ocsp-bytes.tcl: that takes as long as all of these.
 #
 # Weight: 33
 # SPDX-License-Identifier: BSD-3-Clause
@@ -21,11 +22,6 @@ proc disk_lab {args} {
     set cache [file join [dict get $lab dir] cache]
     file mkdir $cache
     return [dict merge $lab [list cache $cache file [cache_file $cache [dict get $lab leaf]]]]
-}
-
-proc flip_byte {bytes position} {
-    binary scan [string index $bytes $position] cu byte
-    return [string replace $bytes $position $position [binary format c [expr {$byte ^ 0x10}]]]
 }
 
 set lab [disk_lab]
@@ -121,26 +117,6 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 1]
         assert_equal [ocsp_info state] revoked
         assert_equal [ocsp_info response_source] cache
     }
-
-    test {16 every byte flipped: a selection of bytes on the way through the cache and a restart} {
-        ocsp_response_file $file $leaf $ca {next 7200}
-        set bytes [ocsp_file_read $file]
-        set length [string length $bytes]
-        # The first ones (lengths and types), and then some all over it.
-        set positions {0 1 2 3 4 6 8}
-        for {set i 0} {$i < 18} {incr i} {lappend positions [expr {10 + $i * ($length - 10) / 18}]}
-        foreach position $positions {
-            ocsp_file_write $file [flip_byte $bytes $position]
-            restart_server 0 true false
-            assert_not_equal [ocsp_staple] foreign
-            if {[ocsp_info response_source] eq "cache"} {
-                # Taken: then it must hold.
-                assert_equal [dict get [ocsp_gnutls $ca] exit] 0 "byte $position"
-            } else {
-                assert_equal [ocsp_staple] none "byte $position"
-            }
-        }
-    } {} {needs:gnutls-cli}
 
     test {16 the file is replaced or removed while the server runs: what is held is not touched} {
         ocsp_response_file $file $leaf $ca {next 7200}
