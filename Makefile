@@ -67,7 +67,7 @@ UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT))
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe unit test demo run bench-hung lint format install uninstall hooks clean help
+.PHONY: all module probe unit test demo run bench-hung lint format install uninstall hooks patch clean help
 
 all: module probe ## build the module and the probe (the default)
 	@: # so that make does not say that there was nothing to do
@@ -186,6 +186,10 @@ uninstall: ## take both away again
 hooks: ## run `make lint` before every commit in this clone
 	git config core.hooksPath utils/git-hooks
 	@echo "To switch it off again: git config --unset core.hooksPath"
+
+patch: ## put stapling into a Valkey source tree: make patch VALKEY=DIR (utils/valkey-patch can undo it)
+	@[ -n "$(VALKEY)" ] || { echo "make patch: say where the tree is: make patch VALKEY=/path/to/valkey" >&2; exit 1; }
+	@tclsh utils/valkey-patch apply "$(VALKEY)"
 
 clean: ## remove everything that was built
 	rm -rf build $(MODULE) $(PROBE)

@@ -110,7 +110,10 @@ static int setOptions(void) {
     return ocspSetOptions(&options);
 }
 
-static long long tick(struct aeEventLoop *el, long long id, void *data) {
+/* A timer's function returns int in Valkey 8.0 and long long later. */
+typedef __typeof__(((aeTimeProc *)NULL)(NULL, 0, NULL)) tickResult;
+
+static tickResult tick(struct aeEventLoop *el, long long id, void *data) {
     UNUSED(el);
     UNUSED(id);
     UNUSED(data);

@@ -70,23 +70,33 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-if [ "$mode" = all ]; then
-    echo "Tcl suites on a real server"
-    log=$logs/tcl.log
+# Runs a Tcl program that ends with a line "N passed, N failed", and shows its output while it runs.
+runTcl() {
+    what=$1
+    shift
+    echo "$what"
+    log=$logs/$(basename "$1" .tcl).log
     {
-        tclsh tests/run.tcl "$@"
-        echo $? >"$logs/tcl.status"
-    } 2>&1 | tee "$log"
-    status=$(cat "$logs/tcl.status")
-    # The runner ends with a line of the same form.
+        tclsh "$@"
+        echo $? >"$log.status"
+    } 2>&1 | tee "$log" | if [ "$what" = "$suites" ]; then cat; else grep -v -E '^ *ok|^[0-9]+ passed'; fi
+    status=$(cat "$log.status")
     line=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed.*$/\1 \2/p' "$log" | tail -n 1)
     good=${line% *}
     bad=${line#* }
     [ -n "$line" ] || good=0 bad=1
     [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    [ "$what" = "$suites" ] || echo "  $good passed, $bad failed"
     passed=$((passed + good))
     failed=$((failed + bad))
-    echo "C and Tcl together:"
+}
+
+if [ "$mode" = all ]; then
+    suites="Tcl suites on a real server"
+    runTcl "The mock responder, judged by openssl ocsp" tests/support/ocsp_selftest.tcl
+    [ ! -f tests/patch.tcl ] || runTcl "The patch tool, on small trees" tests/patch.tcl
+    runTcl "$suites" tests/run.tcl "$@"
+    echo "All together:"
 fi
 
 echo "$passed passed, $failed failed"

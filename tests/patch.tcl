@@ -1,0 +1,663 @@
+#!/usr/bin/env tclsh
+# patch.tcl - tests of utils/valkey-patch on small trees written for them, which have the names that it looks for and
+# nothing else of Valkey's. Needs no server, no network and no rights; a C compiler and git for a part of it.
+#
+#   tclsh tests/patch.tcl [PATTERN]     only tests whose name matches
+#
+# Ends with one line "N passed, N failed".
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+package require Tcl 8.6
+
+set ::project [file dirname [file dirname [file normalize [info script]]]]
+set ::tool [file join $::project utils valkey-patch]
+set ::base [expr {[info exists ::env(TMPDIR)] ? $::env(TMPDIR) : "/tmp"}]
+set ::work [file join $::base valkey-ocsp-patch-tests.[pid]]
+set ::only [expr {[llength $argv] ? [lindex $argv 0] : "*"}]
+set ::passed 0
+set ::failed 0
+set ::skipped 0
+
+# ---- a small tree ----------------------------------------------------------------------------------------------------
+
+# The files of a tree, as path -> lines. Lines that an anchor matches end in a mark, by which tests find them.
+proc tree_files {} {
+    set mark "/* anchor */"
+    return [dict create \
+        src/version.h {{#define VALKEY_VERSION "8.0.1"}} \
+        src/Makefile {
+            {ENGINE_SERVER_OBJ=one.o two.o}
+            {ENGINE_CLI_NAME=cli # anchor}
+            {all: server}
+        } \
+        cmake/Modules/SourceFiles.cmake {
+            {set(VALKEY_SERVER_SRCS one.c two.c)}
+            {}
+            {# the client}
+            {set(VALKEY_CLI_SRCS # anchor}
+            {    three.c)}
+        } \
+        src/tls.c [list \
+            {/* a file */} \
+            "#include \"server.h\" $mark" \
+            {static void drop(void) {}} \
+            {    valkey_tls_ctx = NULL;} \
+            "\}" \
+            {static int tlsConfigure(void *unused) {}} \
+            "        valkey_tls_ctx = fresh; $mark" \
+            {        return 0;} \
+            "\}" \
+            {void tlsApplyPendingReload(void) {}} \
+            "    valkey_tls_ctx = pending.ctx; $mark" \
+            "\}"] \
+        src/config.c [list \
+            "#include \"server.h\" $mark" \
+            {struct table rows[] = {}} \
+            "    createStringConfig(\"tls-ciphersuites\", 1), $mark" \
+            "\};"] \
+        src/debug.c [list \
+            "#include \"server.h\" $mark" \
+            {void debugCommand(client *c) {}} \
+            "    help(\"A\"," \
+            "         \"RELOAD \[how\]\"); $mark" \
+            "    if (0) \{" \
+            "    \} else if (!strcasecmp(word, \"reload\")) \{ $mark" \
+            "    \}" \
+            "\}" \
+            {void killThreads(void) {}} \
+            "    bioKillThreads(); $mark" \
+            "\}"] \
+        src/server.c [list \
+            "#include \"server.h\" $mark" \
+            {void InitServerLast(void) {}} \
+            "    bioInit(); $mark" \
+            "\}" \
+            {sds genValkeyInfoString(dict *section_dict) {}} \
+            "    if (1) \{" \
+            "        info = genValkeyInfoStringACLStats(info); $mark" \
+            "    \}" \
+            {    /* the keys */} \
+            "    if (all || dictFind(section_dict, \"keyspace\")) info = 0; $mark" \
+            {    return info;} \
+            "\}"] \
+        valkey.conf {
+            {# tls-session-cache-timeout 1 # anchor}
+            {}
+            {# the next chapter}
+        }]
+}
+
+# Braces inside of the lists above stay balanced by "{}" at the end of lines that open a body.
+proc tree_lines {lines} {
+    return [lmap line $lines {regsub {\{\}$} $line "\{"}]
+}
+
+# Makes a tree named `name` and returns its path. Changes: -without PATH, -lines PATH LINES, -eol STRING, -end STRING
+# (what ends the last line of each file).
+proc make_tree {name args} {
+    set dir [file join $::work $name]
+    file delete -force $dir
+    set files [tree_files]
+    set eol "\n"
+    set end "\n"
+    foreach {option value} $args {
+        switch -- $option {
+            -without {dict unset files $value}
+            -lines {dict set files [lindex $value 0] [lindex $value 1]}
+            -eol {set eol $value}
+            -end {set end $value}
+        }
+    }
+    foreach path {src tests/unit tests/support utils} {file mkdir [file join $dir $path]}
+    dict for {path lines} $files {
+        file mkdir [file dirname [file join $dir $path]]
+        write_bytes [file join $dir $path] [join [tree_lines $lines] $eol]$end
+    }
+    return $dir
+}
+
+proc write_bytes {path bytes} {
+    set channel [open $path wb]
+    puts -nonewline $channel $bytes
+    close $channel
+}
+
+proc read_bytes {path} {
+    set channel [open $path rb]
+    set bytes [read $channel]
+    close $channel
+    return $bytes
+}
+
+# Everything in a tree: paths, kinds, modes, bytes. Two equal snapshots are the same tree.
+proc snapshot {dir {under {}}} {
+    set all {}
+    foreach path [lsort [concat [glob -nocomplain -directory [file join $dir $under] *] \
+        [glob -nocomplain -types hidden -directory [file join $dir $under] *]]] {
+        set name [file tail $path]
+        if {$name in {. .. .git}} continue
+        set inner [file join $under $name]
+        if {[file type $path] eq "link"} {
+            lappend all $inner [list link [file link $path]]
+        } elseif {[file isdirectory $path]} {
+            lappend all $inner [list directory [file attributes $path -permissions]] {*}[snapshot $dir $inner]
+        } else {
+            lappend all $inner [list file [file attributes $path -permissions] [read_bytes $path]]
+        }
+    }
+    return $all
+}
+
+# ---- running and judging ---------------------------------------------------------------------------------------------
+
+# Runs the tool; sets ::status and ::said (both outputs).
+proc run {args} {
+    run_with {} {*}$args
+}
+
+# The same in an environment: `with` is words for env(1).
+proc run_with {with args} {
+    set ::status 0
+    if {[catch {exec env LC_ALL=C.UTF-8 {*}$with [info nameofexecutable] $::tool {*}$args </dev/null 2>@1} ::said how]} {
+        set code [dict get $how -errorcode]
+        set ::status [expr {[lindex $code 0] eq "CHILDSTATUS" ? [lindex $code 2] : -1}]
+    }
+}
+
+proc expect {condition what} {
+    if {![uplevel 1 [list expr $condition]]} {error "$what (exit $::status)\n$::said" {} EXPECTED}
+}
+
+proc expect_said {args} {
+    foreach pattern $args {
+        if {![string match *$pattern* $::said]} {error "it did not say: $pattern (exit $::status)\n$::said" {} EXPECTED}
+    }
+}
+
+proc expect_same {dir before} {
+    set after [snapshot $dir]
+    if {$after eq $before} return
+    set differ {}
+    dict for {path what} $after {
+        if {![dict exists $before $path]} {
+            lappend differ "$path is new"
+        } elseif {[dict get $before $path] ne $what} {
+            lappend differ "$path has changed"
+        }
+    }
+    dict for {path what} $before {
+        if {![dict exists $after $path]} {lappend differ "$path is gone"}
+    }
+    error "the tree is not as it was: [join $differ {, }]\n$::said" {} EXPECTED
+}
+
+# Neither check nor apply nor diff may do anything, and all say what is the matter.
+proc expect_refused {dir args} {
+    set before [snapshot $dir]
+    foreach verb {check diff apply} {
+        run $verb $dir
+        expect {$::status == 1} "$verb did not fail"
+        expect_said "nothing was changed" {*}$args
+        expect_same $dir $before
+    }
+}
+
+proc test {name body} {
+    if {![string match $::only $name]} return
+    set ::said {}
+    set ::status {}
+    if {[catch {uplevel #0 $body} why how]} {
+        if {$why eq "SKIP"} {
+            incr ::skipped
+            puts "  skipped $name"
+            return
+        }
+        incr ::failed
+        if {[dict get $how -errorcode] ne "EXPECTED"} {set why [dict get $how -errorinfo]}
+        puts "  FAILED  $name\n            [string map [list \n "\n            "] $why]"
+        return
+    }
+    incr ::passed
+    puts "  ok      $name"
+}
+
+# Which insertions of which lines a tree has: {path index line} of each line with the mark.
+proc anchors {} {
+    set found {}
+    dict for {path lines} [tree_files] {
+        set at 0
+        foreach line $lines {
+            if {[string match {*anchor*} $line]} {lappend found [list $path $at $line]}
+            incr at
+        }
+    }
+    return $found
+}
+
+proc make_applied {name args} {
+    set dir [make_tree $name {*}$args]
+    run apply $dir
+    expect {$::status == 0} "apply failed"
+    return $dir
+}
+
+# ---- apply and back --------------------------------------------------------------------------------------------------
+
+file mkdir $::work
+
+test "check finds every anchor, counts, and writes nothing" {
+    set dir [make_tree check]
+    set before [snapshot $dir]
+    run check $dir
+    expect {$::status == 0} "check failed"
+    expect_said "Valkey 8.0.1" "src/tls.c:7,11:" "All anchors were found" "lines inserted in existing source"
+    expect_same $dir $before
+}
+
+test "apply inserts where it should, and copies our files byte for byte" {
+    set dir [make_applied apply]
+    set tls [read_bytes $dir/src/tls.c]
+    expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "in tlsConfigure"
+    expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "in the other"
+    expect {[regexp -all ocspBuiltinServe $::tls] == 2} "twice and no more"
+    expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} "above a comment"
+    expect {[regexp -all {createBoolConfig|createStringConfig|createIntConfig} [read_bytes $::dir/src/config.c]] == 8} \
+        "seven directives"
+    expect {[string first " (!strcasecmp(word, \"ocsp-refresh\") &&" [read_bytes $::dir/src/debug.c]] > 0} \
+        "the subcommand is compared as its neighbour is"
+    foreach path {src/ocsp.h src/ocsp_thread.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
+        expect {[read_bytes $::dir/$::path] eq [read_bytes $::project/$::path]} "$path"
+    }
+    expect {![file exists $::dir/src/ocsp_module.c]} "the other host stays out"
+    expect {[glob -nocomplain -directory $::dir/src *valkey-patch*] eq {}} "temporary files are gone"
+}
+
+test "a second apply says that it is applied already, and so does check" {
+    set dir [make_applied again]
+    set before [snapshot $dir]
+    foreach verb {apply check} {
+        run $verb $dir
+        expect {$::status == 0} "$verb failed"
+        expect_said "applied already"
+        expect_same $dir $before
+    }
+}
+
+foreach {variant options} {
+    {a plain tree} {}
+    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"}
+    {files without a last line end} {-end {}}
+    {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake}
+} {
+    test "revert gives the tree back byte for byte: $variant" {
+        set dir [make_tree revert {*}$options]
+        file attributes $dir/src/tls.c -permissions 0o755
+        set before [snapshot $dir]
+        run apply $dir
+        expect {$::status == 0} "apply failed"
+        expect {[snapshot $::dir] ne $::before} "nothing happened"
+        run check $dir
+        expect_said "applied already"
+        run revert $dir
+        expect {$::status == 0} "revert failed"
+        expect_same $dir $before
+        run revert $dir
+        expect {$::status == 0} "a second revert failed"
+        expect_said "not applied"
+    }
+}
+
+test "a release that it was not tried with gets a warning, and is patched all the same" {
+    set dir [make_tree release -lines {src/version.h {{#define VALKEY_VERSION "77.1.2"}}}]
+    run apply $dir
+    expect {$::status == 0} "apply failed"
+    expect_said "Valkey 77.1.2" "warning: it was not tried with this release"
+}
+
+test "what is no Valkey tree is left alone" {
+    set dir [make_tree other -lines {src/version.h {{#define REDIS_VERSION "7.0.15"}}}]
+    expect_refused $dir "is no Valkey source tree"
+    foreach arguments {{} check {check a b} {check --force x} {explode .}} {
+        run {*}$arguments
+        expect {$::status == 2} "usage was not told for: $arguments"
+        expect_said usage
+    }
+    run check $::work/nowhere
+    expect {$::status == 1} "a directory that does not exist"
+}
+
+# ---- anchors ---------------------------------------------------------------------------------------------------------
+
+foreach anchor [anchors] {
+    lassign $anchor path at line
+    test "anchor missing: $path: [string trim $line]" {
+        set lines [lreplace [dict get [tree_files] $path] $at $at {    something = else;}]
+        expect_refused [make_tree missing -lines [list $path $lines]] "$path: no line" "matches"
+    }
+    test "anchor doubled: $path: [string trim $line]" {
+        set lines [linsert [dict get [tree_files] $path] $at $line]
+        expect_refused [make_tree doubled -lines [list $path $lines]] "$path: lines [expr {$at + 1}], [expr {$at + 2}]" \
+            "where only one may"
+    }
+}
+
+foreach {path function} {
+    src/tls.c tlsConfigure  src/debug.c debugCommand  src/debug.c killThreads  src/server.c InitServerLast
+    src/server.c genValkeyInfoString
+} {
+    test "function missing: $function" {
+        set lines [lmap line [dict get [tree_files] $path] {string map [list $function some_other] $line}]
+        expect_refused [make_tree function -lines [list $path $lines]] "$path: the function $function was not found"
+    }
+}
+
+test "a context put into service in a place that is not known" {
+    set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_ctx = sudden;} "\}"]
+    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 11, 14" "more than"
+}
+
+test "a tree before Valkey 9.1 has one place only" {
+    set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 8]]]
+    expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
+}
+
+foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+    test "file missing: $path" {
+        expect_refused [make_tree file -without $path] "$path does not exist"
+    }
+}
+
+test "directory missing" {
+    set dir [make_tree directory]
+    file delete -force $dir/tests/support
+    expect_refused $dir "the directory tests/support does not exist"
+}
+
+test "a definition missing that our lines build on" {
+    set lines [lreplace [dict get [tree_files] src/Makefile] 0 0 {OTHER_OBJ=one.o}]
+    expect_refused [make_tree needs -lines [list src/Makefile $lines]] "src/Makefile: no line matches" "build"
+}
+
+test "several faults are told at once" {
+    expect_refused [make_tree several -without src/tls.c -lines {src/config.c {nothing}}] "src/tls.c does not" "src/config.c: no"
+}
+
+# ---- half applied ----------------------------------------------------------------------------------------------------
+
+foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake} {
+    test "half applied: $path is as it was, the rest is patched" {
+        set dir [make_tree half]
+        set before [snapshot $dir]
+        set bytes [read_bytes $dir/$path]
+        run apply $dir
+        write_bytes $dir/$path $bytes
+        expect_refused $dir "patched in part"
+        run revert $dir
+        expect {$::status == 0} "revert failed"
+        expect_same $dir $before
+    }
+}
+
+test "half applied: one of our files is missing" {
+    set dir [make_tree half]
+    set before [snapshot $dir]
+    run apply $dir
+    file delete $dir/src/ocsp_fetch.c
+    expect_refused $dir "patched in part" "but not src/ocsp_fetch.c"
+    run revert $dir
+    expect_same $dir $before
+}
+
+test "half applied: one of seven directives was taken out by hand, and revert leaves it to the hand" {
+    set dir [make_applied half]
+    write_bytes $dir/src/config.c [regsub {[^\n]*tls-ocsp-timeout[^\n]*\n} [read_bytes $dir/src/config.c] {}]
+    expect_refused $dir "src/config.c: a line of ours stands alone" "tls-ocsp-cache-dir"
+    set before [snapshot $dir]
+    run revert $dir
+    expect {$::status == 1} "revert did not fail"
+    expect_said "tls-ocsp-cache-dir"
+    expect_same $dir $before
+}
+
+test "half applied: a line of ours stands where it does not belong" {
+    set dir [make_applied half]
+    set line "    ocspBuiltinStart();\n"
+    write_bytes $dir/src/server.c [string map [list $line {}] [read_bytes $dir/src/server.c]]$line
+    expect_refused $dir "src/server.c: our lines are not where they belong"
+    set before [snapshot $dir]
+    run revert $dir
+    expect {$::status == 1} "revert did not fail"
+    expect_same $dir $before
+}
+
+test "half applied: a line of ours is in twice" {
+    set dir [make_applied half]
+    set line "    ocspBuiltinStart();\n"
+    write_bytes $dir/src/server.c [string map [list $line $line$line] [read_bytes $dir/src/server.c]]
+    expect_refused $dir "2 times in place of 1"
+}
+
+test "half applied by hand: a single line of ours in a clean tree" {
+    set dir [make_tree half]
+    write_bytes $dir/src/server.c "[read_bytes $dir/src/server.c]#include \"ocsp_builtin.h\"\n"
+    expect_refused $dir "patched in part" "src/server.c"
+}
+
+test "one of our files was changed since: apply tells it, revert wants --force" {
+    set dir [make_tree changed]
+    set before [snapshot $dir]
+    run apply $dir
+    write_bytes $dir/src/ocsp_fetch.c "something else\n"
+    set changed [snapshot $dir]
+    run apply $dir
+    expect {$::status == 0} "apply failed"
+    expect_said "these files differ from ours: src/ocsp_fetch.c"
+    run revert $dir
+    expect {$::status == 1} "revert did not fail"
+    expect_said "src/ocsp_fetch.c" "--force"
+    expect_same $dir $changed
+    run revert --force $dir
+    expect {$::status == 0} "revert --force failed"
+    expect_same $dir $before
+}
+
+test "a foreign file where one of ours would go" {
+    set dir [make_tree foreign]
+    write_bytes $dir/src/ocsp.h "not ours\n"
+    expect_refused $dir "src/ocsp.h is there, and differs from ours"
+}
+
+test "lines around ours that changed since stay, when ours are taken out" {
+    set dir [make_tree around]
+    write_bytes $dir/src/server.c [string map {{return info} {return more}} [read_bytes $dir/src/server.c]]
+    set wanted [snapshot $dir]
+    set dir [make_applied around]
+    write_bytes $dir/src/server.c [string map {{return info} {return more}} [read_bytes $dir/src/server.c]]
+    run revert $dir
+    expect_same $dir $wanted
+}
+
+# ---- writing that fails ----------------------------------------------------------------------------------------------
+
+test "read-only files and directories are told, not overwritten" {
+    foreach path {src/config.c src/tls.c utils src} {
+        set dir [make_tree readonly]
+        file attributes $dir/$path -permissions u-w
+        set before [snapshot $dir]
+        foreach verb {check apply} {
+            run $verb $dir
+            expect {$::status == 1} "$verb did not fail"
+            expect_said "$::path is read-only"
+            expect_same $dir $before
+        }
+        file attributes $dir/$path -permissions u+w
+    }
+    set dir [make_applied readonly]
+    file attributes $dir/src/ocsp_slot.c -permissions 0o444
+    set before [snapshot $dir]
+    run revert $dir
+    expect {$::status == 1} "revert did not fail"
+    expect_said "src/ocsp_slot.c is read-only"
+    expect_same $dir $before
+}
+
+test "a symbolic link in the place of a file is left alone" {
+    set dir [make_tree link]
+    file rename $dir/src/config.c $dir/src/real.c
+    file link -symbolic $dir/src/config.c real.c
+    expect_refused $dir "src/config.c is no plain file"
+}
+
+# A limit on the size of files is a disk that fills up in the middle: smaller files are written, larger ones are not.
+test "full disk in the middle of writing: all is as it was" {
+    foreach blocks {1 4 20 60} {
+        set dir [make_tree full]
+        set before [snapshot $dir]
+        set script "trap '' XFSZ; ulimit -f $blocks; exec [info nameofexecutable] $::tool apply $dir"
+        set ::status [catch {exec sh -c $script 2>@1} ::said]
+        expect {$::status == 1} "apply did not fail with $blocks blocks"
+        expect_said "what was written was undone" "nothing was changed"
+        expect_same $dir $before
+    }
+}
+
+proc preload {} {
+    set library [file join $::work fail_at.so]
+    if {![file exists $library]} {
+        if {[catch {exec cc -shared -fPIC -o $library [file join $::project tests patch fail_at.c] -ldl 2>@1} why]} {
+            puts "            (no preload: $why)"
+            error SKIP
+        }
+    }
+    return $library
+}
+
+foreach verb {apply revert} {
+    test "$verb: each step of putting files into place fails in turn, and what was done before is undone" {
+        set library [preload]
+        set reached 0
+        for {set n 1} {$n < 60} {incr n} {
+            set dir [expr {$verb eq "apply" ? [make_tree step] : [make_applied step]}]
+            set before [snapshot $dir]
+            run_with [list LD_PRELOAD=$library FAIL_AT=$n] $verb $dir
+            if {$::status == 0} break
+            expect_said "nothing was changed"
+            expect_same $dir $before
+            incr reached
+        }
+        expect {$::reached >= 24} "only $reached steps failed"
+    }
+
+    test "$verb: killed at each step in turn, revert gives the clean tree back" {
+        set library [preload]
+        set dir [make_tree step]
+        set clean [snapshot $dir]
+        set reached 0
+        for {set n 1} {$n < 60} {incr n} {
+            set dir [expr {$verb eq "apply" ? [make_tree step] : [make_applied step]}]
+            run_with [list LD_PRELOAD=$library FAIL_AT=$n FAIL_HARD=1] $verb $dir
+            if {$::status == 0} break
+            run check $dir
+            run revert $dir
+            expect {$::status == 0} "revert failed after step $n"
+            expect_same $dir $clean
+            incr reached
+        }
+        expect {$::reached >= 24} "only $reached steps were cut short"
+    }
+}
+
+# ---- diff ------------------------------------------------------------------------------------------------------------
+
+proc need_git {} {
+    if {[auto_execok git] eq {}} {error SKIP}
+}
+
+proc git {dir args} {
+    exec git -C $dir -c user.name=Test -c user.email=test@example.com -c core.autocrlf=false {*}$args 2>@1
+}
+
+foreach {variant options} {
+    {a plain tree} {}
+    {files without a last line end} {-end {}}
+    {anchors at the end of files} {-lines {valkey.conf {{# tls-session-cache-timeout 1}}}}
+} {
+    test "diff, taken by git apply and by git am, makes what apply makes: $variant" {
+        need_git
+        set dir [make_applied wanted {*}$options]
+        set wanted [snapshot $dir]
+        exec [info nameofexecutable] $::tool diff $dir >[file join $::work b.patch] 2>[file join $::work b.err]
+        foreach how {apply am} {
+            set dir [make_tree git {*}$options]
+            git $dir init -q
+            git $dir add -A
+            git $dir commit -q -m before
+            set ::status [catch {
+                exec [info nameofexecutable] $::tool diff $dir >[file join $::work a.patch] 2>[file join $::work a.err]
+            }]
+            expect {$::status == 0} "diff failed"
+            set ::said [git $dir $how [file join $::work a.patch]]
+            expect_same $dir $wanted
+        }
+        # It is the same made from the applied tree, but for the moment.
+        foreach name {a b} {
+            set $name [regsub {\nFrom: [^\n]*\nDate: [^\n]*} [read_bytes [file join $::work $name.patch]] {}]
+        }
+        expect {$::a eq $::b} "differs from that of the applied tree"
+        run revert $dir
+        expect {$::status == 0} "revert after git am failed"
+    }
+}
+
+test "diff --stat counts what is inserted, and that is few" {
+    set dir [make_tree stat]
+    set before [snapshot $dir]
+    run diff --stat $dir
+    expect {$::status == 0} "diff --stat failed"
+    expect {[regexp {(\d+) lines inserted in existing source and build files, (\d+) in valkey.conf} $::said - source docs]} \
+        "the sum"
+    expect_same $dir $before
+    expect {$::source <= 60} "more than 60 lines"
+    run apply $dir
+    set grown 0
+    dict for {path what} $before {
+        if {[lindex $what 0] eq "file"} {
+            incr grown [expr {[llength [split [read_bytes $dir/$path] \n]] - [llength [split [lindex $what 2] \n]]}]
+        }
+    }
+    expect {$::grown == $::source + $::docs} "the files grew by $grown lines"
+}
+
+# ---- what is copied --------------------------------------------------------------------------------------------------
+
+test "the copied suite finds all that it sources in the tree" {
+    set dir [make_applied sources]
+    set todo tests/unit/tls-ocsp.tcl
+    set seen {}
+    while {$todo ne {}} {
+        set todo [lassign $todo path]
+        lappend seen $path
+        foreach {- words} [regexp -all -inline -line {^\s*source \[file join (.*?)\]?\]\s*$} [read_bytes $dir/$path]] {
+            set name [file tail [lindex $words end]]
+            set found [lmap dirname {tests/support utils} {
+                expr {[file exists $dir/$dirname/$name] ? "$dirname/$name" : [continue]}}]
+            expect {[llength $::found] == 1} "$path sources $name, which is not copied"
+            if {[lindex $found 0] ni [concat $seen $todo]} {lappend todo [lindex $found 0]}
+        }
+    }
+    expect {[llength $::seen] >= 5} "only [join $seen {, }]"
+}
+
+test "every object of the engine is built, and only where there is TLS" {
+    set dir [make_applied objects]
+    set make [read_bytes $dir/src/Makefile]
+    foreach path [glob -directory $dir/src -tails ocsp_*.c] {
+        expect {[regexp "\\m[file rootname $::path]\\.o\\M" $::make]} "$path is not in src/Makefile"
+    }
+    expect {[regexp {ocsp_builtin\.o\nifeq \(\$\(BUILD_TLS\),yes\)\n[^\n]*ocsp_thread\.o[^\n]*\nendif} $::make]} "the condition"
+}
+
+file delete -force $::work
+puts "$::passed passed, $::failed failed[expr {$::skipped ? ", $::skipped skipped" : {}}]"
+exit [expr {$::failed > 0 || $::passed == 0}]

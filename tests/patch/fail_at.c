@@ -1,0 +1,36 @@
+/* fail_at.c - a library to preload into a tool under test: makes the Nth change of a directory fail, or kills there.
+ *
+ * $FAIL_AT=N: the Nth rename, or removal of a file that is no temporary one, fails with ENOSPC, as on a full disk; with
+ * $FAIL_HARD set the process ends there and then, as if it had been killed.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int failsHere(void) {
+    static int calls;
+    const char *at = getenv("FAIL_AT");
+
+    if (at == NULL || ++calls != atoi(at)) return 0;
+    if (getenv("FAIL_HARD") != NULL) _exit(99);
+    errno = ENOSPC;
+    return 1;
+}
+
+int rename(const char *from, const char *to) {
+    int (*next)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+
+    return failsHere() ? -1 : next(from, to);
+}
+
+int unlink(const char *path) {
+    int (*next)(const char *) = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
+
+    return strstr(path, ".valkey-patch-") == NULL && failsHere() ? -1 : next(path);
+}

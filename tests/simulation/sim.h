@@ -1,0 +1,257 @@
+/* sim.h - what the parts of the simulation show each other.
+ *
+ * A world is a handful of parameters and a list of events, both drawn from one number. It is run against the real
+ * engine on one thread, in virtual time; a model that was written from the README, not from the engine, follows what
+ * the engine was given and says after each step what must be stapled and when the responder may and must be asked.
+ *
+ *     sim_world.c   number -> parameters and events; their names
+ *     sim_run.c     the machine: clock, network, server process, operator; drives the engine
+ *     sim_ca.c      the CA and its responders: certificates, answers of all kinds, signatures by memo
+ *     sim_disk.c    the disk: a small file system in memory below ocsp_cache.c, that fails, lies and loses power
+ *     sim_model.c   the promises
+ *     simulate.c    command line, progress, the search for the shortest history
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#ifndef OCSP_SIM_H
+#define OCSP_SIM_H
+
+#include "ocsp_internal.h"
+
+#define SIM_SECOND INT64_C(1000)
+#define SIM_MINUTE (60 * SIM_SECOND)
+#define SIM_HOUR (60 * SIM_MINUTE)
+#define SIM_DAY (24 * SIM_HOUR)
+#define SIM_YEAR (INT64_C(31557600) * SIM_SECOND)
+#define SIM_EPOCH INT64_C(1900000000) /* seconds: when each world begins, in March 2030 */
+#define SIM_NEVER INT64_MAX
+
+/* ---- chance ------------------------------------------------------------------------------------------------------ */
+
+typedef struct simRng {
+    uint64_t state;
+} simRng;
+
+uint64_t simRandom(simRng *rng);
+int64_t simBetween(simRng *rng, int64_t low, int64_t high);    /* both may come */
+int64_t simLogBetween(simRng *rng, int64_t low, int64_t high); /* each order of magnitude as often; low > 0 */
+int simOneIn(simRng *rng, int n);
+uint64_t simHash(const void *bytes, size_t len, uint64_t seed);
+
+/* ---- a world (sim_world.c) --------------------------------------------------------------------------------------- */
+
+/* The order is that of the table of names in sim_world.c. `a` and `b` are an event's own numbers. */
+typedef enum {
+    /* What a responder does for a while; b: which URLs, one bit each. Of several the one that began last. */
+    SIM_DOWN,
+    SIM_HANG,
+    SIM_SLOW,  /* a: milliseconds */
+    SIM_FLAKY, /* a: percent of requests that fail */
+    SIM_HTTP,
+    SIM_TRY_LATER,
+    SIM_GARBAGE,
+    SIM_EMPTY,
+    SIM_CUT,
+    SIM_TAIL,
+    SIM_FLIPPED,
+    SIM_EXPIRED,
+    SIM_FROZEN,    /* what it signed when this began, again and again */
+    SIM_OLDER,     /* what it signed a seconds before this began */
+    SIM_BACKDATED, /* thisUpdate a seconds ago */
+    SIM_FUTURE,    /* thisUpdate in a seconds */
+    SIM_BACKWARDS,
+    SIM_UNKNOWN,
+    SIM_OTHER_SERIAL,
+    SIM_OTHER_ISSUER,
+    SIM_TWIN, /* signed by a CA of the same name */
+    SIM_NO_EKU,
+    SIM_OLD_DELEGATE,
+    SIM_EARLY_DELEGATE,
+    SIM_FOREIGN_DELEGATE,
+    SIM_WEAK_DELEGATE, /* OCSPSigning, but its key usage forbids signatures */
+    SIM_NO_NEXT,
+    SIM_LAST_FAULT = SIM_NO_NEXT,
+    /* The CA: for a while; from then on. */
+    SIM_REVOKED, /* b: also shown at a thisUpdate that was used for good before */
+    SIM_LIFE,    /* a: seconds */
+    SIM_PRESIGN, /* a: seconds between two signatures, 0: on demand */
+    SIM_ROLL,    /* a: seconds that the new delegate lives, 0: the CA signs itself */
+    /* The machine's clock. */
+    SIM_JUMP,  /* a: milliseconds; with a duration it jumps back after it */
+    SIM_DRIFT, /* a: parts per million */
+    /* The disk: for a while; once. */
+    SIM_DISK_FULL,
+    SIM_DISK_LIES, /* what is synced is not there after a power failure */
+    SIM_DISK_UNREADABLE,
+    SIM_DISK_FLIP,
+    SIM_DISK_CUT,
+    SIM_DISK_GONE,
+    SIM_DISK_OLD, /* an answer from before, restored from a backup; a: its age in answers */
+    /* The process, which is away for the duration. */
+    SIM_RESTART,
+    SIM_KILL,
+    SIM_KILL_WRITING, /* a: at this many disk operations from now */
+    SIM_POWER,
+    /* The operator. */
+    SIM_RELOAD,
+    SIM_RELOAD_LATE, /* on another thread: the context is found by a handshake */
+    SIM_RENEW,       /* a: seconds that the new certificate lives; b: late, as SIM_RELOAD_LATE */
+    SIM_ROLLBACK,
+    SIM_OFF,
+    SIM_MARGIN,
+    SIM_RETRY_DELAY,
+    SIM_TIMEOUT,
+    SIM_URL,
+    SIM_CACHE_OFF,
+    SIM_CACHE_MOVED,
+    SIM_FILE,       /* a response-file for the duration */
+    SIM_FILE_FRESH, /* a new answer is put into it */
+    SIM_FILE_BAD,   /* or nonsense */
+    SIM_REFRESH,
+    SIM_KINDS
+} simKind;
+
+typedef struct simEvent {
+    simKind kind;
+    int64_t at, lasts; /* milliseconds of true time since the world began */
+    int64_t a, b;
+    int off; /* left out, while a shorter history is looked for */
+} simEvent;
+
+#define SIM_MAX_EVENTS 400
+
+typedef struct simWorld {
+    uint64_t number;
+    int64_t ends; /* milliseconds */
+    int life;     /* seconds */
+    int presign, backdate, delegate_life;
+    int no_next;
+    int urls, must_staple, two_certs;
+    int cert_life;
+    int latency; /* milliseconds, typical */
+    ocspOptions options;
+    int event_count;
+    simEvent events[SIM_MAX_EVENTS];
+} simWorld;
+
+typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day or more; less */
+
+void simMakeWorld(simWorld *world, uint64_t number, simClass class);
+void simPrintWorld(const simWorld *world);
+const char *simKindName(simKind kind);
+int simIsFault(simKind kind);
+
+/* ---- running it (sim_run.c) -------------------------------------------------------------------------------------- */
+
+typedef struct simOutcome {
+    int broken;
+    char promise[32], text[1000];
+    int64_t at; /* when */
+    long long rounds, steps, handshakes, starts, answers;
+    int64_t lived; /* milliseconds that were simulated */
+} simOutcome;
+
+void simRun(const simWorld *world, int trace, simOutcome *outcome);
+void simSay(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
+
+/* A promise is broken: ends the run. `promise` is a short name, which a shorter history must break too. */
+void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+#define simWant(condition, promise, ...)                            \
+    do {                                                            \
+        if (__builtin_expect(!(condition), 0)) simBroken(promise, __VA_ARGS__); \
+    } while (0)
+
+int64_t simTrueMs(void); /* since the world began */
+int64_t simWallMs(void); /* the machine's wall clock */
+int64_t simMonoMs(void);
+time_t simCaTime(void);
+simRng *simChance(void);      /* the world's, not the engine's */
+int simActive(simKind kind);  /* is such an event under way? */
+const simWorld *simThisWorld(void);
+
+/* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
+
+#define SIM_MAX_CERTS 200
+#define SIM_MAX_URLS 3
+
+typedef struct simCert {
+    int index;
+    X509 *leaf;
+    EVP_PKEY *key;
+    time_t not_after;
+    int must_staple, urls;
+    unsigned char serial[8], sha256[32];
+    char file[80]; /* ocsp-<sha256>.der */
+    unsigned char id[3][128];
+    size_t id_len[3];
+} simCert;
+
+typedef struct simAnswer {
+    unsigned char *der;
+    size_t len;
+    uint64_t hash;
+    int sound; /* 0: no time makes it acceptable */
+    int cert;  /* whom it is about */
+    int status;
+    time_t this_update, next_update;
+    time_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
+    const char *what;
+} simAnswer;
+
+void simCaBegin(void);
+void simCaEnd(void); /* forgets a world's certificates and answers */
+simCert *simCaIssue(int lives, int must_staple, int urls, int second);
+simCert *simCaCert(int index);
+int simCaCertCount(void);
+simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
+X509 *simCaCertificate(void);
+void simCaRoll(int lives);
+
+/* What a responder that does `fault` (SIM_KINDS: nothing wrong) says about `cert` now. */
+const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault);
+const simAnswer *simCaFind(const unsigned char *der, size_t len);
+const simAnswer *simCaEarlier(int cert, int back); /* an answer that was given before */
+long long simCaCount(void);
+
+/* Would a client that follows RFC 6960 and the README take it, and until when? */
+int simJudge(const simAnswer *answer, const simCert *cert, time_t now, time_t received, time_t *end);
+
+/* ---- the disk (sim_disk.c) --------------------------------------------------------------------------------------- */
+
+void simDiskBegin(void);
+void simDiskEnd(void);
+void simDiskPower(void);       /* what was not synced is gone, or not */
+void simDiskCloseAll(void);    /* the process ended */
+void simDiskKillAt(int operations); /* 0: never */
+int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time_t *mtime); /* for the model */
+void simDiskWrite(const char *path, const void *bytes, size_t len); /* from outside; durable */
+void simDiskRemove(const char *path);
+int simDiskTemporaries(void);
+void simKilled(void) __attribute__((noreturn)); /* sim_run.c: the process ends here */
+void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /* sim_model.c: the engine deletes */
+
+/* ---- the promises (sim_model.c) ---------------------------------------------------------------------------------- */
+
+void simModelBegin(void);
+void simModelStart(void); /* a new process */
+void simModelEnd(void);   /* of the process */
+void simModelAttach(const int *certs, int count);
+void simModelOptions(const ocspOptions *options);
+void simModelRequest(void);
+void simModelStepBegins(void);
+void simModelIdle(void); /* nothing is due, says the engine */
+void simModelAsks(simCert *cert, int url);
+void simModelHears(simCert *cert, const simAnswer *answer, int last);
+void simModelCancelled(simCert *cert);
+void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source);
+void simModelStored(simCert *cert, int ok);
+void simModelTampered(const char *path);
+void simModelPower(void);
+void simModelFirstHandshake(void);
+void simModelStaple(simCert *cert, const unsigned char *der, size_t len);
+int64_t simModelNextLook(void); /* true time when the model wants to look, SIM_NEVER */
+void simModelWorldEnds(void);
+int simModelHolds(int cert);
+int64_t simTrueOfWall(int64_t wall_ms); /* sim_run.c: when the wall clock will show that, if nothing happens */
+
+#endif

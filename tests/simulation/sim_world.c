@@ -1,0 +1,289 @@
+/* sim_world.c - a number makes a world: its parameters, and what goes wrong in it and when.
+ *
+ * Faults that come alone are survived by most servers. So events come in clusters: a few within seconds to days of each
+ * other, after a quiet time.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "sim.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- chance ------------------------------------------------------------------------------------------------------ */
+
+uint64_t simRandom(simRng *rng) { /* splitmix64: any two seeds give unrelated sequences */
+    uint64_t z = rng->state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+int64_t simBetween(simRng *rng, int64_t low, int64_t high) {
+    return low + (int64_t)(simRandom(rng) % (uint64_t)(high - low + 1));
+}
+
+int64_t simLogBetween(simRng *rng, int64_t low, int64_t high) {
+    double share = (double)(simRandom(rng) >> 11) / 9007199254740992.0;
+
+    return (int64_t)((double)low * pow((double)high / (double)low, share));
+}
+
+int simOneIn(simRng *rng, int n) {
+    return simRandom(rng) % (uint64_t)n == 0;
+}
+
+uint64_t simHash(const void *bytes, size_t len, uint64_t seed) {
+    const unsigned char *p = bytes;
+    uint64_t h = seed ^ 0x9e3779b97f4a7c15u, word;
+    size_t i;
+
+    for (i = 0; i + 8 <= len; i += 8) {
+        memcpy(&word, p + i, 8);
+        h = (h ^ word) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+    }
+    for (word = len; i < len; i++) word = word << 8 | p[i];
+    h = (h ^ word) * 0xc4ceb9fe1a85ec53u;
+    return h ^ h >> 29;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+static const char *const kind_names[SIM_KINDS] = {
+    [SIM_DOWN] = "responder down",
+    [SIM_HANG] = "responder hangs",
+    [SIM_SLOW] = "responder slow (a ms)",
+    [SIM_FLAKY] = "responder fails now and then (a %)",
+    [SIM_HTTP] = "responder answers HTTP errors",
+    [SIM_TRY_LATER] = "responder answers tryLater or internalError",
+    [SIM_GARBAGE] = "responder answers garbage",
+    [SIM_EMPTY] = "responder answers nothing",
+    [SIM_CUT] = "answers cut short",
+    [SIM_TAIL] = "answers with bytes behind them",
+    [SIM_FLIPPED] = "answers with a flipped bit",
+    [SIM_EXPIRED] = "answers that have expired",
+    [SIM_FROZEN] = "the same answer again and again",
+    [SIM_OLDER] = "an older answer again and again (a s)",
+    [SIM_BACKDATED] = "answers backdated (a s)",
+    [SIM_FUTURE] = "answers from the future (a s)",
+    [SIM_BACKWARDS] = "nextUpdate before thisUpdate",
+    [SIM_UNKNOWN] = "status unknown",
+    [SIM_OTHER_SERIAL] = "answers about another certificate",
+    [SIM_OTHER_ISSUER] = "answers about another issuer",
+    [SIM_TWIN] = "answers signed by a CA of the same name",
+    [SIM_NO_EKU] = "a delegate without OCSPSigning",
+    [SIM_OLD_DELEGATE] = "a delegate that has expired",
+    [SIM_EARLY_DELEGATE] = "a delegate that is not valid yet",
+    [SIM_FOREIGN_DELEGATE] = "a delegate of another CA",
+    [SIM_WEAK_DELEGATE] = "a delegate that may not sign",
+    [SIM_NO_NEXT] = "answers without nextUpdate",
+    [SIM_REVOKED] = "certificate revoked",
+    [SIM_LIFE] = "responses live a s from now on",
+    [SIM_PRESIGN] = "responses are signed every a s from now on",
+    [SIM_ROLL] = "another signer, for a s",
+    [SIM_JUMP] = "clock jumps by a ms",
+    [SIM_DRIFT] = "clock drifts by a ppm",
+    [SIM_DISK_FULL] = "disk refuses",
+    [SIM_DISK_LIES] = "disk does not sync what it says it did",
+    [SIM_DISK_UNREADABLE] = "disk cannot be read",
+    [SIM_DISK_FLIP] = "a bit of the cache file flips",
+    [SIM_DISK_CUT] = "the cache file is cut short",
+    [SIM_DISK_GONE] = "the cache file is deleted",
+    [SIM_DISK_OLD] = "the cache file comes from a backup (a answers ago)",
+    [SIM_RESTART] = "restart",
+    [SIM_KILL] = "kill",
+    [SIM_KILL_WRITING] = "kill at disk operation a from now",
+    [SIM_POWER] = "power failure",
+    [SIM_RELOAD] = "TLS reload, same certificate",
+    [SIM_RELOAD_LATE] = "TLS reload on another thread",
+    [SIM_RENEW] = "new certificate (for a s)",
+    [SIM_ROLLBACK] = "back to the certificate before",
+    [SIM_OFF] = "stapling no",
+    [SIM_MARGIN] = "refresh-margin a",
+    [SIM_RETRY_DELAY] = "retry-delay a",
+    [SIM_TIMEOUT] = "timeout a",
+    [SIM_URL] = "responder-url set",
+    [SIM_CACHE_OFF] = "cache-dir \"\"",
+    [SIM_CACHE_MOVED] = "cache-dir changed",
+    [SIM_FILE] = "response-file set",
+    [SIM_FILE_FRESH] = "response-file gets a new answer",
+    [SIM_FILE_BAD] = "response-file gets nonsense",
+    [SIM_REFRESH] = "DEBUG OCSP-REFRESH",
+};
+
+const char *simKindName(simKind kind) {
+    return kind < SIM_KINDS ? kind_names[kind] : "well";
+}
+
+int simIsFault(simKind kind) {
+    return kind <= SIM_LAST_FAULT;
+}
+
+static const char *simTimeText(int64_t ms, char *out, size_t size) {
+    snprintf(out, size, "%lldd %02lld:%02lld:%02lld.%03lld", (long long)(ms / SIM_DAY), (long long)(ms / SIM_HOUR % 24),
+             (long long)(ms / SIM_MINUTE % 60), (long long)(ms / SIM_SECOND % 60), (long long)(ms % 1000));
+    return out;
+}
+
+void simPrintWorld(const simWorld *w) {
+    int i;
+    char at[48], lasts[48];
+
+    printf("  world %llu, %s long: responses live %d s%s, signed %s, backdated %d s, by %s;\n"
+           "  %d URL%s,%s%s certificates of %d s, answers take about %d ms\n"
+           "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
+           (unsigned long long)w->number, simTimeText(w->ends, at, sizeof(at)), w->life,
+           w->no_next ? " but have no nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
+           w->delegate_life ? "delegates" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
+           w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_life, w->latency,
+           w->options.refresh_margin, w->options.retry_delay, w->options.timeout, w->options.cache_dir);
+    for (i = 0; i < w->event_count; i++) {
+        const simEvent *e = &w->events[i];
+        if (e->off) continue;
+        printf("  %20s  %s", simTimeText(e->at, at, sizeof(at)), simKindName(e->kind));
+        if (e->lasts) printf(", for %s", simTimeText(e->lasts, lasts, sizeof(lasts)));
+        if (e->a || e->b) printf("  [a=%lld b=%lld]", (long long)e->a, (long long)e->b);
+        printf("\n");
+    }
+}
+
+/* ---- making one -------------------------------------------------------------------------------------------------- */
+
+/* How often a kind comes, in relation to the others. */
+static const unsigned char weights[SIM_KINDS] = {
+    [SIM_DOWN] = 16,          [SIM_HANG] = 8,         [SIM_SLOW] = 4,          [SIM_FLAKY] = 8,
+    [SIM_HTTP] = 3,           [SIM_TRY_LATER] = 4,    [SIM_GARBAGE] = 2,       [SIM_EMPTY] = 1,
+    [SIM_CUT] = 1,            [SIM_TAIL] = 2,         [SIM_FLIPPED] = 3,       [SIM_EXPIRED] = 4,
+    [SIM_FROZEN] = 8,         [SIM_OLDER] = 5,        [SIM_BACKDATED] = 5,     [SIM_FUTURE] = 4,
+    [SIM_BACKWARDS] = 2,      [SIM_UNKNOWN] = 3,      [SIM_OTHER_SERIAL] = 3,  [SIM_OTHER_ISSUER] = 2,
+    [SIM_TWIN] = 2,           [SIM_NO_EKU] = 2,       [SIM_OLD_DELEGATE] = 2,  [SIM_EARLY_DELEGATE] = 2,
+    [SIM_FOREIGN_DELEGATE] = 2, [SIM_WEAK_DELEGATE] = 2, [SIM_NO_NEXT] = 3,    [SIM_REVOKED] = 10,
+    [SIM_LIFE] = 4,           [SIM_PRESIGN] = 3,      [SIM_ROLL] = 5,          [SIM_JUMP] = 10,
+    [SIM_DRIFT] = 3,          [SIM_DISK_FULL] = 5,    [SIM_DISK_LIES] = 2,     [SIM_DISK_UNREADABLE] = 2,
+    [SIM_DISK_FLIP] = 2,      [SIM_DISK_CUT] = 2,     [SIM_DISK_GONE] = 2,     [SIM_DISK_OLD] = 4,
+    [SIM_RESTART] = 8,        [SIM_KILL] = 6,         [SIM_KILL_WRITING] = 5,  [SIM_POWER] = 4,
+    [SIM_RELOAD] = 5,         [SIM_RELOAD_LATE] = 3,  [SIM_RENEW] = 8,         [SIM_ROLLBACK] = 3,
+    [SIM_OFF] = 6,            [SIM_MARGIN] = 3,       [SIM_RETRY_DELAY] = 3,   [SIM_TIMEOUT] = 1,
+    [SIM_URL] = 4,            [SIM_CACHE_OFF] = 2,    [SIM_CACHE_MOVED] = 2,   [SIM_FILE] = 3,
+    [SIM_FILE_FRESH] = 2,     [SIM_FILE_BAD] = 2,     [SIM_REFRESH] = 6,
+};
+
+static simKind simPickKind(simRng *rng) {
+    int64_t sum = 0, pick;
+    int i;
+
+    for (i = 0; i < SIM_KINDS; i++) sum += weights[i];
+    pick = simBetween(rng, 0, sum - 1);
+    for (i = 0; pick >= weights[i]; i++) pick -= weights[i];
+    return (simKind)i;
+}
+
+static int simPickLife(simRng *rng, simClass class) {
+    static const int usual[] = {86400, 4 * 86400, 7 * 86400};
+
+    if (class == SIM_SHORT) return (int)simLogBetween(rng, 20, 86400);
+    return simOneIn(rng, 4) ? usual[simBetween(rng, 0, 2)] : (int)simLogBetween(rng, 86400, 28 * 86400);
+}
+
+static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEvent *e) {
+    int life = w->life;
+
+    e->a = e->b = e->lasts = 0;
+    if (simIsFault(e->kind)) {
+        e->lasts = simLogBetween(rng, SIM_SECOND, class == SIM_SHORT ? SIM_DAY : 20 * SIM_DAY);
+        e->b = simOneIn(rng, 3) ? simBetween(rng, 1, (1 << w->urls) - 1) : (1 << w->urls) - 1;
+    }
+    switch (e->kind) {
+    case SIM_SLOW: e->a = simLogBetween(rng, 100, 70000); break;
+    case SIM_FLAKY: e->a = simBetween(rng, 5, 95); break;
+    case SIM_OLDER: e->a = simLogBetween(rng, 1, (int64_t)life * 2); break;
+    case SIM_BACKDATED: e->a = simLogBetween(rng, 1, (int64_t)life * 2); break;
+    case SIM_FUTURE: e->a = simOneIn(rng, 3) ? simBetween(rng, 290, 310) : simLogBetween(rng, 1, 864000); break;
+    case SIM_NO_NEXT: e->lasts = simLogBetween(rng, SIM_MINUTE, 2 * SIM_DAY); break;
+    case SIM_REVOKED:
+        e->lasts = simLogBetween(rng, SIM_MINUTE, class == SIM_SHORT ? SIM_DAY : 10 * SIM_DAY);
+        e->b = simOneIn(rng, 2);
+        break;
+    case SIM_LIFE: e->a = simPickLife(rng, class); break;
+    case SIM_PRESIGN: e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, 60 + life / 20, life); break;
+    case SIM_ROLL: e->a = simOneIn(rng, 3) ? 0 : simLogBetween(rng, 60, (int64_t)life * 20); break;
+    case SIM_JUMP:
+        e->a = simLogBetween(rng, 1, simOneIn(rng, 4) ? 3 * SIM_YEAR : SIM_DAY) * (simOneIn(rng, 2) ? 1 : -1);
+        e->lasts = simOneIn(rng, 5) ? 0 : simLogBetween(rng, SIM_SECOND, SIM_DAY);
+        break;
+    case SIM_DRIFT: e->a = simBetween(rng, -500, 500); break;
+    case SIM_DISK_FULL:
+    case SIM_DISK_LIES:
+    case SIM_DISK_UNREADABLE: e->lasts = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
+    case SIM_DISK_OLD: e->a = simBetween(rng, 1, 5); break;
+    case SIM_KILL_WRITING: e->a = simBetween(rng, 1, 9); /* fall through */
+    case SIM_RESTART:
+    case SIM_KILL:
+    case SIM_POWER: e->lasts = simLogBetween(rng, 10, simOneIn(rng, 10) ? 10 * SIM_DAY : SIM_MINUTE); break;
+    case SIM_RENEW:
+        e->a = simLogBetween(rng, 60 + life / 4, 500 * 86400);
+        e->b = simOneIn(rng, 4);
+        break;
+    case SIM_OFF:
+    case SIM_URL:
+    case SIM_CACHE_OFF:
+    case SIM_CACHE_MOVED:
+    case SIM_FILE: e->lasts = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
+    case SIM_MARGIN: e->a = simBetween(rng, 1, 99); break;
+    case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
+    case SIM_TIMEOUT: e->a = simBetween(rng, 1, 60); break;
+    case SIM_FILE_BAD: e->a = simBetween(rng, 0, 4); break;
+    default: break;
+    }
+}
+
+static int simByTime(const void *x, const void *y) {
+    const simEvent *a = x, *b = y;
+    return a->at < b->at ? -1 : a->at > b->at;
+}
+
+void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
+    simRng rng = {number * 0x2545f4914f6cdd1du + 77};
+    int64_t at;
+
+    memset(w, 0, sizeof(*w));
+    w->number = number;
+    if (class == SIM_ANY) class = simOneIn(&rng, 4) ? SIM_SHORT : SIM_LONG;
+    w->life = simPickLife(&rng, class);
+    /* As many answers in a world of short ones as in one of long ones, about. */
+    w->ends = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->life * SIM_SECOND * 300;
+    w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 20 + 1, w->life) : 0;
+    w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->life / 2) : 0;
+    w->delegate_life = simOneIn(&rng, 2) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;
+    w->no_next = class == SIM_SHORT && simOneIn(&rng, 8);
+    w->urls = (int)simBetween(&rng, 1, SIM_MAX_URLS);
+    w->must_staple = simOneIn(&rng, 4);
+    w->two_certs = simOneIn(&rng, 4);
+    w->cert_life = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 2 + 60, 300 * 86400) : 10 * 366 * 86400;
+    w->latency = (int)simLogBetween(&rng, 1, 2000);
+    w->options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
+    w->options.stapling = 1;
+    if (simOneIn(&rng, 3)) w->options.refresh_margin = (int)simBetween(&rng, 1, 99);
+    if (simOneIn(&rng, 3)) w->options.retry_delay = (int)simLogBetween(&rng, 1, 3600);
+    if (simOneIn(&rng, 3)) w->options.timeout = (int)simBetween(&rng, 1, 60);
+    if (simOneIn(&rng, 10)) w->options.cache_dir = "";
+
+    at = 0;
+    while (w->event_count < SIM_MAX_EVENTS) {
+        int64_t cluster_span = simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 10 * SIM_DAY : w->life * SIM_SECOND);
+        int n = (int)simBetween(&rng, 1, 8);
+        at += simLogBetween(&rng, w->life * SIM_SECOND / 10, w->life * SIM_SECOND * (class == SIM_LONG ? 10 : 30));
+        if (at >= w->ends) break;
+        while (n-- > 0 && w->event_count < SIM_MAX_EVENTS) {
+            simEvent *e = &w->events[w->event_count++];
+            e->kind = simPickKind(&rng);
+            e->at = at + simLogBetween(&rng, 1, cluster_span);
+            simFillEvent(&rng, w, class, e);
+        }
+        at += cluster_span;
+    }
+    qsort(w->events, (size_t)w->event_count, sizeof(w->events[0]), simByTime);
+}
