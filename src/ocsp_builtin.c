@@ -1,9 +1,10 @@
 /* ocsp_builtin.c - the host that is the server itself: OCSP stapling compiled into Valkey.
  *
- * DESIGN: the engine (ocsp.h) is started when stapling is first turned on. Until then there is no thread, no callback on
- * a context and no timer, and tls.c's call for each context that it puts into service does nothing but note that one is
- * there. A context that is in service while stapling is turned on has no callback, and setting one would race with the
- * handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file does, and the new context gets it.
+ * DESIGN: the engine (ocsp.h) is started when stapling is first turned on. Until then there is no thread, no callback
+ * on a context and no timer, and tls.c's call for each context that it puts into service does nothing but note that one
+ * is there. A context that is in service while stapling is turned on has no callback, and setting one would race with
+ * the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file does, and the new context gets
+ * one.
  *
  * On the main thread a timer calls ocspTick once a second. It is made with the engine, so that an event loop without
  * stapling has nothing to do for it.
@@ -141,8 +142,6 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     if (!running) return;
     ocspInstallCallback(ctx);
     ocspAttachContext(ctx);
-    if (started)
-        ocspTick(); /* TLS was turned on at run time: as at a start, what is on disk is read before the first accept */
 }
 
 void ocspBuiltinStart(void) {
@@ -206,10 +205,13 @@ static void infoNumber(void *info, const char *field, long long value) {
 
 /* INFO is printed in crash reports too. There, whoever crashed may hold the mutex that the engine's part takes: another
  * thread than main, or main itself while it was in here. */
+static int mayAsk(void) {
+    return !in_info && pthread_equal(pthread_self(), server.main_thread_id);
+}
+
 static sds addInfo(sds info, void (*fields)(const ocspInfoSink *)) {
     ocspInfoSink sink = {infoText, infoNumber, &info};
 
-    if (in_info || !pthread_equal(pthread_self(), server.main_thread_id)) return info;
     in_info = 1;
     fields(&sink);
     in_info = 0;
@@ -217,10 +219,11 @@ static sds addInfo(sds info, void (*fields)(const ocspInfoSink *)) {
 }
 
 sds genOcspInfoStatsString(sds info) {
-    return addInfo(info, ocspInfoCounters);
+    return mayAsk() ? addInfo(info, ocspInfoCounters) : info;
 }
 
-sds genOcspInfoSectionString(sds info, int *sections) {
+sds genOcspInfoString(sds info, int *sections) {
+    if (!mayAsk()) return info;
     if ((*sections)++) info = sdscat(info, "\r\n");
     return addInfo(sdscat(info, "# OCSP\r\n"), ocspInfoState);
 }
@@ -240,7 +243,7 @@ void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
 #endif
 
 int isValidOcspStapling(int val, const char **err) {
-    *err = "OCSP stapling is not possible: " OCSP_MISSING;
+    if (val) *err = "OCSP stapling is not possible: " OCSP_MISSING;
     return !val;
 }
 
@@ -262,7 +265,9 @@ int applyOcspConfig(const char **err) {
     return 1;
 }
 
-void ocspBuiltinStart(void) {}
+void ocspBuiltinStart(void) {
+    /* there is nothing to start */
+}
 
 void ocspBuiltinDebugRefresh(client *c) {
     addReplyError(c, "OCSP stapling is not possible: " OCSP_MISSING);
@@ -273,11 +278,13 @@ sds genOcspInfoStatsString(sds info) {
     return info;
 }
 
-sds genOcspInfoSectionString(sds info, int *sections) {
+sds genOcspInfoString(sds info, int *sections) {
     UNUSED(sections);
     return info;
 }
 
-void ocspBuiltinKillThread(void) {}
+void ocspBuiltinKillThread(void) {
+    /* there is none */
+}
 
 #endif /* OCSP_BUILTIN */

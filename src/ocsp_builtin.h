@@ -36,9 +36,9 @@ void ocspBuiltinServe(struct ssl_ctx_st *ctx);
 #define ocspBuiltinServe(ctx) ((void)(ctx))
 #endif
 
-void ocspBuiltinDebugRefresh(client *c);               /* DEBUG OCSP-REFRESH */
-sds genOcspInfoStatsString(sds info);                  /* the two counters in INFO's stats */
-sds genOcspInfoSectionString(sds info, int *sections); /* INFO's section ocsp */
-void ocspBuiltinKillThread(void);                      /* beside bioKillThreads, in a crash report; any thread */
+void ocspBuiltinDebugRefresh(client *c);        /* DEBUG OCSP-REFRESH */
+sds genOcspInfoStatsString(sds info);           /* the two counters in INFO's stats */
+sds genOcspInfoString(sds info, int *sections); /* INFO's section ocsp */
+void ocspBuiltinKillThread(void);               /* beside bioKillThreads, in a crash report; any thread */
 
 #endif

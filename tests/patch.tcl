@@ -159,7 +159,9 @@ proc run {args} {
 # The same in an environment: `with` is words for env(1).
 proc run_with {with args} {
     set ::status 0
-    if {[catch {exec env LC_ALL=C.UTF-8 {*}$with [info nameofexecutable] $::tool {*}$args </dev/null 2>@1} ::said how]} {
+    if {[catch {
+        exec env LC_ALL=C.UTF-8 {*}$with [info nameofexecutable] $::tool {*}$args </dev/null 2>@1
+    } ::said how]} {
         set code [dict get $how -errorcode]
         set ::status [expr {[lindex $code 0] eq "CHILDSTATUS" ? [lindex $code 2] : -1}]
     }
@@ -258,10 +260,11 @@ test "check finds every anchor, counts, and writes nothing" {
 test "apply inserts where it should, and copies our files byte for byte" {
     set dir [make_applied apply]
     set tls [read_bytes $dir/src/tls.c]
-    expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "in tlsConfigure"
-    expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "in the other"
+    expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "here"
+    expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "and there"
     expect {[regexp -all ocspBuiltinServe $::tls] == 2} "twice and no more"
-    expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} "above a comment"
+    expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} \
+        "above a comment"
     expect {[regexp -all {createBoolConfig|createStringConfig|createIntConfig} [read_bytes $::dir/src/config.c]] == 8} \
         "seven directives"
     expect {[string first " (!strcasecmp(word, \"ocsp-refresh\") &&" [read_bytes $::dir/src/debug.c]] > 0} \
@@ -337,8 +340,8 @@ foreach anchor [anchors] {
     }
     test "anchor doubled: $path: [string trim $line]" {
         set lines [linsert [dict get [tree_files] $path] $at $line]
-        expect_refused [make_tree doubled -lines [list $path $lines]] "$path: lines [expr {$at + 1}], [expr {$at + 2}]" \
-            "where only one may"
+        expect_refused [make_tree doubled -lines [list $path $lines]] \
+            "$path: lines [expr {$at + 1}], [expr {$at + 2}]" "where only one may"
     }
 }
 
@@ -380,12 +383,15 @@ test "a definition missing that our lines build on" {
 }
 
 test "several faults are told at once" {
-    expect_refused [make_tree several -without src/tls.c -lines {src/config.c {nothing}}] "src/tls.c does not" "src/config.c: no"
+    expect_refused [make_tree several -without src/tls.c -lines {src/config.c {nothing}}] \
+        "src/tls.c does not" "src/config.c: no"
 }
 
 # ---- half applied ----------------------------------------------------------------------------------------------------
 
-foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake} {
+foreach path {
+    src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+} {
     test "half applied: $path is as it was, the rest is patched" {
         set dir [make_tree half]
         set before [snapshot $dir]
@@ -615,8 +621,8 @@ test "diff --stat counts what is inserted, and that is few" {
     set before [snapshot $dir]
     run diff --stat $dir
     expect {$::status == 0} "diff --stat failed"
-    expect {[regexp {(\d+) lines inserted in existing source and build files, (\d+) in valkey.conf} $::said - source docs]} \
-        "the sum"
+    expect {[regexp {(\d+) lines inserted in existing source and build files, (\d+) in valkey.conf} $::said - \
+        source docs]} "the sum"
     expect_same $dir $before
     expect {$::source <= 60} "more than 60 lines"
     run apply $dir
@@ -655,7 +661,8 @@ test "every object of the engine is built, and only where there is TLS" {
     foreach path [glob -directory $dir/src -tails ocsp_*.c] {
         expect {[regexp "\\m[file rootname $::path]\\.o\\M" $::make]} "$path is not in src/Makefile"
     }
-    expect {[regexp {ocsp_builtin\.o\nifeq \(\$\(BUILD_TLS\),yes\)\n[^\n]*ocsp_thread\.o[^\n]*\nendif} $::make]} "the condition"
+    expect {[regexp {ocsp_builtin\.o\nifeq \(\$\(BUILD_TLS\),yes\)\n[^\n]*ocsp_thread\.o[^\n]*\nendif} $::make]} \
+        "the condition"
 }
 
 file delete -force $::work
