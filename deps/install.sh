@@ -10,10 +10,10 @@ set -eu
 # ---- the packages, by what needs them -------------------------------------------------------------------------------
 
 BUILD="gcc libc6-dev make libssl-dev"
-# Needed by `make demo`, `make run` and `make bench-hung`: a real server, a real responder, and a shell that can poll.
-RUN="valkey-server valkey-tools openssl tcl procps"
-# gnutls-bin is the strictest client there is; tcl-tls lets Tcl speak to a server that speaks only TLS.
-TEST="libcmocka-dev tcl-tls gnutls-bin"
+# Needed by `make demo`, `make run` and `make bench-hung`: a real server, a real responder, the strictest client there is.
+RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
+# tcl-tls lets Tcl speak to a server that speaks only TLS.
+TEST="libcmocka-dev tcl-tls"
 LINT="clang-format cppcheck shellcheck git tcl"
 
 OLDEST_VALKEY=8 # the module needs Valkey 8.0 or later

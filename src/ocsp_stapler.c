@@ -412,7 +412,7 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
                                       : ocspSecondsUntil(s->refresh_at_ms, now_ms);
 
     ocspInfoText(sink, prefix, "state", ocspStateName(s, enabled, now_ms));
-    ocspInfoNumber(sink, prefix, "revoked", s->held && s->revoked);
+    ocspInfoNumber(sink, prefix, "revoked", enabled && s->held && s->revoked); /* off: nobody asks any more */
     ocspInfoText(sink, prefix, "cert_serial", s->serial);
     ocspInfoText(sink, prefix, "responder_url", s->responder_url);
     ocspInfoNumber(sink, prefix, "must_staple", s->must_staple);

@@ -54,7 +54,9 @@ runUnit() {
         cat "$log"
         printf '%s: %s passed, %s FAILED, exit status %s; its output: %s\n' "$name" "$good" "$bad" "$status" "$log"
     else
-        printf '%s: %s passed\n' "$name" "$good"
+        [ "$skipped" -eq 0 ] || skips=", $skipped skipped (they need root; see $log)"
+        printf '%s: %s passed%s\n' "$name" "$good" "${skips:-}"
+        skips=
     fi
 }
 

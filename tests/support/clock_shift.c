@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -52,4 +53,11 @@ time_t time(time_t *out) {
     if (clock_gettime(CLOCK_REALTIME, &ts) != 0) return (time_t)-1;
     if (out != NULL) *out = ts.tv_sec;
     return ts.tv_sec;
+}
+
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+void *dlopen(const char *file, int flags) {
+    void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+
+    return next(file, flags & ~RTLD_DEEPBIND);
 }

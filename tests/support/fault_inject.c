@@ -69,3 +69,10 @@ ssize_t write(int fd, const void *bytes, size_t len) {
     }
     return syscall(SYS_write, fd, bytes, len);
 }
+
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+void *dlopen(const char *file, int flags) {
+    void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+
+    return next(file, flags & ~RTLD_DEEPBIND);
+}
