@@ -26,7 +26,8 @@ HOSTS := src/ocsp_module.c src/ocsp_builtin.c
 ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
-SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
+    tests/fuzz/run tests/model/run
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] tests/*/*.[ch]))
 
 MODULE := src/valkey-ocsp.so
@@ -61,7 +62,7 @@ LIBS := -lssl -lcrypto -lpthread
 object = $(patsubst %.c,$(B)/%.o,$(1))
 ENGINE_OBJECTS := $(call object,$(ENGINE))
 LIBRARY := $(B)/libocsp.a
-UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT))
+UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT)) $(B)/fuzz-replay
 
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -116,6 +117,38 @@ $(B)/bench_handshake: $(call object,utils/bench_handshake.c)
 $(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
+
+# ---- fuzzing and the model ----------------------------------------------------------------------------------------
+
+FUZZ := $(sort $(wildcard tests/fuzz/*.c))
+FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) tests/c/support.c)
+
+# connect() is another one in these two programs: see tests/fuzz/http.c.
+$(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) tests/c/support.c) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
+
+build/fuzz/%.o: %.c | build/openssl-ok
+	@mkdir -p $(@D)
+	@echo "  compile $< for the fuzzer"
+	$(Q)clang -std=gnu11 $(CPPFLAGS) $(WARN) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -pthread -MMD -MP -c -o $@ $<
+
+build/fuzz/fuzzer: $(FUZZ_OBJECTS)
+	@echo "  link    $@"
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
+
+.PHONY: fuzz fuzz-programs model
+fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
+
+fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300); findings land in build/fuzz/findings
+	@sh deps/install.sh fuzz
+	@$(MAKE) --no-print-directory fuzz-programs
+	@TIME=$(or $(TIME),300) sh tests/fuzz/run
+
+model: ## explore the model of the slot in full, and show that it can fail
+	@sh deps/install.sh model
+	@sh tests/model/run
 
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
@@ -197,4 +230,5 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
--include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d)
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d build/fuzz/*/*.d \
+    build/fuzz/*/*/*.d)

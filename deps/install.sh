@@ -15,6 +15,14 @@ RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
 # tcl-tls lets Tcl speak to a server that speaks only TLS.
 TEST="libcmocka-dev tcl-tls"
 LINT="clang-format cppcheck shellcheck git tcl"
+MODEL="spin gcc libc6-dev"
+
+# The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.
+fuzzPackages() {
+    major=$(clang --version 2>/dev/null | sed -n 's/.*clang version \([0-9]*\).*/\1/p')
+    [ -n "$major" ] || major=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
+    echo "clang libclang-rt-${major:-14}-dev libcmocka-dev"
+}
 
 OLDEST_VALKEY=8 # the module needs Valkey 8.0 or later
 
@@ -36,6 +44,8 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             run     build, and what `make demo` and `make run` use, among it the real valkey-server
             test    run, and what `make test` uses
             lint    build, and what `make lint` and `make format` use
+            fuzz    build, and what `make fuzz` uses
+            model   what `make model` uses
             all     everything (this is the default)
 
   --list    prints the packages of the groups, one a line, and installs nothing
@@ -197,7 +207,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | all) groups="$groups $argument" ;;
+    build | run | test | lint | fuzz | model | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -212,7 +222,9 @@ for group in ${groups:-all}; do
     run) packages="$packages $BUILD $RUN" ;;
     test) packages="$packages $BUILD $RUN $TEST" ;;
     lint) packages="$packages $BUILD $LINT" ;;
-    all) packages="$packages $BUILD $RUN $TEST $LINT" ;;
+    fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
+    model) packages="$packages $MODEL" ;;
+    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below

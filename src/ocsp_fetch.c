@@ -277,6 +277,9 @@ static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
     if (memchr(buf, '\0', (size_t)(end - buf)))
         return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header holds a NUL");
     *end = '\0';
+    for (line = strpbrk(buf, "\r\n"); line; line = strpbrk(line + 2, "\r\n"))
+        if (line[0] != '\r' || line[1] != '\n') /* RFC 9112 section 2.2: others would see a field where we see none */
+            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header has a line break that is not CR LF");
     if (strspn(buf + 9, "0123456789") != 3 || buf[8] != ' ' || (buf[12] != ' ' && buf[12] != '\r' && buf[12] != '\0'))
         return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's status line is not HTTP's");
     head->status = atoi(buf + 9);

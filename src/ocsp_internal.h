@@ -118,7 +118,7 @@ typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetc
 /* Asks one URL: POST, then GET when the POST was answered 4xx or 501; each address of the name in turn, all within
  * timeout_ms on the monotonic clock (the name look-up is bounded by the system's resolver). On OCSP_FETCH_OK *body
  * (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len is 0 and *body NULL for an empty
- * body. OCSP thread. RFC 6960 appendix A. */
+ * body. OCSP thread, or any where SIGPIPE is blocked or ignored (TLS writes without MSG_NOSIGNAL). RFC 6960 appendix A. */
 ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
                           int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
                           ocspError *err);

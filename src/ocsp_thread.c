@@ -27,6 +27,10 @@
 #include <unistd.h>
 #include <openssl/rand.h>
 
+#ifdef __APPLE__
+#define st_mtim st_mtimespec /* POSIX 2008's name came late there */
+#endif
+
 #define OCSP_THREAD_NAME "bio_ocsp"
 #define OCSP_THREAD_STACK (1024 * 1024) /* the name service's modules need most of it */
 #define OCSP_LOOK_MS 1000               /* how often the wall clock and a supplied file are looked at */

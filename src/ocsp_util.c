@@ -137,12 +137,16 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
             memmove(host, host + 1, len - 2);
             host[len - 2] = '\0';
         }
-        /* Port 0 is none, and OpenSSL takes it for the scheme's own. */
-        digits = strrchr(head, ':');
-        if (digits && strspn(digits + 1, "0123456789") > 0 && !strchr(digits, ']') && atoi(digits + 1) == 0)
-            *host = '\0';
         at = memchr(authority, '@', (size_t)(path - authority));
         at = at ? at + 1 : authority;
+        /* OpenSSL takes port 0 for the scheme's own, and a number of more than 32 bits for what is left of it. A colon
+         * before the @ is a password's. */
+        digits = strrchr(head + (at - text), ':');
+        if (digits && strspn(digits + 1, "0123456789") > 0 && !strchr(digits, ']')) {
+            const char *number = digits + 1 + strspn(digits + 1, "0");
+            size_t places = strspn(number, "0123456789");
+            if (places == 0 || places > 5 || atoi(number) > 65535) *host = '\0';
+        }
         url->host = ocspStrdup(host);
         url->port = ocspStrdup(port);
         url->user = ocspStrdup(user);

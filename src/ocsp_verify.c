@@ -88,13 +88,49 @@ static int ocspWeakDigest(const OCSP_BASICRESP *basic) {
     return OBJ_find_sigid_algs(OBJ_obj2nid(algorithm), &digest, NULL) && (digest == NID_md5 || digest == NID_md4);
 }
 
+#define OCSP_MAX_DEPTH 32 /* of values in values; a response with certificates has about 12 */
+
+/* Are der[0..len) whole DER values, as far as one can tell without their meaning: definite and shortest lengths, no
+ * string in pieces? Certificates and names keep the bytes that they were read from, so re-encoding cannot see theirs. */
+static int ocspIsDer(const unsigned char *der, size_t len, int depth) {
+    while (len > 0) {
+        unsigned tag = der[0];
+        size_t head = 2, n, i;
+
+        if (len < 2 || depth > OCSP_MAX_DEPTH || tag == 0 || (tag & 0x1f) == 0x1f) return 0;
+        n = der[1];
+        if (n > 127) {
+            head += n & 127;
+            if (head == 2 || head > 5 || head > len || der[2] == 0) return 0;
+            for (n = 0, i = 2; i < head; i++) n = n << 8 | der[i];
+            if (n < 128) return 0;
+        }
+        if (n > len - head) return 0;
+        if ((tag & 0xe0) == 0x20 && tag != 0x30 && tag != 0x31) return 0;
+        if ((tag & 0x20) && !ocspIsDer(der + head, n, depth + 1)) return 0;
+        der += head + n;
+        len -= head + n;
+    }
+    return 1;
+}
+
+/* The same of the BasicOCSPResponse, which is wrapped in a string. */
+static int ocspBodyIsDer(const OCSP_BASICRESP *basic) {
+    unsigned char *bytes = NULL;
+    int n = i2d_OCSP_BASICRESP((OCSP_BASICRESP *)basic, &bytes);
+    int ok = n > 0 && ocspIsDer(bytes, (size_t)n, 0);
+
+    OPENSSL_free(bytes);
+    return ok;
+}
+
 /* Are the bytes what OpenSSL makes of them? It reads BER, lets bytes stand behind the inner structure, and verifies the
  * signature over its own encoding: such bytes would verify here, be stapled, and be refused by strict clients. */
 static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP *basic) {
     OCSP_RESPONSE *again = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
     unsigned char *bytes = NULL;
     int n = again ? i2d_OCSP_RESPONSE(again, &bytes) : -1;
-    int same = n >= 0 && (size_t)n == len && memcmp(bytes, der, len) == 0;
+    int same = n >= 0 && (size_t)n == len && memcmp(bytes, der, len) == 0 && ocspBodyIsDer(basic);
 
     OPENSSL_free(bytes);
     OCSP_RESPONSE_free(again);

@@ -468,6 +468,15 @@ static void contentLengthThatIsNone(void **state) {
     for (int i = 0; i < 5; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
+/* It would end a value and begin no line, so that what follows is seen by others and not by us. */
+static void aBareLineFeedOrCarriageReturn(void **state) {
+    (void)state;
+    static const char *const heads[] = {"HTTP/1.1 200 OK\r\n" TYPE "X: a\nTransfer-Encoding: chunked\r\n\r\n",
+                                        "HTTP/1.1 200 OK\r\n" TYPE "X: a\rY: b\r\n\r\n",
+                                        "HTTP/1.1 200 OK\n" TYPE "\r\n"};
+    for (int i = 0; i < 3; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
 static void whatIsNoHttp(void **state) {
     (void)state;
     static const char *const heads[] = {"SSH-2.0-OpenSSH_9.2\r\n\r\n",      "HTTP/2 200\r\n" TYPE "\r\n",
@@ -1104,6 +1113,7 @@ int main(void) {
         cmocka_unit_test(acceptance7_bodyOver64KiBPromised),
         cmocka_unit_test(acceptance7_bodyOver64KiBEndless),
         cmocka_unit_test(contentLengthThatIsNone),
+        cmocka_unit_test(aBareLineFeedOrCarriageReturn),
         cmocka_unit_test(whatIsNoHttp),
         cmocka_unit_test(acceptance7_redirectsAreNotFollowed),
         cmocka_unit_test(acceptance7_otherStatusesAlsoWithARightBody),

@@ -133,24 +133,48 @@ static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
 
 static void responderUrlRefusesTheRestWithASentence(void **state) {
     (void)state;
-    static const char *const bad[] = {"ocsp.example.com", "ftp://a/",
-                                      "ldap://a/",        "file:///etc/passwd",
-                                      "http:/a",          "http://",
-                                      "https://",         "http:///path",
-                                      "http://user@a/",   "http://user:pw@a/",
-                                      "https://:pw@a/",   "http://@a/",
-                                      "http://a b/",      "http://a/\r\nHost: b",
-                                      "http://a/\x01",    "http://a:notaport/",
-                                      "http://a:99999/",  "http://a:0/",
-                                      "http://[::1/",     " http://a/",
-                                      "httpx://a/",       "http://u%40x@a",
-                                      "http://:80/",      "http://\xc3\xa4.example/"};
+    static const char *const bad[] = {"ocsp.example.com",
+                                      "ftp://a/",
+                                      "ldap://a/",
+                                      "file:///etc/passwd",
+                                      "http:/a",
+                                      "http://",
+                                      "https://",
+                                      "http:///path",
+                                      "http://user@a/",
+                                      "http://user:pw@a/",
+                                      "https://:pw@a/",
+                                      "http://@a/",
+                                      "http://a b/",
+                                      "http://a/\r\nHost: b",
+                                      "http://a/\x01",
+                                      "http://a:notaport/",
+                                      "http://a:99999/",
+                                      "http://a:0/",
+                                      "http://a:4294967376/",
+                                      "http://a:10376293541461622800/",
+                                      "http://[::1/",
+                                      " http://a/",
+                                      "httpx://a/",
+                                      "http://u%40x@a",
+                                      "http://:80/",
+                                      "http://\xc3\xa4.example/"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
         if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("took \"%s\"", bad[i]);
         assert_non_null(why);
         assert_true(strlen(why) > 20);
     }
+}
+
+static void aPasswordIsNoPort(void **state) {
+    (void)state;
+    ocspUrl url;
+    assert_int_equal(ocspUrlParse(&url, "http://u:0secret@h"), 1); /* of a proxy, in the environment */
+    assert_string_equal(url.host, "h");
+    assert_string_equal(url.port, "80");
+    assert_string_equal(url.user, "u:0secret");
+    ocspUrlClear(&url);
 }
 
 static void responderUrlLeavesNoErrorInTheQueue(void **state) {
@@ -241,6 +265,7 @@ int main(void) {
         cmocka_unit_test(responderUrlTakesAtAndColonBehindTheHost),
         cmocka_unit_test(responderUrlRefusesTheRestWithASentence),
         cmocka_unit_test(responderUrlLeavesNoErrorInTheQueue),
+        cmocka_unit_test(aPasswordIsNoPort),
         cmocka_unit_test(failFillsKindAndSentenceAndCutsIt),
         cmocka_unit_test(memoryAndLogAreTheHosts),
     };

@@ -420,6 +420,26 @@ static void acceptance7_berThatIsNotDer(void **state) {
     testBytesFree(&der);
 }
 
+/* A certificate keeps the bytes that it was read from: encoding the response again does not show that they are BER. */
+static void acceptance7_berInACertificateSentAlong(void **state) {
+    (void)state;
+    unsigned char *der = NULL;
+    int n = i2d_X509(pki->rsa_leaf, &der); /* long enough for lengths of two bytes */
+    assert_true(n > 10 && der[1] == 0x82 && der[5] == 0x82 && der[8] == 0xa0 && der[9] == 3);
+    size_t tbs_len = (size_t)(der[6] << 8 | der[7]);
+    testBytes tbs = testJoin(testCopy("\xa0\x81\x03", 3), testCopy(der + 10, tbs_len - 2));
+    testBytes all = testJoin(testTag(0x30, tbs), testCopy(der + 8 + tbs_len, (size_t)n - 8 - tbs_len));
+    all = testTag(0x30, all);
+    const unsigned char *p = all.p;
+    testReply reply = goodReply();
+    reply.sent[0] = d2i_X509(NULL, &p, (long)all.n);
+    assert_non_null(reply.sent[0]);
+    wantRefused(&reply, OCSP_ERR_RESPONSE);
+    X509_free(reply.sent[0]);
+    testBytesFree(&all);
+    OPENSSL_free(der);
+}
+
 static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
     (void)state;
     testReply reply = goodReply();
@@ -907,6 +927,7 @@ int main(void) {
         cmocka_unit_test(acceptance7_truncatedAtEveryLength),
         cmocka_unit_test(acceptance7_bytesAfterTheDer),
         cmocka_unit_test(acceptance7_berThatIsNotDer),
+        cmocka_unit_test(acceptance7_berInACertificateSentAlong),
         cmocka_unit_test(acceptance7_bytesInsideThatAreNoPartOfTheResponse),
         cmocka_unit_test(acceptance7_successfulWithoutABodyOrOfAnotherType),
         cmocka_unit_test(acceptance16_everyByteFlippedInTurn),

@@ -127,35 +127,36 @@ static size_t copyEdited(const edit *e, size_t at, size_t end, int depth, uint8_
     return n;
 }
 
-/* What a responder, or somebody between it and us, might write in a value's place. */
+/* What a responder, or somebody between it and us, might write in a value's place. Octal: a digit may follow. */
 static const struct {
     const char *bytes;
     size_t size;
 } odd[] = {
-#define ODD(text) {text, sizeof(text) - 1}
-    ODD("\x05\x00"),                            /* NULL */
-    ODD("\x01\x01\xff"),                        /* TRUE */
-    ODD("\x01\x01\x01"),                        /* TRUE as BER has it */
-    ODD("\x02\x01\x00"),                        /* INTEGER 0 */
-    ODD("\x02\x02\x00\x01"),                    /* INTEGER 1, too long */
-    ODD("\x0a\x01\x06"),                        /* ENUMERATED 6 */
-    ODD("\x80\x00"),                            /* good */
-    ODD("\x82\x00"),                            /* unknown */
-    ODD("\xa1\x11\x18\x0f" "20300101000000Z"),  /* revoked */
-    ODD("\x18\x0f" "20300101000000Z"),          /* GeneralizedTime */
-    ODD("\x18\x0f" "99991231235959Z"),          /* RFC 5280's "never" */
-    ODD("\x18\x0f" "00000101000000Z"),          /* the year 0 */
-    ODD("\x18\x0d" "203001010000Z"),            /* without seconds */
-    ODD("\x18\x11" "20300101000000.5Z"),        /* with a fraction */
-    ODD("\x18\x13" "20300101000000+0100"),      /* with an offset */
-    ODD("\x17\x0d" "300101000000Z"),            /* UTCTime */
-    ODD("\x30\x80\x00\x00"),                    /* a length that BER leaves open */
-    ODD("\x24\x80\x04\x01" "a" "\x00\x00"),     /* a string in pieces */
-    ODD("\x30\x81\x00"),                        /* a length that is too long */
-    ODD("\x86\x00"),                            /* an empty URI */
-    ODD("\x86\x07" "http://"),
-    ODD("\x86\x0a" "http://a\x00.b"),
-    ODD("\x86\x09" "HTTPS://a"),
+#define ODD(text) \
+    { text, sizeof(text) - 1 }
+    ODD("\005\000"),                        /* NULL */
+    ODD("\001\001\377"),                    /* TRUE */
+    ODD("\001\001\001"),                    /* TRUE as BER has it */
+    ODD("\002\001\000"),                    /* INTEGER 0 */
+    ODD("\002\002\000\001"),                /* INTEGER 1, too long */
+    ODD("\012\001\006"),                    /* ENUMERATED 6 */
+    ODD("\200\000"),                        /* good */
+    ODD("\202\000"),                        /* unknown */
+    ODD("\241\021\030\01720300101000000Z"), /* revoked */
+    ODD("\030\01720300101000000Z"),         /* GeneralizedTime */
+    ODD("\030\01799991231235959Z"),         /* RFC 5280's "never" */
+    ODD("\030\01700000101000000Z"),         /* the year 0 */
+    ODD("\030\015203001010000Z"),           /* without seconds */
+    ODD("\030\02120300101000000.5Z"),       /* with a fraction */
+    ODD("\030\02320300101000000+0100"),     /* with an offset */
+    ODD("\027\015300101000000Z"),           /* UTCTime */
+    ODD("\060\200\000\000"),                /* a length that BER leaves open */
+    ODD("\044\200\004\001a\000\000"),       /* a string in pieces */
+    ODD("\060\201\000"),                    /* a length that is too long */
+    ODD("\206\000"),                        /* an empty URI */
+    ODD("\206\007http://"),
+    ODD("\206\014http://a\000.b"), /* a URI that C ends early */
+    ODD("\206\011HTTPS://a"),
 #undef ODD
 };
 
@@ -173,8 +174,7 @@ size_t fuzzDerMutate(uint8_t *data, size_t size, size_t max, unsigned *random, f
     e.at = v->at;
     e.end = v->at + len;
     switch (fuzzRandom(random) % 12) {
-    case 0: /* left out */
-        break;
+    case 0: /* left out */ break;
     case 1: /* twice */
         memcpy(piece, data + v->at, len);
         memcpy(piece + len, data + v->at, len);

@@ -1,11 +1,11 @@
 /* fuzz.h - what the fuzz targets share. Each target feeds bytes from outside to one room of the engine and checks what
- * must hold for any bytes at all; `make fuzz TIME=seconds` runs them under libFuzzer, `make test` replays their seeds and
- * a fixed sequence of mutations of them.
+ * must hold for any bytes at all; `make fuzz TIME=seconds` runs them under libFuzzer, `make test` replays their seeds
+ * and a fixed sequence of mutations of them.
  *
  * A target is one file: http.c (an answer to ocspFetch), response.c (an OCSP response), certificate.c (the certificate
  * that is served), cache.c (a cache directory), directive.c (values of directives, URLs). TARGET.dict has the words
- * that libFuzzer tries. Seeds are made by the target itself, with keys that never change (pki.c): a finding is a file of
- * bytes, and means the same on every machine. `build/fuzz/replay TARGET FILE...` runs it again.
+ * that libFuzzer tries. Seeds are made by the target itself, with keys that never change (pki.c): a finding is a file
+ * of bytes, and means the same on every machine. `build/fuzz-replay TARGET FILE...` runs it again.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -34,12 +34,12 @@ extern const fuzzTarget *const fuzz_targets[]; /* NULL ends */
 const fuzzTarget *fuzzFind(const char *name);  /* NULL: there is none of that name */
 
 /* A promise that was broken. abort() is what libFuzzer and a debugger both understand. */
-#define fuzzCheck(condition)                                                                 \
-    do {                                                                                     \
-        if (!(condition)) {                                                                  \
-            fprintf(stderr, "%s:%d: broken promise: %s\n", __FILE__, __LINE__, #condition);  \
-            abort();                                                                         \
-        }                                                                                    \
+#define fuzzCheck(condition)                                                                \
+    do {                                                                                    \
+        if (!(condition)) {                                                                 \
+            fprintf(stderr, "%s:%d: broken promise: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                        \
+        }                                                                                   \
     } while (0)
 
 /* What holds after each failure: a kind, and a sentence that is fit for INFO and the log. */
@@ -50,13 +50,16 @@ void fuzzCheckQueue(void);
 /* ---- a PKI that never changes (pki.c) ---------------------------------------------------------------------------- */
 
 typedef struct fuzzPki {
-    EVP_PKEY *ca_key, *delegate_key; /* RSA, because its signatures have no random part: all bytes are the same always */
+    EVP_PKEY *ca_key,
+        *delegate_key; /* RSA, because its signatures have no random part: all bytes are the same always */
     X509 *ca, *leaf;
-    X509 *delegate;         /* OCSPSigning, issued by ca */
-    X509 *delegate_no_eku;  /* the same key and name, serverAuth only */
-    X509 *delegate_expired; /* the same, ended a day before TEST_NOW */
-    X509 *twin;             /* the name of ca with the delegate's key, self-signed */
-    X509 *twin_leaf;        /* name and serial of leaf, issued by twin */
+    X509 *delegate;          /* OCSPSigning, issued by ca */
+    X509 *delegate_no_eku;   /* the same key and name, serverAuth only */
+    X509 *delegate_expired;  /* as delegate, ended a day before TEST_NOW */
+    X509 *delegate_short;    /* as delegate, ends 100 s after TEST_NOW */
+    X509 *delegate_critical; /* as delegate, with a critical extension that nobody knows */
+    X509 *twin;              /* the name of ca with the delegate's key, self-signed */
+    X509 *twin_leaf;         /* name and serial of leaf, issued by twin */
     ocspIdentity *id, *twin_id;
 } fuzzPki;
 
@@ -72,8 +75,8 @@ unsigned fuzzRandom(unsigned *random);
 /* Signs SEQUENCE { tbs, algorithm, BIT STRING } at data[at] again, if its signature is as long as one by `key`. */
 void fuzzSignAgain(uint8_t *data, size_t size, size_t at, EVP_PKEY *key);
 
-/* The place of a value: the path is child numbers, -1 ends; an OCTET STRING counts as holding what it wraps. (size_t)-1:
- * there is none. */
+/* The place of a value: the path is child numbers, -1 ends; an OCTET STRING counts as holding what it wraps.
+ * (size_t)-1: there is none. */
 size_t fuzzDerFind(const uint8_t *data, size_t size, const int *path);
 /* The next value behind the one at data[at], or (size_t)-1. */
 size_t fuzzDerNext(const uint8_t *data, size_t size, size_t at);

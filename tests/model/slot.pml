@@ -8,14 +8,15 @@
  *   - the publisher always comes to its end, whatever readers do, as long as each of them is given a core now and then
  *     (no cycle without a `progress` label, under weak fairness).
  * The letters A to E are those of the comment at the head of ocsp_slot.c. One Promela statement is one atomic step, and
- * all steps stand in one order: that is what seq_cst promises for A, B, C and D. What is relaxed in C is modelled apart:
- *   - the load of `parity`: with -DANY_PARITY it returns any value at all, which is more than the C memory model allows.
+ * all steps stand in one order: that is what seq_cst promises for A, B, C and D. What is weaker is modelled apart:
+ *   - the load of `parity`, relaxed: with -DANY_PARITY it returns any value at all, more than C's memory model allows.
  *     Safety is proved with it. Progress needs a load that sees a new parity at some time: there it sees the last one.
  *   - E, a release, against D, an acquire: the copy's end comes before E and the free after D, as they stand here.
  * What it does not prove: that the compiler and the machine keep those promises (ThreadSanitizer and the stress test
  * look at that), and that 64 stripes behave as two do (the publisher looks at them one after another, in both cases).
  *
- * Each -DMUTANT_... breaks one rule. tests/model/run wants Spin to find every one: a model that cannot fail shows nothing.
+ * Each -DMUTANT_... breaks one rule. tests/model/run wants Spin to find every one: a model that cannot fail shows
+ * nothing.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

@@ -1,0 +1,276 @@
+/* http.c - fuzz target: what a responder, or a proxy, sends back, to ocspFetch.
+ *
+ * The whole exchange happens on one thread and without a network: connect() is replaced at link time
+ * (-Wl,--wrap=connect) by one that makes the socket one end of a socket pair, and the answer is written to the other
+ * end in the hook that ocspFetch calls right before it waits. So each wait finds the next piece of the answer, pieces
+ * are cut where the input says, and nothing depends on time.
+ *
+ * Input: a byte of flags (0-1: direct http, http by a proxy, https by a proxy, https; 2: IPv6 address), a byte that
+ * says how long the first pieces are (0: all at once), and the answer; NEXT in it begins the answer to the second
+ * connection (the GET that follows a refused POST), which otherwise gets the same one.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "fuzz.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <openssl/err.h>
+
+#define MAX_PIECES \
+    48 /* then the rest at once: 64 KiB in single bytes show nothing new, and take as long as 1000 inputs */
+#define NEXT "\n--next--\n"
+
+/* The responder's side of the exchange. */
+static struct {
+    int fd; /* -1: closed */
+    int connections;
+    const uint8_t *answers[2];
+    size_t sizes[2], sent, piece;
+    int pieces;         /* cut so far */
+    char request[4096]; /* its beginning */
+    size_t request_len;
+    int inside; /* OpenSSL, as the thread would be; -1: nobody is in ocspFetch */
+} peer = {.fd = -1, .inside = -1};
+
+static int which(void) {
+    return peer.connections > 1;
+}
+
+static void hangUp(void) {
+    if (peer.fd >= 0) close(peer.fd);
+    peer.fd = -1;
+}
+
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len);
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len) {
+    int pair[2];
+
+    fuzzCheck(peer.inside == 1 && address && len > 0);
+    fuzzCheck(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    fuzzCheck(dup3(pair[0], fd, O_CLOEXEC) == fd);
+    close(pair[0]);
+    hangUp();
+    peer.fd = pair[1];
+    peer.connections++;
+    peer.sent = peer.request_len = 0;
+    peer.pieces = 0;
+    return 0;
+}
+
+/* Right before ocspFetch waits: take what it has asked, send one more piece, hang up after the last one. */
+static void leave(void) {
+    char rest[4096];
+    ssize_t n;
+
+    fuzzCheck(peer.inside == 1);
+    peer.inside = 0;
+    if (peer.fd < 0) return;
+    while ((n = recv(peer.fd, rest, sizeof(rest), 0)) > 0) {
+        size_t room = sizeof(peer.request) - 1 - peer.request_len;
+        size_t take = (size_t)n < room ? (size_t)n : room;
+        memcpy(peer.request + peer.request_len, rest, take);
+        peer.request_len += take;
+    }
+    if (peer.sent < peer.sizes[which()]) {
+        size_t left = peer.sizes[which()] - peer.sent, piece = left;
+        if (peer.piece && peer.piece < left && peer.pieces++ < MAX_PIECES) piece = peer.piece;
+        n = send(peer.fd, peer.answers[which()] + peer.sent, piece, MSG_NOSIGNAL);
+        if (n > 0) peer.sent += (size_t)n;
+        if (n < 0 && errno != EAGAIN) hangUp();
+    }
+    if (peer.fd >= 0 && peer.sent == peer.sizes[which()]) hangUp();
+}
+
+static void enter(void) {
+    fuzzCheck(peer.inside == 0);
+    peer.inside = 1;
+}
+
+/* A second reading of Content-Length: -1: there is none, -2: not one number. */
+static long promised(const char *head) {
+    const char *line = head;
+    long length = -1;
+
+    while ((line = strstr(line, "\r\n")) != NULL) {
+        char *end;
+        long value;
+        line += 2;
+        if (strncasecmp(line, "Content-Length:", 15) != 0) continue;
+        value = strtol(line + 15, &end, 10);
+        end += strspn(end, " \t");
+        if (value < 0 || (*end && *end != '\r') || (length != -1 && length != value)) return -2;
+        length = value;
+    }
+    return length;
+}
+
+/* The body of an accepted answer is what follows the first empty line, all of it or as much as was promised. */
+static void checkBody(const unsigned char *body, size_t len) {
+    const uint8_t *answer = peer.answers[which()], *blank = memmem(answer, peer.sizes[which()], "\r\n\r\n", 4);
+    size_t behind;
+    char *head;
+    long length;
+
+    fuzzCheck(len <= OCSP_MAX_RESPONSE_BYTES && !body == (len == 0));
+    fuzzCheck(blank && memcmp(answer, "HTTP/1.", 7) == 0 && memcmp(answer + 8, " 200", 4) == 0);
+    fuzzCheck(!memchr(answer, '\0', (size_t)(blank - answer)));
+    behind = peer.sizes[which()] - (size_t)(blank + 4 - answer);
+    head = strndup((const char *)answer, (size_t)(blank - answer));
+    fuzzCheck(head && strcasestr(head, "application/ocsp-response") && !strcasestr(head, "\r\nTransfer-Encoding:"));
+    length = promised(head);
+    free(head);
+    fuzzCheck(length == -1 ? len == behind : length >= 0 && len == (size_t)length && len <= behind);
+    fuzzCheck(len == 0 || memcmp(body, blank + 4, len) == 0);
+}
+
+/* What was asked can be asked of anybody: one request, whole, and no line of it from outside. */
+static void checkRequest(void) {
+    const char *end;
+
+    peer.request[peer.request_len] = '\0';
+    if (peer.request_len == 0) return;   /* nobody waited for an answer */
+    if (peer.request[0] == 0x16) return; /* TLS */
+    end = strstr(peer.request, "\r\n\r\n");
+    fuzzCheck(end && strstr(peer.request, " HTTP/1.0\r\n") && strstr(peer.request, "\r\nHost: "));
+    if (strncmp(peer.request, "GET ", 4) == 0)
+        fuzzCheck(peer.connections == 2 && end[4] == '\0');
+    else if (strncmp(peer.request, "POST ", 5) == 0)
+        fuzzCheck(peer.connections == 1);
+    else
+        fuzzCheck(strncmp(peer.request, "CONNECT ", 8) == 0);
+}
+
+static void one(const uint8_t *data, size_t size) {
+    static const char *const urls[] = {"http://127.0.0.1/ocsp", "http://127.0.0.1", "https://127.0.0.1/",
+                                       "https://127.0.0.1:8443"};
+    static char http_proxy[] = "http_proxy=http://u:p@127.0.0.1:3128", https_proxy[] = "https_proxy=127.0.0.1:3128",
+                no_roots[] = "SSL_CERT_FILE=/dev/null";
+    const fuzzPki *pki = fuzzGetPki();
+    const ocspWait wait = {leave, enter, -1, NULL};
+    unsigned char *body = (unsigned char *)"not set";
+    size_t len = 7;
+    ocspError err;
+    ocspFetchResult result;
+    const uint8_t *next;
+    int mode;
+
+    if (size < 2) return;
+    mode = data[0] & 3;
+    peer.piece = data[1];
+    peer.answers[0] = peer.answers[1] = data + 2;
+    peer.sizes[0] = peer.sizes[1] = size - 2;
+    next = memmem(data + 2, size - 2, NEXT, strlen(NEXT));
+    if (next) {
+        peer.sizes[0] = (size_t)(next - data - 2);
+        peer.answers[1] = next + strlen(NEXT);
+        peer.sizes[1] = (size_t)(data + size - peer.answers[1]);
+    }
+    peer.connections = 0;
+    putenv(no_roots); /* reading the system's roots takes longer than all the rest */
+    unsetenv("no_proxy");
+    unsetenv("NO_PROXY");
+    unsetenv("http_proxy");
+    unsetenv("HTTP_PROXY");
+    unsetenv("https_proxy");
+    unsetenv("HTTPS_PROXY");
+    if (mode == 1) putenv(http_proxy);
+    if (mode == 2) putenv(https_proxy);
+
+    signal(SIGPIPE, SIG_IGN); /* as every host does: OpenSSL writes without MSG_NOSIGNAL */
+    ERR_clear_error();
+    peer.inside = 1;
+    memset(&err, 0, sizeof(err));
+    result = ocspFetch(data[0] & 4 ? "http://[::1]:8080/x?y#z" : urls[mode], pki->id->request, pki->id->request_len,
+                       NULL, 60000, &wait, &body, &len, &err);
+    fuzzCheck(peer.inside == 1);
+    peer.inside = -1;
+    fuzzCheckQueue();
+    fuzzCheck(result != OCSP_FETCH_CANCELLED && peer.connections <= 2);
+    if (result == OCSP_FETCH_OK) {
+        if (data[0] & 4 || mode < 2)
+            checkBody(body, len);
+        else
+            fuzzCheck(!"an answer over a TLS that nobody spoke");
+    } else {
+        fuzzCheckError(&err);
+        fuzzCheck(!body && len == 0 && (err.kind == OCSP_ERR_NETWORK || err.kind == OCSP_ERR_HTTP));
+        fuzzCheck(!strstr(err.text, "in time")); /* whoever hangs up is never waited for */
+    }
+    checkRequest();
+    ocspFree(body);
+    hangUp();
+}
+
+#define OK_HEAD "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\n"
+
+static void seeds(fuzzKeep *keep) {
+    static const struct {
+        const char *name, *text;
+        uint8_t mode, piece;
+    } list[] = {
+        {"good", OK_HEAD "Content-Length: 5\r\n\r\nbytes", 0, 0},
+        {"good-in-pieces", OK_HEAD "Content-Length: 5\r\n\r\nbytes", 0, 1},
+        {"until-closed", "HTTP/1.0 200\r\ncontent-type:application/ocsp-response; charset=utf-8\r\n\r\nbytes", 0, 7},
+        {"empty-body", OK_HEAD "Content-Length: 0\r\n\r\n", 0, 0},
+        {"short", OK_HEAD "Content-Length: 50\r\n\r\nbytes", 0, 0},
+        {"more-than-promised", OK_HEAD "Content-Length: 3\r\n\r\nbytes", 0, 3},
+        {"two-lengths", OK_HEAD "Content-Length: 5\r\nContent-Length: 6\r\n\r\nbytes", 0, 0},
+        {"two-lengths-that-fit", OK_HEAD "Content-Length: 5\r\nContent-Length: 3\r\n\r\nbytes", 0, 0},
+        {"line-feed-hides-length", OK_HEAD "Content-Length: 3\t\nContent-Length: 5\r\n\r\nbytes", 0, 0},
+        {"equal-lengths", OK_HEAD "Content-Length: 5\r\nContent-Length: 5\r\n\r\nbytes", 0, 0},
+        {"no-number", OK_HEAD "Content-Length: 5, 5\r\n\r\nbytes", 0, 0},
+        {"huge", OK_HEAD "Content-Length: 99999999999999999999\r\n\r\nbytes", 0, 0},
+        {"promises-too-much", OK_HEAD "Content-Length: 65537\r\n\r\nbytes", 0, 0},
+        {"negative", OK_HEAD "Content-Length: -1\r\n\r\nbytes", 0, 0},
+        {"chunked", OK_HEAD "Transfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n0\r\n\r\n", 0, 0},
+        {"html", "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>", 0, 0},
+        {"two-types", OK_HEAD "Content-Type: text/html\r\n\r\nbytes", 0, 0},
+        {"no-type", "HTTP/1.1 200 OK\r\n\r\nbytes", 0, 0},
+        {"redirect", "HTTP/1.1 302 Found\r\nLocation: http://b/\r\n\r\n", 0, 0},
+        {"not-allowed-then-good", "HTTP/1.1 405 No\r\nAllow: GET\r\n\r\n" NEXT OK_HEAD "\r\nbytes", 0, 0},
+        {"not-there-twice", "HTTP/1.1 404 Not Found\r\n\r\n", 0, 0},
+        {"error", "HTTP/1.1 500 Oops\r\nContent-Type: application/ocsp-response\r\n\r\nbytes", 0, 0},
+        {"not-implemented", "HTTP/1.0 501 \r\n\r\n" NEXT "HTTP/1.0 503 \r\n\r\n", 0, 0},
+        {"old", "ICY 200 OK\r\n\r\n", 0, 0},
+        {"line-feeds", "HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\n\nbytes", 0, 0},
+        {"folded", "HTTP/1.1 200 OK\r\nContent-Type:\r\n application/ocsp-response\r\n\r\nbytes", 0, 0},
+        {"blank-before-colon", OK_HEAD "Content-Length : 5\r\n\r\nbytes", 0, 0},
+        {"status-line", "HTTP/1.1 2000 OK\r\n\r\n", 0, 0},
+        {"continue", "HTTP/1.1 100 Continue\r\n\r\n" OK_HEAD "\r\nbytes", 0, 0},
+        {"closed-in-head", "HTTP/1.1 200 OK\r\nContent-Ty", 0, 2},
+        {"nothing", "", 0, 0},
+        {"by-proxy", OK_HEAD "Content-Length: 5\r\n\r\nbytes", 1, 0},
+        {"proxy-refuses", "HTTP/1.0 407 Proxy Authentication Required\r\n\r\n", 1, 0},
+        {"tunnel", "HTTP/1.0 200 Connection established\r\n\r\n\x15\x03\x03\x00\x02\x02\x28", 2, 0},
+        {"no-tunnel", "HTTP/1.0 403 Forbidden\r\n\r\n", 2, 5},
+        {"tls-alert", "\x15\x03\x03\x01", 3, 0},
+        {"ipv6", OK_HEAD "Content-Length: 5\r\n\r\nbytes", 4, 0},
+    };
+    static const size_t bodies[] = {OCSP_MAX_RESPONSE_BYTES, OCSP_MAX_RESPONSE_BYTES + 1};
+    size_t i;
+
+    for (i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+        uint8_t head[] = {list[i].mode, list[i].piece};
+        testBytes all = testJoin(testCopy(head, 2), testCopy(list[i].text, strlen(list[i].text)));
+        keep(list[i].name, all.p, all.n);
+        testBytesFree(&all);
+    }
+    for (i = 0; i < 2; i++) {
+        testBytes all = testJoin(testCopy("\0\0", 2), testCopy(OK_HEAD "\r\n", strlen(OK_HEAD "\r\n")));
+        void *zeros = calloc(1, bodies[i]);
+        fuzzCheck(zeros);
+        all = testJoin(all, testCopy(zeros, bodies[i]));
+        keep(i ? "too-long" : "longest", all.p, all.n);
+        free(zeros);
+        testBytesFree(&all);
+    }
+}
+
+const fuzzTarget fuzz_http = {"http", one, seeds, NULL};
