@@ -622,7 +622,7 @@ static void ocspLoadCached(ocspCert *cert) {
     ocspError err = {0};
     int found;
 
-    if (cert->cache_tried || !ocspCaches() || !cert->id->issuer || ocspHoldsValid(cert)) return;
+    if (cert->cache_tried || !cert->in_service || !ocspCaches() || !cert->id->issuer || ocspHoldsValid(cert)) return;
     cert->cache_tried = 1;
     ocspGateLeave();
     found = ocsp_world.cache_load(worker.options.cache_dir, cert->id, &der, &len, &mtime, &err);
