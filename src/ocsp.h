@@ -15,7 +15,8 @@
 #include <openssl/ssl.h>
 
 /* On anything older the engine's files compile to nothing: a server that builds there goes on building there. */
-#if defined(OPENSSL_VERSION_MAJOR) && OPENSSL_VERSION_MAJOR >= 3 && !defined(LIBRESSL_VERSION_NUMBER)
+#if defined(OPENSSL_VERSION_MAJOR) && OPENSSL_VERSION_MAJOR >= 3 && !defined(LIBRESSL_VERSION_NUMBER) && \
+    !defined(OPENSSL_NO_OCSP)
 #define OCSP_SUPPORTED 1
 #else
 #define OCSP_SUPPORTED 0

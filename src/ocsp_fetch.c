@@ -27,6 +27,10 @@
 #include <openssl/http.h>
 #include <openssl/x509v3.h>
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* the thread blocks SIGPIPE all the same */
+#endif
+
 #define OCSP_MAX_HEADER_BYTES (16 * 1024) /* of an answer's status line and header fields */
 #define OCSP_MAX_ADDRESSES 8              /* of one name that are tried */
 #define OCSP_MIME_REQUEST "application/ocsp-request"
@@ -227,11 +231,26 @@ static ssize_t ocspRead(ocspConn *c, void *buf, size_t size) {
     }
 }
 
+/* A socket that does not block and is not inherited; both at once where the system can. */
+static int ocspSocket(int family) {
+#if defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
+    int fd = socket(family, SOCK_STREAM, 0);
+
+    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || fcntl(fd, F_SETFL, O_NONBLOCK) != 0)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+#endif
+}
+
 static int ocspConnect(ocspConn *c, const struct addrinfo *address) {
     int fault = 0;
     socklen_t len = sizeof(fault);
 
-    c->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    c->fd = ocspSocket(address->ai_family);
     if (c->fd < 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "no socket can be made: %s", strerror(errno));
     if (connect(c->fd, address->ai_addr, address->ai_addrlen) == 0) return 1;
     if (errno != EINPROGRESS) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(errno));

@@ -11,6 +11,7 @@
 #if OCSP_SUPPORTED
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,14 +90,15 @@ static void ocspNeedThread(void) {
 }
 
 int ocspSetOptions(const ocspOptions *options) {
-    ocspOptions copy;
+    ocspOptions copy, old;
 
     if (!ocspCopyOptions(&copy, options)) return 0;
     pthread_mutex_lock(&shared.lock);
-    ocspFreeOptions(&shared.options);
+    old = shared.options;
     shared.options = copy;
     shared.options_version++;
     pthread_mutex_unlock(&shared.lock);
+    ocspFreeOptions(&old);
     /* relaxed: handshakes may see it a moment later, and nothing else hangs on it */
     atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
     if (thread_runs)
@@ -429,10 +431,23 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
     ocspInfoNumber(sink, prefix, "last_fetch_ms", s->last_fetch_ms);
 }
 
+#define OCSP_INFO_PATIENCE 1000 /* looks at a mutex that is held for copies */
+
+/* INFO is printed in crash reports too, where whoever held the mutex may never give it back (or, in a forked child,
+ * does not exist): then there is nothing to tell. */
 static void ocspCopyReport(ocspReport *report) {
-    pthread_mutex_lock(&shared.lock);
-    *report = shared.report;
-    pthread_mutex_unlock(&shared.lock);
+    int i, got = 0;
+
+    for (i = 0; i < OCSP_INFO_PATIENCE && !got; i++) {
+        got = pthread_mutex_trylock(&shared.lock) == 0;
+        if (!got) sched_yield();
+    }
+    if (got) {
+        *report = shared.report;
+        pthread_mutex_unlock(&shared.lock);
+    } else {
+        memset(report, 0, sizeof(*report));
+    }
 }
 
 void ocspInfoState(const ocspInfoSink *sink) {

@@ -91,7 +91,8 @@ static int ocspWeakDigest(const OCSP_BASICRESP *basic) {
 #define OCSP_MAX_DEPTH 32 /* of values in values; a response with certificates has about 12 */
 
 /* Are der[0..len) whole DER values, as far as one can tell without their meaning: definite and shortest lengths, no
- * string in pieces? Certificates and names keep the bytes that they were read from, so re-encoding cannot see theirs. */
+ * string in pieces? Certificates and names keep the bytes that they were read from, so re-encoding cannot see theirs.
+ */
 static int ocspIsDer(const unsigned char *der, size_t len, int depth) {
     while (len > 0) {
         unsigned tag = der[0];

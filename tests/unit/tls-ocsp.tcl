@@ -9,7 +9,8 @@
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-if {$::tls} {
+# Where TLS is a module of its own (Valkey's --tls-module), the server says that it cannot staple by itself.
+if {$::tls && !([info exists ::tls_module] && $::tls_module)} {
 
 set lab [ocsp_lab]
 set ca [dict get $lab ca]
