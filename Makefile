@@ -138,7 +138,7 @@ build/fuzz/fuzzer: $(FUZZ_OBJECTS)
 	@echo "  link    $@"
 	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
 
-.PHONY: fuzz fuzz-programs model
+.PHONY: fuzz fuzz-programs model simulate
 fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
 
 fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300); findings land in build/fuzz/findings
@@ -149,6 +149,24 @@ fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300);
 model: ## explore the model of the slot in full, and show that it can fail
 	@sh deps/install.sh model
 	@sh tests/model/run
+
+# ---- the simulation -----------------------------------------------------------------------------------------------
+
+# The engine as it is; the linker puts the simulated world in place of threads, files and signature checks.
+SIM_OBJECTS := $(call object,$(sort $(wildcard tests/simulation/*.c)))
+SIM_WRAPS := OCSP_basic_verify X509_verify SSL_CTX_get_cert_store pthread_create pthread_join pthread_mutex_lock \
+    pthread_mutex_trylock pthread_mutex_unlock open close read write fsync fchmod rename unlink unlinkat fstat stat \
+    lstat fstatat opendir readdir closedir dirfd ocspSetReport ocspPeekNextUpdate
+YEARS ?= 50
+
+$(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) $(foreach name,$(SIM_WRAPS),-Wl$(comma)--wrap=$(name)) -o $@ $^ $(LIBS) -lm
+
+comma := ,
+
+simulate: $(B)/simulate ## live through simulated years of outages, jumps and restarts: YEARS=50, ARGS="--seed N"
+	@$(B)/simulate --long --years $(YEARS) $(ARGS)
 
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
@@ -230,5 +248,5 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
--include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d build/fuzz/*/*.d \
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d $(B)/tests/simulation/*.d build/fuzz/*/*.d \
     build/fuzz/*/*/*.d)

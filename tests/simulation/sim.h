@@ -77,8 +77,8 @@ typedef enum {
     SIM_PRESIGN, /* a: seconds between two signatures, 0: on demand */
     SIM_ROLL,    /* a: seconds that the new delegate lives, 0: the CA signs itself */
     /* The machine's clock. */
-    SIM_JUMP,  /* a: milliseconds; with a duration it jumps back after it */
-    SIM_DRIFT, /* a: parts per million */
+    SIM_JUMP,  /* a: milliseconds; right again after the duration */
+    SIM_DRIFT, /* a: parts per million; likewise */
     /* The disk: for a while; once. */
     SIM_DISK_FULL,
     SIM_DISK_LIES, /* what is synced is not there after a power failure */
@@ -126,6 +126,7 @@ typedef struct simWorld {
     int life;     /* seconds */
     int presign, backdate, delegate_life;
     int no_next;
+    int late_delegates; /* the next one is made when the last has ended */
     int urls, must_staple, two_certs;
     int cert_life;
     int latency; /* milliseconds, typical */
@@ -151,13 +152,15 @@ typedef struct simOutcome {
     int64_t lived; /* milliseconds that were simulated */
 } simOutcome;
 
+extern int64_t sim_trace_from;   /* true time from which a trace is told */
+extern long long sim_most_steps; /* a run that takes more is given up, unbroken */
 void simRun(const simWorld *world, int trace, simOutcome *outcome);
 void simSay(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
 
 /* A promise is broken: ends the run. `promise` is a short name, which a shorter history must break too. */
 void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
-#define simWant(condition, promise, ...)                            \
-    do {                                                            \
+#define simWant(condition, promise, ...)                                        \
+    do {                                                                        \
         if (__builtin_expect(!(condition), 0)) simBroken(promise, __VA_ARGS__); \
     } while (0)
 
@@ -165,8 +168,8 @@ int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
 int64_t simMonoMs(void);
 time_t simCaTime(void);
-simRng *simChance(void);      /* the world's, not the engine's */
-int simActive(simKind kind);  /* is such an event under way? */
+simRng *simChance(void);     /* the world's, not the engine's */
+int simActive(simKind kind); /* is such an event under way? */
 const simWorld *simThisWorld(void);
 
 /* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
@@ -220,14 +223,14 @@ int simJudge(const simAnswer *answer, const simCert *cert, time_t now, time_t re
 
 void simDiskBegin(void);
 void simDiskEnd(void);
-void simDiskPower(void);       /* what was not synced is gone, or not */
-void simDiskCloseAll(void);    /* the process ended */
+void simDiskPower(void);            /* what was not synced is gone, or not */
+void simDiskCloseAll(void);         /* the process ended */
 void simDiskKillAt(int operations); /* 0: never */
 int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time_t *mtime); /* for the model */
-void simDiskWrite(const char *path, const void *bytes, size_t len); /* from outside; durable */
+void simDiskWrite(const char *path, const void *bytes, size_t len);                         /* from outside; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
-void simKilled(void) __attribute__((noreturn)); /* sim_run.c: the process ends here */
+void simKilled(void) __attribute__((noreturn));                                /* sim_run.c: the process ends here */
 void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /* sim_model.c: the engine deletes */
 
 /* ---- the promises (sim_model.c) ---------------------------------------------------------------------------------- */

@@ -154,21 +154,65 @@ void simPrintWorld(const simWorld *w) {
 
 /* How often a kind comes, in relation to the others. */
 static const unsigned char weights[SIM_KINDS] = {
-    [SIM_DOWN] = 16,          [SIM_HANG] = 8,         [SIM_SLOW] = 4,          [SIM_FLAKY] = 8,
-    [SIM_HTTP] = 3,           [SIM_TRY_LATER] = 4,    [SIM_GARBAGE] = 2,       [SIM_EMPTY] = 1,
-    [SIM_CUT] = 1,            [SIM_TAIL] = 2,         [SIM_FLIPPED] = 3,       [SIM_EXPIRED] = 4,
-    [SIM_FROZEN] = 8,         [SIM_OLDER] = 5,        [SIM_BACKDATED] = 5,     [SIM_FUTURE] = 4,
-    [SIM_BACKWARDS] = 2,      [SIM_UNKNOWN] = 3,      [SIM_OTHER_SERIAL] = 3,  [SIM_OTHER_ISSUER] = 2,
-    [SIM_TWIN] = 2,           [SIM_NO_EKU] = 2,       [SIM_OLD_DELEGATE] = 2,  [SIM_EARLY_DELEGATE] = 2,
-    [SIM_FOREIGN_DELEGATE] = 2, [SIM_WEAK_DELEGATE] = 2, [SIM_NO_NEXT] = 3,    [SIM_REVOKED] = 10,
-    [SIM_LIFE] = 4,           [SIM_PRESIGN] = 3,      [SIM_ROLL] = 5,          [SIM_JUMP] = 10,
-    [SIM_DRIFT] = 3,          [SIM_DISK_FULL] = 5,    [SIM_DISK_LIES] = 2,     [SIM_DISK_UNREADABLE] = 2,
-    [SIM_DISK_FLIP] = 2,      [SIM_DISK_CUT] = 2,     [SIM_DISK_GONE] = 2,     [SIM_DISK_OLD] = 4,
-    [SIM_RESTART] = 8,        [SIM_KILL] = 6,         [SIM_KILL_WRITING] = 5,  [SIM_POWER] = 4,
-    [SIM_RELOAD] = 5,         [SIM_RELOAD_LATE] = 3,  [SIM_RENEW] = 8,         [SIM_ROLLBACK] = 3,
-    [SIM_OFF] = 6,            [SIM_MARGIN] = 3,       [SIM_RETRY_DELAY] = 3,   [SIM_TIMEOUT] = 1,
-    [SIM_URL] = 4,            [SIM_CACHE_OFF] = 2,    [SIM_CACHE_MOVED] = 2,   [SIM_FILE] = 3,
-    [SIM_FILE_FRESH] = 2,     [SIM_FILE_BAD] = 2,     [SIM_REFRESH] = 6,
+    [SIM_DOWN] = 16,
+    [SIM_HANG] = 8,
+    [SIM_SLOW] = 4,
+    [SIM_FLAKY] = 8,
+    [SIM_HTTP] = 3,
+    [SIM_TRY_LATER] = 4,
+    [SIM_GARBAGE] = 2,
+    [SIM_EMPTY] = 1,
+    [SIM_CUT] = 1,
+    [SIM_TAIL] = 2,
+    [SIM_FLIPPED] = 3,
+    [SIM_EXPIRED] = 4,
+    [SIM_FROZEN] = 8,
+    [SIM_OLDER] = 5,
+    [SIM_BACKDATED] = 5,
+    [SIM_FUTURE] = 4,
+    [SIM_BACKWARDS] = 2,
+    [SIM_UNKNOWN] = 3,
+    [SIM_OTHER_SERIAL] = 3,
+    [SIM_OTHER_ISSUER] = 2,
+    [SIM_TWIN] = 2,
+    [SIM_NO_EKU] = 2,
+    [SIM_OLD_DELEGATE] = 2,
+    [SIM_EARLY_DELEGATE] = 2,
+    [SIM_FOREIGN_DELEGATE] = 2,
+    [SIM_WEAK_DELEGATE] = 2,
+    [SIM_NO_NEXT] = 3,
+    [SIM_REVOKED] = 10,
+    [SIM_LIFE] = 4,
+    [SIM_PRESIGN] = 3,
+    [SIM_ROLL] = 5,
+    [SIM_JUMP] = 10,
+    [SIM_DRIFT] = 3,
+    [SIM_DISK_FULL] = 5,
+    [SIM_DISK_LIES] = 2,
+    [SIM_DISK_UNREADABLE] = 2,
+    [SIM_DISK_FLIP] = 2,
+    [SIM_DISK_CUT] = 2,
+    [SIM_DISK_GONE] = 2,
+    [SIM_DISK_OLD] = 4,
+    [SIM_RESTART] = 8,
+    [SIM_KILL] = 6,
+    [SIM_KILL_WRITING] = 5,
+    [SIM_POWER] = 4,
+    [SIM_RELOAD] = 5,
+    [SIM_RELOAD_LATE] = 3,
+    [SIM_RENEW] = 8,
+    [SIM_ROLLBACK] = 3,
+    [SIM_OFF] = 6,
+    [SIM_MARGIN] = 3,
+    [SIM_RETRY_DELAY] = 3,
+    [SIM_TIMEOUT] = 1,
+    [SIM_URL] = 4,
+    [SIM_CACHE_OFF] = 2,
+    [SIM_CACHE_MOVED] = 2,
+    [SIM_FILE] = 3,
+    [SIM_FILE_FRESH] = 2,
+    [SIM_FILE_BAD] = 2,
+    [SIM_REFRESH] = 6,
 };
 
 static simKind simPickKind(simRng *rng) {
@@ -193,7 +237,10 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
 
     e->a = e->b = e->lasts = 0;
     if (simIsFault(e->kind)) {
-        e->lasts = simLogBetween(rng, SIM_SECOND, class == SIM_SHORT ? SIM_DAY : 20 * SIM_DAY);
+        e->lasts = simLogBetween(rng, SIM_SECOND,
+                                 class == SIM_SHORT  ? life * 4 * SIM_SECOND
+                                 : simOneIn(rng, 20) ? 30 * SIM_DAY
+                                                     : SIM_DAY);
         e->b = simOneIn(rng, 3) ? simBetween(rng, 1, (1 << w->urls) - 1) : (1 << w->urls) - 1;
     }
     switch (e->kind) {
@@ -209,12 +256,18 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         break;
     case SIM_LIFE: e->a = simPickLife(rng, class); break;
     case SIM_PRESIGN: e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, 60 + life / 20, life); break;
-    case SIM_ROLL: e->a = simOneIn(rng, 3) ? 0 : simLogBetween(rng, 60, (int64_t)life * 20); break;
-    case SIM_JUMP:
-        e->a = simLogBetween(rng, 1, simOneIn(rng, 4) ? 3 * SIM_YEAR : SIM_DAY) * (simOneIn(rng, 2) ? 1 : -1);
-        e->lasts = simOneIn(rng, 5) ? 0 : simLogBetween(rng, SIM_SECOND, SIM_DAY);
+    case SIM_ROLL:
+        e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, class == SIM_LONG ? life : 60, (int64_t)life * 20);
         break;
-    case SIM_DRIFT: e->a = simBetween(rng, -500, 500); break;
+    case SIM_JUMP:
+        /* Somebody notices, or NTP does: at the end the clock is right again. */
+        e->lasts = simLogBetween(rng, SIM_SECOND, SIM_DAY / 4);
+        e->a = simLogBetween(rng, 1, simOneIn(rng, 4) ? 3 * SIM_YEAR : SIM_DAY) * (simOneIn(rng, 2) ? 1 : -1);
+        break;
+    case SIM_DRIFT:
+        e->a = simBetween(rng, -500, 500);
+        e->lasts = simLogBetween(rng, SIM_SECOND, 5 * SIM_DAY);
+        break;
     case SIM_DISK_FULL:
     case SIM_DISK_LIES:
     case SIM_DISK_UNREADABLE: e->lasts = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
@@ -224,7 +277,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_KILL:
     case SIM_POWER: e->lasts = simLogBetween(rng, 10, simOneIn(rng, 10) ? 10 * SIM_DAY : SIM_MINUTE); break;
     case SIM_RENEW:
-        e->a = simLogBetween(rng, 60 + life / 4, 500 * 86400);
+        e->a = w->cert_life; /* the next renewal is planned, below */
         e->b = simOneIn(rng, 4);
         break;
     case SIM_OFF:
@@ -232,7 +285,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
     case SIM_FILE: e->lasts = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
-    case SIM_MARGIN: e->a = simBetween(rng, 1, 99); break;
+    case SIM_MARGIN: e->a = simBetween(rng, 1, simOneIn(rng, 20) ? 99 : 40); break;
     case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
     case SIM_TIMEOUT: e->a = simBetween(rng, 1, 60); break;
     case SIM_FILE_BAD: e->a = simBetween(rng, 0, 4); break;
@@ -257,25 +310,34 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     w->ends = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->life * SIM_SECOND * 300;
     w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 20 + 1, w->life) : 0;
     w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->life / 2) : 0;
-    w->delegate_life = simOneIn(&rng, 2) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;
+    w->delegate_life = simOneIn(&rng, 4) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;
     w->no_next = class == SIM_SHORT && simOneIn(&rng, 8);
     w->urls = (int)simBetween(&rng, 1, SIM_MAX_URLS);
+    w->late_delegates = simOneIn(&rng, 6);
     w->must_staple = simOneIn(&rng, 4);
     w->two_certs = simOneIn(&rng, 4);
-    w->cert_life = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 2 + 60, 300 * 86400) : 10 * 366 * 86400;
+    w->cert_life = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life * 4 + 60, 300 * 86400) : 10 * 366 * 86400;
     w->latency = (int)simLogBetween(&rng, 1, 2000);
     w->options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     w->options.stapling = 1;
-    if (simOneIn(&rng, 3)) w->options.refresh_margin = (int)simBetween(&rng, 1, 99);
+    if (simOneIn(&rng, 3)) w->options.refresh_margin = (int)simBetween(&rng, 1, simOneIn(&rng, 20) ? 99 : 40);
     if (simOneIn(&rng, 3)) w->options.retry_delay = (int)simLogBetween(&rng, 1, 3600);
     if (simOneIn(&rng, 3)) w->options.timeout = (int)simBetween(&rng, 1, 60);
     if (simOneIn(&rng, 10)) w->options.cache_dir = "";
 
+    /* Certificates are renewed before they end, most of the time, and then often late. */
+    for (at = 0; w->event_count < SIM_MAX_EVENTS / 4;) {
+        int64_t lives = w->cert_life * SIM_SECOND;
+        at += simOneIn(&rng, 4) ? lives + simLogBetween(&rng, 1, SIM_DAY) : lives - simLogBetween(&rng, 1, lives / 2);
+        if (at >= w->ends) break;
+        w->events[w->event_count++] = (simEvent){SIM_RENEW, at, 0, w->cert_life, simOneIn(&rng, 4), 0};
+    }
     at = 0;
     while (w->event_count < SIM_MAX_EVENTS) {
-        int64_t cluster_span = simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 10 * SIM_DAY : w->life * SIM_SECOND);
+        int64_t cluster_span = simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 3 * SIM_DAY : w->life * SIM_SECOND);
         int n = (int)simBetween(&rng, 1, 8);
-        at += simLogBetween(&rng, w->life * SIM_SECOND / 10, w->life * SIM_SECOND * (class == SIM_LONG ? 10 : 30));
+        at += class == SIM_LONG ? simLogBetween(&rng, SIM_DAY, 90 * SIM_DAY)
+                                : simLogBetween(&rng, w->life * SIM_SECOND / 10, w->life * SIM_SECOND * 30);
         if (at >= w->ends) break;
         while (n-- > 0 && w->event_count < SIM_MAX_EVENTS) {
             simEvent *e = &w->events[w->event_count++];

@@ -1,0 +1,711 @@
+/* sim_ca.c - the simulated CA: certificates and answers of all kinds, made from fixed keys, so that a number makes the
+ * same bytes in every run.
+ *
+ * SIGNATURES. All keys are Ed25519 (a second certificate's: Ed448), whose signatures are deterministic. One answer in
+ * SIM_REAL_SIGNATURES is really signed and really verified. The others carry a mark and a keyed hash of what is signed
+ * in the signature's place, and the linker puts simulated checks of it before OpenSSL's (--wrap): the response is
+ * still parsed, its signer found and judged by the engine and by OpenSSL's OCSP_basic_verify, which is only told to
+ * leave the signature to us. X509_verify remembers its verdict for a certificate and a key.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "sim.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/evp.h>
+#include <openssl/ocsp.h>
+#include <openssl/x509v3.h>
+
+#define SIM_REAL_SIGNATURES 64
+#define SIM_SIGNATURE 64 /* bytes of an Ed25519 signature */
+#define SIM_MARK "simulated signature: tbs hash  "
+
+#define simMust(condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: the simulation failed: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+enum { KEY_CA, KEY_TWIN, KEY_LEAF, KEY_SECOND_LEAF, KEY_DELEGATE, KEYS };
+
+static EVP_PKEY *keys[KEYS];
+static uint64_t key_number[KEYS]; /* hash of the public key */
+static X509 *ca, *twin;
+
+static simCert *certs[SIM_MAX_CERTS];
+static int cert_count;
+static long serials;
+
+typedef struct simDelegate {
+    X509 *cert;
+    unsigned char *der;
+    int len;
+    time_t from, to;
+} simDelegate;
+
+enum { FLAVOUR_GOOD, FLAVOUR_NO_EKU, FLAVOUR_OLD, FLAVOUR_EARLY, FLAVOUR_FOREIGN, FLAVOUR_WEAK, FLAVOURS };
+
+static simDelegate delegates[FLAVOURS];
+static int ca_life, ca_presign, ca_backdate; /* as its answers are made now, seconds */
+static int delegate_life;                    /* seconds, 0: the CA signs itself */
+
+/* Every answer that was ever given, by hash. */
+static simAnswer **answers;
+static size_t answer_slots, answer_count;
+static int last_of_cert[SIM_MAX_CERTS][8]; /* the newest first */
+static simAnswer **answer_list;
+static size_t answer_list_size;
+
+/* ---- certificates ------------------------------------------------------------------------------------------------ */
+
+static void simExtend(X509 *cert, X509 *issuer, int nid, const char *value) {
+    X509V3_CTX ctx;
+    X509_EXTENSION *ext;
+
+    X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
+    ext = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    simMust(ext && X509_add_ext(cert, ext, -1));
+    X509_EXTENSION_free(ext);
+}
+
+static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, time_t from,
+                            time_t to) {
+    X509 *cert = X509_new();
+    X509_NAME *subject = X509_NAME_new();
+    unsigned char serial[8];
+    uint64_t number = 0x5a00000000000000u + (uint64_t)++serials * 0x10001; /* its bytes are found in requests */
+    BIGNUM *bn;
+    int i;
+
+    for (i = 0; i < 8; i++) serial[i] = (unsigned char)(number >> (56 - 8 * i));
+    bn = BN_bin2bn(serial, 8, NULL);
+    simMust(cert && subject && bn && X509_set_version(cert, X509_VERSION_3));
+    simMust(BN_to_ASN1_INTEGER(bn, X509_get_serialNumber(cert)));
+    BN_free(bn);
+    simMust(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0));
+    simMust(X509_set_subject_name(cert, subject));
+    simMust(X509_set_issuer_name(cert, issuer ? X509_get_subject_name(issuer) : subject));
+    X509_NAME_free(subject);
+    simMust(ASN1_TIME_set(X509_getm_notBefore(cert), from) && ASN1_TIME_set(X509_getm_notAfter(cert), to));
+    simMust(X509_set_pubkey(cert, key));
+    if (!issuer) {
+        simExtend(cert, cert, NID_basic_constraints, "critical,CA:TRUE");
+        simExtend(cert, cert, NID_key_usage, "critical,keyCertSign,cRLSign,digitalSignature");
+        simMust(X509_sign(cert, issuer_key, NULL));
+    }
+    return cert;
+}
+
+static EVP_PKEY *simKey(int which, int type) {
+    unsigned char seed[57];
+
+    memset(seed, 0x11 * (which + 1), sizeof(seed));
+    return EVP_PKEY_new_raw_private_key(type, NULL, seed, type == EVP_PKEY_ED448 ? 57 : 32);
+}
+
+static uint64_t simKeyNumber(EVP_PKEY *key) {
+    unsigned char raw[64];
+    size_t n = sizeof(raw);
+
+    return EVP_PKEY_get_raw_public_key(key, raw, &n) ? simHash(raw, n, 1) : 0;
+}
+
+void simCaBegin(void) {
+    int i;
+
+    if (!ca) {
+        for (i = 0; i < KEYS; i++) {
+            keys[i] = simKey(i, i == KEY_SECOND_LEAF ? EVP_PKEY_ED448 : EVP_PKEY_ED25519);
+            simMust(keys[i]);
+            key_number[i] = simKeyNumber(keys[i]);
+        }
+        serials = 0;
+        ca = simCertificate("CA", NULL, keys[KEY_CA], keys[KEY_CA], 1, INT64_C(7000000000));
+        twin = simCertificate("CA", NULL, keys[KEY_TWIN], keys[KEY_TWIN], 1, INT64_C(7000000000));
+    }
+    serials = 100;
+    memset(last_of_cert, 0xff, sizeof(last_of_cert));
+    delegate_life = 0;
+}
+
+X509 *simCaCertificate(void) {
+    return ca;
+}
+
+static void simDropDelegate(int flavour) {
+    simDelegate *d = &delegates[flavour];
+
+    X509_free(d->cert);
+    OPENSSL_free(d->der);
+    memset(d, 0, sizeof(*d));
+}
+
+void simCaEnd(void) {
+    size_t i;
+    int c;
+
+    for (c = 0; c < cert_count; c++) {
+        X509_free(certs[c]->leaf);
+        free(certs[c]);
+    }
+    cert_count = 0;
+    for (c = 0; c < FLAVOURS; c++) simDropDelegate(c);
+    for (i = 0; i < answer_count; i++) {
+        free(answer_list[i]->der);
+        free(answer_list[i]);
+    }
+    answer_count = 0;
+    if (answers) memset(answers, 0, answer_slots * sizeof(answers[0]));
+}
+
+static int simIntoId(unsigned char *out, X509 *issuer, X509 *leaf, const EVP_MD *md) {
+    OCSP_CERTID *id = OCSP_cert_to_id(md, leaf, issuer);
+    unsigned char *p = out;
+    int n = i2d_OCSP_CERTID(id, &p);
+
+    simMust(n > 0 && n <= 128);
+    OCSP_CERTID_free(id);
+    return n;
+}
+
+simCert *simCaIssue(int lives, int must_staple, int urls, int second) {
+    simCert *c = calloc(1, sizeof(*c));
+    time_t now = simCaTime();
+    OCSP_CERTID *id;
+    char access[SIM_MAX_URLS * 40] = "";
+    int i;
+
+    simMust(c && cert_count < SIM_MAX_CERTS);
+    c->index = cert_count;
+    c->key = keys[second ? KEY_SECOND_LEAF : KEY_LEAF];
+    c->not_after = now + lives;
+    c->must_staple = must_staple;
+    c->urls = urls;
+    c->leaf = simCertificate("server", ca, NULL, c->key, now - 3600, c->not_after);
+    for (i = 0; i < urls; i++)
+        snprintf(access + strlen(access), sizeof(access) - strlen(access), "%sOCSP;URI:http://ocsp%d.invalid/",
+                 i ? "," : "", i);
+    if (urls) simExtend(c->leaf, ca, NID_info_access, access);
+    if (must_staple) simExtend(c->leaf, ca, NID_tlsfeature, "status_request");
+    simMust(X509_sign(c->leaf, keys[KEY_CA], NULL));
+    simMust(BN_bn2binpad(ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL), c->serial, 8) == 8);
+    simMust(X509_digest(c->leaf, EVP_sha256(), c->sha256, NULL));
+    memcpy(c->file, "ocsp-", 5);
+    for (i = 0; i < 32; i++) snprintf(c->file + 5 + 2 * i, 3, "%02x", c->sha256[i]);
+    memcpy(c->file + 69, ".der", 5);
+    c->id_len[0] = (size_t)simIntoId(c->id[0], ca, c->leaf, EVP_sha1());
+    c->id_len[1] = (size_t)simIntoId(c->id[1], ca, c->leaf, EVP_sha256());
+    id = OCSP_cert_id_new(EVP_sha1(), X509_get_subject_name(twin), X509_get0_pubkey_bitstr(twin),
+                          X509_get0_serialNumber(c->leaf));
+    if (id) {
+        unsigned char *p = c->id[2];
+        c->id_len[2] = (size_t)i2d_OCSP_CERTID(id, &p);
+        OCSP_CERTID_free(id);
+    }
+    certs[cert_count++] = c;
+    return c;
+}
+
+simCert *simCaCert(int index) {
+    return certs[index];
+}
+
+int simCaCertCount(void) {
+    return cert_count;
+}
+
+simCert *simCaCertOfRequest(const unsigned char *der, size_t len) {
+    int i;
+
+    for (i = cert_count - 1; i >= 0; i--)
+        if (memmem(der, len, certs[i]->serial, 8)) return certs[i];
+    return NULL;
+}
+
+void simCaRoll(int lives) {
+    simDropDelegate(FLAVOUR_GOOD);
+    delegate_life = lives;
+}
+
+static simDelegate *simGetDelegate(int flavour) {
+    simDelegate *d = &delegates[flavour];
+    time_t now = simCaTime();
+    int foreign = flavour == FLAVOUR_FOREIGN;
+
+    time_t overlap = simThisWorld()->late_delegates             ? 0
+                     : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
+                                                                : ca_life + ca_presign;
+
+    if (d->cert && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
+        return d;
+    simDropDelegate(flavour);
+    d->from = now - 60;
+    d->to = now + (flavour == FLAVOUR_GOOD ? delegate_life : 30 * 86400);
+    if (flavour == FLAVOUR_OLD) d->to = now - 1;
+    if (flavour == FLAVOUR_OLD) d->from = now - 86400;
+    if (flavour == FLAVOUR_EARLY) d->from = now + 43200;
+    d->cert = simCertificate("responder", foreign ? twin : ca, NULL, keys[KEY_DELEGATE], d->from, d->to);
+    simExtend(d->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
+    if (flavour == FLAVOUR_WEAK) simExtend(d->cert, ca, NID_key_usage, "critical,keyEncipherment");
+    simMust(X509_sign(d->cert, keys[foreign ? KEY_TWIN : KEY_CA], NULL));
+    d->len = i2d_X509(d->cert, &d->der);
+    simMust(d->len > 0);
+    return d;
+}
+
+/* ---- DER, written from its end to its beginning: lengths are then known ------------------------------------------ */
+
+typedef struct simDer {
+    unsigned char bytes[8192];
+    size_t at; /* the first byte that is used */
+} simDer;
+
+static void simPut(simDer *d, const void *bytes, size_t n) {
+    simMust(d->at >= n);
+    d->at -= n;
+    memcpy(d->bytes + d->at, bytes, n);
+}
+
+static void simWrap(simDer *d, int tag, size_t end) {
+    size_t n = end - d->at;
+    unsigned char head[4] = {(unsigned char)tag};
+
+    if (n < 128) {
+        head[1] = (unsigned char)n;
+        simPut(d, head, 2);
+    } else if (n < 256) {
+        head[1] = 0x81;
+        head[2] = (unsigned char)n;
+        simPut(d, head, 3);
+    } else {
+        head[1] = 0x82;
+        head[2] = (unsigned char)(n >> 8);
+        head[3] = (unsigned char)n;
+        simPut(d, head, 4);
+    }
+}
+
+static void simPutTime(simDer *d, time_t t) {
+    size_t end = d->at;
+    char text[32];
+    struct tm tm;
+
+    simMust(gmtime_r(&t, &tm));
+    snprintf(text, sizeof(text), "%04d%02d%02d%02d%02d%02dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+             tm.tm_min, tm.tm_sec);
+    simPut(d, text, 15);
+    simWrap(d, 0x18, end);
+}
+
+typedef struct simEntry {
+    const unsigned char *id;
+    size_t id_len;
+    int status;
+    time_t this_update, next_update;
+} simEntry;
+
+static void simPutEntry(simDer *d, const simEntry *e) {
+    size_t end = d->at, inner;
+
+    if (e->next_update) {
+        inner = d->at;
+        simPutTime(d, e->next_update);
+        simWrap(d, 0xa0, inner);
+    }
+    simPutTime(d, e->this_update);
+    if (e->status == V_OCSP_CERTSTATUS_REVOKED) {
+        inner = d->at;
+        simPutTime(d, SIM_EPOCH);
+        simWrap(d, 0xa1, inner);
+    } else {
+        simPut(d, e->status == V_OCSP_CERTSTATUS_GOOD ? "\x80\x00" : "\x82\x00", 2);
+    }
+    simPut(d, e->id, e->id_len);
+    simWrap(d, 0x30, end);
+}
+
+static const unsigned char ed25519_algorithm[] = {0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70};
+static const unsigned char basic_type[] = {0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01};
+
+static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, int key, int really) {
+    uint64_t h = simHash(tbs, len, key_number[key]);
+
+    if (really) {
+        EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+        size_t n = SIM_SIGNATURE;
+        simMust(EVP_DigestSignInit(ctx, NULL, NULL, NULL, keys[key]) && EVP_DigestSign(ctx, out, &n, tbs, len));
+        EVP_MD_CTX_free(ctx);
+        return;
+    }
+    memset(out, 0, SIM_SIGNATURE);
+    memcpy(out, SIM_MARK, sizeof(SIM_MARK) - 1);
+    memcpy(out + SIM_SIGNATURE - 8, &h, 8);
+}
+
+/* A whole response. Bytes of the result begin at d->bytes + d->at. */
+static void simCompose(simDer *d, const simEntry *entries, int count, X509 *signer, const simDelegate *delegate,
+                       int key, int by_key, int really) {
+    size_t end, certs_end, tbs_end, inner, id_end;
+    unsigned char tbs[4096], signature[SIM_SIGNATURE], md[20];
+    size_t tbs_len;
+    simDer part;
+    int i;
+
+    /* The inner part first, apart: the signature that follows it in the response needs it. */
+    part.at = sizeof(part.bytes);
+    tbs_end = inner = part.at;
+    for (i = count - 1; i >= 0; i--) simPutEntry(&part, &entries[i]);
+    simWrap(&part, 0x30, inner);
+    simPutTime(&part, entries[0].this_update);
+    id_end = part.at;
+    if (by_key) {
+        simMust(X509_pubkey_digest(signer, EVP_sha1(), md, NULL));
+        simPut(&part, md, 20);
+        simWrap(&part, 0x04, id_end);
+        simWrap(&part, 0xa2, id_end);
+    } else {
+        unsigned char *name = NULL;
+        int n = i2d_X509_NAME(X509_get_subject_name(signer), &name);
+        simPut(&part, name, (size_t)n);
+        OPENSSL_free(name);
+        simWrap(&part, 0xa1, id_end);
+    }
+    simWrap(&part, 0x30, tbs_end);
+    tbs_len = tbs_end - part.at;
+    simMust(tbs_len <= sizeof(tbs));
+    memcpy(tbs, part.bytes + part.at, tbs_len);
+    simSign(signature, tbs, tbs_len, key, really);
+
+    d->at = sizeof(d->bytes);
+    end = d->at;
+    if (delegate) {
+        certs_end = d->at;
+        simPut(d, delegate->der, (size_t)delegate->len);
+        simWrap(d, 0x30, certs_end);
+        simWrap(d, 0xa0, certs_end);
+    }
+    inner = d->at;
+    simPut(d, signature, SIM_SIGNATURE);
+    simPut(d, "", 1);
+    simWrap(d, 0x03, inner);
+    simPut(d, ed25519_algorithm, sizeof(ed25519_algorithm));
+    simPut(d, tbs, tbs_len);
+    simWrap(d, 0x30, end);
+    simWrap(d, 0x04, end);
+    simPut(d, basic_type, sizeof(basic_type));
+    simWrap(d, 0x30, end);
+    simWrap(d, 0xa0, end);
+    simPut(d, "\x0a\x01\x00", 3);
+    simWrap(d, 0x30, end);
+}
+
+/* ---- what was answered ------------------------------------------------------------------------------------------- */
+
+static void simGrow(void) {
+    size_t i, slots = answer_slots ? answer_slots * 2 : 4096;
+    simAnswer **bigger = calloc(slots, sizeof(bigger[0]));
+
+    simMust(bigger);
+    for (i = 0; i < answer_count; i++) {
+        size_t at = answer_list[i]->hash & (slots - 1);
+        while (bigger[at]) at = (at + 1) & (slots - 1);
+        bigger[at] = answer_list[i];
+    }
+    free(answers);
+    answers = bigger;
+    answer_slots = slots;
+}
+
+const simAnswer *simCaFind(const unsigned char *der, size_t len) {
+    uint64_t h = simHash(der, len, 0);
+    size_t at;
+
+    if (!answer_slots) return NULL;
+    for (at = h & (answer_slots - 1); answers[at]; at = (at + 1) & (answer_slots - 1))
+        if (answers[at]->hash == h && answers[at]->len == len && memcmp(answers[at]->der, der, len) == 0)
+            return answers[at];
+    return NULL;
+}
+
+static const simAnswer *simKeep(const simAnswer *made, const unsigned char *der, size_t len) {
+    const simAnswer *known = simCaFind(der, len);
+    simAnswer **grown;
+    simAnswer *a;
+    size_t at;
+
+    if (known) return known;
+    if (answer_count * 2 >= answer_slots) simGrow();
+    if (answer_count == answer_list_size) {
+        answer_list_size = answer_list_size ? answer_list_size * 2 : 4096;
+        grown = realloc(answer_list, answer_list_size * sizeof(answer_list[0]));
+        simMust(grown);
+        answer_list = grown;
+    }
+    a = malloc(sizeof(*a));
+    simMust(a);
+    *a = *made;
+    a->der = malloc(len ? len : 1);
+    simMust(a->der);
+    memcpy(a->der, der, len);
+    a->len = len;
+    a->hash = simHash(der, len, 0);
+    answer_list[answer_count] = a;
+    for (at = a->hash & (answer_slots - 1); answers[at]; at = (at + 1) & (answer_slots - 1)) continue;
+    answers[at] = a;
+    if (a->sound) {
+        memmove(&last_of_cert[a->cert][1], &last_of_cert[a->cert][0], 7 * sizeof(int));
+        last_of_cert[a->cert][0] = (int)answer_count;
+    }
+    answer_count++;
+    return a;
+}
+
+const simAnswer *simCaEarlier(int cert, int back) {
+    return back < 8 && last_of_cert[cert][back] >= 0 ? answer_list[last_of_cert[cert][back]] : NULL;
+}
+
+long long simCaCount(void) {
+    return (long long)answer_count;
+}
+
+/* ---- answering --------------------------------------------------------------------------------------------------- */
+
+/* The last event of `kind` that has begun; those without a duration go on. */
+static const simEvent *simLatest(simKind kind) {
+    const simWorld *w = simThisWorld();
+    const simEvent *found = NULL;
+    int64_t now = simTrueMs();
+    int i;
+
+    for (i = 0; i < w->event_count && w->events[i].at <= now; i++) {
+        const simEvent *e = &w->events[i];
+        if (e->kind == kind && !e->off && (!e->lasts || now < e->at + e->lasts)) found = e;
+    }
+    return found;
+}
+
+static const simAnswer *simRefusal(simKind kind, const simCert *cert) {
+    simAnswer made = {.cert = cert->index, .what = simKindName(kind)};
+    unsigned char bytes[300];
+    size_t i, n = 5;
+
+    if (kind == SIM_EMPTY) return simKeep(&made, bytes, 0);
+    if (kind == SIM_TRY_LATER) {
+        static const unsigned char statuses[] = {1, 2, 3, 5, 6};
+        memcpy(bytes, "\x30\x03\x0a\x01", 4);
+        bytes[4] = statuses[simBetween(simChance(), 0, 4)];
+    } else {
+        n = (size_t)simLogBetween(simChance(), 1, sizeof(bytes));
+        for (i = 0; i < n; i++) bytes[i] = (unsigned char)simRandom(simChance());
+    }
+    return simKeep(&made, bytes, n);
+}
+
+const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault) {
+    simKind kind = fault ? fault->kind : SIM_KINDS;
+    const simWorld *w = simThisWorld();
+    const simEvent *change, *revoked = simLatest(SIM_REVOKED);
+    time_t now = simCaTime(), began = fault ? (time_t)(SIM_EPOCH + fault->at / 1000) : 0;
+    simAnswer made = {.sound = 1, .cert = cert->index, .status = V_OCSP_CERTSTATUS_GOOD, .what = simKindName(kind)};
+    simEntry entries[3];
+    simDelegate *delegate = NULL;
+    X509 *signer = ca;
+    int key = KEY_CA, count = 1, flavour = -1, which_id = simOneIn(simChance(), 8), by_key = simOneIn(simChance(), 3);
+    int really = simOneIn(simChance(), SIM_REAL_SIGNATURES), many = simOneIn(simChance(), 16);
+    const simCert *about = cert;
+    simDer d;
+
+    if (kind == SIM_TRY_LATER || kind == SIM_GARBAGE || kind == SIM_EMPTY) return simRefusal(kind, cert);
+    ca_life = (change = simLatest(SIM_LIFE)) ? (int)change->a : w->life;
+    ca_presign = (change = simLatest(SIM_PRESIGN)) ? (int)change->a : w->presign;
+    ca_backdate = w->backdate < ca_life ? w->backdate : 0;
+
+    /* Its dates. */
+    if (kind == SIM_FROZEN) now = began;
+    if (kind == SIM_OLDER) now = began - (time_t)fault->a;
+    made.this_update = now - ca_backdate;
+    if (ca_presign) made.this_update = now / ca_presign * ca_presign;
+    if (kind == SIM_BACKDATED) made.this_update = now - (time_t)fault->a;
+    if (kind == SIM_FUTURE) made.this_update = now + (time_t)fault->a;
+    /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
+    made.next_update = made.this_update + ca_life + ca_presign;
+    if (kind == SIM_EXPIRED) {
+        made.this_update -= ca_life + ca_presign + 1 + (time_t)simLogBetween(simChance(), 1, 100000);
+        made.next_update = made.this_update + ca_life;
+    }
+    if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
+        made.this_update = now + 200;
+        made.next_update = now + 100;
+        made.sound = 0;
+    }
+    if (kind == SIM_NO_NEXT || w->no_next) made.next_update = 0;
+
+    /* Its word. */
+    if (revoked && (revoked->b || made.this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
+        made.status = V_OCSP_CERTSTATUS_REVOKED;
+    if (kind == SIM_UNKNOWN) {
+        made.status = V_OCSP_CERTSTATUS_UNKNOWN;
+        made.sound = 0;
+    }
+    if (kind == SIM_OTHER_ISSUER) {
+        which_id = 2;
+        made.sound = 0;
+    }
+    if (kind == SIM_OTHER_SERIAL) {
+        about = cert_count > 1 ? certs[(cert->index + 1) % cert_count] : cert;
+        made.cert = about->index;
+        if (about == cert) which_id = 2, made.sound = 0;
+    }
+    entries[0] =
+        (simEntry){about->id[which_id], about->id_len[which_id], made.status, made.this_update, made.next_update};
+    if (many && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
+        entries[count] = entries[0];
+        entries[count].this_update -= 1 + simBetween(simChance(), 0, 1000);
+        entries[count++].status = (int)simBetween(simChance(), 0, 2);
+        if (cert_count > 1) {
+            const simCert *other = certs[(cert->index + 1) % cert_count];
+            entries[count++] = (simEntry){other->id[0], other->id_len[0], V_OCSP_CERTSTATUS_REVOKED,
+                                          made.this_update + 1, made.next_update};
+        }
+        if (simOneIn(simChance(), 2)) {
+            simEntry first = entries[0];
+            entries[0] = entries[count - 1];
+            entries[count - 1] = first;
+        }
+    }
+
+    /* Its signer. */
+    if (delegate_life > 0) flavour = FLAVOUR_GOOD;
+    if (kind == SIM_NO_EKU) flavour = FLAVOUR_NO_EKU;
+    if (kind == SIM_OLD_DELEGATE) flavour = FLAVOUR_OLD;
+    if (kind == SIM_EARLY_DELEGATE) flavour = FLAVOUR_EARLY;
+    if (kind == SIM_FOREIGN_DELEGATE) flavour = FLAVOUR_FOREIGN;
+    if (kind == SIM_WEAK_DELEGATE) flavour = FLAVOUR_WEAK;
+    if (flavour >= 0) {
+        delegate = simGetDelegate(flavour);
+        signer = delegate->cert;
+        key = KEY_DELEGATE;
+        made.signer_from = delegate->from;
+        made.signer_to = delegate->to;
+        if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_WEAK) made.sound = 0;
+    }
+    if (kind == SIM_TWIN) {
+        delegate = NULL;
+        made.signer_from = made.signer_to = 0;
+        signer = twin;
+        key = KEY_TWIN;
+        made.sound = 0;
+    }
+
+    simCompose(&d, entries, count, signer, delegate, key, by_key, really);
+    {
+        unsigned char *der = d.bytes + d.at;
+        size_t len = sizeof(d.bytes) - d.at;
+        unsigned char longer[sizeof(d.bytes)];
+        memcpy(longer, der, len);
+        if (kind == SIM_CUT) len = (size_t)simBetween(simChance(), 1, (int64_t)len - 1);
+        if (kind == SIM_FLIPPED) {
+            size_t at = (size_t)simBetween(simChance(), 0, (int64_t)len - 1);
+            int bit = (int)simBetween(simChance(), 0, 7);
+            longer[at] ^= (unsigned char)(1 << bit);
+            simSay("bit %d of byte %zu of %zu flips", bit, at, len);
+        }
+        if (kind == SIM_TAIL) {
+            size_t tail = (size_t)simBetween(simChance(), 1, 4);
+            memset(longer + len, 0, tail);
+            len += tail;
+        }
+        if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = 0;
+        return simKeep(&made, longer, len);
+    }
+}
+
+int simJudge(const simAnswer *a, const simCert *cert, time_t now, time_t received, time_t *end) {
+    if (!a || !a->sound || a->cert != cert->index) return 0;
+    if (a->this_update > now + 300) return 0;
+    if (a->signer_to && a->signer_from > now + 300) return 0;
+    if (a->next_update && a->next_update < a->this_update) return 0;
+    if (a->next_update) {
+        *end = a->next_update;
+    } else {
+        if (received > now + 300) return 0; /* a file from the future tells nothing about when it came */
+        *end = (received < now ? received : now) + 600;
+    }
+    if (cert->not_after < *end) *end = cert->not_after;
+    if (a->signer_to && a->signer_to < *end) *end = a->signer_to;
+    return now < *end;
+}
+
+/* ---- before OpenSSL ---------------------------------------------------------------------------------------------- */
+
+int __real_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
+int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
+int __real_X509_verify(X509 *cert, EVP_PKEY *key);
+int __wrap_X509_verify(X509 *cert, EVP_PKEY *key);
+
+int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags) {
+    const ASN1_OCTET_STRING *signature = OCSP_resp_get0_signature(basic);
+    const X509_ALGOR *algorithm = OCSP_resp_get0_tbs_sigalg(basic);
+    const ASN1_OBJECT *object;
+    unsigned char *tbs = NULL, right[SIM_SIGNATURE] = SIM_MARK;
+    int n, type;
+    uint64_t h;
+
+    X509_ALGOR_get0(&object, &type, NULL, algorithm);
+    /* The low bits of the flags: how many bits the signature lacks at its end. OpenSSL refuses such signatures. */
+    if (ASN1_STRING_length(signature) != SIM_SIGNATURE || (signature->flags & 7) ||
+        OBJ_obj2nid(object) != NID_ED25519 || type != V_ASN1_UNDEF ||
+        memcmp(ASN1_STRING_get0_data(signature), SIM_MARK, sizeof(SIM_MARK) - 1) != 0 || sk_X509_num(helpers) != 1)
+        return __real_OCSP_basic_verify(basic, helpers, store, flags);
+    if (__real_OCSP_basic_verify(basic, helpers, store, flags | OCSP_NOSIGS) <= 0) return 0;
+    n = i2d_OCSP_RESPDATA((OCSP_RESPDATA *)OCSP_resp_get0_respdata(basic), &tbs);
+    if (n < 0) return 0;
+    h = simHash(tbs, (size_t)n, simKeyNumber(X509_get0_pubkey(sk_X509_value(helpers, 0))));
+    OPENSSL_free(tbs);
+    memcpy(right + SIM_SIGNATURE - 8, &h, 8);
+    return memcmp(ASN1_STRING_get0_data(signature), right, SIM_SIGNATURE) == 0;
+}
+
+/* Verdicts of real verifications, by the certificate's fingerprint and the key. A full bucket forgets. */
+static struct {
+    unsigned char sha1[20];
+    uint64_t key;
+    int verdict, known;
+} verdicts[4096];
+
+int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
+    unsigned char sha1[20];
+    uint64_t number = simKeyNumber(key);
+    size_t at;
+
+    if (!number || !X509_digest(cert, EVP_sha1(), sha1, NULL)) return __real_X509_verify(cert, key);
+    at = simHash(sha1, 20, number) & 4095;
+    if (!verdicts[at].known || verdicts[at].key != number || memcmp(verdicts[at].sha1, sha1, 20) != 0) {
+        verdicts[at].verdict = __real_X509_verify(cert, key);
+        verdicts[at].key = number;
+        memcpy(verdicts[at].sha1, sha1, 20);
+        verdicts[at].known = 1;
+    }
+    return verdicts[at].verdict;
+}
+
+/* Pure, and asked about the same files after each store: by hash. */
+time_t __real_ocspPeekNextUpdate(const unsigned char *der, size_t len);
+time_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len);
+time_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len) {
+    static struct {
+        uint64_t hash;
+        time_t end;
+    } peeked[1024];
+    uint64_t h = simHash(der, len, 2) | 1;
+
+    if (peeked[h >> 1 & 1023].hash != h) {
+        peeked[h >> 1 & 1023].end = __real_ocspPeekNextUpdate(der, len);
+        peeked[h >> 1 & 1023].hash = h;
+    }
+    return peeked[h >> 1 & 1023].end;
+}

@@ -1,0 +1,765 @@
+/* sim_model.c - the promises. A second, much smaller engine, written from the README and the policy: it hears what the
+ * real one hears (each answer, each file that is read) and knows, because the CA told it, what each answer is worth. It
+ * does not know the real one's chance, so where that decides it keeps the earliest and the latest time allowed.
+ *
+ * What is checked:
+ *   staple     at each look: exactly the response that must be held is stapled while it lasts, and nothing else ever
+ *   early      no round before the policy allows it: refresh time, back-off, a second between rounds
+ *   late       none after it: refresh formula, back-off's upper end, an hour for revoked, at once when told to
+ *   hour       in any hour no more rounds than the back-off adds up to
+ *   schedule   what INFO says of the next try lies ahead, and before the response's end
+ *   restart    what lay valid on disk is stapled from the first handshake on
+ *   disk       what is stapled lies on disk soon after, whatever ended the process; nothing valid is deleted
+ *   info       INFO tells the same story
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "sim.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/ocsp.h>
+
+#define SIM_HOUR_ROUNDS 1024
+#define SIM_INFO_EACH 16 /* looks: making INFO costs more than what it tells of */
+
+typedef struct simMind {
+    int followed, in_service;
+    const simAnswer *held;
+    ocspSource source;
+    time_t end;
+    /* Rounds. Monotonic milliseconds are 0 for none. */
+    int round, round_asked; /* one is under way */
+    int asked, at_once;     /* by the operator; by a reload or a directive */
+    int may;                /* a request that came during a round: it may be asked again, or that round was enough */
+    int first, bare;        /* at once unless something valid is held: a start; stapling turned on */
+    int rounds_seen;
+    int64_t last_end;
+    int64_t retry_early, retry_late;     /* monotonic */
+    int64_t refresh_early, refresh_late; /* wall */
+    int open_end;                   /* retry_late may be a refresh time: what shortens retries does not shorten it */
+    unsigned tries_low, tries_high; /* failures in a row for the back-off; chance may hide which */
+    long long failures;
+    /* The disk. */
+    int64_t unsaved_since;  /* true time, SIM_NEVER: nothing to save */
+    const simAnswer *saved; /* what the engine was told is on disk */
+    char saved_path[160];
+    int tampered;
+    int64_t automatic[SIM_HOUR_ROUNDS]; /* when rounds that nobody asked for began, monotonic */
+    int automatic_count;
+} simMind;
+
+static simMind minds[SIM_MAX_CERTS];
+static ocspOptions engine; /* what the engine has taken; strings are constants of sim_run.c */
+static ocspOptions wanted; /* what main has set */
+static int options_new, attach_new, attach_count, attach[2], attached_before, requests, in_round, late_request;
+static long long rounds, failed_rounds;
+
+static int64_t simMax(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t simMin(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static time_t simNow(void) {
+    return (time_t)(simWallMs() / 1000);
+}
+
+static int simHasFile(const ocspOptions *o) {
+    return o->response_file && *o->response_file;
+}
+
+static int64_t simLeft(const simMind *m) {
+    return m->held ? (int64_t)m->end * 1000 - simWallMs() : 0;
+}
+
+static int simCanAsk(const simCert *cert) {
+    return cert->urls > 0 || (engine.responder_url && *engine.responder_url) || simHasFile(&engine);
+}
+
+/* ---- the policy's numbers ---------------------------------------------------------------------------------------- */
+
+/* The longest wait: a quarter of what is left, an hour, five minutes or one with nothing to show. */
+static int64_t simCap(const simMind *m, const simCert *cert) {
+    int64_t left = simLeft(m);
+
+    if (left <= 0) return cert->must_staple ? SIM_MINUTE : 5 * SIM_MINUTE;
+    return simMax(SIM_SECOND, simMin(left / 4, SIM_HOUR));
+}
+
+/* retry-delay * 2^(n-1), up to the cap. */
+static int64_t simBase(unsigned n, int64_t cap) {
+    int64_t base = engine.retry_delay * SIM_SECOND;
+
+    while (n-- > 1 && base < cap) base *= 2;
+    return simMin(base, cap);
+}
+
+static int64_t simEarliestRetry(const simMind *m, const simCert *cert, unsigned n) {
+    return simMonoMs() + simMax(SIM_SECOND, simBase(n, simCap(m, cert)) * 8 / 10 - 2);
+}
+
+static int64_t simLatestRetry(const simMind *m, const simCert *cert, unsigned n) {
+    int64_t cap = simCap(m, cert);
+    return simMonoMs() + simMax(SIM_SECOND, simMin(simBase(n, cap) * 12 / 10, cap)) + 2;
+}
+
+/* The margin formula, in wall milliseconds. */
+static int64_t simFormula(const simMind *m, int64_t *window) {
+    int64_t life = ((int64_t)m->end - m->held->this_update) * 1000;
+
+    *window = m->held->next_update ? simMax(0, life) * engine.refresh_margin / 100 : 5 * SIM_MINUTE;
+    return (int64_t)m->end * 1000 - *window;
+}
+
+static void simPlanRefresh(simMind *m) {
+    int64_t window, now = simWallMs();
+
+    m->refresh_late = simFormula(m, &window);
+    m->refresh_early = m->refresh_late - simMax(0, simMin(window, m->refresh_late - now)) / 10 - 100;
+    if (m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
+        if (m->refresh_late > now + SIM_HOUR) m->refresh_late = now + SIM_HOUR;
+        m->refresh_early = simMin(m->refresh_early, now + 54 * SIM_MINUTE - 100);
+    }
+}
+
+static void simBackOff(simMind *m, const simCert *cert) {
+    m->tries_low++;
+    m->tries_high++;
+    m->open_end = 0;
+    m->retry_early = simEarliestRetry(m, cert, m->tries_low);
+    m->retry_late = simLatestRetry(m, cert, m->tries_high);
+}
+
+/* ---- what is held ------------------------------------------------------------------------------------------------ */
+
+/* "Older means an earlier thisUpdate, same an equal thisUpdate and status": 1 newer, 0 same, -1 older. */
+static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
+    const simAnswer *held = m->held;
+    int held_revoked, revoked = a->status == V_OCSP_CERTSTATUS_REVOKED;
+
+    if (!held) return 1;
+    held_revoked = held->status == V_OCSP_CERTSTATUS_REVOKED;
+    if (!held_revoked && m->end <= now && a->next_update) return 1;
+    if (!held_revoked && held->this_update > now + 300) return 1;
+    if (a->this_update != held->this_update) return a->this_update > held->this_update ? 1 : -1;
+    if (revoked == held_revoked) return 0;
+    return revoked ? 1 : -1;
+}
+
+static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t end) {
+    m->held = a;
+    m->automatic_count = 0; /* no outage, or its end */
+    m->source = source;
+    m->end = end;
+    simPlanRefresh(m);
+    m->unsaved_since = source == OCSP_SOURCE_NETWORK ? simTrueMs() : SIM_NEVER;
+    m->failures = 0;
+    m->retry_early = m->retry_late = 0;
+    if (source == OCSP_SOURCE_NETWORK && m->refresh_late <= simWallMs())
+        simBackOff(m, simCaCert((int)(m - minds)));
+    else
+        m->tries_low = m->tries_high = 0;
+}
+
+/* The refresh time has come for certain, for certain not, or chance decides (then both back-offs are allowed). */
+static void simSawSame(simMind *m, const simCert *cert) {
+    int64_t now = simWallMs();
+    int late;
+
+    m->failures = 0;
+    m->retry_early = m->retry_late = 0;
+    if (simLeft(m) > 0 && m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
+        int64_t old_early = m->refresh_early, old_late = m->refresh_late, window, formula = simFormula(m, &window);
+        simPlanRefresh(m);
+        if (formula <= now) { /* nothing new to plan: what was planned stays */
+            m->refresh_early = old_early;
+            m->refresh_late = old_late;
+        }
+    }
+    late = simLeft(m) <= 0 || now >= m->refresh_late;
+    if (!late && now < m->refresh_early) {
+        m->tries_low = m->tries_high = 0;
+    } else if (late) {
+        simBackOff(m, cert);
+    } else {
+        unsigned high = m->tries_high + 1;
+        m->open_end = 1;
+        m->tries_low = 0;
+        m->tries_high = high;
+        /* either it waits for its refresh time, soon, or as after a failure */
+        m->retry_early = simMonoMs() + SIM_SECOND;
+        m->retry_late =
+            simMax(simLatestRetry(m, cert, high), simMonoMs() + (m->refresh_late - now) * 1001 / 1000 + 1000);
+    }
+}
+
+static void simFailed(simMind *m, const simCert *cert) {
+    int64_t mono = simMonoMs();
+
+    m->failures++;
+    failed_rounds++;
+    if (!m->round_asked || m->retry_late <= mono) {
+        simBackOff(m, cert);
+    } else if (m->retry_early <= mono) { /* chance decides whether the automatic retry was still ahead */
+        m->tries_high++;
+        m->retry_early = mono;
+        m->retry_late = simMax(m->retry_late, simLatestRetry(m, cert, m->tries_high));
+    }
+}
+
+/* Returns whether the round ended well. */
+static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSource source, time_t received) {
+    time_t end = 0, now = simNow();
+    int news;
+
+    if (!simJudge(a, cert, now, received, &end)) return 0;
+    news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
+    if (news < 0) return 0;
+    if (news > 0)
+        simHold(m, a, source, end);
+    else
+        simSawSame(m, cert);
+    return 1;
+}
+
+/* ---- what the engine takes at the beginning of a step ------------------------------------------------------------ */
+
+static int simDiffers(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+static void simTakeOptions(void) {
+    ocspOptions old = engine;
+    int i, source, n = simCaCertCount();
+
+    engine = wanted;
+    options_new = 0;
+    source = simDiffers(old.responder_url, engine.responder_url) || simDiffers(old.response_file, engine.response_file);
+    for (i = 0; i < n; i++) {
+        simMind *m = &minds[i];
+        simCert *cert = simCaCert(i);
+        if (!m->followed) continue;
+        if (source) {
+            m->at_once = m->in_service;
+            m->tries_low = m->tries_high = 0;
+        }
+        if (simDiffers(old.cache_dir, engine.cache_dir) || simDiffers(old.response_file, engine.response_file)) {
+            m->unsaved_since = m->held && simLeft(m) > 0 && m->source != OCSP_SOURCE_FILE ? simTrueMs() : SIM_NEVER;
+            m->saved = NULL;
+        }
+        if (engine.stapling && !old.stapling) m->bare = m->in_service;
+        if (m->held && engine.refresh_margin != old.refresh_margin) simPlanRefresh(m);
+        if (m->retry_late && engine.retry_delay != old.retry_delay) {
+            unsigned low = m->tries_low ? m->tries_low : 1, high = m->tries_high ? m->tries_high : 1;
+            m->retry_early = simMin(m->retry_early, simEarliestRetry(m, cert, low));
+            if (!m->open_end) m->retry_late = simMin(m->retry_late, simLatestRetry(m, cert, high));
+        }
+    }
+}
+
+static void simTakeAttachment(void) {
+    int i, n = simCaCertCount();
+
+    attach_new = 0;
+    for (i = 0; i < n; i++) minds[i].in_service = 0;
+    for (i = 0; i < attach_count; i++) {
+        simMind *m = &minds[attach[i]];
+        m->followed = m->in_service = 1;
+        if (attached_before)
+            m->at_once = 1;
+        else
+            m->first = 1;
+    }
+    for (i = 0; i < n; i++)
+        if (!minds[i].in_service) minds[i].at_once = minds[i].asked = minds[i].first = minds[i].may = 0;
+    attached_before = 1;
+}
+
+/* A start, and stapling turned on, ask at once only if the disk had nothing. The disk was read by now. */
+static void simSettle(simMind *m) {
+    if ((m->first || m->bare) && simLeft(m) <= 0) m->at_once = 1;
+    m->first = m->bare = 0;
+}
+
+void simModelStepBegins(void) {
+    int i, n = simCaCertCount(), asked = requests;
+    int64_t now = simWallMs();
+
+    requests = 0;
+    if (options_new) simTakeOptions();
+    if (attach_new) simTakeAttachment();
+    for (i = 0; i < n; i++) {
+        simMind *m = &minds[i];
+        simCert *cert = simCaCert(i);
+        if (!m->followed) continue;
+        if (asked && m->in_service) m->asked = 1;
+        if (late_request && m->in_service) m->may = 1; /* taken only now, after rounds of the step before */
+        if (!engine.stapling) {
+            m->at_once = m->asked = m->first = m->bare = m->may = 0;
+            continue;
+        }
+        if (!m->held) continue;
+        if (m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
+            m->refresh_late = simMin(m->refresh_late, now + SIM_HOUR);
+            m->refresh_early = simMin(m->refresh_early, m->refresh_late);
+        }
+        if (!m->held->next_update && m->end > now / 1000 + 600) { /* the clock went back */
+            m->end = (time_t)(now / 1000) + 600;
+            simPlanRefresh(m);
+        }
+        if (m->retry_late) m->retry_early = simMin(m->retry_early, simMonoMs() + simCap(m, cert));
+    }
+    late_request = 0;
+}
+
+/* ---- rounds ------------------------------------------------------------------------------------------------------ */
+
+/* How many rounds an hour of back-off can hold, at most: the first at once, then each at the shortest wait. A margin
+ * above the pairwise check: it counts what really happened, whatever made the model forgive each single round. */
+static void simCountHour(simMind *m, const simCert *cert) {
+    int64_t now = simMonoMs();
+    int i, kept = 0, most;
+
+    /* Towards an end a quarter of what is left, again and again: told by `early`, and no outage without an end. */
+    if (simLeft(m) > 0 && simLeft(m) < SIM_HOUR) return;
+    for (i = 0; i < m->automatic_count; i++)
+        if (m->automatic[i] > now - SIM_HOUR) m->automatic[kept++] = m->automatic[i];
+    m->automatic_count = kept;
+    if (kept < SIM_HOUR_ROUNDS) m->automatic[m->automatic_count++] = now;
+    most = 12 + (int)(SIM_HOUR / (cert->must_staple ? 48 * SIM_SECOND : 240 * SIM_SECOND)) + 20;
+    simWant(m->automatic_count <= most, "hour", "%d rounds in an hour, the policy allows about %d", m->automatic_count,
+            most);
+}
+
+void simModelAsks(simCert *cert, int url) {
+    simMind *m = &minds[cert->index];
+    int64_t mono = simMonoMs(), wall = simWallMs();
+    int at_once;
+
+    if (m->round) { /* the next URL of the same round */
+        simWant(url > 0, "early", "URL %d is asked twice in a round", url);
+        return;
+    }
+    simSettle(m);
+    simWant(engine.stapling, "early", "asked with stapling off");
+    simWant(m->followed && m->in_service, "early", "asked for a certificate that is not served");
+    simWant(!simHasFile(&engine), "early", "the network is asked though a response-file is set");
+    at_once = m->asked || m->at_once || m->may;
+    if (!m->asked && !m->may && m->last_end)
+        simWant(mono >= m->last_end + SIM_SECOND, "early", "two rounds within %lld ms",
+                (long long)(mono - m->last_end));
+    if (!at_once && m->retry_late) {
+        simWant(mono >= m->retry_early, "early", "retry %u comes %lld ms too early (%lld ms after the last round)",
+                m->tries_low, (long long)(m->retry_early - mono), (long long)(mono - m->last_end));
+    } else if (!at_once && m->held) {
+        simWant(wall >= m->refresh_early, "early", "refreshed %lld ms before its time",
+                (long long)(m->refresh_early - wall));
+    }
+    if (!at_once && m->retry_late)
+        simCountHour(m, cert);
+    else
+        m->automatic_count = 0;
+    m->round = in_round = 1;
+    m->round_asked = m->asked || m->may;
+    m->asked = m->at_once = m->may = 0;
+}
+
+static void simRoundEnds(simMind *m) {
+    m->round = in_round = 0;
+    m->last_end = simMonoMs();
+    rounds++;
+    m->rounds_seen++;
+}
+
+void simModelHears(simCert *cert, const simAnswer *answer, int last) {
+    simMind *m = &minds[cert->index];
+    int taken = answer && simTake(m, cert, answer, OCSP_SOURCE_NETWORK, simNow());
+
+    if (!taken && !last) return;
+    if (!taken) simFailed(m, cert);
+    simRoundEnds(m);
+}
+
+void simModelCancelled(simCert *cert) {
+    simMind *m = &minds[cert->index];
+
+    m->round = in_round = 0;
+    m->may = m->round_asked;
+    m->at_once = 1;
+}
+
+void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source) {
+    simMind *m = &minds[cert->index];
+    const simAnswer *a = der ? simCaFind(der, len) : NULL;
+    int taken;
+
+    if (source == OCSP_SOURCE_CACHE) {
+        simWant(simLeft(m) <= 0, "staple", "the cache is read though something valid is held");
+        if (a) simTake(m, cert, a, source, mtime);
+        return;
+    }
+    simSettle(m);
+    if (!m->asked && !m->may && m->last_end)
+        simWant(simMonoMs() >= m->last_end + SIM_SECOND, "early", "the file is read twice within a second");
+    m->round_asked = m->asked || m->may;
+    m->asked = m->at_once = m->may = 0;
+    taken = a && simTake(m, cert, a, source, mtime);
+    if (!taken && a && a->cert != cert->index) { /* about another certificate: not stapled, no failure */
+        m->retry_early = m->retry_late = 0;
+    } else if (!taken) {
+        simFailed(m, cert);
+    }
+    simRoundEnds(m);
+}
+
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
+
+void simModelStaple(simCert *cert, const unsigned char *der, size_t len) {
+    simMind *m = &minds[cert->index];
+    const simAnswer *a = der ? simCaFind(der, len) : NULL;
+    const simAnswer *want = wanted.stapling && m->followed && simLeft(m) > 0 ? m->held : NULL;
+    time_t now = simNow(), end;
+
+    if (want && simNow() >= m->end) want = NULL;
+    if (a == want && (der != NULL) == (want != NULL)) return;
+    if (der && !a) simBroken("staple", "%zu bytes are stapled that no responder ever sent", len);
+    if (der && a->cert != cert->index) simBroken("staple", "another certificate's response is stapled");
+    if (der && !simJudge(a, cert, now, now, &end))
+        simBroken("staple", "a response that must not be is stapled: %s, thisUpdate %+lld s, nextUpdate %+lld s",
+                  a->what, (long long)(a->this_update - now), (long long)(a->next_update - now));
+    if (der && want)
+        simBroken("staple", "stapled is thisUpdate %+lld s, status %d; held must be %+lld s, status %d (%s)",
+                  (long long)(a->this_update - now), a->status, (long long)(want->this_update - now), want->status,
+                  want->what);
+    if (der) simBroken("staple", "stapled though nothing may be: ends %+lld s", (long long)(m->end - now));
+    simBroken("staple", "nothing is stapled though a valid response is held (%s, ends %+lld s)", want->what,
+              (long long)(m->end - now));
+}
+
+/* INFO, as far as it is promised. */
+typedef struct simInfo {
+    long long next, expires, failures, this_update, refreshes, refresh_failures, kinds;
+    char state[32];
+} simInfo;
+
+static simInfo info[2];
+
+static void simInfoText(void *arg, const char *field, const char *value) {
+    simInfo *i = &info[strncmp(field, "alt_", 4) == 0];
+
+    (void)arg;
+    if (i != info) field += 4;
+    if (field[0] == 's' && strcmp(field, "state") == 0) snprintf(i->state, sizeof(i->state), "%s", value);
+}
+
+static void simInfoNumber(void *arg, const char *field, long long value) {
+    simInfo *i = &info[strncmp(field, "alt_", 4) == 0];
+
+    (void)arg;
+    if (i != info) field += 4;
+    switch (field[0]) {
+    case 'n':
+        if (strcmp(field, "next_refresh_in_seconds") == 0) i->next = value;
+        break;
+    case 'e':
+        if (strcmp(field, "expires_in_seconds") == 0) i->expires = value;
+        break;
+    case 'c':
+        if (strcmp(field, "consecutive_failures") == 0) i->failures = value;
+        break;
+    case 't':
+        if (strcmp(field, "this_update") == 0) i->this_update = value;
+        break;
+    case 'f': i->kinds += value; break;
+    case 'r':
+        if (strcmp(field, "refreshes") == 0) i->refreshes = value;
+        if (strcmp(field, "refresh_failures") == 0) i->refresh_failures = value;
+        break;
+    default: break;
+    }
+}
+
+static void simReadInfo(void) {
+    static const ocspInfoSink sink = {simInfoText, simInfoNumber, NULL};
+
+    memset(info, 0, sizeof(info));
+    info[0].next = info[1].next = info[0].expires = info[1].expires = -1;
+    ocspInfoState(&sink);
+    ocspInfoCounters(&sink);
+}
+
+/* The report that INFO is made of, as the engine handed it over last (the linker brings it by here). */
+static ocspReport report;
+
+void __real_ocspSetReport(const ocspReport *r);
+void __wrap_ocspSetReport(const ocspReport *r);
+void __wrap_ocspSetReport(const ocspReport *r) {
+    int i;
+
+    report.count = r->count;
+    report.refreshes = r->refreshes;
+    report.refresh_failures = r->refresh_failures;
+    memcpy(report.failures, r->failures, sizeof(report.failures));
+    for (i = 0; i < r->count; i++) { /* without the long texts */
+        report.status[i].this_update = r->status[i].this_update;
+        report.status[i].end = r->status[i].end;
+        report.status[i].refresh_at_ms = r->status[i].refresh_at_ms;
+        report.status[i].retry_at_ms = r->status[i].retry_at_ms;
+        report.status[i].consecutive_failures = r->status[i].consecutive_failures;
+    }
+    __real_ocspSetReport(r);
+}
+
+static int64_t soonest; /* when the next try is, true time, by the engine's report */
+static unsigned looks;
+
+static void simCheckInfo(const simMind *m, const simInfo *i) {
+    const char *state = !wanted.stapling                               ? "disabled"
+                        : !m->held                                     ? NULL
+                        : simLeft(m) <= 0                              ? "expired"
+                        : m->held->status == V_OCSP_CERTSTATUS_REVOKED ? "revoked"
+                                                                       : "good";
+
+    if (state) simWant(strcmp(i->state, state) == 0, "info", "ocsp_state is %s, must be %s", i->state, state);
+    simWant(i->failures == m->failures, "info", "consecutive_failures is %lld, must be %lld", i->failures, m->failures);
+    simWant(i->this_update == (m->held ? (long long)m->held->this_update : 0), "info",
+            "this_update is not that of what is held");
+}
+
+/* When the disk last refused, and by when what could not be stored then must have been stored. */
+static int64_t simStoredBy(const simMind *m) {
+    const simWorld *w = simThisWorld();
+    int64_t well = m->unsaved_since, end;
+    int i;
+
+    for (i = 0; i < w->event_count && w->events[i].at <= simTrueMs(); i++) {
+        const simEvent *e = &w->events[i];
+        end = e->at + e->lasts + 61 * SIM_SECOND;
+        if (e->kind == SIM_DISK_FULL && !e->off && end > well) well = end;
+    }
+    return well;
+}
+
+static void simCheckDisk(const simMind *m, const simCert *cert) {
+    char path[160];
+    const unsigned char *bytes;
+    size_t len;
+    time_t mtime;
+
+    if (!engine.cache_dir || !*engine.cache_dir || simHasFile(&engine) || m->unsaved_since == SIM_NEVER) return;
+    if (simTrueMs() < simStoredBy(m)) return; /* a disk that refused is tried again within a minute */
+    snprintf(path, sizeof(path), "%s/%s", engine.cache_dir, cert->file);
+    simWant(simDiskRead(path, &bytes, &len, &mtime) && len == m->held->len && memcmp(bytes, m->held->der, len) == 0,
+            "disk", "what is stapled since %lld ms is not on disk", (long long)(simTrueMs() - m->unsaved_since));
+}
+
+void simModelIdle(void) {
+    int i, n = simCaCertCount(), with_info = ++looks % SIM_INFO_EACH == 0;
+    int64_t mono = simMonoMs(), wall = simWallMs(), now = simTrueMs();
+
+    soonest = SIM_NEVER;
+    simWant(report.refreshes == rounds && report.refresh_failures == failed_rounds, "info",
+            "refreshes are %lld (%lld failed), must be %lld (%lld)", report.refreshes, report.refresh_failures, rounds,
+            failed_rounds);
+    if (with_info) {
+        simReadInfo();
+        simWant(info[0].refreshes == rounds && info[0].refresh_failures == failed_rounds &&
+                    info[0].kinds == failed_rounds,
+                "info", "refreshes, failures and failures by kind are %lld, %lld, %lld in INFO, must be %lld, %lld",
+                info[0].refreshes, info[0].refresh_failures, info[0].kinds, rounds, failed_rounds);
+    }
+    for (i = 0; i < n; i++) {
+        simMind *m = &minds[i];
+        simCert *cert = simCaCert(i);
+        int which = attach_count > 1 && i == attach[1];
+        const ocspStatus *status = &report.status[which];
+        int64_t plan; /* monotonic */
+        if (!m->followed || !m->in_service) continue;
+        if (with_info) simCheckInfo(m, &info[which]);
+        simWant(status->consecutive_failures == m->failures, "info", "consecutive_failures is %lld, must be %lld",
+                status->consecutive_failures, m->failures);
+        simSettle(m);
+        if (!engine.stapling || !wanted.stapling) continue;
+        simCheckDisk(m, cert);
+        plan = status->retry_at_ms     ? status->retry_at_ms
+               : status->refresh_at_ms ? mono + simTrueOfWall(status->refresh_at_ms) - now
+                                       : SIM_NEVER;
+        if (plan != SIM_NEVER && plan > mono) soonest = simMin(soonest, now + plan - mono);
+        if (!simCanAsk(cert) || simHasFile(&engine)) continue;
+        if (m->retry_late) {
+            if (!m->open_end) m->retry_late = simMin(m->retry_late, mono + simCap(m, cert));
+            m->retry_early = simMin(m->retry_early, m->retry_late);
+        }
+        if (m->last_end && mono < m->last_end + SIM_SECOND) continue; /* the floor beats all that follows */
+        simWant(!m->asked, "late", "a refresh was asked for and does not begin");
+        simWant(!m->at_once, "late", "a reload or a directive asks for a round at once, and it does not begin");
+        if (m->retry_late)
+            simWant(mono <= m->retry_late, "late", "the retry after %u failures is %lld ms late", m->tries_high,
+                    (long long)(mono - m->retry_late));
+        else if (m->held)
+            simWant(wall < m->refresh_late + 2, "late", "the refresh is %lld ms late",
+                    (long long)(wall - m->refresh_late));
+        else
+            simBroken("late", "nothing is held, nothing is asked, and nothing is planned");
+        simWant(plan > mono, "schedule", "the next try lies %lld ms in the past", (long long)(mono - plan));
+        if (simLeft(m) > 2 * SIM_SECOND)
+            simWant(now + plan - mono <= simTrueOfWall((int64_t)m->end * 1000), "schedule",
+                    "the next try (in %lld ms) comes after the end (in %lld ms)", (long long)(plan - mono),
+                    (long long)simLeft(m));
+    }
+}
+
+int64_t simModelNextLook(void) {
+    int64_t next = SIM_NEVER, now = simTrueMs(), mono = simMonoMs(), at;
+    int i, n = simCaCertCount();
+
+    if (soonest > now) next = soonest;
+    for (i = 0; i < n; i++) {
+        simMind *m = &minds[i];
+        if (!m->followed) continue;
+        if (m->held) { /* on both sides of the end */
+            at = simTrueOfWall((int64_t)m->end * 1000);
+            if (at - 1 > now) next = simMin(next, at - 1);
+            if (at > now) next = simMin(next, at);
+        }
+        if (!m->in_service || !engine.stapling) continue;
+        if (m->unsaved_since != SIM_NEVER && (at = simStoredBy(m)) > now) next = simMin(next, at);
+        if (m->retry_late && m->retry_late > mono) next = simMin(next, now + (m->retry_late - mono));
+        if (!m->retry_late && m->held && (at = simTrueOfWall(m->refresh_late)) > now) next = simMin(next, at);
+    }
+    return next;
+}
+
+void simModelFirstHandshake(void) {
+    int i;
+
+    if (!wanted.stapling || simHasFile(&wanted) || !wanted.cache_dir || !*wanted.cache_dir ||
+        simActive(SIM_DISK_UNREADABLE))
+        return;
+    for (i = 0; i < attach_count; i++) {
+        simCert *cert = simCaCert(attach[i]);
+        simMind *m = &minds[attach[i]];
+        char path[160];
+        const unsigned char *bytes;
+        const simAnswer *a;
+        size_t len;
+        time_t mtime, end;
+        snprintf(path, sizeof(path), "%s/%s", wanted.cache_dir, cert->file);
+        if (!simDiskRead(path, &bytes, &len, &mtime)) continue;
+        a = simCaFind(bytes, len);
+        if (!a || !simJudge(a, cert, simNow(), mtime, &end)) continue;
+        simWant(m->held == a, "restart", "the disk holds a valid response, and the first handshake goes without it");
+    }
+}
+
+/* ---- the disk ---------------------------------------------------------------------------------------------------- */
+
+void simModelStored(simCert *cert, int ok) {
+    simMind *m = &minds[cert->index];
+
+    if (!ok) return;
+    m->unsaved_since = m->held ? simTrueMs() : SIM_NEVER; /* and it must lie there from now on */
+    m->saved = m->held;
+    m->tampered = simActive(SIM_DISK_LIES);
+    snprintf(m->saved_path, sizeof(m->saved_path), "%s/%s", engine.cache_dir, cert->file);
+}
+
+/* From outside: what lies there is not what was stored. */
+void simModelTampered(const char *path) {
+    int i, n = simCaCertCount();
+
+    for (i = 0; i < n; i++)
+        if (strcmp(path + (strrchr(path, '/') ? strrchr(path, '/') - path + 1 : 0), simCaCert(i)->file) == 0) {
+            minds[i].saved = NULL;
+            if (minds[i].unsaved_since != SIM_NEVER && minds[i].held) minds[i].unsaved_since = SIM_NEVER;
+        }
+}
+
+/* After the lights went out: what the engine was told is safe must be there. */
+void simModelPower(void) {
+    int i, n = simCaCertCount();
+
+    for (i = 0; i < n; i++) {
+        simMind *m = &minds[i];
+        const unsigned char *bytes = NULL;
+        const simAnswer *a;
+        size_t len = 0;
+        time_t mtime;
+        if (!m->saved || m->tampered) continue;
+        if (simDiskRead(m->saved_path, &bytes, &len, &mtime) && len == m->saved->len &&
+            memcmp(bytes, m->saved->der, len) == 0)
+            continue;
+        /* A newer one whose storing was under way may be there in its place. */
+        a = bytes ? simCaFind(bytes, len) : NULL;
+        simWant(a && a->sound && a->cert == i, "disk", "after a power failure the stored response is gone (%zu bytes)",
+                len);
+    }
+}
+
+void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len) {
+    const simAnswer *a = simCaFind(bytes, len);
+    int i, n = simCaCertCount();
+
+    if (strstr(path, ".tmp-")) return;
+    simWant(!a || !a->sound || !a->next_update || a->next_update + 7 * 86400 < simNow(), "disk",
+            "a response is deleted that has not expired for seven days");
+    for (i = 0; i < n; i++)
+        if (minds[i].saved && strcmp(path, minds[i].saved_path) == 0) {
+            minds[i].saved = NULL;
+            minds[i].unsaved_since = SIM_NEVER;
+        }
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+void simModelBegin(void) {
+    memset(minds, 0, sizeof(minds));
+}
+
+void simModelStart(void) {
+    int i;
+
+    for (i = 0; i < SIM_MAX_CERTS; i++) {
+        simMind *m = &minds[i], fresh = {.saved = m->saved, .tampered = m->tampered, .unsaved_since = SIM_NEVER};
+        memcpy(fresh.saved_path, m->saved_path, sizeof(fresh.saved_path));
+        *m = fresh;
+    }
+    engine = (ocspOptions)OCSP_OPTIONS_DEFAULT;
+    engine.stapling = 0;
+    options_new = attach_new = attach_count = attached_before = requests = in_round = late_request = 0;
+    rounds = failed_rounds = 0;
+    soonest = SIM_NEVER;
+    memset(&report, 0, sizeof(report));
+}
+
+void simModelEnd(void) {}
+
+void simModelAttach(const int *list, int count) {
+    memcpy(attach, list, sizeof(int) * (size_t)count);
+    attach_count = count;
+    attach_new = 1;
+}
+
+void simModelOptions(const ocspOptions *options) {
+    wanted = *options;
+    options_new = 1;
+}
+
+void simModelRequest(void) {
+    int i;
+
+    if (in_round)
+        late_request = 1;
+    else
+        requests++;
+    for (i = 0; in_round && i < SIM_MAX_CERTS; i++) minds[i].may = minds[i].in_service;
+}
+
+int simModelHolds(int cert) {
+    return minds[cert].held && simLeft(&minds[cert]) > 0;
+}
+
+void simModelWorldEnds(void) {}

@@ -1,0 +1,724 @@
+/* sim_run.c - a world in virtual time: the machine's clocks, the network, a server process that is started and killed,
+ * and an operator. One thread: the engine's own is never made (the linker puts an empty pthread_create here), and the
+ * simulation takes the worker's steps itself, at the moments when something is due.
+ *
+ * WHAT IS LEFT OUT. The thread looks at the clock each second. In a year that is 31 million steps that find nothing.
+ * The simulation goes from one moment to the next: what the engine's report announces, what the model waits for, what
+ * a step asked for, the next event. Now and then it steps each second for a while, so that what is left out is seen to
+ * be nothing.
+ *
+ * A process dies by a longjmp out of the engine, wherever it is; what it leaves allocated is freed by ocspShutdown.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "sim.h"
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+
+#define SIM_RESPONSE_FILE "./staple.der"
+#define SIM_OPERATORS_URL "http://operator.invalid/ocsp"
+#define SIM_DENSE_STEPS 200
+
+typedef struct simAction {
+    int64_t at;
+    const simEvent *event;
+    int ends;
+} simAction;
+
+static struct {
+    const simWorld *world;
+    simOutcome *outcome;
+    int trace;
+    simRng chance, engine_chance;
+    /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
+    int64_t now, line_true, line_wall, drift;
+    simAction actions[2 * SIM_MAX_EVENTS];
+    int action_count, next_action;
+    /* The process. */
+    int up, dying; /* dying: 1 killed, 2 without power */
+    int64_t start_at;
+    const ocspWait *fetching; /* inside a fetch */
+    jmp_buf dies, broken;
+    /* What it serves. */
+    int served[2], before[2], count;
+    SSL_CTX *ctx;
+    SSL *ssl[2];
+    int ssl_serves[2];
+    ocspOptions options;
+    int file_depth, off_depth, url_depth, cache_off_depth, moved_depth;
+    int requested, answered;
+    int dense;
+    char last_line[600];
+} sim;
+
+long long sim_most_steps = INT64_MAX;
+int64_t sim_trace_from;
+static ocspWorld real_world;
+static int have_real_world;
+static int locks_held;
+
+/* ---- what others ask --------------------------------------------------------------------------------------------- */
+
+int64_t simTrueMs(void) {
+    return sim.now;
+}
+
+int64_t simWallMs(void) {
+    return sim.line_wall + (sim.now - sim.line_true) + (sim.now - sim.line_true) * sim.drift / 1000000;
+}
+
+int64_t simMonoMs(void) {
+    return sim.now + 5 * SIM_MINUTE;
+}
+
+int64_t simTrueOfWall(int64_t wall_ms) {
+    int64_t left = wall_ms - sim.line_wall, at;
+
+    if (wall_ms <= simWallMs()) return sim.now;
+    at = sim.line_true + left * 1000000 / (1000000 + sim.drift) - 2;
+    while (sim.line_wall + (at - sim.line_true) + (at - sim.line_true) * sim.drift / 1000000 < wall_ms) at++;
+    return at;
+}
+
+time_t simCaTime(void) {
+    return (time_t)(SIM_EPOCH + sim.now / 1000);
+}
+
+simRng *simChance(void) {
+    return &sim.chance;
+}
+
+const simWorld *simThisWorld(void) {
+    return sim.world;
+}
+
+int simActive(simKind kind) {
+    int i;
+
+    for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
+        const simEvent *e = &sim.world->events[i];
+        if (e->kind == kind && !e->off && sim.now < e->at + e->lasts) return 1;
+    }
+    return 0;
+}
+
+static const char *simNowText(void) {
+    static char text[64];
+
+    snprintf(text, sizeof(text), "%5lldd %02lld:%02lld:%02lld.%03lld", (long long)(sim.now / SIM_DAY),
+             (long long)(sim.now / SIM_HOUR % 24), (long long)(sim.now / SIM_MINUTE % 60),
+             (long long)(sim.now / SIM_SECOND % 60), (long long)(sim.now % 1000));
+    return text;
+}
+
+void simSay(const char *fmt, ...) {
+    va_list ap;
+
+    if (!sim.trace || sim.now < sim_trace_from) return;
+    printf("  %s  ", simNowText());
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    printf("\n");
+}
+
+void simBroken(const char *promise, const char *fmt, ...) {
+    simOutcome *o = sim.outcome;
+    va_list ap;
+
+    o->broken = 1;
+    o->at = sim.now;
+    snprintf(o->promise, sizeof(o->promise), "%s", promise);
+    va_start(ap, fmt);
+    vsnprintf(o->text, sizeof(o->text), fmt, ap);
+    va_end(ap);
+    simSay("BROKEN %s: %s", promise, o->text);
+    longjmp(sim.broken, 1);
+}
+
+void simKilled(void) {
+    simSay("the process is killed while it writes");
+    sim.dying = 1;
+    longjmp(sim.dies, 1);
+}
+
+/* ---- the engine's world ------------------------------------------------------------------------------------------ */
+
+static uint32_t simEngineRandom(void) {
+    return (uint32_t)(simRandom(&sim.engine_chance) >> 32);
+}
+
+static simCert *simCertOf(const ocspIdentity *id) {
+    int i;
+
+    for (i = simCaCertCount() - 1; i >= 0; i--)
+        if (memcmp(simCaCert(i)->sha256, id->sha256, 32) == 0) return simCaCert(i);
+    return NULL;
+}
+
+static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+                   ocspError *err) {
+    int found = real_world.cache_load(dir, id, der, len, mtime, err);
+
+    simSay("the cache is read: %s", found ? "found" : "nothing");
+    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id), OCSP_SOURCE_CACHE);
+    return found;
+}
+
+static int simRead(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err) {
+    int found = real_world.read_file(path, der, len, mtime, err);
+
+    simSay("the response-file is read: %s", found ? "found" : "nothing");
+    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCaCert(sim.served[0]),
+                  OCSP_SOURCE_FILE);
+    return found;
+}
+
+static int simStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
+    int temporaries = simDiskTemporaries(), ok;
+
+    ok = real_world.cache_store(dir, id, der, len, err);
+    simSay("stored: %s", ok ? "ok" : err->text);
+    simWant(simDiskTemporaries() <= temporaries, "disk", "a store that returned left a temporary file behind");
+    simModelStored(simCertOf(id), ok);
+    return ok;
+}
+
+/* ---- the network ------------------------------------------------------------------------------------------------- */
+
+static int simPassTo(int64_t until);
+
+static const simEvent *simFaultOf(int url) {
+    const simEvent *found = NULL;
+    int i;
+
+    for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
+        const simEvent *e = &sim.world->events[i];
+        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->lasts && (e->b >> url & 1)) found = e;
+    }
+    return found;
+}
+
+static ocspFetchResult simFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
+                                int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                                ocspError *err) {
+    simCert *cert = simCaCertOfRequest(request, request_len);
+    int is_operators = strcmp(url, SIM_OPERATORS_URL) == 0;
+    int number = is_operators ? 0 : url[11] - '0';
+    int last = is_operators || number == cert->urls - 1, fails = 0;
+    const simEvent *fault;
+    const simAnswer *answer;
+    simKind kind;
+    int64_t takes = simLogBetween(&sim.chance, 1, (int64_t)sim.world->latency * 2);
+
+    (void)store;
+    *body = NULL;
+    *body_len = 0;
+    sim.fetching = wait;
+    simModelAsks(cert, is_operators ? 0 : number);
+    fault = simFaultOf(number);
+    kind = fault ? fault->kind : SIM_KINDS;
+    if (kind == SIM_HANG) takes = timeout_ms;
+    if (kind == SIM_SLOW) takes = fault->a;
+    if (kind == SIM_DOWN) fails = 1;
+    if (kind == SIM_HTTP) fails = 2;
+    if (kind == SIM_FLAKY && simBetween(&sim.chance, 1, 100) <= fault->a) fails = 1;
+    if (takes >= timeout_ms) {
+        takes = timeout_ms;
+        fails = 1;
+    }
+    if (simPassTo(sim.now + takes)) {
+        simSay("the fetch is cancelled");
+        simModelCancelled(cert);
+        sim.fetching = NULL;
+        return OCSP_FETCH_CANCELLED;
+    }
+    if (fails) {
+        simSay("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
+        simModelHears(cert, NULL, last);
+        ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
+        sim.fetching = NULL;
+        return OCSP_FETCH_FAILED;
+    }
+    answer = simCaAnswer(cert, fault);
+    simSay("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock", url,
+           cert->index, answer->what, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
+           (long long)(answer->next_update - simWallMs() / 1000));
+    simModelHears(cert, answer, last);
+    if (answer->len) *body = ocspMemdup(answer->der, answer->len);
+    *body_len = answer->len;
+    sim.fetching = NULL;
+    return OCSP_FETCH_OK;
+}
+
+/* ---- the process ------------------------------------------------------------------------------------------------- */
+
+static void simLog(ocspLogLevel level, const char *sentence) {
+    simSay("log %d: %s", (int)level, sentence);
+    if (level < OCSP_LOG_NOTICE) return;
+    simWant(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log", "the same line twice: %s",
+            sentence);
+    snprintf(sim.last_line, sizeof(sim.last_line), "%s", sentence);
+}
+
+static const ocspHost host = {.log = simLog, .alloc = malloc, .free = free};
+
+static void simDropContext(void) {
+    int i;
+
+    for (i = 0; i < 2; i++) SSL_free(sim.ssl[i]);
+    SSL_CTX_free(sim.ctx);
+    sim.ctx = NULL;
+    sim.ssl[0] = sim.ssl[1] = NULL;
+}
+
+/* The linker's: ocspAttachContext asks for the store, nobody else does. So the model learns what was attached when. */
+X509_STORE *__real_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
+X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
+X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
+    if (ctx == sim.ctx) simModelAttach(sim.served, sim.count);
+    return __real_SSL_CTX_get_cert_store(ctx);
+}
+
+/* A context for what is served now, as a TLS load makes it. */
+static void simLoadContext(int late) {
+    X509 *leaf;
+    int i;
+
+    simDropContext();
+    sim.ctx = SSL_CTX_new(TLS_server_method());
+    for (i = 0; i < sim.count; i++) {
+        /* Parsed anew, so that no object is the same. */
+        leaf = X509_dup(simCaCert(sim.served[i])->leaf);
+        if (!leaf || SSL_CTX_use_certificate(sim.ctx, leaf) != 1 ||
+            SSL_CTX_use_PrivateKey(sim.ctx, simCaCert(sim.served[i])->key) != 1)
+            abort();
+        X509_free(leaf);
+        SSL_CTX_add1_chain_cert(sim.ctx, simCaCertificate());
+    }
+    ocspInstallCallback(sim.ctx);
+    if (!late) ocspAttachContext(sim.ctx);
+    for (i = 0; i < sim.count; i++) {
+        sim.ssl[i] = SSL_new(sim.ctx);
+        SSL_set_accept_state(sim.ssl[i]);
+        SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_FIRST);
+        if (i) SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_NEXT);
+        /* OpenSSL's order is its own */
+        leaf = SSL_get_certificate(sim.ssl[i]);
+        sim.ssl_serves[i] = sim.served[X509_cmp(leaf, simCaCert(sim.served[i])->leaf) == 0 ? i : 1 - i];
+    }
+}
+
+/* What a handshake would staple: the real callback on a server's SSL that has chosen its certificate. */
+static void simLook(void) {
+    int i;
+
+    for (i = 0; sim.up && i < sim.count; i++) {
+        const unsigned char *der = NULL;
+        long n;
+        SSL_set_tlsext_status_ocsp_resp(sim.ssl[i], NULL, 0);
+        ocspStatusCallback(sim.ssl[i], NULL);
+        n = SSL_get_tlsext_status_ocsp_resp(sim.ssl[i], &der);
+        sim.outcome->handshakes++;
+        simModelStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
+    }
+}
+
+static void simStart(void) {
+    simSay("the server starts");
+    sim.outcome->starts++;
+    sim.last_line[0] = '\0';
+    sim.requested = sim.answered = 0;
+    simModelStart();
+    sim.up = 1;
+    if (!ocspInit(&host) || !ocspSetOptions(&sim.options)) abort();
+    simModelOptions(&sim.options);
+    simLoadContext(0);
+    if (sim.options.stapling) simModelStepBegins();
+    ocspTick();
+    simModelFirstHandshake();
+    simLook();
+}
+
+static void simStop(void) {
+    locks_held = 0; /* the process that died may have held some */
+    ocspShutdown();
+    simDropContext();
+    simDiskCloseAll();
+    sim.up = 0;
+    sim.fetching = NULL;
+}
+
+/* ---- the operator, and all that happens -------------------------------------------------------------------------- */
+
+static void simTellOptions(void) {
+    if (!sim.up) return;
+    if (!ocspSetOptions(&sim.options)) abort();
+    simModelOptions(&sim.options);
+}
+
+static void simRefreshDone(void *arg, const char *error) {
+    (void)arg;
+    sim.answered++;
+    simSay("the refresh that was asked for: %s", error ? error : "OK");
+}
+
+static void simRefresh(void) {
+    char why[OCSP_SENTENCE_MAX];
+
+    if (!sim.up) return;
+    if (ocspRequestRefresh(simRefreshDone, NULL, why, sizeof(why))) {
+        sim.requested++;
+        simModelRequest();
+    } else {
+        simSay("refused: %s", why);
+    }
+}
+
+static void simRenew(int lives) {
+    int i;
+
+    if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
+    memcpy(sim.before, sim.served, sizeof(sim.before));
+    for (i = 0; i < sim.count; i++)
+        sim.served[i] = simCaIssue(lives, sim.world->must_staple, sim.world->urls, i)->index;
+}
+
+static void simTamper(simKind kind, int64_t a) {
+    const unsigned char *bytes;
+    unsigned char copy[8192];
+    char path[160];
+    size_t len;
+    time_t mtime;
+    const simAnswer *old;
+
+    if (!*sim.options.cache_dir) return;
+    snprintf(path, sizeof(path), "%s/%s", sim.options.cache_dir, simCaCert(sim.served[0])->file);
+    if (kind == SIM_DISK_OLD) {
+        old = simCaEarlier(sim.served[0], (int)a);
+        if (old) simDiskWrite(path, old->der, old->len);
+        simModelTampered(path);
+        return;
+    }
+    if (!simDiskRead(path, &bytes, &len, &mtime) || len < 2 || len > sizeof(copy)) return;
+    memcpy(copy, bytes, len);
+    if (kind == SIM_DISK_FLIP) copy[simBetween(&sim.chance, 0, (int64_t)len - 1)] ^= 1 << simBetween(&sim.chance, 0, 7);
+    if (kind == SIM_DISK_CUT) len = (size_t)simBetween(&sim.chance, 0, (int64_t)len - 1);
+    if (kind == SIM_DISK_GONE)
+        simDiskRemove(path);
+    else
+        simDiskWrite(path, copy, len);
+    simModelTampered(path);
+}
+
+static void simFillFile(int what) {
+    const simCert *cert = simCaCert(sim.served[0]);
+    simEvent bad = {.kind = what == 0 ? SIM_GARBAGE : what == 1 ? SIM_EXPIRED : what == 2 ? SIM_OTHER_SERIAL : SIM_CUT};
+    const simAnswer *a;
+
+    if (what == 3) {
+        simDiskRemove(SIM_RESPONSE_FILE);
+        return;
+    }
+    a = simCaAnswer(cert, what < 0 ? NULL : &bad);
+    simDiskWrite(SIM_RESPONSE_FILE, a->der, a->len);
+}
+
+static void simSetWall(int64_t wall_ms) {
+    if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* 1999: clocks go back to 1970, certificates do not */
+    sim.line_true = sim.now;
+    sim.line_wall = wall_ms;
+}
+
+static void simDie(int how, int64_t away) {
+    sim.dying = how;
+    sim.start_at = sim.now + away;
+    longjmp(sim.dies, 1);
+}
+
+/* Things that begin or end. May not return: the process may die of it. */
+static void simAct(const simEvent *e, int ends) {
+    if (!simIsFault(e->kind) || sim.trace) simSay("%s%s", simKindName(e->kind), ends ? ", over" : "");
+    if (e->kind >= SIM_RELOAD) sim.last_line[0] = '\0'; /* what the operator does may be answered again */
+    switch (e->kind) {
+    case SIM_ROLL:
+        if (!ends) simCaRoll((int)e->a);
+        break;
+    case SIM_JUMP:
+    case SIM_DRIFT:
+        simSetWall(ends ? SIM_EPOCH * 1000 + sim.now : simWallMs() + (e->kind == SIM_JUMP ? e->a : 0));
+        if (ends || e->kind == SIM_DRIFT) sim.drift = ends ? 0 : e->a;
+        break;
+    case SIM_DISK_FLIP:
+    case SIM_DISK_CUT:
+    case SIM_DISK_GONE:
+    case SIM_DISK_OLD: simTamper(e->kind, e->a); break;
+    case SIM_RESTART:
+    case SIM_KILL:
+    case SIM_POWER:
+        if (!ends && sim.up) simDie(e->kind == SIM_POWER ? 2 : 1, e->lasts);
+        break;
+    case SIM_KILL_WRITING:
+        if (!ends && sim.up) simDiskKillAt((int)e->a);
+        sim.start_at = 0;
+        break;
+    case SIM_RELOAD:
+    case SIM_RELOAD_LATE:
+        if (sim.up) simLoadContext(e->kind == SIM_RELOAD_LATE);
+        break;
+    case SIM_RENEW:
+        simRenew((int)e->a);
+        if (sim.up) simLoadContext((int)e->b);
+        break;
+    case SIM_ROLLBACK: {
+        int swap[2] = {sim.served[0], sim.served[1]};
+        memcpy(sim.served, sim.before, sizeof(swap));
+        memcpy(sim.before, swap, sizeof(swap));
+        if (sim.up) simLoadContext(0);
+        break;
+    }
+    case SIM_OFF:
+        sim.off_depth += ends ? -1 : 1;
+        sim.options.stapling = sim.off_depth == 0;
+        simTellOptions();
+        break;
+    case SIM_MARGIN:
+        sim.options.refresh_margin = (int)e->a;
+        simTellOptions();
+        break;
+    case SIM_RETRY_DELAY:
+        sim.options.retry_delay = (int)e->a;
+        simTellOptions();
+        break;
+    case SIM_TIMEOUT:
+        sim.options.timeout = (int)e->a;
+        simTellOptions();
+        break;
+    case SIM_URL:
+        sim.url_depth += ends ? -1 : 1;
+        sim.options.responder_url = sim.url_depth ? SIM_OPERATORS_URL : "";
+        simTellOptions();
+        break;
+    case SIM_CACHE_OFF:
+    case SIM_CACHE_MOVED:
+        *(e->kind == SIM_CACHE_OFF ? &sim.cache_off_depth : &sim.moved_depth) += ends ? -1 : 1;
+        sim.options.cache_dir = sim.cache_off_depth ? "" : sim.moved_depth ? "other" : sim.world->options.cache_dir;
+        simTellOptions();
+        break;
+    case SIM_FILE:
+        if (sim.world->two_certs) break; /* whom a read is for cannot be told from outside then */
+        sim.file_depth += ends ? -1 : 1;
+        sim.options.response_file = sim.file_depth ? SIM_RESPONSE_FILE : "";
+        if (!ends) simFillFile(-1);
+        simTellOptions();
+        break;
+    case SIM_FILE_FRESH: simFillFile(-1); break;
+    case SIM_FILE_BAD: simFillFile((int)e->a); break;
+    case SIM_REFRESH: simRefresh(); break;
+    default: break;
+    }
+}
+
+static int simByTime(const void *x, const void *y) {
+    const simAction *a = x, *b = y;
+
+    if (a->at != b->at) return a->at < b->at ? -1 : 1;
+    return a->event != b->event ? (a->event < b->event ? -1 : 1) : a->ends - b->ends;
+}
+
+static void simListActions(void) {
+    int i;
+
+    sim.action_count = sim.next_action = 0;
+    for (i = 0; i < sim.world->event_count; i++) {
+        const simEvent *e = &sim.world->events[i];
+        if (e->off) continue;
+        sim.actions[sim.action_count++] = (simAction){e->at, e, 0};
+        if (e->lasts) sim.actions[sim.action_count++] = (simAction){e->at + e->lasts, e, 1};
+    }
+    qsort(sim.actions, (size_t)sim.action_count, sizeof(sim.actions[0]), simByTime);
+}
+
+static int64_t simNextActionAt(void) {
+    return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
+}
+
+/* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
+static int simPassTo(int64_t until) {
+    const ocspWait *wait = sim.fetching;
+
+    if (until > sim.world->ends) until = sim.world->ends;
+    while (simNextActionAt() <= until) {
+        const simAction *action = &sim.actions[sim.next_action++];
+        if (action->at > sim.now) {
+            sim.now = action->at;
+            simLook();
+        }
+        simAct(action->event, action->ends);
+        simLook();
+        if (wait && wait->cancelled()) return 1;
+    }
+    if (until > sim.now) sim.now = until;
+    simLook();
+    return 0;
+}
+
+/* ---- the run ----------------------------------------------------------------------------------------------------- */
+
+/* The engine's thread, until nothing is due. Returns how long it would wait. */
+static int64_t simSteps(void) {
+    int64_t began = sim.now, wait;
+    int idle = 0;
+
+    for (;;) {
+        if (sim.now != began) idle = 0;
+        began = sim.now;
+        ocspTick();
+        simModelStepBegins();
+        wait = ocspWorkerStep();
+        sim.outcome->steps++;
+        simWant(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
+        simLook();
+        if (wait != 0 || sim.now >= sim.world->ends) return wait;
+        if (sim.outcome->steps > sim_most_steps) return 1000;
+        simWant(++idle < 50, "spin", "fifty steps without a wait");
+    }
+}
+
+static void simLive(void) {
+    while (sim.now < sim.world->ends) {
+        int64_t wait, next;
+        ocspTick();
+        wait = simSteps();
+        if (sim.now >= sim.world->ends) return;
+        if (sim.outcome->steps > sim_most_steps) {
+            sim.now = sim.world->ends;
+            return;
+        }
+        simModelIdle();
+        if (sim.options.stapling)
+            simWant(sim.answered == sim.requested, "late", "nothing is due, and %d refresh requests have no answer",
+                    sim.requested - sim.answered);
+        next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextLook();
+        if (wait > 0 && sim.dense > 0) {
+            sim.dense--;
+            if (next > sim.now + 1000) next = sim.now + 1000;
+        } else if (simOneIn(&sim.chance, 5000)) {
+            sim.dense = SIM_DENSE_STEPS;
+        }
+        if (simModelNextLook() < next) next = simModelNextLook();
+        if (simNextActionAt() < next) next = simNextActionAt();
+        if (next <= sim.now) next = sim.now + 1;
+        simPassTo(next);
+    }
+}
+
+static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
+    int i;
+
+    if (!have_real_world) {
+        real_world = ocsp_world;
+        have_real_world = 1;
+    }
+    memset(&sim, 0, sizeof(sim));
+    memset(outcome, 0, sizeof(*outcome));
+    sim.world = world;
+    sim.outcome = outcome;
+    sim.trace = trace;
+    sim.chance.state = world->number * 3 + 1;
+    sim.engine_chance.state = world->number * 5 + 2;
+    sim.line_wall = SIM_EPOCH * 1000;
+    sim.options = world->options;
+    ocsp_world.wall_ms = simWallMs;
+    ocsp_world.mono_ms = simMonoMs;
+    ocsp_world.random = simEngineRandom;
+    ocsp_world.fetch = simFetch;
+    ocsp_world.cache_load = simLoad;
+    ocsp_world.cache_store = simStore;
+    ocsp_world.read_file = simRead;
+    simCaBegin();
+    simCaRoll(world->delegate_life);
+    simDiskBegin();
+    simModelBegin();
+    simListActions();
+    sim.count = world->two_certs ? 2 : 1;
+    for (i = 0; i < sim.count; i++)
+        sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i)->index;
+    memcpy(sim.before, sim.served, sizeof(sim.before));
+}
+
+void simRun(const simWorld *world, int trace, simOutcome *outcome) {
+    simBegin(world, trace, outcome);
+    if (setjmp(sim.broken) == 0) {
+        while (sim.now < world->ends) {
+            if (setjmp(sim.dies) == 0) {
+                if (!sim.up) {
+                    simPassTo(sim.start_at);
+                    if (sim.now >= world->ends) break;
+                    simStart();
+                }
+                simLive();
+            } else {
+                simStop();
+                simDiskKillAt(0);
+                if (sim.start_at <= sim.now) sim.start_at = sim.now + 100;
+                if (sim.dying == 2) {
+                    simDiskPower();
+                    simModelPower();
+                }
+            }
+        }
+    }
+    outcome->lived = sim.now;
+    outcome->answers = simCaCount();
+    if (sim.up) simStop();
+    simDiskEnd();
+    simCaEnd();
+    ERR_clear_error();
+}
+
+/* ---- before libc: no thread is made, so no lock is needed -------------------------------------------------------- */
+
+int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
+int __wrap_pthread_join(pthread_t which, void **result);
+
+int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attr, void *(*run)(void *), void *arg) {
+    (void)attr;
+    (void)run;
+    (void)arg;
+    *made = pthread_self();
+    return 0;
+}
+
+int __wrap_pthread_join(pthread_t which, void **result) {
+    (void)which;
+    (void)result;
+    return 0;
+}
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex) {
+    (void)mutex;
+    locks_held++;
+    return 0;
+}
+
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex) {
+    return __wrap_pthread_mutex_lock(mutex);
+}
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex) {
+    (void)mutex;
+    locks_held--;
+    return 0;
+}
