@@ -119,9 +119,10 @@ typedef struct ocspInfoSink {
 void ocspInfoState(const ocspInfoSink *sink);
 void ocspInfoCounters(const ocspInfoSink *sink);
 
-/* Before OPENSSL_cleanup: wakes the thread and waits until it has left OpenSSL, after which it stays out: never for the
- * network or our own files, and for files that OpenSSL reads (roots, tls-ca-cert-dir) a second at most. Registered with atexit by the engine itself when the thread starts; a host that unwinds OpenSSL earlier
- * calls it itself. Idempotent. Main thread. In a forked child it does nothing. */
+/* Before OPENSSL_cleanup: wakes the thread and waits until it has left OpenSSL, after which it stays out: never for
+ * the network or our own files, and for files that OpenSSL reads (roots, tls-ca-cert-dir) a second at most.
+ * Registered with atexit by the engine itself when the thread starts; a host that unwinds OpenSSL earlier calls it
+ * itself. Idempotent. Main thread. In a forked child it does nothing. */
 void ocspLeaveOpenSSL(void);
 
 /* Ends the thread and frees everything; ocspInit may be called again. Waits for a name look-up or a disk that is under
