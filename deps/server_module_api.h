@@ -67,60 +67,65 @@ typedef ServerString *ServerConfigGetString(const char *name, void *privdata);
 typedef int ServerConfigSetString(const char *name, ServerString *value, void *privdata, ServerString **error);
 typedef long long ServerConfigGetNumber(const char *name, void *privdata);
 typedef int ServerConfigSetNumber(const char *name, long long value, void *privdata, ServerString **error);
+typedef int ServerConfigGetEnum(const char *name, void *privdata);
+typedef int ServerConfigSetEnum(const char *name, int value, void *privdata, ServerString **error);
 typedef int ServerConfigGetBool(const char *name, void *privdata);
 typedef int ServerConfigSetBool(const char *name, int value, void *privdata, ServerString **error);
 typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **error);
 
 /* F(result, name, arguments): what a server must have for us to load. */
-#define SERVER_FUNCTIONS(F)                                                                                      \
-    F(void, SetModuleAttribs, (ServerCtx *, const char *name, int version, int api_version))                     \
-    F(int, IsModuleNameBusy, (const char *name))                                                                 \
-    F(void *, TryAlloc, (size_t))                                                                                \
-    F(void, Free, (void *))                                                                                      \
-    F(void, Log, (ServerCtx *, const char *level, const char *fmt, ...))                                         \
-    F(ServerCtx *, GetDetachedThreadSafeContext, (ServerCtx *))                                                  \
-    F(int, CreateCommand,                                                                                        \
-      (ServerCtx *, const char *name, ServerCommandFn *, const char *flags, int first, int last, int step))      \
-    F(int, WrongArity, (ServerCtx *))                                                                            \
-    F(int, ReplyWithError, (ServerCtx *, const char *))                                                          \
-    F(int, ReplyWithSimpleString, (ServerCtx *, const char *))                                                   \
-    F(int, GetContextFlags, (ServerCtx *))                                                                       \
-    F(unsigned long long, GetClientId, (ServerCtx *))                                                            \
-    F(int, GetClientInfoById, (void *info, uint64_t id))                                                         \
-    F(ServerBlockedClient *, BlockClient,                                                                        \
-      (ServerCtx *, ServerCommandFn * reply, ServerCommandFn * timed_out, ServerFreeFn *, long long timeout_ms)) \
-    F(int, UnblockClient, (ServerBlockedClient *, void *privdata))                                               \
-    F(void *, GetBlockedClientPrivateData, (ServerCtx *))                                                        \
-    F(ServerString *, CreateString, (ServerCtx *, const char *, size_t))                                         \
-    F(void, FreeString, (ServerCtx *, ServerString *))                                                           \
-    F(const char *, StringPtrLen, (const ServerString *, size_t *))                                              \
-    F(ServerString *, GetCurrentUserName, (ServerCtx *))                                                         \
-    F(ServerUser *, GetModuleUserFromUserName, (ServerString *))                                                 \
-    F(void, FreeModuleUser, (ServerUser *))                                                                      \
-    F(int, ACLCheckCommandPermissions, (ServerUser *, ServerString * *argv, int argc))                           \
-    F(ServerReply *, Call, (ServerCtx *, const char *command, const char *fmt, ...))                             \
-    F(int, CallReplyType, (ServerReply *))                                                                       \
-    F(ServerReply *, CallReplyArrayElement, (ServerReply *, size_t))                                             \
-    F(const char *, CallReplyStringPtr, (ServerReply *, size_t *))                                               \
-    F(void, FreeCallReply, (ServerReply *))                                                                      \
-    F(int, RegisterBoolConfig,                                                                                   \
-      (ServerCtx *, const char *name, int value, unsigned flags, ServerConfigGetBool *, ServerConfigSetBool *,   \
-       ServerConfigApply *, void *privdata))                                                                     \
-    F(int, RegisterNumericConfig,                                                                                \
-      (ServerCtx *, const char *name, long long value, unsigned flags, long long min, long long max,             \
-       ServerConfigGetNumber *, ServerConfigSetNumber *, ServerConfigApply *, void *privdata))                   \
-    F(int, RegisterStringConfig,                                                                                 \
-      (ServerCtx *, const char *name, const char *value, unsigned flags, ServerConfigGetString *,                \
-       ServerConfigSetString *, ServerConfigApply *, void *privdata))                                            \
-    F(int, LoadConfigs, (ServerCtx *))                                                                           \
-    F(int, RegisterInfoFunc, (ServerCtx *, ServerInfoFn *))                                                      \
-    F(int, InfoAddSection, (ServerInfoCtx *, const char *name))                                                  \
-    F(int, InfoAddFieldCString, (ServerInfoCtx *, const char *field, const char *value))                         \
-    F(int, InfoAddFieldLongLong, (ServerInfoCtx *, const char *field, long long value))                          \
-    F(int, SubscribeToServerEvent, (ServerCtx *, ServerEvent, ServerEventFn *))                                  \
-    F(ServerFilter *, RegisterCommandFilter, (ServerCtx *, ServerFilterFn *, int flags))                         \
-    F(int, CommandFilterArgsCount, (ServerFilterCtx *))                                                          \
-    F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                         \
+#define SERVER_FUNCTIONS(F)                                                                                        \
+    F(void, SetModuleAttribs, (ServerCtx *, const char *name, int version, int api_version))                       \
+    F(int, IsModuleNameBusy, (const char *name))                                                                   \
+    F(void *, TryAlloc, (size_t))                                                                                  \
+    F(void, Free, (void *))                                                                                        \
+    F(void, Log, (ServerCtx *, const char *level, const char *fmt, ...))                                           \
+    F(ServerCtx *, GetDetachedThreadSafeContext, (ServerCtx *))                                                    \
+    F(int, CreateCommand,                                                                                          \
+      (ServerCtx *, const char *name, ServerCommandFn *, const char *flags, int first, int last, int step))        \
+    F(int, WrongArity, (ServerCtx *))                                                                              \
+    F(int, ReplyWithError, (ServerCtx *, const char *))                                                            \
+    F(int, ReplyWithSimpleString, (ServerCtx *, const char *))                                                     \
+    F(int, GetContextFlags, (ServerCtx *))                                                                         \
+    F(unsigned long long, GetClientId, (ServerCtx *))                                                              \
+    F(int, GetClientInfoById, (void *info, uint64_t id))                                                           \
+    F(ServerBlockedClient *, BlockClient,                                                                          \
+      (ServerCtx *, ServerCommandFn * reply, ServerCommandFn * timed_out, ServerFreeFn *, long long timeout_ms))   \
+    F(int, UnblockClient, (ServerBlockedClient *, void *privdata))                                                 \
+    F(void *, GetBlockedClientPrivateData, (ServerCtx *))                                                          \
+    F(ServerString *, CreateString, (ServerCtx *, const char *, size_t))                                           \
+    F(void, FreeString, (ServerCtx *, ServerString *))                                                             \
+    F(const char *, StringPtrLen, (const ServerString *, size_t *))                                                \
+    F(ServerString *, GetCurrentUserName, (ServerCtx *))                                                           \
+    F(ServerUser *, GetModuleUserFromUserName, (ServerString *))                                                   \
+    F(void, FreeModuleUser, (ServerUser *))                                                                        \
+    F(int, ACLCheckCommandPermissions, (ServerUser *, ServerString * *argv, int argc))                             \
+    F(ServerReply *, Call, (ServerCtx *, const char *command, const char *fmt, ...))                               \
+    F(int, CallReplyType, (ServerReply *))                                                                         \
+    F(ServerReply *, CallReplyArrayElement, (ServerReply *, size_t))                                               \
+    F(const char *, CallReplyStringPtr, (ServerReply *, size_t *))                                                 \
+    F(void, FreeCallReply, (ServerReply *))                                                                        \
+    F(int, RegisterBoolConfig,                                                                                     \
+      (ServerCtx *, const char *name, int value, unsigned flags, ServerConfigGetBool *, ServerConfigSetBool *,     \
+       ServerConfigApply *, void *privdata))                                                                       \
+    F(int, RegisterNumericConfig,                                                                                  \
+      (ServerCtx *, const char *name, long long value, unsigned flags, long long min, long long max,               \
+       ServerConfigGetNumber *, ServerConfigSetNumber *, ServerConfigApply *, void *privdata))                     \
+    F(int, RegisterEnumConfig,                                                                                     \
+      (ServerCtx *, const char *name, int value, unsigned flags, const char **names, const int *values, int count, \
+       ServerConfigGetEnum *, ServerConfigSetEnum *, ServerConfigApply *, void *privdata))                         \
+    F(int, RegisterStringConfig,                                                                                   \
+      (ServerCtx *, const char *name, const char *value, unsigned flags, ServerConfigGetString *,                  \
+       ServerConfigSetString *, ServerConfigApply *, void *privdata))                                              \
+    F(int, LoadConfigs, (ServerCtx *))                                                                             \
+    F(int, RegisterInfoFunc, (ServerCtx *, ServerInfoFn *))                                                        \
+    F(int, InfoAddSection, (ServerInfoCtx *, const char *name))                                                    \
+    F(int, InfoAddFieldCString, (ServerInfoCtx *, const char *field, const char *value))                           \
+    F(int, InfoAddFieldLongLong, (ServerInfoCtx *, const char *field, long long value))                            \
+    F(int, SubscribeToServerEvent, (ServerCtx *, ServerEvent, ServerEventFn *))                                    \
+    F(ServerFilter *, RegisterCommandFilter, (ServerCtx *, ServerFilterFn *, int flags))                           \
+    F(int, CommandFilterArgsCount, (ServerFilterCtx *))                                                            \
+    F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \
     F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))
 
 #define SERVER_POINTER(result, name, arguments) static result(*Server_##name) arguments;

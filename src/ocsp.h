@@ -39,6 +39,13 @@ typedef struct ocspHost {
     void (*thread_started)(void); /* first call on the OCSP thread: CPU list, thread-local marks; may be NULL */
 } ocspHost;
 
+/* What is asked of the servers that this one links to. */
+typedef enum ocspVerifyPeers {
+    OCSP_PEERS_NO,     /* nothing */
+    OCSP_PEERS_SOFT,   /* a staple must be good; with none, or an expired one, the link is let through and counted */
+    OCSP_PEERS_REQUIRE /* a good staple, or no link */
+} ocspVerifyPeers;
+
 /* The directives. Strings belong to the caller; ocspSetOptions copies them. NULL means "". */
 typedef struct ocspOptions {
     int stapling;              /* staple or not */
@@ -48,10 +55,11 @@ typedef struct ocspOptions {
     const char *responder_url; /* in place of the certificate's URLs; "" for those */
     const char *cache_dir;     /* "" turns persistence off */
     const char *response_file; /* DER; "" to fetch */
+    ocspVerifyPeers verify_peers;
 } ocspOptions;
 
 #define OCSP_OPTIONS_DEFAULT \
-    { 0, 10, 10, 5, "", ".", "" }
+    { 0, 10, 10, 5, "", ".", "", OCSP_PEERS_NO }
 #define OCSP_REFRESH_MARGIN_MIN 1
 #define OCSP_REFRESH_MARGIN_MAX 99
 #define OCSP_RETRY_DELAY_MIN 1
@@ -74,7 +82,8 @@ int ocspInit(const ocspHost *host);
 
 /* Takes new options (copied). Main thread; never blocks. Changes are acted on by the OCSP thread: a changed
  * responder_url or stapling turned on with nothing valid held starts a fetch at once. stapling turned off stops with
- * the next handshake. Returns 1, or 0 when out of memory, and then the old options stay. */
+ * the next handshake; verify_peers holds for links that are opened from then on. Returns 1, or 0 when out of memory, and
+ * then the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
 /* A server context has got its certificate(s) and is about to be used: staple for it, in place of the contexts attached
@@ -87,11 +96,18 @@ void ocspAttachContext(SSL_CTX *ctx);
 /* Makes `ctx` answer status requests (RFC 6066 section 8) with ocspStatusCallback. Thread of whoever fills the ctx. */
 void ocspInstallCallback(SSL_CTX *ctx);
 
-/* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. Staples what is held for the
- * certificate that this handshake serves. On a client's SSL it accepts and does nothing. */
+/* Makes links that are opened with `ctx` ask for a staple while verify_peers is not no (needs the callback above too).
+ * Only for contexts of the server's own links: what else a process connects to owes us no staple. A context without
+ * a certificate is taken for somebody else's. Thread of whoever fills the ctx. RFC 6066 section 8. */
+void ocspInstallPeerCheck(SSL_CTX *ctx);
+
+/* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. On a server's SSL it staples what
+ * is held for the certificate that this handshake serves. On a client's it judges what the peer stapled, if
+ * verify_peers says so: one or two signatures are verified, and a refused handshake ends with the alert
+ * bad_certificate_status_response. */
 int ocspStatusCallback(SSL *ssl, void *unused);
 
-/* Lets the engine do the few things that belong on the main thread. Call it once the first contexts were attached and
+/* Lets the engine do the few things that belong on the main thread, among them telling the log about refused peers. Call it once the first contexts were attached and
  * before the first connection is accepted: with stapling on it then reads and verifies the one small cache file (or the
  * supplied one), so that the first handshake is stapled, and starts the thread. Call it again whenever convenient
  * (before each sleep of the event loop): it costs a comparison. Main thread. */

@@ -1,6 +1,6 @@
 /* ocsp_builtin.c - the host that is the server itself: OCSP stapling compiled into Valkey.
  *
- * DESIGN: the engine (ocsp.h) is started when stapling is first turned on. Until then there is no thread, no callback
+ * DESIGN: the engine (ocsp.h) is started when stapling or the check of peers is first turned on. Until then there is no thread, no callback
  * on a context and no timer, and tls.c's call for each context that it puts into service does nothing but note that one
  * is there. A context that is in service while stapling is turned on has no callback, and setting one would race with
  * the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file does, and the new context gets
@@ -26,6 +26,8 @@
 
 struct ocspConfig ocsp_config;
 
+configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {NULL, 0}}; /* as ocspVerifyPeers */
+
 #if OCSP_BUILTIN
 
 #include "threads_mngr.h"
@@ -39,7 +41,7 @@ struct ocspConfig ocsp_config;
 static int running;      /* the engine was initialized */
 static int started;      /* the server has come so far that threads may start */
 static int served;       /* a context was put into service ... */
-static int served_bare;  /* ... and it has no callback: stapling was off at that time */
+static int served_bare;  /* ... and it has no callback: the engine did not run at that time */
 static int in_info;      /* the engine is copying what INFO shows */
 static pthread_t thread; /* written by the OCSP thread before `has_thread`, read in a crash report */
 static _Atomic int has_thread;
@@ -107,6 +109,7 @@ static int setOptions(void) {
     options.responder_url = ocsp_config.responder_url;
     options.cache_dir = ocsp_config.cache_dir;
     options.response_file = ocsp_config.response_file;
+    options.verify_peers = ocsp_config.verify_peers;
     ocspParseRefreshMargin(ocsp_config.refresh_margin, &options.refresh_margin, &why); /* was found valid when set */
     return ocspSetOptions(&options);
 }
@@ -122,11 +125,15 @@ static tickResult tick(struct aeEventLoop *el, long long id, void *data) {
     return OCSP_TICK_MS;
 }
 
-/* Starts the engine if stapling is on and it does not run yet. Returns 0 when out of memory. */
+static int wanted(void) {
+    return ocsp_config.stapling || ocsp_config.verify_peers != OCSP_PEERS_NO;
+}
+
+/* Starts the engine if it is wanted and does not run yet. Returns 0 when out of memory. */
 static int run(void) {
     static const ocspHost host = {builtinLog, builtinAlloc, builtinFree, builtinThreadStarted};
 
-    if (running || !ocsp_config.stapling) return 1;
+    if (running || !wanted()) return 1;
     if (!ocspInit(&host)) return 0;
     if (started) ocspTick(); /* off as yet: so that from here on the thread reads the disk, and main does not */
     if (!setOptions()) return 0;
@@ -140,8 +147,14 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     if (!run()) builtinLog(OCSP_LOG_WARNING, "out of memory: nothing is stapled until the next TLS reload");
     served_bare = !running;
     if (!running) return;
-    ocspInstallCallback(ctx);
+    ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
     ocspAttachContext(ctx);
+}
+
+void ocspBuiltinLink(SSL_CTX *ctx) {
+    if (!running || !ctx) return;
+    ocspInstallCallback(ctx);
+    ocspInstallPeerCheck(ctx);
 }
 
 void ocspBuiltinStart(void) {
@@ -154,7 +167,7 @@ void ocspBuiltinStart(void) {
 
 /* ---- directives -------------------------------------------------------------------------------------------------- */
 
-int isValidOcspStapling(int val, const char **err) {
+int isValidOcspStapling(int val, const char **err) { /* also asked for verify-peers */
     UNUSED(val);
     UNUSED(err);
     return 1;
@@ -171,14 +184,13 @@ int isValidOcspResponderUrl(char *val, const char **err) {
 }
 
 int applyOcspConfig(const char **err) {
-    if (!running && !ocsp_config.stapling) return 1;
+    if (!running && !wanted()) return 1;
     if (!run() || !setOptions()) {
         *err = "Out of memory: what was set before stays.";
         return 0;
     }
-    if (ocsp_config.stapling && served_bare &&
-        connTypeConfigure(connectionTypeTls(), &server.tls_ctx_config, 1) == C_ERR) {
-        *err = "Stapling needs TLS to be configured anew, which failed. Check server logs.";
+    if (wanted() && served_bare && connTypeConfigure(connectionTypeTls(), &server.tls_ctx_config, 1) == C_ERR) {
+        *err = "OCSP stapling and checks need TLS to be configured anew, which failed. Check server logs.";
         return 0;
     }
     return 1;
@@ -235,6 +247,9 @@ sds genOcspInfoString(sds info, int *sections) {
 void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
     UNUSED(ctx);
 }
+void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
+    UNUSED(ctx);
+}
 #elif defined(USE_OPENSSL) && USE_OPENSSL == 2 /* BUILD_MODULE */
 #define OCSP_MISSING \
     "this server has TLS as a module: load the module valkey-ocsp.so as well, and set ocsp.stapling in place of this"
@@ -242,7 +257,7 @@ void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
 #define OCSP_MISSING "this server is built without TLS: build it with BUILD_TLS=yes"
 #endif
 
-int isValidOcspStapling(int val, const char **err) {
+int isValidOcspStapling(int val, const char **err) { /* and of the enum verify-peers, whose 0 is "no" */
     if (val) *err = "OCSP stapling is not possible: " OCSP_MISSING;
     return !val;
 }

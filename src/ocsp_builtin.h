@@ -17,12 +17,14 @@ extern struct ocspConfig {
     char *responder_url;
     char *cache_dir;
     char *response_file;
+    int verify_peers; /* ocspVerifyPeers */
 } ocsp_config;
+extern configEnum ocsp_verify_peers_enum[];
 
 int isValidOcspStapling(int val, const char **err);
 int isValidOcspRefreshMargin(char *val, const char **err);
 int isValidOcspResponderUrl(char *val, const char **err);
-int applyOcspConfig(const char **err); /* one for all seven, so that CONFIG SET of several calls it once */
+int applyOcspConfig(const char **err); /* one for all eight, so that CONFIG SET of several calls it once */
 
 /* Once all threads of the server may start, and before the first connection is accepted. */
 void ocspBuiltinStart(void);
@@ -32,8 +34,10 @@ void ocspBuiltinStart(void);
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 struct ssl_ctx_st;
 void ocspBuiltinServe(struct ssl_ctx_st *ctx);
+void ocspBuiltinLink(struct ssl_ctx_st *ctx); /* the same of a context for links to peers alone; NULL: there is none */
 #else
 #define ocspBuiltinServe(ctx) ((void)(ctx))
+#define ocspBuiltinLink(ctx) ((void)(ctx))
 #endif
 
 void ocspBuiltinDebugRefresh(client *c);        /* DEBUG OCSP-REFRESH */

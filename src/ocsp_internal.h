@@ -40,6 +40,7 @@ typedef enum {
 typedef struct ocspError {
     ocspErrorKind kind;
     int not_ours; /* the response is about other certificates: in a supplied file that is no error */
+    int expired;  /* the response was good, and all that is wrong with it is its age */
     char text[OCSP_SENTENCE_MAX];
 } ocspError;
 
@@ -143,9 +144,12 @@ typedef struct ocspResponse {
 #define OCSP_CLOCK_SKEW 300       /* seconds that thisUpdate may lie in the future */
 #define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
 
+#define OCSP_RECEIVED_UNKNOWN ((time_t)-1)
+
 /* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
  * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our
- * certificate, dates. `received` is when a response without nextUpdate came in. Returns 1 and fills *out (release
+ * certificate, dates. `received` is when a response without nextUpdate came in; if that is not known, as with what a
+ * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1 and fills *out (release
  * with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
 int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
                ocspResponse *out, ocspError *err);
@@ -212,6 +216,28 @@ void ocspStapleSetFree(ocspStapleSet *set);
 /* Handshake counters, kept beside the reader counters so that threads do not contend. Any thread. */
 void ocspCountHandshake(int stapled);
 void ocspSumHandshakes(long long *stapled, long long *unstapled);
+
+/* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
+
+typedef enum {
+    OCSP_PEER_GOOD,
+    OCSP_PEER_MISSING, /* no staple */
+    OCSP_PEER_EXPIRED, /* a staple that was good once */
+    OCSP_PEER_REVOKED,
+    OCSP_PEER_BAD, /* a staple that does not verify, or a peer whose issuer is not known */
+} ocspPeerState;
+
+/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
+ * none). On anything but good *err holds the reason. *must_staple is what the certificate says (RFC 7633). Pure, as
+ * ocspVerify. Any thread, inside OpenSSL. */
+ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
+                            int *must_staple, ocspError *err);
+
+int ocspPeerCallback(SSL *ssl); /* a client's part of ocspStatusCallback: 1 accepts, 0 refuses; any thread */
+void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
+void ocspPeersTick(void);                            /* main: writes to the log what handshakes had to tell */
+void ocspPeersInfo(const ocspInfoSink *sink);        /* main */
+void ocspPeersReset(void);                           /* main, no handshake may run */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 

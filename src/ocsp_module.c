@@ -33,7 +33,7 @@ typedef enum { STRING_MARGIN, STRING_URL, STRING_DIR, STRING_FILE, STRINGS } str
 
 /* Main thread only, but for what says otherwise. */
 static ServerCtx *log_ctx; /* used on any thread, never written after load */
-static int stapling, retry_delay, timeout_seconds, refresh_margin = 10;
+static int stapling, retry_delay, timeout_seconds, verify_peers, refresh_margin = 10;
 static ServerString *strings[STRINGS];
 static int debug_is_local; /* enable-debug-command is "local": cannot change while the server runs */
 static int shutting_down;
@@ -85,8 +85,8 @@ static void setError(ServerString **error, const char *sentence) {
 }
 
 static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
-    ocspOptions options = {stapling,         refresh_margin,   retry_delay,      timeout_seconds,
-                           text(STRING_URL), text(STRING_DIR), text(STRING_FILE)};
+    ocspOptions options = {stapling,         refresh_margin,   retry_delay,       timeout_seconds,
+                           text(STRING_URL), text(STRING_DIR), text(STRING_FILE), (ocspVerifyPeers)verify_peers};
 
     (void)ctx;
     (void)privdata;
@@ -95,12 +95,13 @@ static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
     return SERVER_ERR;
 }
 
-static int getBool(const char *name, void *privdata) {
+/* A bool or an enum. */
+static int getInt(const char *name, void *privdata) {
     (void)name;
     return *(int *)privdata;
 }
 
-static int setBool(const char *name, int value, void *privdata, ServerString **error) {
+static int setInt(const char *name, int value, void *privdata, ServerString **error) {
     (void)name;
     (void)error;
     *(int *)privdata = value;
@@ -153,10 +154,11 @@ static int registerString(ServerCtx *ctx, const char *name, const char *value, u
 }
 
 static int registerDirectives(ServerCtx *ctx) {
+    static const char *peers[] = {"no", "soft", "require"};
+    static const int peers_values[] = {OCSP_PEERS_NO, OCSP_PEERS_SOFT, OCSP_PEERS_REQUIRE};
     unsigned open = SERVER_CONFIG_DEFAULT, guarded = SERVER_CONFIG_PROTECTED;
 
-    return Server_RegisterBoolConfig(ctx, "stapling", 0, open, getBool, setBool, applyOptions, &stapling) ==
-               SERVER_OK &&
+    return Server_RegisterBoolConfig(ctx, "stapling", 0, open, getInt, setInt, applyOptions, &stapling) == SERVER_OK &&
            registerString(ctx, "refresh-margin", "10%", open, STRING_MARGIN) == SERVER_OK &&
            Server_RegisterNumericConfig(ctx, "retry-delay", 10, open, OCSP_RETRY_DELAY_MIN, OCSP_RETRY_DELAY_MAX,
                                         getNumber, setNumber, applyOptions, &retry_delay) == SERVER_OK &&
@@ -164,7 +166,9 @@ static int registerDirectives(ServerCtx *ctx) {
                                         setNumber, applyOptions, &timeout_seconds) == SERVER_OK &&
            registerString(ctx, "responder-url", "", guarded, STRING_URL) == SERVER_OK &&
            registerString(ctx, "cache-dir", ".", guarded, STRING_DIR) == SERVER_OK &&
-           registerString(ctx, "response-file", "", guarded, STRING_FILE) == SERVER_OK;
+           registerString(ctx, "response-file", "", guarded, STRING_FILE) == SERVER_OK &&
+           Server_RegisterEnumConfig(ctx, "verify-peers", OCSP_PEERS_NO, open, peers, peers_values, 3, getInt, setInt,
+                                     applyOptions, &verify_peers) == SERVER_OK;
 }
 
 /* The value of one of the server's directives, copied to `out`; "" when there is none. */
@@ -182,6 +186,13 @@ static const char *serverConfig(ServerCtx *ctx, const char *name, char *out, siz
 
 /* ---- the server's contexts --------------------------------------------------------------------------------------- */
 
+/* Valkey 9.1 makes its contexts on this thread of its own when tls-auto-reload-interval is set. */
+static int onReloadThread(void) {
+    char name[16] = "";
+
+    return pthread_getname_np(pthread_self(), name, sizeof(name)) == 0 && strcmp(name, "bio_tls_reload") == 0;
+}
+
 /* OpenSSL calls this inside SSL_CTX_new, on the thread that makes the context. */
 static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
     SSL_CTX *ctx = parent;
@@ -194,7 +205,11 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     (void)argp;
     if (on_ocsp_thread) return; /* the engine's own, for responders that speak https */
     ocspInstallCallback(ctx);
-    if (!pthread_equal(pthread_self(), main_thread)) return; /* its maker may still be filling it when main looks */
+    if (!pthread_equal(pthread_self(), main_thread)) { /* its maker may still be filling it when main looks */
+        if (onReloadThread()) ocspInstallPeerCheck(ctx);
+        return;
+    }
+    ocspInstallPeerCheck(ctx);
     note = Server_TryAlloc(sizeof(*note));
     if (!note) return; /* a handshake will show it */
     note->ctx = ctx;
@@ -318,7 +333,7 @@ static void seekContext(ServerCtx *ctx) {
 
 static void tick(ServerCtx *ctx) {
     if (atomic_load_explicit(&noted_any, memory_order_relaxed)) attachNoted(ctx);
-    if (stapling && !attached && !sought_tls) seekContext(ctx);
+    if ((stapling || verify_peers) && !attached && !sought_tls) seekContext(ctx);
     ocspTick();
 }
 

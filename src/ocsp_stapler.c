@@ -101,6 +101,7 @@ int ocspSetOptions(const ocspOptions *options) {
     ocspFreeOptions(&old);
     /* relaxed: handshakes may see it a moment later, and nothing else hangs on it */
     atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
+    ocspPeersSetPolicy(options->verify_peers);
     if (thread_runs)
         ocspThreadWake();
     else if (options->stapling && ticked)
@@ -184,6 +185,7 @@ ocspAttachment *ocspTakeAttachment(void) {
 }
 
 void ocspTick(void) {
+    ocspPeersTick();
     /* relaxed: only whether to look; the exchange below acquires */
     if (atomic_load_explicit(&unattached, memory_order_relaxed)) {
         SSL_CTX *ctx = atomic_exchange_explicit(&unattached, NULL, memory_order_acquire); /* pairs with the release in
@@ -232,7 +234,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
 
     (void)unused;
     /* OpenSSL has one callback for both roles, with opposite meanings: on a client 0 rejects the server. */
-    if (!SSL_is_server(ssl)) return 1;
+    if (!SSL_is_server(ssl)) return ocspPeerCallback(ssl);
     leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
         time_t now = (time_t)(ocsp_world.wall_ms() / 1000);
@@ -464,6 +466,7 @@ void ocspInfoState(const ocspInfoSink *sink) {
     ocspInfoNumber(sink, "", "failures_http", report.failures[OCSP_ERR_HTTP]);
     ocspInfoNumber(sink, "", "failures_response", report.failures[OCSP_ERR_RESPONSE]);
     ocspInfoNumber(sink, "", "failures_verify", report.failures[OCSP_ERR_VERIFY]);
+    ocspPeersInfo(sink);
     if (report.count > 1) ocspInfoCert(sink, "alt_", &report.status[1], enabled);
 }
 
@@ -515,6 +518,7 @@ void ocspShutdown(void) {
     memset(&shared.report, 0, sizeof(shared.report));
     pthread_mutex_unlock(&shared.lock);
     ocspSlotPublish(NULL);
+    ocspPeersReset();
     ocspSetHost(NULL);
 }
 

@@ -65,7 +65,7 @@ static const char *ocspDelegateFault(X509 *cert, X509 *issuer, time_t now) {
     int from_ok, to_ok;
     time_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
 
-    if (!ocspIssued(issuer, cert)) return "its certificate was not issued by the issuer of ours";
+    if (!ocspIssued(issuer, cert)) return "its certificate was not issued by the issuer of the one that is served";
     /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
         return "its certificate holds an extension that is critical and not understood, or broken";
@@ -200,7 +200,7 @@ static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity 
         ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
     } else if (!best) {
         ocspFail(err, OCSP_ERR_VERIFY,
-                 "the response has no entry for our certificate (serial %s) among its %d: the responder answers for "
+                 "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
                  "another certificate or another issuer",
                  id->serial, count);
         if (err) err->not_ours = 1;
@@ -218,7 +218,7 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
 
     if (status == V_OCSP_CERTSTATUS_UNKNOWN)
         return ocspFail(err, OCSP_ERR_RESPONSE,
-                        "the responder does not know our certificate (status unknown, serial %s): it may lag behind "
+                        "the responder does not know the certificate (status unknown, serial %s): it may lag behind "
                         "the CA, or be another CA's",
                         id->serial);
     out->revoked = status == V_OCSP_CERTSTATUS_REVOKED;
@@ -241,22 +241,29 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
     }
     if (next_update && out->next_update <= now) {
         ocspTimeText(text, sizeof(text), out->next_update);
+        if (err) err->expired = !out->revoked;
         return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
     }
     if (next_update && out->next_update < out->this_update)
         return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before its thisUpdate");
 
     /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
-    if (received > now + OCSP_CLOCK_SKEW) received = 0;
+    if (received == OCSP_RECEIVED_UNKNOWN)
+        received = out->this_update + OCSP_CLOCK_SKEW;
+    else if (received > now + OCSP_CLOCK_SKEW)
+        received = 0;
     out->end = next_update ? out->next_update : ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
-    if (out->end <= now)
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response has no nextUpdate and came in more than %d seconds ago",
+    if (out->end <= now) {
+        if (err) err->expired = !out->revoked;
+        return ocspFail(err, OCSP_ERR_VERIFY,
+                        "the response has no nextUpdate, which is taken for a life of %d seconds, and that is over",
                         OCSP_LIFE_WITHOUT_END);
+    }
     out->end = ocspMin(out->end, id->not_after);
     out->end = ocspMin(out->end, ocspTime(X509_get0_notAfter(signer), &signer_ok));
     if (!signer_ok || out->end <= now)
         return ocspFail(err, OCSP_ERR_VERIFY,
-                        "the certificate that we serve, or the one that signed the response, has "
+                        "the certificate that is served, or the one that signed the response, has "
                         "expired: renew it");
     return 1;
 }
@@ -271,8 +278,8 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, tim
     int status, ok = 0;
 
     memset(out, 0, sizeof(*out));
-    if (err) err->not_ours = 0;
-    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of our certificate is not known");
+    if (err) err->not_ours = err->expired = 0;
+    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is not known");
     if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the answer is empty");
     if (len > OCSP_MAX_RESPONSE_BYTES)
         return ocspFail(err, OCSP_ERR_RESPONSE, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);

@@ -1,0 +1,285 @@
+/* ocsp_peer.c - the other side of stapling: this server as a client of its peers. A replica of its primary, a cluster
+ * node of every other, MIGRATE, Sentinel: what a peer staples is asked for and verified, so that a peer whose
+ * certificate was revoked is not linked to any more.
+ *
+ * DESIGN: a handshake that this server opens asks for a status when it starts (the info callback: by then it is known
+ * that it is a client's, and its hello is not written yet), and judges the staple when OpenSSL has verified the peer's
+ * chain (the status callback). Judging is ocspVerify with the chain of this handshake: the rules for what a peer
+ * staples are those for what we staple. Nothing here waits, locks, or asks the network or a disk. What a handshake has
+ * to tell goes into a list without a lock, and the main thread writes the log, once for each peer and state.
+ *
+ * NATS and MongoDB check their own links the same way: what is refused is the new link; links that are up stay up.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_internal.h"
+#if OCSP_SUPPORTED
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define OCSP_PEERS_TOLD 4096  /* peers in a bad state that the log remembers; of more it may tell twice */
+#define OCSP_PEERS_QUEUE 1024 /* events that wait for main; what comes on top is told at the next attempt */
+
+/* What a handshake tells main. Made by the handshake, freed by main. */
+typedef struct ocspPeerEvent {
+    struct ocspPeerEvent *next;
+    ocspPeerState state;
+    int refused;
+    char address[INET6_ADDRSTRLEN + 16];
+    char serial[OCSP_OUTSIDE_TEXT_MAX + 1];
+    char reason[OCSP_SENTENCE_MAX];
+} ocspPeerEvent;
+
+static atomic_int policy;                        /* an ocspVerifyPeers; written by main, read by handshakes */
+static _Atomic(ocspPeerEvent *) events;          /* pushed by handshakes, taken as a whole by main */
+static atomic_int events_waiting;                /* counted up before a push, down by main */
+static atomic_llong verified, rejected, missing; /* written by handshakes */
+static atomic_int told_count;                    /* written by main: spares good handshakes an event */
+
+/* Main thread only. */
+static struct {
+    uint64_t peer, state; /* hashes of the address, and of the state with the serial */
+} told[OCSP_PEERS_TOLD];
+static int told_next;
+static char last_error[OCSP_ROUND_TEXT_MAX];
+static uint64_t last_error_peer;
+
+void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
+    /* relaxed: a handshake may see it a moment later, and nothing else hangs on it */
+    atomic_store_explicit(&policy, (int)new_policy, memory_order_relaxed);
+}
+
+/* ---- the verdict ------------------------------------------------------------------------------------------------- */
+
+ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
+                            int *must_staple, ocspError *err) {
+    ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
+    ocspResponse response;
+    ocspPeerState state = OCSP_PEER_BAD;
+    struct tm tm;
+    char since[40] = "an unknown time";
+
+    *must_staple = 1; /* of a certificate that cannot be read nothing better is known */
+    if (!id) {
+        ocspFail(err, OCSP_ERR_VERIFY, "out of memory while looking at its certificate");
+        return OCSP_PEER_BAD;
+    }
+    *must_staple = id->must_staple;
+    if (!der) {
+        ocspFail(err, OCSP_ERR_VERIFY, "it staples no OCSP response: turn stapling on there, and see its INFO ocsp");
+        state = OCSP_PEER_MISSING;
+    } else if (!ocspVerify(der, len, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
+        if (err->expired) state = OCSP_PEER_EXPIRED;
+    } else {
+        state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
+        if (response.revoked) {
+            if (gmtime_r(&response.revoked_at, &tm)) strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S UTC", &tm);
+            ocspFail(err, OCSP_ERR_VERIFY, "its certificate is REVOKED since %s: replace it there", since);
+        }
+        ocspResponseClear(&response);
+    }
+    ocspIdentityFree(id);
+    return state;
+}
+
+/* `soft` takes the word of a peer that says nothing, or nothing any more, but not of one whose certificate promises to
+ * say something (RFC 7633). */
+static int ocspRefuses(ocspVerifyPeers how, ocspPeerState state, int must_staple) {
+    if (how == OCSP_PEERS_NO || state == OCSP_PEER_GOOD) return 0;
+    return how == OCSP_PEERS_REQUIRE || must_staple || (state != OCSP_PEER_MISSING && state != OCSP_PEER_EXPIRED);
+}
+
+/* ---- the handshake ----------------------------------------------------------------------------------------------- */
+
+/* The address of the other end, as text. */
+static void ocspPeerAddress(const SSL *ssl, char *out, size_t size) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } name;
+    socklen_t len = sizeof(name);
+    char host[INET6_ADDRSTRLEN];
+    int fd = SSL_get_fd(ssl);
+
+    snprintf(out, size, "an unknown address");
+    if (fd < 0 || getpeername(fd, &name.any, &len) != 0) return;
+    if (name.any.sa_family == AF_INET && inet_ntop(AF_INET, &name.v4.sin_addr, host, sizeof(host)))
+        snprintf(out, size, "%s:%d", host, ntohs(name.v4.sin_port));
+    if (name.any.sa_family == AF_INET6 && inet_ntop(AF_INET6, &name.v6.sin6_addr, host, sizeof(host)))
+        snprintf(out, size, "[%s]:%d", host, ntohs(name.v6.sin6_port));
+}
+
+static void ocspPeerTell(const SSL *ssl, X509 *leaf, ocspPeerState state, int refused, const char *reason) {
+    ocspPeerEvent *event;
+    BIGNUM *serial;
+    char *hex;
+
+    if (state == OCSP_PEER_GOOD && atomic_load_explicit(&told_count, memory_order_relaxed) == 0) return;
+    if (atomic_fetch_add_explicit(&events_waiting, 1, memory_order_relaxed) >= OCSP_PEERS_QUEUE ||
+        !(event = ocspAlloc(sizeof(*event)))) {
+        atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_relaxed);
+        return;
+    }
+    event->state = state;
+    event->refused = refused;
+    ocspPeerAddress(ssl, event->address, sizeof(event->address));
+    serial = leaf ? ASN1_INTEGER_to_BN(X509_get0_serialNumber(leaf), NULL) : NULL;
+    hex = serial ? BN_bn2hex(serial) : NULL;
+    ocspCleanText(event->serial, sizeof(event->serial), hex ? hex : "?");
+    OPENSSL_free(hex);
+    BN_free(serial);
+    snprintf(event->reason, sizeof(event->reason), "%s", reason);
+    event->next = atomic_load_explicit(&events, memory_order_relaxed);
+    /* release: pairs with the acquire in ocspPeersTick. Only whole lists are taken, so there is no ABA. */
+    while (!atomic_compare_exchange_weak_explicit(&events, &event->next, event, memory_order_release,
+                                                  memory_order_relaxed))
+        continue;
+}
+
+int ocspPeerCallback(SSL *ssl) {
+    ocspVerifyPeers how = (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
+    X509 *leaf = SSL_get0_peer_certificate(ssl);
+    const unsigned char *der = NULL;
+    ocspError err = {OCSP_ERR_NONE, 0, 0, ""};
+    int must_staple = 0, refused;
+    ocspPeerState state;
+    long len;
+
+    if (how == OCSP_PEERS_NO || !SSL_get_certificate(ssl)) return 1;
+    len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
+    if (!leaf) {
+        state = OCSP_PEER_BAD;
+        ocspFail(&err, OCSP_ERR_VERIFY, "it shows no certificate");
+    } else {
+        STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
+        state = ocspJudgePeer(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
+                              (time_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
+        if (state == OCSP_PEER_MISSING &&
+            SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
+            ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");
+    }
+    refused = ocspRefuses(how, state, must_staple);
+    /* relaxed: statistics */
+    if (refused)
+        atomic_fetch_add_explicit(&rejected, 1, memory_order_relaxed);
+    else if (state == OCSP_PEER_GOOD)
+        atomic_fetch_add_explicit(&verified, 1, memory_order_relaxed);
+    else
+        atomic_fetch_add_explicit(&missing, 1, memory_order_relaxed);
+    ocspPeerTell(ssl, leaf, state, refused, err.text);
+    return !refused;
+}
+
+/* Every change of state of every handshake comes here: it has to be short. */
+static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
+    (void)ret;
+    if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
+    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
+    /* The server's own contexts have a certificate, as it refuses to configure TLS without. Those of modules that are
+     * clients of something else (of an LDAP server, say) mostly have none, and are none of our business. */
+    if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
+}
+
+void ocspInstallPeerCheck(SSL_CTX *ctx) {
+    SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
+}
+
+/* ---- main thread ------------------------------------------------------------------------------------------------- */
+
+static uint64_t ocspHash(const char *text, uint64_t start) {
+    uint64_t hash = 1469598103934665603u ^ start; /* FNV-1a */
+
+    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
+    return hash | 1; /* 0 is an empty place */
+}
+
+/* The place of a peer in `told`, or -1. */
+static int ocspToldAt(uint64_t peer) {
+    int i;
+
+    for (i = 0; i < OCSP_PEERS_TOLD; i++)
+        if (told[i].peer == peer) return i;
+    return -1;
+}
+
+static void ocspTellPeer(const ocspPeerEvent *event) {
+    uint64_t peer = ocspHash(event->address, 0);
+    uint64_t state = ocspHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
+    int at = ocspToldAt(peer);
+
+    if (!event->refused && peer == last_error_peer) last_error[0] = '\0';
+    if (event->refused) {
+        snprintf(last_error, sizeof(last_error), "%s (certificate serial %s): %s", event->address, event->serial,
+                 event->reason);
+        last_error_peer = peer;
+    }
+    if (event->state == OCSP_PEER_GOOD) {
+        if (at < 0) return;
+        told[at].peer = 0;
+        atomic_fetch_sub_explicit(&told_count, 1, memory_order_relaxed);
+        ocspLog(OCSP_LOG_NOTICE, "the link to %s (certificate serial %s) is verified again", event->address,
+                event->serial);
+        return;
+    }
+    if (at >= 0 && told[at].state == state) return;
+    if (at < 0) {
+        at = ocspToldAt(0);
+        if (at < 0)
+            at = told_next++ % OCSP_PEERS_TOLD;
+        else
+            atomic_fetch_add_explicit(&told_count, 1, memory_order_relaxed);
+    }
+    told[at].peer = peer;
+    told[at].state = state;
+    if (event->refused)
+        ocspLog(OCSP_LOG_WARNING, "the link to %s (certificate serial %s) is refused: %s", event->address,
+                event->serial, event->reason);
+    else
+        ocspLog(OCSP_LOG_NOTICE, "the link to %s (certificate serial %s) is let through, as verify-peers is soft: %s",
+                event->address, event->serial, event->reason);
+}
+
+void ocspPeersTick(void) {
+    ocspPeerEvent *list, *in_order = NULL, *next;
+
+    if (!atomic_load_explicit(&events, memory_order_relaxed)) return;
+    /* acquire: pairs with the release in ocspPeerTell */
+    for (list = atomic_exchange_explicit(&events, NULL, memory_order_acquire); list; list = next) {
+        next = list->next;
+        list->next = in_order;
+        in_order = list;
+    }
+    for (; in_order; in_order = next) {
+        next = in_order->next;
+        ocspTellPeer(in_order);
+        ocspFree(in_order);
+        atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_relaxed);
+    }
+}
+
+void ocspPeersInfo(const ocspInfoSink *sink) {
+    sink->number(sink->arg, "peers_verified", atomic_load_explicit(&verified, memory_order_relaxed));
+    sink->number(sink->arg, "peers_rejected", atomic_load_explicit(&rejected, memory_order_relaxed));
+    sink->number(sink->arg, "peers_missing", atomic_load_explicit(&missing, memory_order_relaxed));
+    sink->text(sink->arg, "last_peer_error", last_error);
+}
+
+void ocspPeersReset(void) {
+    ocspPeersSetPolicy(OCSP_PEERS_NO);
+    ocspPeersTick();
+    memset(told, 0, sizeof(told));
+    atomic_store_explicit(&told_count, 0, memory_order_relaxed);
+    told_next = 0;
+    last_error[0] = '\0';
+    last_error_peer = 0;
+    atomic_store_explicit(&verified, 0, memory_order_relaxed);
+    atomic_store_explicit(&rejected, 0, memory_order_relaxed);
+    atomic_store_explicit(&missing, 0, memory_order_relaxed);
+}
+
+#endif /* OCSP_SUPPORTED */

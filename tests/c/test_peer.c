@@ -1,0 +1,494 @@
+/* test_peer.c - the server as a client of its peers: who is asked, which staples are taken, what INFO and the log tell.
+ * Real TLS handshakes over memory; the peer staples whatever bytes the test chooses.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+
+static const testPki *pki;
+static ocspWorld real_world;
+
+/* ---- the host ---------------------------------------------------------------------------------------------------- */
+
+static int lines[2]; /* notices, warnings */
+static char last_line[1024];
+
+static void keepLine(ocspLogLevel level, const char *sentence) {
+    if (level < OCSP_LOG_NOTICE) return;
+    lines[level == OCSP_LOG_WARNING]++;
+    snprintf(last_line, sizeof(last_line), "%s", sentence);
+}
+
+static long long number_seen;
+static char text_seen[4096];
+static const char *wanted;
+
+static void textField(void *arg, const char *name, const char *value) {
+    (void)arg;
+    if (!strcmp(name, wanted)) snprintf(text_seen, sizeof(text_seen), "%s", value);
+}
+
+static void numberField(void *arg, const char *name, long long value) {
+    (void)arg;
+    if (!strcmp(name, wanted)) number_seen = value;
+}
+
+static void look(const char *name) {
+    static const ocspInfoSink sink = {textField, numberField, NULL};
+    wanted = name;
+    number_seen = -1;
+    strcpy(text_seen, "no such field");
+    ocspInfoState(&sink);
+}
+
+static long long number(const char *name) {
+    look(name);
+    return number_seen;
+}
+
+static void wantCounts(long long verified, long long missing, long long rejected) {
+    assert_int_equal(number("peers_verified"), verified);
+    assert_int_equal(number("peers_missing"), missing);
+    assert_int_equal(number("peers_rejected"), rejected);
+}
+
+static int64_t testWall(void) {
+    return (int64_t)TEST_NOW * 1000;
+}
+
+static void policy(ocspVerifyPeers how) {
+    ocspOptions options = OCSP_OPTIONS_DEFAULT;
+    options.verify_peers = how;
+    assert_int_equal(ocspSetOptions(&options), 1);
+}
+
+/* ---- the peer and the link --------------------------------------------------------------------------------------- */
+
+static testBytes staple; /* what the peer staples; p NULL: nothing */
+static atomic_int asked; /* how often it was asked for a status */
+
+static int stapleThat(SSL *ssl, void *unused) {
+    (void)unused;
+    atomic_fetch_add(&asked, 1);
+    if (!staple.p) return SSL_TLSEXT_ERR_NOACK;
+    unsigned char *copy = OPENSSL_malloc(staple.n ? staple.n : 1);
+    memcpy(copy, staple.p, staple.n);
+    SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)staple.n);
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static void stapleReply(const testReply *reply) {
+    testBytesFree(&staple);
+    if (reply) staple = testReplyDer(reply);
+}
+
+/* A context that serves `leaf`, as a peer's. */
+static SSL_CTX *peerCtx(X509 *leaf, EVP_PKEY *key) {
+    SSL_CTX *ctx = testServerCtx(leaf, key, pki->ca);
+    SSL_CTX_set_tlsext_status_cb(ctx, stapleThat);
+    return ctx;
+}
+
+/* A context that opens links, as the server makes it: with a certificate, and peers verified against the root. */
+static SSL_CTX *linkCtx(int version) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_method()); /* both roles, as the server's is without tls-client-cert-file */
+    assert_non_null(ctx);
+    SSL_CTX_set_min_proto_version(ctx, version);
+    SSL_CTX_set_max_proto_version(ctx, version);
+    X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), pki->root);
+    X509_VERIFY_PARAM_set_time(SSL_CTX_get0_param(ctx), TEST_NOW);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    testServerAdd(ctx, pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
+    ocspInstallCallback(ctx);
+    ocspInstallPeerCheck(ctx);
+    return ctx;
+}
+
+static SSL_CTX *links[2], *peer; /* TLS 1.2 and 1.3 */
+
+static int linkUp(SSL_CTX *server, SSL_CTX *client) {
+    testShake shake = testHandshake(server, client, 0);
+    int ok = shake.ok;
+    testShakeFree(&shake);
+    return ok;
+}
+
+/* Opens one link with each version; both must come out the same. Main looks at what there is to tell. */
+static int linksUp(SSL_CTX *server) {
+    int up12 = linkUp(server, links[0]), up13 = linkUp(server, links[1]);
+    assert_int_equal(up12, up13);
+    ocspTick();
+    return up13;
+}
+
+static testReply revokedReply(X509 *leaf) {
+    testReply reply = testGoodReply(leaf);
+    reply.entries[0].status = TEST_REVOKED;
+    return reply;
+}
+
+static testReply expiredReply(X509 *leaf) {
+    testReply reply = testGoodReply(leaf);
+    reply.entries[0].this_update = TEST_NOW - 2 * TEST_DAY;
+    reply.entries[0].next_update = TEST_NOW - 1;
+    return reply;
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
+
+static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
+    (void)state;
+    testReply reply = revokedReply(pki->leaf);
+    stapleReply(&reply);
+    assert_int_equal(linksUp(peer), 1);
+    assert_int_equal(asked, 0);
+    wantCounts(0, 0, 0);
+    assert_int_equal(lines[0] + lines[1], 0);
+}
+
+/* Every kind of staple by every policy. */
+static void whatIsLinkedTo(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
+              foreign = testGoodReply(pki->renewed_leaf), forged = testGoodReply(pki->leaf),
+              twin = testGoodReply(pki->leaf), broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf),
+              later = {.status = 3}, no_end = testGoodReply(pki->leaf), old_no_end = testGoodReply(pki->leaf),
+              future = testGoodReply(pki->leaf), revoked_expired = expiredReply(pki->leaf),
+              delegate = testGoodReply(pki->leaf);
+    forged.signer = pki->delegate_no_eku;
+    forged.key = pki->delegate_key;
+    forged.sent[0] = pki->delegate_no_eku;
+    twin.signer = pki->twin;
+    twin.key = pki->twin_key;
+    twin.sent[0] = pki->twin;
+    broken.break_signature = 1;
+    unknown.entries[0].status = TEST_UNKNOWN;
+    no_end.entries[0].next_update = old_no_end.entries[0].next_update = 0;
+    no_end.entries[0].this_update = TEST_NOW - 890;
+    old_no_end.entries[0].this_update = TEST_NOW - 910;
+    future.entries[0].this_update = TEST_NOW + 400;
+    revoked_expired.entries[0].status = TEST_REVOKED;
+    delegate.signer = pki->delegate;
+    delegate.key = pki->delegate_key;
+    delegate.sent[0] = pki->delegate;
+    const struct {
+        const char *name;
+        testReply *reply; /* NULL: none */
+        int soft, require, counted_missing;
+        const char *reason;
+    } rows[] = {
+        {"good", &good, 1, 1, 0, NULL},
+        {"good, signed by a delegate", &delegate, 1, 1, 0, NULL},
+        {"good without an end, 14:50 old", &no_end, 1, 1, 0, NULL},
+        {"none", NULL, 1, 0, 1, "staples no OCSP response"},
+        {"expired", &expired, 1, 0, 1, "has expired"},
+        {"without an end, 15:10 old", &old_no_end, 1, 0, 1, "no nextUpdate"},
+        {"revoked", &revoked, 0, 0, 0, "REVOKED"},
+        {"revoked once, expired", &revoked_expired, 0, 0, 0, "has expired"},
+        {"of another certificate", &foreign, 0, 0, 0, "no entry"},
+        {"of a forged delegate", &forged, 0, 0, 0, "OCSPSigning"},
+        {"of another CA of that name", &twin, 0, 0, 0, "signer"},
+        {"with a broken signature", &broken, 0, 0, 0, "signature"},
+        {"unknown", &unknown, 0, 0, 0, "does not know"},
+        {"tryLater", &later, 0, 0, 0, "trylater"},
+        {"from the future", &future, 0, 0, 0, "future"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int how = OCSP_PEERS_SOFT; how <= OCSP_PEERS_REQUIRE; how++) {
+            int up = how == OCSP_PEERS_SOFT ? rows[i].soft : rows[i].require;
+            print_message("%s, policy %d\n", rows[i].name, how);
+            ocspPeersReset();
+            policy(how);
+            stapleReply(rows[i].reply);
+            asked = 0;
+            assert_int_equal(linksUp(peer), up);
+            assert_int_equal(asked, 2);
+            wantCounts(up && !rows[i].counted_missing ? 2 : 0, up && rows[i].counted_missing ? 2 : 0, up ? 0 : 2);
+            look("last_peer_error");
+            if (up)
+                assert_string_equal(text_seen, "");
+            else
+                assert_non_null(strstr(text_seen, rows[i].reason));
+            if (rows[i].reason) assert_non_null(strstr(last_line, rows[i].reason));
+        }
+    }
+}
+
+static void oneByteIsNoStaple(void **state) {
+    (void)state;
+    policy(OCSP_PEERS_SOFT);
+    stapleReply(NULL);
+    staple = testCopy("\x30", 1);
+    assert_int_equal(linksUp(peer), 0);
+    testBytesFree(&staple);
+    staple = testCopy("\0", 1);
+    assert_int_equal(linksUp(peer), 0);
+    wantCounts(0, 0, 4);
+}
+
+/* RFC 7633: such a certificate promises a staple, and soft takes it at its word. */
+static void mustStapleMakesSoftStrict(void **state) {
+    (void)state;
+    SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key);
+    testReply expired = expiredReply(pki->must_leaf), good = testGoodReply(pki->must_leaf);
+    policy(OCSP_PEERS_SOFT);
+    stapleReply(NULL);
+    assert_int_equal(linksUp(must), 0);
+    stapleReply(&expired);
+    assert_int_equal(linksUp(must), 0);
+    stapleReply(&good);
+    assert_int_equal(linksUp(must), 1);
+    wantCounts(2, 0, 4);
+    SSL_CTX_free(must);
+}
+
+/* A peer that is its own CA: nobody answers for it. */
+static void aSelfSignedPeer(void **state) {
+    (void)state;
+    SSL_CTX *self = peerCtx(pki->self, pki->leaf_key);
+    for (int i = 0; i < 2; i++) X509_STORE_add_cert(SSL_CTX_get_cert_store(links[i]), pki->self);
+    stapleReply(NULL);
+    policy(OCSP_PEERS_SOFT);
+    assert_int_equal(linksUp(self), 1);
+    policy(OCSP_PEERS_REQUIRE);
+    assert_int_equal(linksUp(self), 0);
+    wantCounts(0, 2, 2);
+    SSL_CTX_free(self);
+}
+
+/* The issuer comes from the chain of this handshake; where no chain was verified, nothing can be. */
+static void aPeerWhoseChainIsNotVerified(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf);
+    stapleReply(&good);
+    SSL_CTX_set_verify(links[1], SSL_VERIFY_NONE, NULL);
+    policy(OCSP_PEERS_SOFT);
+    assert_int_equal(linkUp(peer, links[1]), 1); /* it verifies all the same; nobody asks for the result but us */
+    X509_STORE *empty = X509_STORE_new();
+    SSL_CTX_set_cert_store(links[1], empty);
+    assert_int_equal(linkUp(peer, links[1]), 0);
+    ocspTick();
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "issuer"));
+}
+
+/* A client without a certificate is none of the server's: an LDAP module's, say. */
+static void otherClientsOfTheProcessAreLeftAlone(void **state) {
+    (void)state;
+    SSL_CTX *other = testClientCtx(TLS1_3_VERSION, 0);
+    ocspInstallCallback(other);
+    ocspInstallPeerCheck(other);
+    policy(OCSP_PEERS_REQUIRE);
+    stapleReply(NULL);
+    assert_int_equal(linkUp(peer, other), 1);
+    assert_int_equal(asked, 0);
+    /* One that asks for its own purposes judges for itself, too. */
+    testShake shake = testHandshake(peer, other, 1);
+    assert_int_equal(shake.ok, 1);
+    testShakeFree(&shake);
+    wantCounts(0, 0, 0);
+    SSL_CTX_free(other);
+}
+
+/* A context that this server serves with is asked by its clients as before, whatever the policy is. */
+static void serversAreNotTouched(void **state) {
+    (void)state;
+    SSL_CTX *both = linkCtx(TLS1_3_VERSION), *client = testClientCtx(TLS1_3_VERSION, 0);
+    SSL_CTX_set_verify(both, SSL_VERIFY_NONE, NULL);
+    policy(OCSP_PEERS_REQUIRE);
+    testShake shake = testHandshake(both, client, 1);
+    assert_int_equal(shake.ok, 1);
+    assert_int_equal(shake.got_staple, 0);
+    testShakeFree(&shake);
+    assert_int_equal(number("handshakes_unstapled"), 1);
+    wantCounts(0, 0, 0);
+    SSL_CTX_free(both);
+    SSL_CTX_free(client);
+}
+
+/* TLS 1.3 tells of a resumed session's missing staple, and it is judged like any missing one. (In TLS 1.2 OpenSSL does
+ * not ask us; the server resumes no session on its links.) */
+static void aResumedSession(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf);
+    SSL_SESSION *session = NULL;
+    stapleReply(&good);
+    SSL_CTX_set_session_cache_mode(peer, SSL_SESS_CACHE_SERVER);
+    SSL_CTX_set_session_id_context(peer, (const unsigned char *)"peer", 4);
+    SSL_CTX_set_num_tickets(peer, 1);
+    for (int round = 0; round < 3; round++) { /* a full handshake, then resumed ones by soft and by require */
+        SSL *s = SSL_new(peer), *c = SSL_new(links[1]);
+        BIO *sb, *cb;
+        char byte;
+        int up = 0;
+        assert_true(BIO_new_bio_pair(&sb, 0, &cb, 0));
+        SSL_set_bio(s, sb, sb);
+        SSL_set_bio(c, cb, cb);
+        SSL_set_accept_state(s);
+        SSL_set_connect_state(c);
+        if (session) assert_true(SSL_set_session(c, session));
+        policy(round == 1 ? OCSP_PEERS_SOFT : OCSP_PEERS_REQUIRE);
+        for (int i = 0; i < 10; i++) up = (SSL_do_handshake(c) == 1) & (SSL_do_handshake(s) == 1);
+        assert_int_equal(up, round != 2);
+        assert_int_equal(SSL_session_reused(c), round > 0);
+        if (round == 0) {
+            SSL_read(c, &byte, 1); /* the ticket */
+            session = SSL_get1_session(c);
+        }
+        SSL_shutdown(c);
+        SSL_free(s);
+        SSL_free(c);
+        ERR_clear_error();
+    }
+    ocspTick();
+    wantCounts(1, 1, 1);
+    assert_non_null(strstr(last_line, "resumed"));
+    SSL_SESSION_free(session);
+}
+
+/* Once for each peer and state; the recovery is told, too. */
+static void theLogIsToldOnce(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
+    policy(OCSP_PEERS_SOFT);
+    stapleReply(&good);
+    for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 1);
+    assert_int_equal(lines[0] + lines[1], 0);
+    stapleReply(NULL);
+    for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 1);
+    assert_int_equal(lines[0], 1);
+    assert_non_null(strstr(last_line, "let through"));
+    stapleReply(&revoked);
+    for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 0);
+    assert_int_equal(lines[1], 1);
+    assert_non_null(strstr(last_line, "refused"));
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "REVOKED"));
+    stapleReply(&good);
+    for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 1);
+    assert_int_equal(lines[0], 2);
+    assert_non_null(strstr(last_line, "verified again"));
+    look("last_peer_error");
+    assert_string_equal(text_seen, "");
+    /* Another certificate of that peer in the same state is news. */
+    SSL_CTX *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
+    stapleReply(&revoked);
+    assert_int_equal(linksUp(peer), 0);
+    testReply other = revokedReply(pki->renewed_leaf);
+    stapleReply(&other);
+    assert_int_equal(linksUp(renewed), 0);
+    assert_int_equal(lines[1], 3);
+    SSL_CTX_free(renewed);
+}
+
+/* What main does not fetch does not pile up. */
+static void eventsAreBounded(void **state) {
+    (void)state;
+    policy(OCSP_PEERS_SOFT);
+    stapleReply(NULL);
+    for (int i = 0; i < 1100; i++) assert_int_equal(linkUp(peer, links[1]), 1);
+    wantCounts(0, 1100, 0);
+    ocspTick();
+    assert_int_equal(lines[0], 1);
+}
+
+/* ---- many at once ------------------------------------------------------------------------------------------------ */
+
+#define LINKERS 4
+static atomic_long links_left, links_done, links_wrong;
+
+static void *linkMany(void *number) {
+    SSL_CTX *mine = links[(intptr_t)number % 2];
+    while (atomic_fetch_sub(&links_left, 1) > 0) {
+        /* Whatever the policy is meanwhile: this peer is good. */
+        if (!linkUp(peer, mine)) atomic_fetch_add(&links_wrong, 1);
+        atomic_fetch_add(&links_done, 1);
+    }
+    return NULL;
+}
+
+/* Links on four threads, as I/O threads open them, while main changes the policy, looks at INFO and reads what there is
+ * to tell. Made for ThreadSanitizer. */
+static void aThousandLinksOnFourThreadsWhileThePolicyChanges(void **state) {
+    (void)state;
+    long total = testEnvNumber("OCSP_TEST_LINKS", 1200);
+    pthread_t threads[LINKERS];
+    testReply good = testGoodReply(pki->leaf);
+    stapleReply(NULL);
+    policy(OCSP_PEERS_SOFT);
+    assert_int_equal(linksUp(peer), 1); /* told once: from here on good links have something to tell */
+    stapleReply(&good);
+    atomic_store(&links_left, total);
+    for (int i = 0; i < LINKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, linkMany, (void *)(intptr_t)i), 0);
+    for (int i = 0; atomic_load(&links_done) < total; i++) {
+        policy((ocspVerifyPeers)(i % 3));
+        ocspTick();
+        number("peers_verified");
+        testSleepMs(1);
+    }
+    for (int i = 0; i < LINKERS; i++) pthread_join(threads[i], NULL);
+    ocspTick();
+    assert_int_equal(links_wrong, 0);
+    assert_true(number("peers_verified") > total / 10);
+    assert_int_equal(number("peers_rejected"), 0);
+    print_message("%ld links, %lld of them verified\n", total, number("peers_verified"));
+}
+
+/* ---- main -------------------------------------------------------------------------------------------------------- */
+
+static int begin(void **state) {
+    static const ocspHost host = {keepLine, malloc, free, NULL};
+    (void)state;
+    ocsp_world.wall_ms = testWall;
+    assert_int_equal(ocspInit(&host), 1);
+    links[0] = linkCtx(TLS1_2_VERSION);
+    links[1] = linkCtx(TLS1_3_VERSION);
+    peer = peerCtx(pki->leaf, pki->leaf_key);
+    asked = lines[0] = lines[1] = 0;
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    testBytesFree(&staple);
+    for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
+    SSL_CTX_free(peer);
+    ocspShutdown();
+    ocsp_world = real_world;
+    return 0;
+}
+
+static int setUp(void **state) {
+    (void)state;
+    pki = testGetPki();
+    real_world = ocsp_world;
+    return 0;
+}
+
+int main(void) {
+#define linked(test) cmocka_unit_test_setup_teardown(test, begin, end)
+    const struct CMUnitTest tests[] = {
+        linked(withNoNothingIsAskedAndNothingIsLookedAt),
+        linked(whatIsLinkedTo),
+        linked(oneByteIsNoStaple),
+        linked(mustStapleMakesSoftStrict),
+        linked(aSelfSignedPeer),
+        linked(aPeerWhoseChainIsNotVerified),
+        linked(otherClientsOfTheProcessAreLeftAlone),
+        linked(serversAreNotTouched),
+        linked(aResumedSession),
+        linked(theLogIsToldOnce),
+        linked(eventsAreBounded),
+        linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
+    };
+    const char *only = getenv("OCSP_TEST_ONLY");
+    if (only) cmocka_set_test_filter(only);
+    return cmocka_run_group_tests_name("peer", tests, setUp, NULL);
+}
