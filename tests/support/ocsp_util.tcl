@@ -124,7 +124,7 @@ proc ocsp_quoted {value} {
 # Options for start_server: TLS with the certificate `leaf` of `ca`, stapling on, and directives of ours by short name.
 # Names with a dot or the prefix tls-, and others that are no directives of ours, are taken as they are.
 proc ocsp_server {leaf ca args} {
-    set ours {stapling refresh-margin retry-delay timeout responder-url cache-dir response-file}
+    set ours {stapling refresh-margin retry-delay timeout responder-url cache-dir response-file verify-peers}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
     # A module's directives may stand before or after loadmodule.

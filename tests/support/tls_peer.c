@@ -1,0 +1,129 @@
+/* tls_peer.c - a TLS server that staples whatever bytes it is told to, for the suites in which a server judges its
+ * peers: ours would never staple most of them.
+ *
+ *   tls_peer --cert FILE --key FILE --staple FILE [--tls 1.2|1.3]
+ *
+ * FILE is read at each handshake; when it does not exist nothing is stapled. Listens on a free port of 127.0.0.1 and
+ * offers to resume sessions. Prints "port=N openssl=HEX", then a line for each connection:
+ *
+ *   done=0|1 asked=0|1 reused=0|1 hello=LENGTH:EXTENSION,...
+ *
+ * done: the client finished the handshake and went on to send something (commands, which are answered by errors); asked: for a status; hello: the ClientHello's
+ * length in bytes and its extensions' numbers. SIGTERM ends it.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#define PATIENCE 10 /* seconds for a silent client */
+
+static const char *staple_file;
+static int asked;
+static size_t hello_length;
+static char extensions[1024];
+
+static int onStatus(SSL *ssl, void *unused) {
+    FILE *f = fopen(staple_file, "rb");
+    unsigned char *bytes = OPENSSL_malloc(70000);
+    size_t n = f && bytes ? fread(bytes, 1, 70000, f) : 0;
+
+    (void)unused;
+    asked = 1;
+    if (f) fclose(f);
+    if (f && n && SSL_set_tlsext_status_ocsp_resp(ssl, bytes, (long)n)) return SSL_TLSEXT_ERR_OK;
+    OPENSSL_free(bytes);
+    return SSL_TLSEXT_ERR_NOACK;
+}
+
+static int onHello(SSL *ssl, int *alert, void *unused) {
+    int *types = NULL;
+    size_t count = 0, used = 0, i;
+
+    (void)alert;
+    (void)unused;
+    extensions[0] = '\0';
+    if (!SSL_client_hello_get1_extensions_present(ssl, &types, &count)) return SSL_CLIENT_HELLO_SUCCESS;
+    for (i = 0; i < count && used < sizeof(extensions) - 8; i++)
+        used += (size_t)snprintf(extensions + used, sizeof(extensions) - used, "%s%d", i ? "," : "", types[i]);
+    OPENSSL_free(types);
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+static void onMessage(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl, void *unused) {
+    (void)version;
+    (void)ssl;
+    (void)unused;
+    if (!sent && type == SSL3_RT_HANDSHAKE && len > 0 && *(const unsigned char *)bytes == SSL3_MT_CLIENT_HELLO)
+        hello_length = len;
+}
+
+static int die(const char *what) {
+    fprintf(stderr, "tls_peer: %s\n", what);
+    ERR_print_errors_fp(stderr);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    const char *cert = NULL, *key = NULL, *tls = "";
+    struct sockaddr_in name = {.sin_family = AF_INET};
+    socklen_t len = sizeof(name);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    int listener, i;
+
+    for (i = 1; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "--cert")) cert = argv[i + 1];
+        if (!strcmp(argv[i], "--key")) key = argv[i + 1];
+        if (!strcmp(argv[i], "--staple")) staple_file = argv[i + 1];
+        if (!strcmp(argv[i], "--tls")) tls = argv[i + 1];
+    }
+    if (!cert || !key || !staple_file) return die("usage: see the head of tls_peer.c");
+    if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+        return die("the certificate or key cannot be used");
+    if (*tls) {
+        SSL_CTX_set_min_proto_version(ctx, strcmp(tls, "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION);
+        SSL_CTX_set_max_proto_version(ctx, strcmp(tls, "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION);
+    }
+    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"peer", 4);
+    SSL_CTX_set_tlsext_status_cb(ctx, onStatus);
+    SSL_CTX_set_client_hello_cb(ctx, onHello, NULL);
+    SSL_CTX_set_msg_callback(ctx, onMessage);
+    signal(SIGPIPE, SIG_IGN);
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&name, sizeof(name)) || listen(listener, 64) ||
+        getsockname(listener, (struct sockaddr *)&name, &len))
+        return die("cannot listen");
+    printf("port=%d openssl=%lx\n", ntohs(name.sin_port), OpenSSL_version_num());
+    fflush(stdout);
+    for (;;) {
+        struct timeval patience = {PATIENCE, 0};
+        int fd = accept(listener, NULL, NULL), done = 0;
+        char bytes[16384];
+        SSL *ssl;
+
+        if (fd < 0) continue;
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        ssl = SSL_new(ctx);
+        SSL_set_fd(ssl, fd);
+        asked = 0;
+        hello_length = 0;
+        if (SSL_accept(ssl) == 1) done = SSL_read(ssl, bytes, sizeof(bytes)) > 0;
+        /* To MIGRATE's SELECT and RESTORE: answered, it does not try a second time. */
+        if (done) SSL_write(ssl, "-ERR no\r\n-ERR no\r\n", 18);
+        printf("done=%d asked=%d reused=%d hello=%zu:%s\n", done, asked, SSL_session_reused(ssl), hello_length, extensions);
+        fflush(stdout);
+        if (done) SSL_shutdown(ssl);
+        SSL_free(ssl);
+        close(fd);
+        ERR_clear_error();
+    }
+}

@@ -1,0 +1,447 @@
+# ocsp-peers.tcl - verify-peers: the server as a client of its peers. Which links it opens, by policy, staple, TLS
+# version and kind of context; what becomes of a primary, and of a cluster's node, whose certificate is revoked.
+#
+# The models are NATS' suite (routes refused after a revocation, old links alive, healed by a new certificate) and
+# MongoDB's (a one-byte staple on a heartbeat). Links to a peer that staples what no server of ours would go to
+# support/tls_peer.c, and are opened by MIGRATE, which connects at once and tells.
+#
+# Weight: 60
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set ca [dict get $lab ca]
+set responder [dict get $lab responder]
+set leaf [dict get $lab leaf]
+set client_leaf [ocsp_lab_leaf $lab client]
+set peer_leaf [ocsp_lab_leaf $lab peer]
+set must_leaf [ocsp_lab_leaf $lab must -must-staple 1]
+set other_leaf [ocsp_lab_leaf $lab other]
+set staple_file [file join [dict get $lab dir] peer-staple.der]
+
+proc peer_start {leaf version} {
+    set channel [open |[list [ocsp_tool tls_peer] --cert [dict get $leaf cert] --key [dict get $leaf key] \
+        --staple $::staple_file --tls $version] r]
+    if {![regexp {port=(\d+) openssl=([0-9a-f]+)} [gets $channel] - port openssl]} {fail "tls_peer does not start"}
+    return [dict create channel $channel port $port early_check [expr {"0x$openssl" >= 0x30600000}]]
+}
+
+proc peer_stop {peer} {
+    exec kill [pid [dict get $peer channel]]
+    catch {close [dict get $peer channel]}
+}
+
+# Opens a link from the server at `level` to that peer. Returns what the peer saw, as a dict.
+proc link_to {peer {level 0}} {
+    r $level set key value
+    catch {r $level migrate 127.0.0.1 [dict get $peer port] key 0 5000} why
+    set seen {}
+    foreach {- name value} [regexp -all -inline {(\w+)=(\S+)} [gets [dict get $peer channel]]] {
+        dict set seen $name $value
+    }
+    dict set seen why $why
+    return $seen
+}
+
+# What the peer will staple; "" is nothing.
+proc peer_staples {behaviour {leaf {}}} {
+    if {$leaf eq {}} {set leaf $::peer_leaf}
+    file delete $::staple_file
+    switch -- [lindex $behaviour 0] {
+        {} {}
+        byte {ocsp_file_write $::staple_file \x30}
+        foreign {ocsp_response_file $::staple_file $::other_leaf $::ca good}
+        default {ocsp_response_file $::staple_file $leaf $::ca $behaviour}
+    }
+}
+
+set links {tls-cluster yes tls-replication yes}
+set own_client [list tls-client-cert-file [dict get $client_leaf cert] tls-client-key-file [dict get $client_leaf key]]
+set forged [list signer [ocsp_pki_leaf $ca forger] certs auto]
+
+# ---- every staple by every policy -----------------------------------------------------------------------------------
+
+foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
+    foreach version {1.2 1.3} {
+        test "$context, TLS $version: each staple by each policy" {
+            set options [ocsp_server $leaf $ca {*}$links {*}$args]
+            dict set options omit {}
+            start_server $options {
+                set peer [peer_start $peer_leaf $version]
+                # Counted for links that are let through: v(erified) or m(issing); r(ejected) are refused.
+                foreach {name behaviour no soft require} [list \
+                    {good}                {this -60}                       -  v  v \
+                    {none}                {}                               -  m  r \
+                    {expired}             {this -7200 next -60}            -  m  r \
+                    {revoked}             {status revoked}                 -  r  r \
+                    {of another one}      foreign                          -  r  r \
+                    {one byte}            byte                             -  r  r \
+                    {a forged delegate's} $forged                          -  r  r \
+                    {a broken signature}  {signature bad}                  -  r  r \
+                    {tryLater}            {response_status tryLater}       -  r  r \
+                    {no end, fresh}       {next none}                      -  v  v \
+                    {no end, 20 minutes}  {this -1200 next none}           -  m  r \
+                ] {
+                    # OpenSSL 3.6 does not send these.
+                    if {[dict get $peer early_check] && $name in {{of another one} {one byte} {tryLater} expired}} continue
+                    peer_staples $behaviour
+                    foreach policy {no soft require} {
+                        ocsp_set verify-peers $policy
+                        set before [ocsp_info_all]
+                        set seen [link_to $peer]
+                        set verdict [set $policy]
+                        assert_equal [dict get $seen done] [expr {$verdict ne "r"}] "$name, $policy: $seen"
+                        assert_equal [dict get $seen asked] [expr {$policy ne "no"}] "$name, $policy: $seen"
+                        assert_equal [dict get $seen reused] 0
+                        foreach {letter field} {v peers_verified m peers_missing r peers_rejected} {
+                            assert_equal [ocsp_info $field] \
+                                [expr {[dict get $before $field] + ($verdict eq $letter)}] "$name, $policy: $field"
+                        }
+                        assert_equal [r ping] PONG
+                    }
+                }
+                peer_stop $peer
+            }
+        }
+    }
+}
+
+start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
+    set peer [peer_start $must_leaf 1.3]
+    test {a must-staple certificate: soft means require} {
+        foreach {behaviour done} {{} 0 {this -7200 next -60} 0 {this -60} 1} {
+            if {[dict get $peer early_check] && $behaviour eq "this -7200 next -60"} continue
+            peer_staples $behaviour $must_leaf
+            assert_equal [dict get [link_to $peer] done] $done "staple: $behaviour"
+        }
+    }
+    peer_stop $peer
+
+    set peer [peer_start $peer_leaf 1.3]
+    test {the log tells the peer's address, its serial and the reason, once for each state} {
+        set address "127.0.0.1:[dict get $peer port]"
+        set serial [dict get $peer_leaf serial]
+        foreach {behaviour pattern level} {
+            {}                 {*let through*staples no OCSP response*}   notice
+            {status revoked}   {*refused*REVOKED*}                        warning
+            {this -60}         {*verified again*}                         notice
+        } {
+            peer_staples $behaviour
+            for {set i 0} {$i < 5} {incr i} {link_to $peer}
+            wait_for_condition 100 50 {[llength [ocsp_log_lines 0 $pattern]] > 0} else {fail "no line $pattern"}
+            foreach line [ocsp_log_lines 0 $pattern] {
+                if {![string match *$address* $line]} continue
+                assert_match "*$address (certificate serial $serial)*" $line
+                incr found($pattern)
+            }
+            assert_equal $found($pattern) 1
+        }
+        peer_staples {status revoked}
+        link_to $peer
+        wait_for_condition 100 50 {[ocsp_info last_peer_error] ne {}} else {fail "INFO tells nothing"}
+        assert_match "$address*$serial*REVOKED*" [ocsp_info last_peer_error]
+        peer_staples {this -60}
+        link_to $peer
+        ocsp_wait_info last_peer_error {}
+    }
+
+    test {values: no, soft, require; anything else is refused; CONFIG REWRITE keeps it} {
+        foreach value {no require soft} {
+            ocsp_set verify-peers $value
+            assert_equal [ocsp_get verify-peers] $value
+        }
+        assert_error {*} {ocsp_set verify-peers yes}
+        assert_error {*} {ocsp_set verify-peers {}}
+        assert_equal [ocsp_get verify-peers] soft
+        ocsp_set verify-peers require
+        r config rewrite
+        restart_server 0 true false
+        assert_equal [ocsp_get verify-peers] require
+        peer_staples {}
+        assert_equal [dict get [link_to $peer] done] 0
+        peer_staples {this -60}
+        assert_equal [dict get [link_to $peer] done] 1
+    }
+
+    test {with stapling off here, peers are verified all the same} {
+        ocsp_set stapling no
+        peer_staples {status revoked}
+        assert_equal [dict get [link_to $peer] done] 0
+        peer_staples {this -60}
+        assert_equal [dict get [link_to $peer] done] 1
+        assert_equal [ocsp_info state] disabled
+        ocsp_set stapling yes
+    }
+
+    test {a TLS reload and the first link right behind it: it asks, too} {
+        peer_staples {status revoked}
+        for {set i 0} {$i < 10} {incr i} {
+            # In one transaction, so that the server does not come to its event loop in between.
+            r set key value
+            r multi
+            r config set tls-cert-file [dict get $leaf cert]
+            r migrate 127.0.0.1 [dict get $peer port] key 0 5000
+            catch {r exec}
+            assert_match {*done=0 asked=1*} [gets [dict get $peer channel]]
+        }
+    }
+    peer_stop $peer
+}
+
+# The lengths of messages are compared for clients in ocsp-links; this is the other side's first message.
+test {with no, the ClientHello is that of a server without us} {
+    peer_staples {this -60}
+    foreach {name policy omit} {without no loadmodule no no {} soft soft {} back no {}} {
+        set options [ocsp_server $leaf $ca {*}$links verify-peers [expr {$name eq "back" ? "soft" : $policy}]]
+        if {$omit ne {}} {dict lappend options omit $omit [ocsp_directive stapling] [ocsp_directive verify-peers]}
+        start_server $options {
+            if {$name eq "back"} {ocsp_set verify-peers no}
+            foreach version {1.2 1.3} {
+                set peer [peer_start $peer_leaf $version]
+                set hello($name,$version) [dict get [link_to $peer] hello]
+                peer_stop $peer
+            }
+        }
+    }
+    foreach version {1.2 1.3} {
+        assert_equal $hello(no,$version) $hello(without,$version)
+        assert_equal $hello(back,$version) $hello(without,$version)
+        # Extension 5 is status_request.
+        assert_match *,5,* $hello(soft,$version)
+        assert_no_match *,5,* $hello(no,$version)
+    }
+}
+
+# ---- a primary and its replica --------------------------------------------------------------------------------------
+
+set primary_leaf [ocsp_lab_leaf $lab primary]
+set next_leaf [ocsp_lab_leaf $lab next]
+
+proc revoke {args} {
+    set for {}
+    foreach leaf $args {dict set for [dict get $leaf serial] {status revoked}}
+    ocsp_responder_behave $::responder [list for $for]
+}
+
+proc link_status {{level 0}} {status [srv $level client] master_link_status}
+
+# Stays as it is for as long as several attempts to link take, which are counted and not timed.
+proc stays_down {level before} {
+    ocsp_wait_above peers_rejected [expr {$before + 2}] $level
+    assert_equal [link_status $level] down
+}
+
+foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
+    foreach version {TLSv1.2 TLSv1.3} {
+        test "$context, $version: a primary that is revoked, and renewed" {
+            revoke
+            set options [ocsp_server $primary_leaf $ca {*}$links tls-protocols $version]
+            set replica [ocsp_server $leaf $ca {*}$links {*}$args verify-peers require tls-protocols $version]
+            dict set replica omit {}
+            start_server $options {
+                start_server $replica {
+                    foreach level {0 -1} {ocsp_wait_info state good $level}
+                    r replicaof 127.0.0.1 [srv -1 port]
+                    wait_for_sync r
+                    assert_morethan [ocsp_info peers_verified] 0
+                    assert_equal [ocsp_info peers_rejected] 0
+
+                    # Revoked: the link that is up stays up.
+                    revoke $primary_leaf
+                    after 1100
+                    r -1 debug ocsp-refresh
+                    ocsp_wait_info state revoked -1
+                    r -1 set during revocation
+                    wait_for_condition 200 50 {[r get during] eq {revocation}} else {fail "the old link is gone"}
+                    assert_equal [link_status] up
+
+                    # A new one is not opened, by require and by soft, but by no.
+                    foreach policy {require soft} {
+                        ocsp_set verify-peers $policy
+                        set before [ocsp_info peers_rejected]
+                        r -1 client kill type replica
+                        stays_down 0 $before
+                    }
+                    assert_equal [llength [ocsp_log_lines 0 {*refused*REVOKED*}]] 1
+                    ocsp_set verify-peers no
+                    wait_for_sync r
+                    ocsp_set verify-peers require
+                    assert_equal [link_status] up
+                    set before [ocsp_info peers_rejected]
+                    r -1 client kill type replica
+                    stays_down 0 $before
+
+                    # Healed by a new certificate, without a restart.
+                    ocsp_load_certificate $next_leaf -1
+                    ocsp_wait_info state good -1
+                    wait_for_sync r
+                    r -1 set after rotation
+                    wait_for_condition 200 50 {[r get after] eq {rotation}} else {fail "the key did not arrive"}
+                    ocsp_wait_info last_peer_error {}
+                    assert_equal [llength [ocsp_log_lines 0 {*verified again*}]] 1
+
+                    # A primary that staples nothing.
+                    ocsp_set stapling no -1
+                    set before [ocsp_info peers_rejected]
+                    r -1 client kill type replica
+                    stays_down 0 $before
+                    ocsp_set verify-peers soft
+                    wait_for_sync r
+                    assert_morethan [ocsp_info peers_missing] 0
+                }
+            }
+        }
+    }
+}
+
+# ---- a cluster ------------------------------------------------------------------------------------------------------
+
+# What the node at `level` says of the node with that id: its flags, and whether its link there is up.
+proc node_seen {level id} {
+    foreach line [split [r $level cluster nodes] \n] {
+        if {[lindex $line 0] eq $id} {return [list [lindex $line 2] [lindex $line 7]]}
+    }
+    return {unknown unknown}
+}
+
+set levels {0 -1 -2 -3 -4 -5}
+
+proc whole {{count 6}} {
+    foreach level $::levels {
+        foreach line [split [string trim [r $level cluster nodes]] \n] {
+            if {[lindex $line 7] ne "connected" || [string match *fail* [lindex $line 2]]} {return 0}
+        }
+        if {[getInfoProperty [r $level cluster info] cluster_state] ne "ok"} {return 0}
+        if {[getInfoProperty [r $level cluster info] cluster_known_nodes] != $count} {return 0}
+    }
+    return 1
+}
+
+foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
+    test "$context: a cluster of six in which one node is revoked" {
+        revoke
+        set options {}
+        for {set i 0} {$i < 6} {incr i} {
+            set node($i) [ocsp_lab_leaf $lab [clock clicks]node$i]
+            set option [ocsp_server $node($i) $ca {*}$links {*}$args cluster-enabled yes cluster-node-timeout 15000 \
+                tls-auth-clients [expr {$args eq {} ? "no" : "yes"}] verify-peers require]
+            dict set option omit {}
+            lappend options $option
+        }
+        start_server [lindex $options 0] {start_server [lindex $options 1] {start_server [lindex $options 2] {
+        start_server [lindex $options 3] {start_server [lindex $options 4] {start_server [lindex $options 5] {
+            # Everybody staples before anybody is met.
+            foreach level $levels {ocsp_wait_info state good $level}
+            r cluster addslotsrange 0 5000
+            r -1 cluster addslotsrange 5001 10000
+            r -2 cluster addslotsrange 10001 16383
+            foreach level [lrange $levels 1 end] {r cluster meet 127.0.0.1 [srv $level port]}
+            wait_for_condition 1200 50 {[whole]} else {fail "no cluster: [r cluster nodes]"}
+            foreach {replica primary} {-3 0 -4 -1 -5 -2} {
+                set primary_id [r $primary cluster myid]
+                wait_for_condition 200 50 {[node_seen $replica $primary_id] ne {unknown unknown}} else {fail "not met"}
+                r $replica cluster replicate $primary_id
+            }
+            foreach level {-3 -4 -5} {wait_for_sync [srv $level client]}
+            set rejected {}
+            foreach level $levels {lappend rejected [ocsp_info peers_rejected $level]}
+            assert_equal $rejected {0 0 0 0 0 0}
+
+            # The fourth server, a replica, is revoked. Links that are up stay up.
+            revoke $node(2)
+            after 1100
+            r -3 debug ocsp-refresh
+            ocsp_wait_info state revoked -3
+            assert_equal [whole] 1
+            # Each node drops its link there, as a restart or a network's hiccup would, and opens none again.
+            set id [r -3 cluster myid]
+            foreach level {0 -1 -2 -4 -5} {r $level debug clusterlink kill to $id}
+            foreach level {0 -1 -2 -4 -5} {
+                ocsp_wait_above peers_rejected 0 $level
+                assert_equal [lindex [node_seen $level $id] 1] disconnected
+            }
+            # No other link is affected, in either direction: these nodes refuse nobody else.
+            foreach level {0 -1 -2 -4 -5} {
+                foreach line [split [string trim [r $level cluster nodes]] \n] {
+                    if {[lindex $line 0] ne $id} {assert_equal [lindex $line 7] connected "level $level: $line"}
+                }
+                assert_match "*(certificate serial [dict get $node(2) serial])*" [ocsp_info last_peer_error $level]
+            }
+            assert_equal [ocsp_info peers_rejected -3] 0
+
+            # A new certificate heals it.
+            revoke
+            set renewed [ocsp_lab_leaf $lab [clock clicks]renewed]
+            ocsp_load_certificate $renewed -3
+            ocsp_wait_info state good -3
+            wait_for_condition 1200 50 {[whole]} else {fail "not whole again: [r cluster nodes]"}
+            r set {} healed
+            wait_for_condition 400 50 {[catch {r -3 readonly; r -3 get {}} value] == 0 && $value eq {healed}} else {
+                fail "the replica does not follow: [r -3 info replication]"
+            }
+        }}}}}}
+    }
+}
+
+# A vote goes to the candidate over a link that the voter opens, so a node that nobody links to is not elected.
+test {failover: a revoked candidate is not elected, with a new certificate it is} {
+    revoke
+    set options {}
+    for {set i 0} {$i < 4} {incr i} {
+        set node($i) [ocsp_lab_leaf $lab [clock clicks]node$i]
+        set option [ocsp_server $node($i) $ca {*}$links cluster-enabled yes cluster-node-timeout 3000 verify-peers require]
+        dict set option omit {}
+        lappend options $option
+    }
+    start_server [lindex $options 0] {start_server [lindex $options 1] {start_server [lindex $options 2] {
+    start_server [lindex $options 3] {
+        set levels {0 -1 -2 -3}
+        foreach level $levels {ocsp_wait_info state good $level}
+        r cluster addslotsrange 0 5000
+        r -1 cluster addslotsrange 5001 10000
+        r -2 cluster addslotsrange 10001 16383
+        foreach level {-1 -2 -3} {r cluster meet 127.0.0.1 [srv $level port]}
+        wait_for_condition 1200 50 {[whole 4]} else {fail "no cluster: [r cluster nodes]"}
+        # The server at -2 is the primary that will die, the one at -3 its only replica, at -3 being the outermost.
+        set primary_id [r -2 cluster myid]
+        set id [r -3 cluster myid]
+        r -3 cluster replicate $primary_id
+        wait_for_sync [srv -3 client]
+        foreach level {0 -1} {
+            wait_for_condition 400 50 {[string match *slave* [node_seen $level $id]]} else {fail "not seen as a replica"}
+        }
+        revoke $node(0)
+        after 1100
+        r -3 debug ocsp-refresh
+        ocsp_wait_info state revoked -3
+        foreach level {0 -1 -2} {
+            r $level debug clusterlink kill to $id
+            ocsp_wait_above peers_rejected 0 $level
+        }
+        server_may_die -2
+        send_signal [srv -2 pid] KILL
+        foreach level {0 -1} {
+            wait_for_condition 1200 50 {[lindex [node_seen $level $primary_id] 0] eq {master,fail}} else {
+                fail "not seen as failed: [r $level cluster nodes]"
+            }
+        }
+        # It asks for votes, twice, and gets none.
+        wait_for_condition 1200 50 {[count_log_message -3 {Starting a failover election}]
+            + [count_log_message -3 {Start of election}] >= 2} else {
+            fail "no election"
+        }
+        assert_equal [s -3 role] slave
+        assert_equal [count_log_message -3 {election won}] 0
+        revoke
+        ocsp_load_certificate [ocsp_lab_leaf $lab [clock clicks]renewed] -3
+        wait_for_condition 1200 50 {[s -3 role] eq {master}} else {fail "not elected: [r -3 cluster nodes]"}
+        foreach level {0 -1} {
+            wait_for_condition 400 50 {[getInfoProperty [r $level cluster info] cluster_state] eq {ok}} else {
+                fail "the cluster is not whole: [r $level cluster nodes]"
+            }
+        }
+    }}}}
+}
+
+ocsp_lab_close $lab
