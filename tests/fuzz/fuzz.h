@@ -3,7 +3,7 @@
  * and a fixed sequence of mutations of them.
  *
  * A target is one file: http.c (an answer to ocspFetch), response.c (an OCSP response), certificate.c (the certificate
- * that is served), cache.c (a cache directory), directive.c (values of directives, URLs). TARGET.dict has the words
+ * that is served), cache.c (a cache directory), directive.c (values of directives, URLs), peer.c (a peer's staple). TARGET.dict has the words
  * that libFuzzer tries. Seeds are made by the target itself, with keys that never change (pki.c): a finding is a file
  * of bytes, and means the same on every machine. `build/fuzz-replay TARGET FILE...` runs it again.
  *
@@ -29,7 +29,7 @@ typedef struct fuzzTarget {
     size_t (*mutate)(uint8_t *data, size_t size, size_t max, unsigned seed, fuzzBytes *bytes);
 } fuzzTarget;
 
-extern const fuzzTarget fuzz_http, fuzz_response, fuzz_certificate, fuzz_cache, fuzz_directive;
+extern const fuzzTarget fuzz_http, fuzz_response, fuzz_certificate, fuzz_cache, fuzz_directive, fuzz_peer;
 extern const fuzzTarget *const fuzz_targets[]; /* NULL ends */
 const fuzzTarget *fuzzFind(const char *name);  /* NULL: there is none of that name */
 
@@ -41,6 +41,9 @@ const fuzzTarget *fuzzFind(const char *name);  /* NULL: there is none of that na
             abort();                                                                        \
         }                                                                                   \
     } while (0)
+
+/* Did `issuer`, or somebody whom it let, sign this, as OpenSSL sees it at that time? (response.c) */
+int fuzzSignedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at);
 
 /* What holds after each failure: a kind, and a sentence that is fit for INFO and the log. */
 void fuzzCheckError(const ocspError *err);

@@ -21,7 +21,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argv;
     target = fuzzFind(name ? name : "");
     if (!target) {
-        fprintf(stderr, "say which target: OCSP_FUZZ=http, response, certificate, cache or directive\n");
+        fprintf(stderr, "say which target: OCSP_FUZZ=http, response, certificate, cache, directive or peer\n");
         exit(2);
     }
     fuzzGetPki(); /* not inside the first input's time and memory */

@@ -147,7 +147,8 @@ void fuzzCheckQueue(void) {
 }
 
 const fuzzTarget *const fuzz_targets[] = {&fuzz_http,  &fuzz_response,  &fuzz_certificate,
-                                          &fuzz_cache, &fuzz_directive, NULL};
+                                          &fuzz_cache, &fuzz_directive, &fuzz_peer,
+                                          NULL};
 
 const fuzzTarget *fuzzFind(const char *name) {
     int i;

@@ -30,7 +30,7 @@ static int severalIssuers(OCSP_BASICRESP *basic) {
 
 /* OpenSSL's opinion of who signed, with each certificate that may have: the issuer, and those sent along, one at a time
  * (given several of one name it would look at the first alone). */
-static int signedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at) {
+int fuzzSignedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at) {
     const STACK_OF(X509) *sent = OCSP_resp_get0_certs(basic);
     X509_STORE *anchor = testStore(issuer, NULL);
     X509_VERIFY_PARAM *param = X509_STORE_get0_param(anchor);
@@ -71,8 +71,8 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     OPENSSL_free(again);
     basic = OCSP_response_get1_basic(response);
     /* A delegate may begin to be valid within our skew; OpenSSL knows none. */
-    fuzzCheck(basic && (signedForIssuer(basic, pki->ca, TEST_NOW) ||
-                        signedForIssuer(basic, pki->ca, TEST_NOW + OCSP_CLOCK_SKEW)));
+    fuzzCheck(basic && (fuzzSignedForIssuer(basic, pki->ca, TEST_NOW) ||
+                        fuzzSignedForIssuer(basic, pki->ca, TEST_NOW + OCSP_CLOCK_SKEW)));
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(response);
     ERR_clear_error();

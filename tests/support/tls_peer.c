@@ -86,7 +86,8 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--tls")) tls = argv[i + 1];
     }
     if (!cert || !key || !staple_file) return die("usage: see the head of tls_peer.c");
-    if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+    if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 ||
+        SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
         return die("the certificate or key cannot be used");
     if (*tls) {
         SSL_CTX_set_min_proto_version(ctx, strcmp(tls, "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION);
@@ -119,7 +120,8 @@ int main(int argc, char **argv) {
         if (SSL_accept(ssl) == 1) done = SSL_read(ssl, bytes, sizeof(bytes)) > 0;
         /* To MIGRATE's SELECT and RESTORE: answered, it does not try a second time. */
         if (done) SSL_write(ssl, "-ERR no\r\n-ERR no\r\n", 18);
-        printf("done=%d asked=%d reused=%d hello=%zu:%s\n", done, asked, SSL_session_reused(ssl), hello_length, extensions);
+        printf("done=%d asked=%d reused=%d hello=%zu:%s\n", done, asked, SSL_session_reused(ssl), hello_length,
+               extensions);
         fflush(stdout);
         if (done) SSL_shutdown(ssl);
         SSL_free(ssl);

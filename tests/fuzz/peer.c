@@ -1,0 +1,106 @@
+/* peer.c - fuzz target: what a peer staples, to ocspJudgePeer. The first byte chooses whose certificate it shows: ours,
+ * or one of the same name and serial by another CA of the same name, with whose chain it comes. The rest is the staple.
+ * Whatever is found good is judged again by OpenSSL; what is found expired must have been good once.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "fuzz.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/err.h>
+
+static ocspPeerState judgeAt(const uint8_t *data, size_t size, int twin, time_t now, ocspError *err) {
+    const fuzzPki *pki = fuzzGetPki();
+    X509 *leaf = twin ? pki->twin_leaf : pki->leaf, *issuer = twin ? pki->twin : pki->ca;
+    STACK_OF(X509) *chain = testStack(leaf, issuer, NULL);
+    int must_staple = -1;
+    ocspPeerState state = ocspJudgePeer(leaf, chain, data, size, now, &must_staple, err);
+
+    fuzzCheck(must_staple == 0);
+    sk_X509_free(chain);
+    fuzzCheckQueue();
+    return state;
+}
+
+/* A delegate may begin to be valid within our skew; OpenSSL knows none. */
+static int signedForUs(OCSP_BASICRESP *basic, int twin) {
+    X509 *issuer = twin ? fuzzGetPki()->twin : fuzzGetPki()->ca;
+
+    return basic && (fuzzSignedForIssuer(basic, issuer, TEST_NOW) ||
+                     fuzzSignedForIssuer(basic, issuer, TEST_NOW + OCSP_CLOCK_SKEW));
+}
+
+static void one(const uint8_t *data, size_t size) {
+    const fuzzPki *pki = fuzzGetPki();
+    const unsigned char *p;
+    ocspError err = {0};
+    OCSP_RESPONSE *response;
+    OCSP_BASICRESP *basic;
+    ocspResponse r;
+    ocspPeerState state;
+    int twin;
+
+    if (size == 0) return;
+    twin = data[0] & 1;
+    data++, size--;
+    ERR_clear_error();
+    state = judgeAt(data, size, twin, TEST_NOW, &err);
+    fuzzCheck(state != OCSP_PEER_MISSING);
+    if (state != OCSP_PEER_GOOD) fuzzCheckError(&err);
+    if (state == OCSP_PEER_GOOD || state == OCSP_PEER_REVOKED) {
+        p = data;
+        response = d2i_OCSP_RESPONSE(NULL, &p, (long)size);
+        basic = response ? OCSP_response_get1_basic(response) : NULL;
+        fuzzCheck(signedForUs(basic, twin));
+        OCSP_BASICRESP_free(basic);
+        OCSP_RESPONSE_free(response);
+        ERR_clear_error();
+        /* The very rules by which we staple: only the age of what has no end is known less well. */
+        fuzzCheck(ocspVerify(data, size, twin ? pki->twin_id : pki->id, TEST_NOW, TEST_NOW, &r, &err));
+        fuzzCheck(r.revoked == (state == OCSP_PEER_REVOKED));
+        fuzzCheck(r.next_update || TEST_NOW < r.this_update + OCSP_CLOCK_SKEW + OCSP_LIFE_WITHOUT_END);
+        /* The other CA of that name never said it. */
+        fuzzCheck(judgeAt(data, size, !twin, TEST_NOW, &err) == OCSP_PEER_BAD);
+        ocspResponseClear(&r);
+    }
+    if (state ==
+        OCSP_PEER_EXPIRED) { /* whoever signed it might; anything less is bad, which soft does not let through */
+        p = data;
+        response = d2i_OCSP_RESPONSE(NULL, &p, (long)size);
+        basic = response ? OCSP_response_get1_basic(response) : NULL;
+        fuzzCheck(signedForUs(basic, twin));
+        OCSP_BASICRESP_free(basic);
+        OCSP_RESPONSE_free(response);
+        ERR_clear_error();
+    }
+}
+
+static size_t mutate(uint8_t *data, size_t size, size_t max, unsigned seed, fuzzBytes *bytes) {
+    if (size < 2) return bytes(data, size, max);
+    if (seed % 64 == 0) data[0] ^= 1;
+    return fuzz_response.mutate(data + 1, size - 1, max - 1, seed, bytes) + 1;
+}
+
+static fuzzKeep *keep_here;
+
+static void keepBoth(const char *name, const void *bytes, size_t size) {
+    uint8_t *with = malloc(size + 1);
+    char other[64];
+
+    fuzzCheck(with);
+    if (size) memcpy(with + 1, bytes, size);
+    with[0] = 0;
+    keep_here(name, with, size + 1);
+    with[0] = 1;
+    snprintf(other, sizeof(other), "%s-for-twin", name);
+    keep_here(other, with, size + 1);
+    free(with);
+}
+
+static void seeds(fuzzKeep *keep) {
+    keep_here = keep;
+    fuzz_response.seeds(keepBoth);
+}
+
+const fuzzTarget fuzz_peer = {"peer", one, seeds, mutate};
