@@ -82,8 +82,8 @@ int ocspInit(const ocspHost *host);
 
 /* Takes new options (copied). Main thread; never blocks. Changes are acted on by the OCSP thread: a changed
  * responder_url or stapling turned on with nothing valid held starts a fetch at once. stapling turned off stops with
- * the next handshake; verify_peers holds for links that are opened from then on. Returns 1, or 0 when out of memory, and
- * then the old options stay. */
+ * the next handshake; verify_peers holds for links that are opened from then on. Returns 1, or 0 when out of memory,
+ * and then the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
 /* A server context has got its certificate(s) and is about to be used: staple for it, in place of the contexts attached
@@ -107,10 +107,11 @@ void ocspInstallPeerCheck(SSL_CTX *ctx);
  * bad_certificate_status_response. */
 int ocspStatusCallback(SSL *ssl, void *unused);
 
-/* Lets the engine do the few things that belong on the main thread, among them telling the log about refused peers. Call it once the first contexts were attached and
- * before the first connection is accepted: with stapling on it then reads and verifies the one small cache file (or the
- * supplied one), so that the first handshake is stapled, and starts the thread. Call it again whenever convenient
- * (before each sleep of the event loop): it costs a comparison. Main thread. */
+/* Lets the engine do the few things that belong on the main thread, among them telling the log about refused peers.
+ * Call it once the first contexts were attached and before the first connection is accepted: with stapling on it then
+ * reads and verifies the one small cache file (or the supplied one), so that the first handshake is stapled, and starts
+ * the thread. Call it again whenever convenient (before each sleep of the event loop): it costs a comparison. Main
+ * thread. */
 void ocspTick(void);
 
 /* Called with the outcome of a requested refresh: error is NULL, or the reason in words (valid during the call). On the

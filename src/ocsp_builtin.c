@@ -1,10 +1,10 @@
 /* ocsp_builtin.c - the host that is the server itself: OCSP stapling compiled into Valkey.
  *
- * DESIGN: the engine (ocsp.h) is started when stapling or the check of peers is first turned on. Until then there is no thread, no callback
- * on a context and no timer, and tls.c's call for each context that it puts into service does nothing but note that one
- * is there. A context that is in service while stapling is turned on has no callback, and setting one would race with
- * the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file does, and the new context gets
- * one.
+ * DESIGN: the engine (ocsp.h) is started when stapling or the check of peers is first turned on. Until then there is no
+ * thread, no callback on a context and no timer, and tls.c's call for each context that it puts into service does
+ * nothing but note that one is there. A context that is in service while stapling is turned on has no callback, and
+ * setting one would race with the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file
+ * does, and the new context gets one.
  *
  * On the main thread a timer calls ocspTick once a second. It is made with the engine, so that an event loop without
  * stapling has nothing to do for it.

@@ -149,8 +149,9 @@ typedef struct ocspResponse {
 /* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
  * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our
  * certificate, dates. `received` is when a response without nextUpdate came in; if that is not known, as with what a
- * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1 and fills *out (release
- * with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
+ * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1
+ * and fills *out (release with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside
+ * OpenSSL. */
 int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
                ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
@@ -227,9 +228,9 @@ typedef enum {
     OCSP_PEER_BAD, /* a staple that does not verify, or a peer whose issuer is not known */
 } ocspPeerState;
 
-/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
- * none). On anything but good *err holds the reason. *must_staple is what the certificate says (RFC 7633). Pure, as
- * ocspVerify. Any thread, inside OpenSSL. */
+/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain`
+ * (NULL: none). On anything but good *err holds the reason. *must_staple is what the certificate says (RFC 7633). Pure,
+ * as ocspVerify. Any thread, inside OpenSSL. */
 ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
                             int *must_staple, ocspError *err);
 

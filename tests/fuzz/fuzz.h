@@ -3,9 +3,10 @@
  * and a fixed sequence of mutations of them.
  *
  * A target is one file: http.c (an answer to ocspFetch), response.c (an OCSP response), certificate.c (the certificate
- * that is served), cache.c (a cache directory), directive.c (values of directives, URLs), peer.c (a peer's staple). TARGET.dict has the words
- * that libFuzzer tries. Seeds are made by the target itself, with keys that never change (pki.c): a finding is a file
- * of bytes, and means the same on every machine. `build/fuzz-replay TARGET FILE...` runs it again.
+ * that is served), cache.c (a cache directory), directive.c (values of directives, URLs), peer.c (a peer's staple).
+ * TARGET.dict has the words that libFuzzer tries. Seeds are made by the target itself, with keys that never change
+ * (pki.c): a finding is a file of bytes, and means the same on every machine. `build/fuzz-replay TARGET FILE...` runs
+ * it again.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

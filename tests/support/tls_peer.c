@@ -8,8 +8,8 @@
  *
  *   done=0|1 asked=0|1 reused=0|1 hello=LENGTH:EXTENSION,...
  *
- * done: the client finished the handshake and went on to send something (commands, which are answered by errors); asked: for a status; hello: the ClientHello's
- * length in bytes and its extensions' numbers. SIGTERM ends it.
+ * done: the client finished the handshake and went on to send something (commands, which are answered by errors);
+ * asked: for a status; hello: the ClientHello's length in bytes and its extensions' numbers. SIGTERM ends it.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
