@@ -46,10 +46,12 @@ proc tree_files {} {
             "\}" \
             {static int tlsConfigure(void *unused) {}} \
             "        valkey_tls_ctx = fresh; $mark" \
+            "        valkey_tls_client_ctx = fresh_too; $mark" \
             {        return 0;} \
             "\}" \
             {void tlsApplyPendingReload(void) {}} \
             "    valkey_tls_ctx = pending.ctx; $mark" \
+            "    valkey_tls_client_ctx = pending.client_ctx; $mark" \
             "\}"] \
         src/config.c [list \
             "#include \"server.h\" $mark" \
@@ -253,7 +255,7 @@ test "check finds every anchor, counts, and writes nothing" {
     set before [snapshot $dir]
     run check $dir
     expect {$::status == 0} "check failed"
-    expect_said "Valkey 8.0.1" "src/tls.c:7,11:" "All anchors were found" "lines inserted in existing source"
+    expect_said "Valkey 8.0.1" "src/tls.c:7,12:" "src/tls.c:8,13:" "All anchors were found" "lines inserted in existing source"
     expect_same $dir $before
 }
 
@@ -262,7 +264,9 @@ test "apply inserts where it should, and copies our files byte for byte" {
     set tls [read_bytes $dir/src/tls.c]
     expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "here"
     expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "and there"
+    expect {[string first "too; /* anchor */\n        ocspBuiltinLink(valkey_tls_client_ctx);\n" $::tls] > 0} "links"
     expect {[regexp -all ocspBuiltinServe $::tls] == 2} "twice and no more"
+    expect {[regexp -all ocspBuiltinLink $::tls] == 2} "twice and no more, of the links' contexts"
     expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} \
         "above a comment"
     expect {[regexp -all {createBoolConfig|createStringConfig|createIntConfig} [read_bytes $::dir/src/config.c]] == 8} \
@@ -357,11 +361,11 @@ foreach {path function} {
 
 test "a context put into service in a place that is not known" {
     set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_ctx = sudden;} "\}"]
-    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 11, 14" "more than"
+    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 12, 16" "more than"
 }
 
 test "a tree before Valkey 9.1 has one place only" {
-    set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 8]]]
+    set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 9]]]
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 

@@ -213,6 +213,40 @@ start_server [ocsp_server $leaf $ca stapling no] {
     }
 }
 
+# The server as a client: a primary whose certificate is revoked gets no new link from its replica.
+set primary_leaf [ocsp_lab_leaf $lab primary]
+set next_leaf [ocsp_lab_leaf $lab next]
+ocsp_responder_behave $responder [list for [dict create [dict get $primary_leaf serial] {status revoked}]]
+start_server [ocsp_server $primary_leaf $ca tls-replication yes] {
+    start_server [ocsp_server $leaf $ca tls-replication yes verify-peers soft] {
+        test {OCSP verify-peers: a replica refuses its revoked primary, until that has a new certificate} {
+            ocsp_wait_info state revoked -1
+            r replicaof [srv -1 host] [srv -1 port]
+            ocsp_wait_above peers_rejected 1
+            assert_match {*REVOKED*} [ocsp_info last_peer_error]
+            assert_equal [s master_link_status] down
+            ocsp_load_certificate $next_leaf -1
+            wait_for_sync r
+            assert_morethan [ocsp_info peers_verified] 0
+            wait_for_condition 100 50 {[ocsp_info last_peer_error] eq {}} else {fail "the error is still told"}
+        }
+
+        test {OCSP verify-peers: a primary that staples nothing is let through by soft, and refused by require} {
+            ocsp_set stapling no -1
+            r -1 client kill type replica
+            wait_for_sync r
+            wait_for_condition 100 50 {[ocsp_info peers_missing] > 0} else {fail "not counted"}
+            ocsp_set verify-peers require
+            set before [ocsp_info peers_rejected]
+            r -1 client kill type replica
+            ocsp_wait_above peers_rejected [expr {$before + 1}]
+            assert_equal [s master_link_status] down
+            ocsp_set verify-peers no
+            wait_for_sync r
+        }
+    }
+}
+
 ocsp_lab_close $lab
 
 }
