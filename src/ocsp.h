@@ -101,6 +101,10 @@ void ocspInstallCallback(SSL_CTX *ctx);
  * a certificate is taken for somebody else's. Thread of whoever fills the ctx. RFC 6066 section 8. */
 void ocspInstallPeerCheck(SSL_CTX *ctx);
 
+/* While verify_peers is not no: tells operators, in the log and in INFO, that links are not checked all the same, as the
+ * host could not install the check, and why (half a sentence). Main thread. */
+void ocspPeersUnchecked(const char *why);
+
 /* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. On a server's SSL it staples what
  * is held for the certificate that this handshake serves. On a client's it judges what the peer stapled, if
  * verify_peers says so: one or two signatures are verified, and a refused handshake ends with the alert

@@ -236,9 +236,10 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
 
 int ocspPeerCallback(SSL *ssl); /* a client's part of ocspStatusCallback: 1 accepts, 0 refuses; any thread */
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
-void ocspPeersTick(void);                            /* main: writes to the log what handshakes had to tell */
-void ocspPeersInfo(const ocspInfoSink *sink);        /* main */
-void ocspPeersReset(void);                           /* main, no handshake may run */
+void ocspPeersLookAt(SSL_CTX *ctx); /* main: warns if links that are opened with a context in service are not checked */
+void ocspPeersTick(void);           /* main: writes to the log what handshakes had to tell */
+void ocspPeersInfo(const ocspInfoSink *sink); /* main */
+void ocspPeersReset(void);                    /* main, no handshake may run */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 

@@ -44,13 +44,14 @@ static atomic_int told_count;                    /* written by main: spares good
 static struct {
     uint64_t peer, state; /* hashes of the address, and of the state with the serial */
 } told[OCSP_PEERS_TOLD];
-static int told_next;
+static unsigned told_next;
 static char last_error[OCSP_ROUND_TEXT_MAX];
 static uint64_t last_error_peer;
 
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
     /* relaxed: a handshake may see it a moment later, and nothing else hangs on it */
     atomic_store_explicit(&policy, (int)new_policy, memory_order_relaxed);
+    if (new_policy == OCSP_PEERS_NO) last_error[0] = '\0'; /* nobody is refused any more */
 }
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
@@ -119,7 +120,11 @@ static void ocspPeerTell(const SSL *ssl, X509 *leaf, ocspPeerState state, int re
     BIGNUM *serial;
     char *hex;
 
-    if (state == OCSP_PEER_GOOD && atomic_load_explicit(&told_count, memory_order_relaxed) == 0) return;
+    /* A bad peer that main has not told of yet is in the list: acquire pairs with the release in ocspPeersTick, so that
+     * one of the two is seen. */
+    if (state == OCSP_PEER_GOOD && atomic_load_explicit(&events_waiting, memory_order_acquire) == 0 &&
+        atomic_load_explicit(&told_count, memory_order_relaxed) == 0)
+        return;
     if (atomic_fetch_add_explicit(&events_waiting, 1, memory_order_relaxed) >= OCSP_PEERS_QUEUE ||
         !(event = ocspAlloc(sizeof(*event)))) {
         atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_relaxed);
@@ -141,6 +146,27 @@ static void ocspPeerTell(const SSL *ssl, X509 *leaf, ocspPeerState state, int re
         continue;
 }
 
+/* Every change of state of every handshake comes here: it has to be short. */
+static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
+    (void)ret;
+    if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
+    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
+    /* The server's own contexts have a certificate, as it refuses to configure TLS without. Those of modules that are
+     * clients of something else (of an LDAP server, say) mostly have none, and are none of our business. */
+    if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
+}
+
+void ocspInstallPeerCheck(SSL_CTX *ctx) {
+    SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
+}
+
+void ocspPeersLookAt(SSL_CTX *ctx) {
+    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
+    if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) return;
+    ocspPeersUnchecked("the server's TLS context was made where it cannot be made to ask; set tls-cert-file to its own "
+                       "value, and report this release");
+}
+
 int ocspPeerCallback(SSL *ssl) {
     ocspVerifyPeers how = (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
     X509 *leaf = SSL_get0_peer_certificate(ssl);
@@ -150,7 +176,10 @@ int ocspPeerCallback(SSL *ssl) {
     ocspPeerState state;
     long len;
 
-    if (how == OCSP_PEERS_NO || !SSL_get_certificate(ssl)) return 1;
+    /* One that we did not ask on is somebody else's, and judges for itself. */
+    if (how == OCSP_PEERS_NO || SSL_CTX_get_info_callback(SSL_get_SSL_CTX(ssl)) != ocspPeerAsk ||
+        !SSL_get_certificate(ssl))
+        return 1;
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
@@ -173,20 +202,6 @@ int ocspPeerCallback(SSL *ssl) {
         atomic_fetch_add_explicit(&missing, 1, memory_order_relaxed);
     ocspPeerTell(ssl, leaf, state, refused, err.text);
     return !refused;
-}
-
-/* Every change of state of every handshake comes here: it has to be short. */
-static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
-    (void)ret;
-    if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
-    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    /* The server's own contexts have a certificate, as it refuses to configure TLS without. Those of modules that are
-     * clients of something else (of an LDAP server, say) mostly have none, and are none of our business. */
-    if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
-}
-
-void ocspInstallPeerCheck(SSL_CTX *ctx) {
-    SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
 }
 
 /* ---- main thread ------------------------------------------------------------------------------------------------- */
@@ -258,8 +273,15 @@ void ocspPeersTick(void) {
         next = in_order->next;
         ocspTellPeer(in_order);
         ocspFree(in_order);
-        atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_relaxed);
+        /* release: what was told is counted before it waits no more; pairs with the acquire in ocspPeerTell */
+        atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_release);
     }
+}
+
+void ocspPeersUnchecked(const char *why) {
+    snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
+    last_error_peer = 0;
+    ocspLog(OCSP_LOG_WARNING, "%s", last_error);
 }
 
 void ocspPeersInfo(const ocspInfoSink *sink) {

@@ -155,6 +155,7 @@ void ocspAttachContext(SSL_CTX *ctx) {
         SSL_CTX_select_current_cert(ctx, chosen);
     }
     ERR_pop_to_mark();
+    ocspPeersLookAt(ctx);
     attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
     SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));
     pthread_mutex_lock(&shared.lock);

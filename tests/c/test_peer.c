@@ -294,6 +294,14 @@ static void otherClientsOfTheProcessAreLeftAlone(void **state) {
     testShakeFree(&shake);
     wantCounts(0, 0, 0);
     SSL_CTX_free(other);
+    /* Nor is one with a certificate, in which only the callback for stapling was installed. */
+    other = linkCtx(TLS1_3_VERSION);
+    SSL_CTX_set_info_callback(other, NULL);
+    shake = testHandshake(peer, other, 1);
+    assert_int_equal(shake.ok, 1);
+    testShakeFree(&shake);
+    wantCounts(0, 0, 0);
+    SSL_CTX_free(other);
 }
 
 /* A context that this server serves with is asked by its clients as before, whatever the policy is. */
@@ -385,6 +393,46 @@ static void theLogIsToldOnce(void **state) {
     assert_int_equal(linksUp(renewed), 0);
     assert_int_equal(lines[1], 3);
     SSL_CTX_free(renewed);
+}
+
+/* Bad and good again before main looked: told and taken back, in that order. */
+static void goodAgainBeforeItWasTold(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
+    policy(OCSP_PEERS_REQUIRE);
+    stapleReply(&revoked);
+    assert_int_equal(linkUp(peer, links[1]), 0);
+    stapleReply(&good);
+    assert_int_equal(linkUp(peer, links[1]), 1);
+    ocspTick();
+    look("last_peer_error");
+    assert_string_equal(text_seen, "");
+    assert_int_equal(lines[1], 1);
+    assert_non_null(strstr(last_line, "verified again"));
+    /* Nor does an error stay when nothing is checked any more. */
+    stapleReply(&revoked);
+    assert_int_equal(linksUp(peer), 0);
+    policy(OCSP_PEERS_NO);
+    look("last_peer_error");
+    assert_string_equal(text_seen, "");
+}
+
+/* A context in service that cannot be made to ask: links are open, and that is said aloud. */
+static void aContextThatDoesNotAskIsToldOf(void **state) {
+    (void)state;
+    SSL_CTX *bare = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    ocspInstallCallback(bare);
+    ocspAttachContext(bare);
+    assert_int_equal(lines[1], 0);
+    policy(OCSP_PEERS_REQUIRE);
+    ocspAttachContext(bare);
+    assert_int_equal(lines[1], 1);
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "NOT checked"));
+    ocspInstallPeerCheck(bare);
+    ocspAttachContext(bare);
+    assert_int_equal(lines[1], 1);
+    SSL_CTX_free(bare);
 }
 
 /* What main does not fetch does not pile up. */
@@ -485,6 +533,8 @@ int main(void) {
         linked(serversAreNotTouched),
         linked(aResumedSession),
         linked(theLogIsToldOnce),
+        linked(goodAgainBeforeItWasTold),
+        linked(aContextThatDoesNotAskIsToldOf),
         linked(eventsAreBounded),
         linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
     };

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -98,6 +99,7 @@ int main(int argc, char **argv) {
     SSL_CTX_set_client_hello_cb(ctx, onHello, NULL);
     SSL_CTX_set_msg_callback(ctx, onMessage);
     signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* a suite that dies takes it along */
     name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listener = socket(AF_INET, SOCK_STREAM, 0);
     if (bind(listener, (struct sockaddr *)&name, sizeof(name)) || listen(listener, 64) ||
