@@ -27,7 +27,7 @@ ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
-    tests/fuzz/run tests/model/run
+    tests/fuzz/run tests/model/run tests/matrix/root
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] tests/*/*.[ch]))
 
 MODULE := src/valkey-ocsp.so
@@ -183,6 +183,15 @@ test:
 	@$(MAKE) --no-print-directory SAN=$(SAN) unit
 endif
 
+# MATRIX_ROOTS says where the roots lie (by default in the user's cache folder), MATRIX_MIRROR what they are made from.
+.PHONY: test-matrix matrix-clean
+test-matrix: ## the suites against the servers of Debian 12, 13 and testing, in roots made by debootstrap; needs root
+	@sh deps/install.sh matrix
+	@tclsh tests/matrix/run.tcl $(ARGS)
+
+matrix-clean: ## remove the roots that test-matrix made
+	@sh tests/matrix/root clean
+
 .PHONY: test-programs bench-programs
 test-programs: all $(UNIT_PROGRAMS)
 bench-programs: all $(B)/bench_handshake
@@ -246,7 +255,7 @@ clean: ## remove everything that was built
 	rm -rf build $(MODULE) $(PROBE)
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 -include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d $(B)/tests/simulation/*.d build/fuzz/*/*.d \
     build/fuzz/*/*/*.d)

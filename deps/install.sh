@@ -16,6 +16,8 @@ RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
 TEST="libcmocka-dev tcl-tls"
 LINT="clang-format cppcheck shellcheck git tcl"
 MODEL="spin gcc libc6-dev"
+# `make test-matrix` makes Debian systems and runs commands in them.
+MATRIX="debootstrap util-linux iproute2 tcl tar"
 
 # The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.
 fuzzPackages() {
@@ -46,6 +48,7 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             lint    build, and what `make lint` and `make format` use
             fuzz    build, and what `make fuzz` uses
             model   what `make model` uses
+            matrix  what `make test-matrix` uses
             all     everything (this is the default)
 
   --list    prints the packages of the groups, one a line, and installs nothing
@@ -207,7 +210,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | fuzz | model | all) groups="$groups $argument" ;;
+    build | run | test | lint | fuzz | model | matrix | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -224,7 +227,8 @@ for group in ${groups:-all}; do
     lint) packages="$packages $BUILD $LINT" ;;
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
-    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $(fuzzPackages)" ;;
+    matrix) packages="$packages $MATRIX" ;;
+    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below

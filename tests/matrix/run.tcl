@@ -1,0 +1,296 @@
+#!/usr/bin/env tclsh
+# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian generations.
+#
+#   tclsh tests/matrix/run.tcl [options]
+#     --release NAME    only this release (may be given several times)
+#     --server NAME     only this server, valkey-server or redis-server
+#     -j N              so many roots or servers at once, by default 2
+#     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"
+#
+# Makes the roots that are missing (tests/matrix/root), copies the tree once, builds the module once, in the oldest
+# root, and runs tests/run.tcl in each root against each server, with that one module. Each job's whole output is in
+# build/matrix/NAME.log, its /tmp, with the logs of failed suites, is build/matrix/NAME. Ends with a table and a line
+# "N passed, M failed" over all suites of all servers; a complete run writes the table into README.md. A root that
+# cannot be made, a build or a run that ends early counts as a failure.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+package require Tcl 8.6
+
+set project [file dirname [file dirname [file dirname [file normalize [info script]]]]]
+set out [file join $project build matrix]
+set tree [file join $out tree]
+set root [file join $project tests matrix root]
+if {[info exists env(MATRIX_ROOTS)]} {
+    set roots $env(MATRIX_ROOTS)
+} elseif {[info exists env(XDG_CACHE_HOME)]} {
+    set roots $env(XDG_CACHE_HOME)/valkey-ocsp/roots
+} else {
+    set roots $env(HOME)/.cache/valkey-ocsp/roots
+}
+set env(MATRIX_ROOTS) $roots
+
+proc stop {sentence} {
+    puts stderr "tests/matrix/run.tcl: $sentence"
+    exit 2
+}
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+set all_releases [exec sh $root list] ;# oldest first
+set all_servers {valkey-server redis-server}
+set releases {}
+set servers {}
+set at_once 2
+set suites {}
+for {set i 0} {$i < [llength $argv]} {incr i} {
+    set option [lindex $argv $i]
+    if {$option ni {--release --server -j --suites} || $i + 1 >= [llength $argv]} {
+        stop "there is no option $option, or its value is missing; see the head of this file"
+    }
+    set value [lindex $argv [incr i]]
+    switch -- $option {
+        --release {
+            if {$value ni $all_releases} {stop "there is no release $value here: [join $all_releases {, }]"}
+            lappend releases $value
+        }
+        --server {
+            if {$value ni $all_servers} {stop "there is no server $value here: [join $all_servers {, }]"}
+            lappend servers $value
+        }
+        -j {set at_once $value}
+        --suites {set suites $value}
+    }
+}
+set complete [expr {$releases eq {} && $servers eq {} && $suites eq {}}]
+if {$releases eq {}} {set releases $all_releases}
+if {$servers eq {}} {set servers $all_servers}
+if {[exec id -u] != 0} {
+    stop "this needs root, because it makes Debian systems with debootstrap and runs servers in them with chroot.\
+        Run it as root: sudo make test-matrix"
+}
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+# name -> dict: command, after (names of jobs), state (waiting, running, good, bad), and what it printed that counts.
+set jobs [dict create]
+set times [dict create] ;# name -> seconds that it took last time
+set began [clock seconds]
+
+# Guesses for the first run of all.
+proc guess {name} {
+    if {[dict exists $::times $name]} {return [dict get $::times $name]}
+    switch -glob -- $name {
+        root-* {return 120}
+        build {return 15}
+        default {return 150}
+    }
+}
+
+proc job {name after command} {
+    dict set ::jobs $name [dict create command $command after $after state waiting line {} notes {} began 0]
+}
+
+proc in_root {release tmp args} {
+    file mkdir $tmp
+    return [list env NETWORK=no sh $::root enter $release $::tree $tmp {*}$args]
+}
+
+proc clock_of {seconds} {format %d:%02d [expr {$seconds / 60}] [expr {$seconds % 60}]}
+
+# What is still to do, shared by those who work at once.
+proc time_left {} {
+    set sum 0
+    set longest 0
+    dict for {name job} $::jobs {
+        set seconds 0
+        switch [dict get $job state] {
+            waiting {set seconds [guess $name]}
+            running {set seconds [expr {max([guess $name] - ([clock seconds] - [dict get $job began]), 5)}]}
+        }
+        incr sum $seconds
+        set longest [expr {max($longest, $seconds)}]
+    }
+    return [expr {max($sum / $::at_once, $longest)}]
+}
+
+proc progress {} {
+    set done 0
+    dict for {name job} $::jobs {incr done [expr {[dict get $job state] in {good bad}}]}
+    return "\[[clock_of [expr {[clock seconds] - $::began}]], $done of [dict size $::jobs] done,\
+        about [clock_of [time_left]] to go\]"
+}
+
+proc running {} {
+    set names {}
+    dict for {name job} $::jobs {if {[dict get $job state] eq "running"} {lappend names $name}}
+    return $names
+}
+
+proc start_jobs {} {
+    dict for {name job} $::jobs {
+        if {[dict get $job state] ne "waiting"} continue
+        set states [lmap needed [dict get $job after] {dict get $::jobs $needed state}]
+        if {"bad" in $states} {
+            dict set ::jobs $name state bad
+            dict set ::jobs $name line "not run"
+            puts "$name: not run, because what it needs has failed"
+            # Others may wait for this one.
+            return [start_jobs]
+        }
+        if {"waiting" in $states || "running" in $states || [llength [running]] >= $::at_once} continue
+        dict set ::jobs $name state running
+        dict set ::jobs $name began [clock seconds]
+        set log [open [file join $::out $name.log] w]
+        fconfigure $log -buffering line
+        puts "$name: begins  [progress]"
+        set channel [open |[list {*}[dict get $job command] </dev/null 2>@1] r]
+        fconfigure $channel -blocking 0 -encoding utf-8
+        fileevent $channel readable [list hear $name $channel $log]
+    }
+    if {[running] eq {}} {set ::finished 1}
+}
+
+proc hear {name channel log} {
+    if {[gets $channel line] < 0} {
+        if {![eof $channel]} return
+        close $log
+        fconfigure $channel -blocking 1
+        set failed [catch {close $channel} why]
+        job_ended $name [expr {!$failed}] $why
+        return
+    }
+    puts $log $line
+    switch -regexp -matchvar match -- $line {
+        {^\d+ passed, \d+ failed} {dict set ::jobs $name line $line}
+        {note: (.*)} {
+            dict lappend ::jobs $name notes [lindex $match 1]
+            puts "$name: [lindex $match 1]"
+        }
+        {^  FAILED} - {^            } - {^  ----} {puts "$name:$line"}
+        {^OpenSSL } {dict set ::jobs $name openssl [lindex $line 1]}
+        {^(Valkey|Redis) server v=(\S+)} {dict set ::jobs $name version "[lindex $match 1] [lindex $match 2]"}
+    }
+}
+
+proc job_ended {name good why} {
+    set took [expr {[clock seconds] - [dict get $::jobs $name began]}]
+    # What a cached root took says nothing about making one.
+    if {$good && !([string match root-* $name] && $took < 5)} {dict set ::times $name $took}
+    dict set ::jobs $name state [expr {$good ? "good" : "bad"}]
+    set line [dict get $::jobs $name line]
+    if {!$good && $line eq {}} {
+        puts "$name: FAILED ($why). The end of build/matrix/$name.log:"
+        catch {puts [exec tail -n 15 [file join $::out $name.log]]}
+    }
+    puts "$name: [expr {$line ne {} ? $line : $good ? "done" : "FAILED"}]  [progress]"
+    start_jobs
+}
+
+proc watch {} {
+    puts "...  running: [join [running] {, }]  [progress]"
+    after 30000 watch
+}
+
+# ---- the run --------------------------------------------------------------------------------------------------------
+
+fconfigure stdout -buffering line
+file mkdir $roots $out
+# One at a time: the roots, and build/matrix, are shared. The lock goes with this process.
+set lock [open |[list flock --nonblock $roots/lock sh -c {echo locked; exec cat}] r+]
+if {[gets $lock] ne "locked"} {stop "another run of the matrix is under way"}
+catch {
+    set channel [open $roots/times]
+    set times [dict create {*}[read $channel]]
+    close $channel
+}
+
+# Logs of the last run go; so does its copy of the tree.
+file delete -force {*}[glob -nocomplain [file join $out *]]
+file mkdir $tree
+exec tar -C $project --exclude=./build --exclude=./.git --exclude=*.so --exclude=*.o -cf - . | tar -C $tree -xf -
+
+set oldest [lindex $all_releases 0]
+foreach release [lsort -unique [concat $oldest $releases]] {
+    job root-$release {} [list sh $root make $release]
+}
+job build [list root-$oldest] [in_root $oldest [file join $out build.tmp] make -C /src V=1 module]
+foreach release $releases {
+    foreach server $servers {
+        set name $release-[string map {-server {}} $server]
+        job $name [list build root-$release] [in_root $release [file join $out $name] sh -c \
+            {openssl version; exec tclsh /src/tests/run.tcl --server "$0" "$@"} /usr/bin/$server {*}$suites]
+    }
+}
+puts "roots: $roots, made from [exec sh $root mirror]\nlogs: $out"
+after 30000 watch
+start_jobs
+if {![info exists finished]} {vwait finished}
+
+set channel [open $roots/times w]
+puts $channel $times
+close $channel
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+set passed 0
+set failed 0
+set table "| Debian | OpenSSL | server | suites | handshakes on I/O threads |\n|---|---|---|---|---|\n"
+dict for {name job} $jobs {
+    set good [expr {[dict get $job state] eq "good"}]
+    if {[string match root-* $name] || $name eq "build"} {
+        if {!$good} {incr failed; append table "| $name | | | **failed**: see build/matrix/$name.log | |\n"}
+        continue
+    }
+    lassign [split $name -] release server
+    set line [dict get $job line]
+    if {[scan $line {%d passed, %d failed} one two] == 2} {
+        incr passed $one
+        incr failed $two
+        if {!$good && $two == 0} {incr failed}
+    } else {
+        incr failed
+        set line "**did not run to its end**"
+    }
+    set share –
+    foreach note [dict get $job notes] {regexp {(\d+ %) of the handshakes on I/O threads} $note - share}
+    append table "| $release | [expr {[dict exists $job openssl] ? [dict get $job openssl] : {}}] |\
+        [expr {[dict exists $job version] ? [dict get $job version] : $server}] | $line | $share |\n"
+}
+
+# Puts `text` between the comments that hold its place in README.md.
+proc into_readme {mark text} {
+    set file [file join $::project README.md]
+    set channel [open $file]
+    fconfigure $channel -encoding utf-8
+    set readme [read $channel]
+    close $channel
+    set begin "<!-- $mark: written by make test-matrix -->\n"
+    set end "<!-- $mark: end -->"
+    set from [string first $begin $readme]
+    set to [string first $end $readme]
+    if {$from < 0 || $to < $from} {
+        puts "README.md has no place for the table \"$mark\": it is not written there"
+        return
+    }
+    set from [expr {$from + [string length $begin]}]
+    set channel [open $file w]
+    fconfigure $channel -encoding utf-8
+    puts -nonewline $channel [string replace $readme $from [expr {$to - 1}] $text]
+    close $channel
+}
+
+set today [clock format [clock seconds] -format %Y-%m-%d]
+puts "\n$table"
+if {$complete} {
+    into_readme matrix "Run on $today, one module for all, built on Debian's $oldest:\n\n$table"
+    foreach file [glob -nocomplain [file join $out * client-verdicts.md]] {
+        set channel [open $file]
+        fconfigure $channel -encoding utf-8
+        into_readme clients "Tried on $today, [string trim [read $channel]]\n"
+        close $channel
+    }
+}
+puts "took [clock_of [expr {[clock seconds] - $began}]]"
+puts "$passed passed, $failed failed"
+exit [expr {$failed > 0 || $passed == 0}]

@@ -1,0 +1,313 @@
+# ocsp-iothreads.tcl - what newer servers have: handshakes on I/O threads (25), their number changed at run time (26),
+# certificates reloaded by a thread of the server's own (27), and unloading at shutdown (28).
+#
+# A server is asked for each feature, never for its version, and what it lacks is said as skipped.
+#
+# Weight: 40
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set dir [dict get $lab dir]
+set ca [dict get $lab ca]
+set leaf [dict get $lab leaf]
+set responder [dict get $lab responder]
+
+# ---- what this server can do ----
+
+# directive -> what it is set to, of those that it has.
+set has {}
+start_server [ocsp_server $leaf $ca] {
+    foreach name {io-threads events-per-io-thread io-threads-always-active tls-auto-reload-interval} {
+        if {[r config get $name] ne {}} {dict set has $name [lindex [r config get $name] 1]}
+    }
+    set accepts_on_threads [string match *io_threaded_accept_processed:* [r info stats]]
+    set changes_threads [expr {![catch {r config set io-threads [dict get $has io-threads]}]}]
+}
+
+# Directives for a server with I/O threads. With `always` each handshake that may goes to one of them, however few there
+# are at once; else the server moves work as its load demands.
+proc io_threads {count {always 0}} {
+    set directives [list io-threads $count]
+    if {$always && [dict exists $::has events-per-io-thread]} {lappend directives events-per-io-thread 0}
+    if {$always && [dict exists $::has io-threads-always-active]} {lappend directives io-threads-always-active yes}
+    return $directives
+}
+
+# A server that writes down which thread stapled which handshake: options, and the file.
+proc with_threads_noted {options} {
+    set file [tmpfile threads]
+    lappend options env [list LD_PRELOAD [ocsp_tool accept_threads] ACCEPT_THREADS_FILE $file]
+    return [list $options $file]
+}
+
+# What it has written: thread id -> {name count}.
+proc threads_noted {file} {
+    set threads {}
+    foreach line [lrange [split [read_text $file] \n] 0 end-1] {
+        lassign $line id name
+        set before [expr {[dict exists $threads $id] ? [lindex [dict get $threads $id] 1] : 0}]
+        dict set threads $id [list $name [expr {$before + 1}]]
+    }
+    return $threads
+}
+
+# Handshakes that the main thread stapled, that others did, and how many others there are.
+proc shares {threads} {
+    lassign {0 0 0} main others count
+    dict for {id noted} $threads {
+        lassign $noted name number
+        if {$name eq "main"} {
+            incr main $number
+        } else {
+            assert_match {io_thd_*} $name
+            incr others $number
+            incr count
+        }
+    }
+    return [list $main $others $count]
+}
+
+# ---- 25 ----
+
+set number 0
+foreach {setting always} {{as its load demands} 0 {wherever it may} 1} {
+    test "25.[incr number] handshakes on I/O threads, $setting: each is stapled, whichever thread makes it" {
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 $always]]] options file
+        start_server $options {
+            ocsp_wait_info state good
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 8 --count 3000]
+            set result [ocsp_hammer_result $hammer]
+            ocsp_assert_hammer $result
+            assert_equal [dict get $result unstapled] 0
+            lassign [shares [threads_noted $file]] main others threads
+            # Every staple that the clients saw was seen at its making, and by the module's own count.
+            assert_equal [expr {$main + $others}] [dict get $result stapled]
+            assert_equal [ocsp_info handshakes_stapled] [dict get $result stapled]
+            if {$accepts_on_threads} {
+                assert_morethan [s io_threaded_accept_processed] 0
+                if {$always} {assert_morethan $threads 1}
+            } else {
+                assert_equal $others 0
+            }
+            puts "note: [expr {$others * 100 / ($main + $others)}] % of the handshakes on I/O threads,\
+                $setting ($others on $threads threads, $main on the main thread)"
+        }
+    }
+}
+
+if {!$accepts_on_threads} {
+    skip_test {25.3 to 25.5} {this server makes handshakes on its main thread alone}
+} else {
+    test {25.3 the main thread and I/O threads staple at the same time} {
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 2]]] options file
+        start_server $options {
+            ocsp_wait_info state good
+            # Until both have: the server decides by its load.
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 6]
+            wait_for_condition 600 50 {
+                [lindex [shares [threads_noted $file]] 0] > 50 && [lindex [shares [threads_noted $file]] 1] > 50
+            } else {
+                fail "only one kind of thread staples: [threads_noted $file]"
+            }
+            ocsp_assert_hammer [ocsp_hammer_stop $hammer]
+        }
+    }
+
+    test {25.4 on I/O threads: refreshes, revocation, stapling off and on, reloads, under handshakes} {
+        set other [ocsp_lab_leaf $lab other]
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 1]]] options file
+        start_server $options {
+            ocsp_wait_info state good
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 6]
+            for {set i 0} {$i < 40} {incr i} {
+                ocsp_responder_behave $responder [expr {$i % 8 == 7 ? {status revoked} : "good"}]
+                r debug ocsp-refresh
+                if {$i % 4 == 1} {ocsp_load_certificate [expr {$i % 8 == 1 ? $other : $leaf}]}
+                if {$i % 4 == 2} {ocsp_set stapling no}
+                after [randomInt 40]
+                if {$i % 4 == 2} {ocsp_set stapling yes}
+            }
+            ocsp_responder_behave $responder good
+            set result [ocsp_hammer_stop $hammer]
+            ocsp_assert_hammer $result
+            assert_morethan [dict get $result good] 0
+            assert_morethan [lindex [shares [threads_noted $file]] 1] 0
+            after 1100 ;# signatures of one second look alike, and then revoked stays
+            ocsp_load_certificate $leaf
+            ocsp_wait_info state good
+            ocsp_assert_good $ca
+        }
+    }
+
+    test {25.5 the first handshake after a start, on an I/O thread: stapled from disk with the responder down} {
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 1]]] options file
+        start_server $options {
+            ocsp_wait_info state good
+            ocsp_responder_behave $responder hang
+            for {set i 0} {$i < 5} {incr i} {
+                restart_server 0 true false
+                assert_equal [ocsp_staple] good
+                assert_equal [ocsp_info handshakes_unstapled] 0
+            }
+            ocsp_responder_behave $responder good
+            ocsp_responder_release $responder
+        }
+    }
+}
+
+# ---- 26 ----
+
+if {!$changes_threads} {
+    skip_test {26.1 the number of I/O threads changed under handshakes} {io-threads cannot be set at run time here}
+} else {
+    test {26.1 the number of I/O threads changed under handshakes} {
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 2 1]]] options file
+        start_server $options {
+            ocsp_wait_info state good
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 6]
+            for {set i 0} {$i < 60} {incr i} {
+                r config set io-threads [lindex {1 4 2 8 1 3} [expr {$i % 6}]]
+                if {$i % 5 == 0} {r debug ocsp-refresh}
+                if {$i % 10 == 0} {ocsp_load_certificate $leaf}
+                after [randomInt 60]
+            }
+            set result [ocsp_hammer_stop $hammer]
+            ocsp_assert_hammer $result
+            assert_equal [dict get $result unstapled] 0
+            lassign [shares [threads_noted $file]] main others threads
+            assert_morethan $main 0
+            assert_morethan $others 0
+            # More threads than there are at any time: they come and go, and with them what is kept for each.
+            assert_morethan $threads 8
+            ocsp_assert_good $ca
+        }
+    }
+}
+
+# ---- 27 ----
+
+# A certificate in a place of its own, as a tool for renewal would write it: new files, renamed over the old ones.
+proc put_certificate {leaf place} {
+    foreach part {cert key} {
+        file copy -force [dict get $leaf $part] [dict get $place $part].new
+        file rename -force [dict get $place $part].new [dict get $place $part]
+    }
+}
+
+if {![dict exists $has tls-auto-reload-interval]} {
+    skip_test {27.1 to 27.4} {this server does not reload certificates by itself}
+} else {
+    set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
+    put_certificate $leaf $place
+    start_server [ocsp_server $place $ca tls-auto-reload-interval 1 {*}[io_threads 4 1]] {
+        test {27.1 the server reloads a renewed certificate by itself: its own staple or none, never the old one's} {
+            ocsp_wait_info state good
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
+            foreach name {auto1 auto2 auto3} {
+                set renewed [ocsp_lab_leaf $lab $name]
+                put_certificate $renewed $place
+                wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $renewed serial]} else {
+                    fail "the server does not serve its new certificate"
+                }
+                ocsp_wait_info cert_serial [dict get $renewed serial]
+                ocsp_wait_info state good
+                ocsp_wait_staple good
+                ocsp_assert_good $ca
+            }
+            ocsp_assert_hammer [ocsp_hammer_stop $hammer]
+        }
+
+        test {27.2 files that are touched, with the same certificate in them: no handshake without a staple} {
+            set unstapled [ocsp_info handshakes_unstapled]
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
+            for {set i 0} {$i < 3} {incr i} {
+                set asked [ocsp_responder_count $responder]
+                # Valkey looks at times in whole seconds.
+                after 1100
+                file mtime [dict get $place key] [clock seconds]
+                file mtime [dict get $place cert] [clock seconds]
+                # A reload starts a fetch: that is how it is seen from outside.
+                ocsp_responder_wait $responder [expr {$asked + 1}]
+            }
+            set result [ocsp_hammer_stop $hammer]
+            ocsp_assert_hammer $result
+            assert_equal [dict get $result unstapled] 0
+            assert_equal [ocsp_info handshakes_unstapled] $unstapled
+        }
+
+        test {27.3 a broken certificate file: the old certificate and its staple stay} {
+            set serial [ocsp_info cert_serial]
+            set broken [file join $dir auto-broken.pem]
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
+            foreach content [list "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n" {} \
+                [read_text [dict get [ocsp_lab_leaf $lab mismatch] cert]]] {
+                set from [count_log_lines 0]
+                ocsp_file_write $broken $content
+                file rename -force $broken [dict get $place cert]
+                # The server makes a context on its own thread, finds it broken and frees it there.
+                wait_for_log_messages 0 {{*reload*fail*} {*Fail*reload*} {*Failed to*} {*failed to*}} $from 400 50
+                assert_equal [ocsp_info cert_serial] $serial
+                assert_equal [ocsp_info state] good
+                ocsp_assert_good $ca
+            }
+            set result [ocsp_hammer_stop $hammer]
+            ocsp_assert_hammer $result
+            assert_equal [dict get $result unstapled] 0
+        }
+
+        test {27.4 and when it is mended, the new certificate gets its own} {
+            set mended [ocsp_lab_leaf $lab mended]
+            put_certificate $mended $place
+            wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $mended serial]} else {
+                fail "the server does not serve its new certificate"
+            }
+            ocsp_wait_info cert_serial [dict get $mended serial]
+            ocsp_wait_staple good
+            ocsp_assert_good $ca
+        }
+
+        test {27.5 a reload by the server and one by CONFIG SET at the same time, under handshakes} {
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
+            set leaves [list $mended [ocsp_lab_leaf $lab both]]
+            for {set i 0} {$i < 30} {incr i} {
+                put_certificate [lindex $leaves [expr {$i / 3 % 2}]] $place
+                ocsp_load_certificate $place
+                after [randomInt 200]
+            }
+            ocsp_assert_hammer [ocsp_hammer_stop $hammer]
+            put_certificate $mended $place
+            ocsp_load_certificate $place
+            ocsp_wait_info cert_serial [dict get $mended serial]
+            ocsp_wait_staple good
+            ocsp_assert_good $ca
+        }
+    }
+}
+
+# ---- 28 ----
+
+# Valkey 9.1 asks modules to unload at shutdown, which this one refuses: that must change nothing.
+test {28.1 shutdown under handshakes on I/O threads, with the responder hanging and not: each exit is clean} {
+    for {set i 0} {$i < 10} {incr i} {
+        ocsp_responder_behave $responder [expr {$i % 2 ? "hang" : "good"}]
+        start_server [ocsp_server $leaf $ca {*}[io_threads 4 1]] {
+            if {$i % 2 == 0} {ocsp_wait_info state good}
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4 --count 2000]
+            after [randomInt 200]
+            set from [count_log_lines 0]
+            catch {r shutdown nosave}
+            assert_equal [wait_exit [srv 0 dir] [srv 0 pid]] 0
+            assert_equal [log_trouble [srv 0 dir]] {}
+            # That it cannot be unloaded "while the server runs" is no news now.
+            verify_no_log_message 0 {*cannot be unloaded*} $from
+            # The clients see connections refused; a staple that does not hold they must not have seen.
+            assert_equal [dict get [ocsp_hammer_stop $hammer] bad] 0
+        }
+    }
+    ocsp_responder_behave $responder good
+    ocsp_responder_release $responder
+}
+
+ocsp_lab_close $lab
