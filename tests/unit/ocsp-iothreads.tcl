@@ -74,10 +74,10 @@ proc shares {threads} {
 set number 0
 foreach {setting always} {{as its load demands} 0 {wherever it may} 1} {
     test "25.[incr number] handshakes on I/O threads, $setting: each is stapled, whichever thread makes it" {
-        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 $always]]] options file
+        lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 3 $always]]] options file
         start_server $options {
             ocsp_wait_info state good
-            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 8 --count 3000]
+            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 8 --count 1000]
             set result [ocsp_hammer_result $hammer]
             ocsp_assert_hammer $result
             assert_equal [dict get $result unstapled] 0
@@ -223,13 +223,14 @@ if {![dict exists $has tls-auto-reload-interval]} {
             set unstapled [ocsp_info handshakes_unstapled]
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             for {set i 0} {$i < 3} {incr i} {
-                set asked [ocsp_responder_count $responder]
+                set from [count_log_lines 0]
                 # Valkey looks at times in whole seconds.
                 after 1100
                 file mtime [dict get $place key] [clock seconds]
                 file mtime [dict get $place cert] [clock seconds]
-                # A reload starts a fetch: that is how it is seen from outside.
-                ocsp_responder_wait $responder [expr {$asked + 1}]
+                # New contexts with a certificate that is followed already: from outside only the log tells.
+                wait_for_log_messages 0 {{*TLS materials reloaded*}} $from 400 50
+                ocsp_assert_staple good
             }
             set result [ocsp_hammer_stop $hammer]
             ocsp_assert_hammer $result
@@ -271,10 +272,11 @@ if {![dict exists $has tls-auto-reload-interval]} {
         test {27.5 a reload by the server and one by CONFIG SET at the same time, under handshakes} {
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             set leaves [list $mended [ocsp_lab_leaf $lab both]]
-            for {set i 0} {$i < 30} {incr i} {
-                put_certificate [lindex $leaves [expr {$i / 3 % 2}]] $place
+            for {set i 0} {$i < 12} {incr i} {
+                put_certificate [lindex $leaves [expr {$i % 2}]] $place
+                # The server has noticed, or is loading, or has not looked yet.
+                after [randomInt 1500]
                 ocsp_load_certificate $place
-                after [randomInt 200]
             }
             ocsp_assert_hammer [ocsp_hammer_stop $hammer]
             put_certificate $mended $place
