@@ -7,6 +7,7 @@
 #     --server PATH     the server, by default valkey-server (or redis-server) from PATH
 #     --module PATH     the module, by default src/valkey-ocsp.so
 #     -j N              so many suites at once, by default 4: most of the time is spent waiting
+#     --silence N       seconds without a word after which a suite counts as hung, by default 150
 #     --keep            keep the work directory when all is well too
 #     --list            names of suites
 #
@@ -23,7 +24,7 @@ set ::silence_limit 150 ;# seconds without a word from a suite after which it co
 
 proc usage {message} {
     puts stderr "$message\nTry: tclsh tests/run.tcl \[--single FILE\] \[--only PATTERN\] \[--server PATH\]\
-        \[--module PATH\] \[-j N\] \[--keep\] \[--list\]"
+        \[--module PATH\] \[-j N\] \[--silence N\] \[--keep\] \[--list\]"
     exit 2
 }
 
@@ -210,6 +211,7 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
         --slot {set ::slot [lindex $argv [incr i]]}
         --worker {set worker_file [lindex $argv [incr i]]}
         -j {set ::jobs [lindex $argv [incr i]]}
+        --silence {set ::silence_limit [lindex $argv [incr i]]}
         --keep {set ::keep 1}
         --list {set list_only 1}
         default {usage [expr {$option in {--help -h} ? {} : "unknown option $option"}]}

@@ -144,7 +144,8 @@ proc start_jobs {} {
         set log [open [file join $::out $name.log] w]
         fconfigure $log -buffering line
         puts "$name: begins  [progress]"
-        set channel [open |[list {*}[dict get $job command] </dev/null 2>@1] r]
+        # A job ends at the latest when this process does.
+        set channel [open |[list setpriv --pdeathsig KILL {*}[dict get $job command] </dev/null 2>@1] r]
         fconfigure $channel -blocking 0 -encoding utf-8
         fileevent $channel readable [list hear $name $channel $log]
     }
@@ -218,8 +219,12 @@ job build [list root-$oldest] [in_root $oldest [file join $out build.tmp] make -
 foreach release $releases {
     foreach server $servers {
         set name $release-[string map {-server {}} $server]
-        job $name [list build root-$release] [in_root $release [file join $out $name] sh -c \
-            {openssl version; exec tclsh /src/tests/run.tcl --server "$0" "$@"} /usr/bin/$server {*}$suites]
+        # The shell stays: it is process 1 there, and collects what others left.
+        job $name [list build root-$release] [in_root $release [file join $out $name] sh -c {
+            openssl version
+            CLIENT_TABLE=/tmp/client-verdicts.md tclsh /src/tests/run.tcl --silence 600 --server "$0" "$@"
+            exit $?
+        } /usr/bin/$server {*}$suites]
     }
 }
 puts "roots: $roots, made from [exec sh $root mirror]\nlogs: $out"

@@ -1,0 +1,47 @@
+/* StapleClient.java - Java's own TLS client, for the table of clients: StapleClient PORT CA-FILE check|leaf|plain.
+ * Exit status 0: it accepted the server, 3: it refused, with the reason on standard output.
+ *
+ * "check" turns revocation checking on, as an application does with PKIXBuilderParameters. Nothing else is set: Java
+ * asks for the staple by itself, and looks for a responder or a list only where it is told to. "leaf" checks
+ * the server's certificate alone and not the CAs between it and the root.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+import java.io.FileInputStream;
+import java.security.KeyStore;
+import java.security.cert.CertPathBuilder;
+import java.security.cert.CertificateFactory;
+import java.security.cert.PKIXBuilderParameters;
+import java.security.cert.PKIXRevocationChecker;
+import java.security.cert.X509CertSelector;
+import java.util.EnumSet;
+import javax.net.ssl.*;
+
+class StapleClient {
+    public static void main(String[] args) throws Exception {
+        KeyStore trust = KeyStore.getInstance(KeyStore.getDefaultType());
+        trust.load(null, null);
+        try (FileInputStream file = new FileInputStream(args[1])) {
+            trust.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(file));
+        }
+        PKIXBuilderParameters parameters = new PKIXBuilderParameters(trust, new X509CertSelector());
+        parameters.setRevocationEnabled(!args[2].equals("plain"));
+        if (args[2].equals("leaf")) {
+            PKIXRevocationChecker checker =
+                (PKIXRevocationChecker) CertPathBuilder.getInstance("PKIX").getRevocationChecker();
+            checker.setOptions(EnumSet.of(PKIXRevocationChecker.Option.ONLY_END_ENTITY));
+            parameters.addCertPathChecker(checker);
+        }
+        TrustManagerFactory managers = TrustManagerFactory.getInstance("PKIX");
+        managers.init(new CertPathTrustManagerParameters(parameters));
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, managers.getTrustManagers(), null);
+        try (SSLSocket socket =
+                 (SSLSocket) context.getSocketFactory().createSocket("127.0.0.1", Integer.parseInt(args[0]))) {
+            socket.startHandshake();
+        } catch (SSLException e) {
+            System.out.println(e);
+            System.exit(3);
+        }
+    }
+}

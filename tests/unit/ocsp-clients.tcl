@@ -1,0 +1,212 @@
+# ocsp-clients.tcl - scenario 30: real clients and their verdicts. What the product staples is taken by every client
+# that looks at it; and what each says to staples that the product would never send, for the README's table.
+#
+# Those staples come from a server of ours (support/staple_server.c). A client that is not installed is left out and
+# said so. With CLIENT_TABLE=FILE in the environment, and all clients there, the table is written to FILE.
+#
+# Weight: 80
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set dir [dict get $lab dir]
+set ca [dict get $lab ca]
+set leaf [dict get $lab leaf]
+set other [ocsp_lab_leaf $lab other]
+set responder [dict get $lab responder]
+set ca_file [dict get $ca cert]
+set client_leaf [ocsp_lab_leaf $lab client]
+set programs [file join $::ocsp_support_dir clients]
+
+# ---- the clients ----------------------------------------------------------------------------------------------------
+
+# Prepares what a client needs; raises when it cannot.
+proc prepare_java {} {exec javac -d $::dir [file join $::programs StapleClient.java] 2>@1}
+
+proc prepare_go {} {
+    set ::env(GO111MODULE) off
+    exec go build -o [file join $::dir staple_client] [file join $::programs staple_client.go] 2>@1
+}
+
+proc prepare_python {} {exec python3 -c {import redis, cryptography, requests, OpenSSL} 2>@1}
+
+proc prepare_nss {} {
+    file mkdir $::dir/nss
+    exec certutil -N -d sql:$::dir/nss --empty-password 2>@1
+    exec certutil -A -d sql:$::dir/nss -n ca -t C,, -i $::ca_file 2>@1
+}
+
+set clients {}
+
+# client NAME OPTIONS COMMAND...   a row of the table, with PORT in place of the port. Options, a list:
+#   needs {..}     programs without which it is left out      prepare CMD   what to run first, once
+#   accepts {0}, refuses {1}    exit statuses; any other one is a fault of the test
+#   judges 1       it promises to look at the staple          version CMD   says its version in its first line
+proc client {name options args} {
+    lappend ::clients [dict merge {needs {} prepare {} accepts 0 refuses 1 judges 0 version {}} $options \
+        [list name $name command $args]]
+}
+
+set curl {curl --silent --show-error --http0.9 --max-time 20 --cacert}
+set java [list java -cp $dir StapleClient PORT $ca_file]
+set python [list python3 [file join $programs staple_client.py] PORT $ca_file]
+set tstclnt [list tstclnt -h 127.0.0.1 -p PORT -d sql:$dir/nss -T]
+
+client {`openssl s_client -status`} {needs openssl version {openssl version}} \
+    openssl s_client -connect 127.0.0.1:PORT -CAfile $ca_file -verify_return_error -status
+client {`gnutls-cli`} {needs gnutls-cli judges 1 version {gnutls-cli --version}} \
+    gnutls-cli --x509cafile $ca_file --port PORT 127.0.0.1
+# A server of the RESP protocol answers a GET with an error or hangs up: that is after the verdict.
+client {`curl --cert-status`} {needs curl judges 1 accepts {0 1 52 56} refuses 91 version {curl --version}} \
+    {*}$curl $ca_file --cert-status https://127.0.0.1:PORT/
+client {`curl`} {needs curl accepts {0 1 52 56} refuses {35 60 91}} {*}$curl $ca_file https://127.0.0.1:PORT/
+client {Java, revocation checking on} {needs {java javac} prepare prepare_java refuses 3 judges 1
+    version {java --version}} {*}$java check
+client {Java, default} {needs {java javac} prepare prepare_java refuses 3} {*}$java plain
+client {Go `crypto/tls`} {needs go prepare prepare_go refuses 3 version {go version}} \
+    [file join $dir staple_client] PORT $ca_file
+client {Python `redis`, `ssl_validate_ocsp_stapled=True`} {needs python3 prepare prepare_python refuses 3 judges 1
+    version {python3 -c {import redis; print("redis-py", redis.__version__)}}} \
+    {*}$python stapled [dict get $client_leaf cert] [dict get $client_leaf key]
+client {Python `redis`, default} {needs python3 prepare prepare_python refuses 3} {*}$python plain - -
+client {NSS `tstclnt -T -F`} {needs {tstclnt certutil} prepare prepare_nss refuses {2 3} judges 1} {*}$tstclnt -F -M 1
+client {NSS `tstclnt -T`} {needs {tstclnt certutil} prepare prepare_nss refuses {1 254}} {*}$tstclnt -O -Q
+client {`valkey-cli`} {needs valkey-cli version {valkey-cli --version}} \
+    valkey-cli -h 127.0.0.1 -p PORT --tls --cacert $ca_file PING
+
+# Runs a client once: {accepts|refuses what-it-printed}.
+proc verdict_of {client port} {
+    dict with client {}
+    set status 0
+    if {[catch {exec timeout 60 {*}[string map [list PORT $port] $command] </dev/null 2>@1} text options]} {
+        set how [dict get $options -errorcode]
+        set status [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}]
+    }
+    if {$status in $accepts} {return [list accepts $text]}
+    if {$status in $refuses} {return [list refuses $text]}
+    fail "$name ended with status $status, which is neither: $text"
+}
+
+# ---- which of them are here -----------------------------------------------------------------------------------------
+
+set present {}
+set versions {}
+foreach client $clients {
+    dict with client {}
+    set why {}
+    foreach program $needs {if {![has_tool $program]} {set why "$program is not installed"}}
+    if {$why eq {} && $prepare ne {} && ![info exists prepared($prepare)]} {
+        set prepared($prepare) [expr {[catch {$prepare} text] ? $text : {}}]
+    }
+    if {$why eq {} && $prepare ne {}} {set why [lindex [split $prepared($prepare) \n] end]}
+    if {$why ne {}} {
+        skip_test "30 $name" $why
+        continue
+    }
+    lappend present $client
+    if {$version ne {}} {
+        catch {exec {*}$version </dev/null 2>@1} text
+        lappend versions [join [lrange [split [lindex [split $text \n] 0]] 0 2]]
+    }
+}
+
+# ---- what the product staples ---------------------------------------------------------------------------------------
+
+set delegate [ocsp_pki_delegate $ca delegate]
+set intermediate [ocsp_pki_intermediate $ca intermediate]
+set deep_responder [ocsp_responder_start -ca $intermediate]
+set deep_leaf [ocsp_pki_leaf $intermediate deep -aia [list [dict get $deep_responder url]]]
+set rsa_leaf [ocsp_lab_leaf $lab rsa -key rsa -must-staple 1]
+
+set number 0
+foreach {what served behaviour} [list \
+    {signed by the CA} $leaf good \
+    {signed by a delegate} $leaf [list signer $delegate] \
+    {without nextUpdate} $leaf {next none} \
+    {with several entries, ours first} $leaf ours-first \
+    {for an RSA certificate that is must-staple} $rsa_leaf good \
+    {for a certificate of an intermediate CA} $deep_leaf good \
+] {
+    test "30.[incr number] what is stapled is taken by every client: a response $what" {
+        ocsp_responder_behave $responder $behaviour
+        start_server [ocsp_server $served $ca tls-cert-file [dict get $served full]] {
+            ocsp_wait_info state good
+            set before [ocsp_info handshakes_stapled]
+            foreach client $present {
+                # Java checks the intermediate too, whose status TLS 1.3 clients can get from nobody's staple here.
+                if {$served eq $deep_leaf} {
+                    dict set client command [string map {check leaf} [dict get $client command]]
+                }
+                lassign [verdict_of $client [srv 0 port]] verdict text
+                assert_equal $verdict accepts "[dict get $client name]: $text"
+            }
+            # Those that judge it did get it.
+            set judges [llength [lmap client $present {if {![dict get $client judges]} continue}]]
+            assert_morethan_equal [ocsp_info handshakes_stapled] [expr {$before + $judges}]
+            assert_equal [ocsp_info handshakes_unstapled] 0
+        }
+    }
+}
+ocsp_responder_stop $deep_responder
+
+# ---- verdicts -------------------------------------------------------------------------------------------------------
+
+# case -> the staple's file, "" for none.
+set cases {}
+foreach {case certificate behaviour} {
+    good            leaf    {this -60}
+    no-nextUpdate   leaf    {this -60 next none}
+    revoked         leaf    {this -60 status revoked}
+    expired         leaf    {this -7200 next -3600}
+    foreign         other   {this -60}
+} {
+    dict set cases $case [file join $dir $case.der]
+    ocsp_response_file [dict get $cases $case] [set $certificate] $ca $behaviour
+}
+dict set cases missing {}
+
+set rows {}
+foreach client $present {
+    set name [dict get $client name]
+    test "30.[incr number] verdicts: $name" {
+        set row [list $name]
+        set asks {}
+        dict for {case file} $cases {
+            # With the CA's certificate behind it: curl looks for the signer there, or in the response.
+            set server [open |[list [ocsp_tool staple_server] [dict get $leaf full] [dict get $leaf key] {*}$file] r+]
+            set port [gets $server]
+            set code [catch {verdict_of $client $port} verdict options]
+            set line [expr {$code ? {} : [gets $server]}]
+            catch {close $server}
+            if {$code} {return -options $options $verdict}
+            lappend row [lindex $verdict 0]
+            dict set asks [regexp {asked=1} $line] 1
+        }
+        # A client asks or does not, whatever it is answered.
+        assert_equal [dict size $asks] 1
+        set row [linsert $row 1 [expr {[dict exists $asks 1] ? "yes" : "no"}]]
+        assert_equal [lrange $row 2 3] {accepts accepts}
+        if {[dict get $client judges]} {
+            assert_equal [lindex $row 1] yes
+            assert_equal [lindex $row 4] refuses "revoked"
+        }
+        lappend rows $row
+    }
+}
+
+if {[info exists env(CLIENT_TABLE)] && [llength $rows] == [llength $clients]} {
+    set channel [open $env(CLIENT_TABLE) w]
+    fconfigure $channel -encoding utf-8
+    puts $channel "[join $versions {, }]; TLS 1.3:\n"
+    puts $channel "| client | asks | [join [dict keys $cases] { | }] |"
+    puts $channel "|[string repeat ---| [expr {[dict size $cases] + 2}]]"
+    foreach row $rows {
+        # What nobody should rely on stands out: a client that was told of a revocation and goes on.
+        if {[lindex $row 4] eq "accepts"} {lset row 4 **accepts**}
+        puts $channel "| [join $row { | }] |"
+    }
+    close $channel
+}
+
+ocsp_lab_close $lab
