@@ -247,13 +247,25 @@ static X509 *leafOfFile(ServerCtx *ctx, const char *directive) {
     return leaf;
 }
 
-/* How likely `ctx` is the one that serves: 2 it has tls-cert-file's certificate, 1 it has one that is not
- * tls-client-cert-file's, 0 it is for outgoing links or has none. Both contexts of the server look alike otherwise. */
+/* Whether `leaf` is among the certificates of `ctx`: there may be an RSA and an ECDSA one, in any order. */
+static int holdsLeaf(SSL_CTX *ctx, X509 *leaf) {
+    X509 *chosen = SSL_CTX_get0_certificate(ctx);
+    int more = chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST), found = 0;
+
+    for (; more && !found; more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
+        found = X509_cmp(SSL_CTX_get0_certificate(ctx), leaf) == 0;
+    if (chosen) SSL_CTX_select_current_cert(ctx, chosen);
+    return found;
+}
+
+/* How likely `ctx` is the one that serves: 2 it has tls-cert-file's certificate, 1 that file cannot be read and it has
+ * one that is not tls-client-cert-file's, 0 it is for outgoing links, has none, or is another module's own. Contexts
+ * look alike otherwise. */
 static int roleOf(SSL_CTX *ctx, X509 *server_leaf, X509 *client_leaf) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
 
     if (!leaf) return 0;
-    if (server_leaf && X509_cmp(leaf, server_leaf) == 0) return 2;
+    if (server_leaf) return holdsLeaf(ctx, server_leaf) ? 2 : 0;
     return client_leaf && X509_cmp(leaf, client_leaf) == 0 ? 0 : 1;
 }
 

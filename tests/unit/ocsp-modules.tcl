@@ -1,0 +1,67 @@
+# ocsp-modules.tcl - scenario 31: other modules in the same server, before us and after us, also ones that speak TLS for
+# themselves; and servers that the module cannot serve.
+#
+# Weight: 12
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set lab [ocsp_lab]
+set dir [dict get $lab dir]
+set ca [dict get $lab ca]
+set leaf [dict get $lab leaf]
+set responder [dict get $lab responder]
+set theirs [ocsp_lab_leaf $lab theirs]
+
+# Options for a server that loads the other module at that place.
+proc with_other {place args} {
+    set options [ocsp_server $::leaf $::ca {*}$args]
+    set other [list [ocsp_tool other_module] [dict get $::theirs cert] [dict get $::theirs key]]
+    if {$place eq "before"} {
+        # A directive of this name holds one value in a dict: ours moves to the lines at the end.
+        set overrides [dict get $options overrides]
+        dict set overrides loadmodule $other
+        dict set options overrides $overrides
+        dict set options config_lines [list loadmodule $::ocsp_module_path]
+    } else {
+        dict set options config_lines [list loadmodule $other]
+    }
+    return $options
+}
+
+foreach place {before after} {
+    test "31.1 loadmodule $place us, of a module with TLS contexts of its own: only the server's is stapled for" {
+        start_server [with_other $place] {
+            ocsp_wait_info state good
+            assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
+            ocsp_assert_good $ca
+            # Contexts that it makes later are none of ours either.
+            for {set i 0} {$i < 20} {incr i} {
+                assert_equal [r other.context] OK
+                assert_equal [ocsp_staple] good
+            }
+            assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
+            # The server's own reload is.
+            set renewed [ocsp_lab_leaf $lab renewed$place]
+            ocsp_load_certificate $renewed
+            assert_equal [r other.context] OK
+            ocsp_wait_info cert_serial [dict get $renewed serial]
+            ocsp_wait_staple good
+            ocsp_assert_good $ca
+            assert_equal [ocsp_responder_count $responder -serial [dict get $theirs serial]] 0
+        }
+    }
+}
+
+test {31.2 the same, turned on at run time} {
+    start_server [with_other after stapling no] {
+        assert_equal [r other.context] OK
+        ocsp_set stapling yes
+        ocsp_wait_info state good
+        assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
+        ocsp_assert_good $ca
+        assert_equal [ocsp_responder_count $responder -serial [dict get $theirs serial]] 0
+    }
+}
+
+ocsp_lab_close $lab
