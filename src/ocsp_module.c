@@ -16,6 +16,7 @@
 #if !OCSP_SUPPORTED
 #error "OCSP stapling needs OpenSSL 3.0 or later: install its development files (Debian: libssl-dev) and build again."
 #endif
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 #include <strings.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 
 #define MODULE_NAME "ocsp"
@@ -50,6 +52,7 @@ static pthread_mutex_t noted_lock = PTHREAD_MUTEX_INITIALIZER;
 static notedContext *noted;      /* newest first, behind noted_lock */
 static atomic_int noted_any;     /* spares the event loop the lock */
 static int hook_index = -1;      /* written once at load, before the hook can run */
+static int openssl_is_mixed;     /* likewise */
 static int attached, sought_tls; /* main thread: a context was attached; the server was asked for one */
 
 static _Thread_local int on_ocsp_thread;
@@ -304,6 +307,30 @@ static void attachNoted(ServerCtx *ctx) {
     ERR_pop_to_mark();
 }
 
+/* Whether the server's program has TLS in it, or a module that brings it (BUILD_TLS=module). Its directives do not tell:
+ * a server built without has them too. */
+static int serverHasTls(void) {
+    void *program = dlopen(NULL, RTLD_LAZY); /* and what it is linked with; not what modules brought */
+    int has = program && dlsym(program, "SSL_CTX_new");
+
+    if (program) dlclose(program);
+    return has || Server_IsModuleNameBusy("tls");
+}
+
+/* Where the server's program has an OpenSSL in it and shows its names, the loader binds this module to those, and to
+ * libcrypto for what the program left out. Objects of one must not get into the hands of the other. */
+static int opensslIsMixed(void) {
+    Dl_info one, other;
+
+    return dladdr((void *)CRYPTO_get_ex_new_index, &one) && dladdr((void *)OCSP_basic_verify, &other) &&
+           one.dli_fbase != other.dli_fbase;
+}
+
+static void warnForeignOpenssl(void) {
+    moduleLog(OCSP_LOG_WARNING, "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
+                                "the one that this module uses (linked statically?). Build the patched server instead");
+}
+
 /* A server that made its context before we could see it (Redis 7.0 at its start; any server at a run-time MODULE LOAD)
  * makes another when its own certificate file is set again. */
 static void seekContext(ServerCtx *ctx) {
@@ -311,12 +338,18 @@ static void seekContext(ServerCtx *ctx) {
     ServerReply *reply;
 
     sought_tls = 1;
+    if (openssl_is_mixed) {
+        warnForeignOpenssl();
+        return;
+    }
     serverConfig(ctx, "tls-cert-file", path, sizeof(path));
     serverConfig(ctx, "tls-port", tls_port, sizeof(tls_port));
+    if (strcmp(tls_port, "0") == 0 && !serverHasTls()) {
+        moduleLog(OCSP_LOG_NOTICE, "this server was built without TLS: there is nothing to staple");
+        return;
+    }
     if (!*path) {
-        moduleLog(OCSP_LOG_NOTICE, *tls_port
-                                       ? "TLS is not configured (tls-cert-file is empty): there is nothing to staple"
-                                       : "this server was built without TLS: there is nothing to staple");
+        moduleLog(OCSP_LOG_NOTICE, "TLS is not configured (tls-cert-file is empty): there is nothing to staple");
         sought_tls = 0; /* tls-cert-file may be set later: then its context is noted, and this is not asked again */
         attached = 1;
         return;
@@ -336,9 +369,7 @@ static void seekContext(ServerCtx *ctx) {
     if (atomic_load_explicit(&noted_any, memory_order_relaxed))
         attachNoted(ctx);
     else if (strcmp(tls_port, "0") != 0)
-        moduleLog(OCSP_LOG_WARNING,
-                  "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
-                  "the one that this module uses (linked statically?). Build the patched server instead");
+        warnForeignOpenssl();
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
@@ -536,6 +567,8 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
         ocspShutdown();
         return SERVER_ERR;
     }
+    openssl_is_mixed = opensslIsMixed();
+    if (openssl_is_mixed) return SERVER_OK;
     /* The hook comes last: after it nothing may fail, because a server that drops us with it in place crashes at its
      * next SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);

@@ -64,4 +64,40 @@ test {31.2 the same, turned on at run time} {
     }
 }
 
+# ---- a server that cannot be served ----
+
+test {31.3 a server with an OpenSSL of its own: state no-tls, one line in the log, and nothing else happens} {
+    set options [ocsp_server $leaf $ca]
+    lappend options env [list LD_PRELOAD [ocsp_tool foreign_openssl]]
+    start_server $options {
+        set line {*cannot be seen*Build the patched server instead*}
+        wait_for_log_messages 0 [list $line] 0 100 50
+        assert_equal [ocsp_info state] no-tls
+        ocsp_assert_staple none
+        # Whatever is tried: it neither staples nor asks, and says no more.
+        ocsp_load_certificate $theirs
+        ocsp_set stapling no
+        ocsp_set stapling yes
+        assert_error {*ERR*} {r debug ocsp-refresh}
+        assert_error {*ERR*} {r ocsp.refresh}
+        assert_equal [dict get [ocsp_handshake] serial] [dict get $theirs serial]
+        assert_equal [ocsp_info state] no-tls
+        assert_equal [llength [ocsp_log_lines 0 $line]] 1
+    }
+}
+
+test {31.4 a server that has TLS and does not use it: state no-tls, and a line that says which} {
+    set options [ocsp_server $leaf $ca tls-port 0]
+    lappend options omit {tls-cert-file tls-key-file tls-ca-cert-file}
+    start_server $options {
+        wait_for_log_messages 0 {{*TLS is not configured*}} 0 100 50
+        assert_equal [ocsp_info state] no-tls
+        assert_equal [llength [ocsp_log_lines 0 {*built without TLS*}]] 0
+        # Configured later, it is served.
+        r config set tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
+            tls-ca-cert-file [dict get $ca cert] tls-port [find_available_port]
+        ocsp_wait_info state good
+    }
+}
+
 ocsp_lab_close $lab

@@ -1,0 +1,24 @@
+/* foreign_openssl.c - a library to preload into a server under test: makes it look like one that has its OpenSSL linked
+ * into its program, with names that the loader finds before those of libcrypto.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <openssl/crypto.h>
+
+typedef int indexFunction(int, long, void *, CRYPTO_EX_new *, CRYPTO_EX_dup *, CRYPTO_EX_free *);
+
+int CRYPTO_get_ex_new_index(int class_index, long argl, void *argp, CRYPTO_EX_new *made, CRYPTO_EX_dup *copied,
+                            CRYPTO_EX_free *freed) {
+    indexFunction *next = (indexFunction *)dlsym(RTLD_NEXT, "CRYPTO_get_ex_new_index");
+
+    return next(class_index, argl, argp, made, copied, freed);
+}
+
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+void *dlopen(const char *file, int flags) {
+    void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+
+    return next(file, flags & ~RTLD_DEEPBIND);
+}
