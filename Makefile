@@ -27,7 +27,7 @@ ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
-    tests/fuzz/run tests/model/run tests/matrix/root
+    tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] tests/*/*.[ch]))
 
 MODULE := src/valkey-ocsp.so
