@@ -107,7 +107,7 @@ void ocspPeersUnchecked(const char *why);
 
 /* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. On a server's SSL it staples what
  * is held for the certificate that this handshake serves. On a client's it judges what the peer stapled, if
- * verify_peers says so: one or two signatures are verified, and a refused handshake ends with the alert
+ * verify_peers says so: two or three signatures are verified, and a refused handshake ends with the alert
  * bad_certificate_status_response. */
 int ocspStatusCallback(SSL *ssl, void *unused);
 

@@ -144,7 +144,9 @@ static int run(void) {
 
 void ocspBuiltinServe(SSL_CTX *ctx) {
     served = 1;
-    if (!run()) builtinLog(OCSP_LOG_WARNING, "out of memory: nothing is stapled until the next TLS reload");
+    if (!run())
+        builtinLog(OCSP_LOG_WARNING,
+                   "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
     served_bare = !running;
     if (!running) return;
     ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
@@ -159,7 +161,9 @@ void ocspBuiltinLink(SSL_CTX *ctx) {
 
 void ocspBuiltinStart(void) {
     started = 1;
-    if (!run()) builtinLog(OCSP_LOG_WARNING, "out of memory: nothing is stapled until the next TLS reload");
+    if (!run())
+        builtinLog(OCSP_LOG_WARNING,
+                   "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
     if (!running) return;
     if (!served) builtinLog(OCSP_LOG_NOTICE, "TLS is not configured: there is nothing to staple");
     ocspTick();

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
@@ -30,6 +31,7 @@
 #define MODULE_NAME "ocsp"
 #define REFRESH_COMMAND "ocsp.refresh"
 #define DEBUG_SUBCOMMAND "ocsp-refresh"
+#define SEEK_AGAIN 60 /* seconds between two tries to have the server make a context that we see */
 
 typedef enum { STRING_MARGIN, STRING_URL, STRING_DIR, STRING_FILE, STRINGS } stringConfig;
 
@@ -53,7 +55,8 @@ static notedContext *noted;      /* newest first, behind noted_lock */
 static atomic_int noted_any;     /* spares the event loop the lock */
 static int hook_index = -1;      /* written once at load, before the hook can run */
 static int openssl_is_mixed;     /* likewise */
-static int attached, sought_tls; /* main thread: a context was attached; the server was asked for one */
+static int attached, sought_tls; /* main thread: a context was attached; there is no use in asking the server for one */
+static time_t seek_at;           /* main thread: not before that, monotonic clock */
 
 static _Thread_local int on_ocsp_thread;
 
@@ -93,6 +96,7 @@ static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
 
     (void)ctx;
     (void)privdata;
+    seek_at = 0;
     if (ocspSetOptions(&options)) return SERVER_OK;
     if (error) setError(error, "out of memory: the OCSP directives stay as they were");
     return SERVER_ERR;
@@ -299,7 +303,8 @@ static void attachNoted(ServerCtx *ctx) {
     pthread_mutex_unlock(&noted_lock);
     if (chosen) {
         ocspAttachContext(chosen);
-        attached = 1;
+        /* One that only may be the server's is no reason to stop looking: its links would not be checked. */
+        attached = chosen_role == 2 || sought_tls;
         SSL_CTX_free(chosen);
     }
     X509_free(server_leaf);
@@ -326,9 +331,37 @@ static int opensslIsMixed(void) {
            one.dli_fbase != other.dli_fbase;
 }
 
-static void warnForeignOpenssl(void) {
-    moduleLog(OCSP_LOG_WARNING, "the server's TLS context cannot be seen, so nothing is stapled: its OpenSSL is not "
-                                "the one that this module uses (linked statically?). Build the patched server instead");
+/* What is asked for cannot be done. Told once for each of the two: a check that does not happen is no detail. */
+static void tellUnseen(const char *why) {
+    static int told_stapling, told_peers;
+    char sentence[OCSP_SENTENCE_MAX];
+
+    if (stapling && !told_stapling++) {
+        snprintf(sentence, sizeof(sentence), "nothing is stapled: %s", why);
+        moduleLog(OCSP_LOG_WARNING, sentence);
+    }
+    if (verify_peers && !told_peers++) ocspPeersUnchecked(why);
+}
+
+static void tellForeignOpenssl(void) {
+    tellUnseen("the server's TLS context cannot be seen, as its OpenSSL is not the one that this module uses (linked "
+               "statically?). Build the patched server instead");
+}
+
+/* With none of these set the server makes no context, whatever its certificate is. */
+static int usesTls(ServerCtx *ctx) {
+    char value[32];
+
+    return strcmp(serverConfig(ctx, "tls-port", value, sizeof(value)), "0") != 0 ||
+           strcmp(serverConfig(ctx, "tls-replication", value, sizeof(value)), "yes") == 0 ||
+           strcmp(serverConfig(ctx, "tls-cluster", value, sizeof(value)), "yes") == 0;
+}
+
+static time_t monotonicSeconds(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 /* A server that made its context before we could see it (Redis 7.0 at its start; any server at a run-time MODULE LOAD)
@@ -339,7 +372,7 @@ static void seekContext(ServerCtx *ctx) {
 
     sought_tls = 1;
     if (openssl_is_mixed) {
-        warnForeignOpenssl();
+        tellForeignOpenssl();
         return;
     }
     serverConfig(ctx, "tls-cert-file", path, sizeof(path));
@@ -360,23 +393,24 @@ static void seekContext(ServerCtx *ctx) {
         const char *chars = reply ? Server_CallReplyStringPtr(reply, &len) : NULL;
         char sentence[OCSP_SENTENCE_MAX];
         snprintf(sentence, sizeof(sentence),
-                 "the server does not load its tls-cert-file again (%.*s): stapling begins with the next TLS reload "
-                 "that succeeds",
+                 "the server does not load its tls-cert-file again (%.*s): mend that; it is tried each minute",
                  chars ? (int)len : 0, chars ? chars : "");
-        moduleLog(OCSP_LOG_WARNING, sentence);
+        tellUnseen(sentence);
+        sought_tls = 0;
+        seek_at = monotonicSeconds() + SEEK_AGAIN;
     }
     if (reply) Server_FreeCallReply(reply);
     if (atomic_load_explicit(&noted_any, memory_order_relaxed))
         attachNoted(ctx);
-    else if (strcmp(tls_port, "0") != 0)
-        warnForeignOpenssl();
+    else if (sought_tls && usesTls(ctx))
+        tellForeignOpenssl();
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 static void tick(ServerCtx *ctx) {
     if (atomic_load_explicit(&noted_any, memory_order_relaxed)) attachNoted(ctx);
-    if ((stapling || verify_peers) && !attached && !sought_tls) seekContext(ctx);
+    if ((stapling || verify_peers) && !attached && !sought_tls && monotonicSeconds() >= seek_at) seekContext(ctx);
     ocspTick();
 }
 

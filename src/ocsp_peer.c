@@ -162,7 +162,10 @@ void ocspInstallPeerCheck(SSL_CTX *ctx) {
 
 void ocspPeersLookAt(SSL_CTX *ctx) {
     if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) return;
+    if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
+        if (!last_error_peer) last_error[0] = '\0'; /* mended */
+        return;
+    }
     ocspPeersUnchecked("the server's TLS context was made where it cannot be made to ask; set tls-cert-file to its own "
                        "value, and report this release");
 }

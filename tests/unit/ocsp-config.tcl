@@ -168,10 +168,11 @@ test {18.9 directives on the command line, and in the file after loadmodule} {
 
 set state_fields {state revoked cert_serial responder_url must_staple this_update next_update produced_at
     response_bytes response_source next_refresh_in_seconds expires_in_seconds consecutive_failures last_error
-    last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled failures_network failures_http
+    last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled peers_verified
+    peers_rejected peers_missing last_peer_error failures_network failures_http
     failures_response failures_verify}
 set counter_fields {refreshes refresh_failures}
-set text_fields {state cert_serial responder_url response_source last_error}
+set text_fields {state cert_serial responder_url response_source last_error last_peer_error}
 
 start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
     test {INFO: all fields are there with their names, and no others, before anything has happened} {

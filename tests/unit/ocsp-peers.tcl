@@ -189,6 +189,30 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
     peer_stop $peer
 }
 
+# A module that comes late has to have the server make its context anew. While that fails nothing is checked, and that
+# must not stay unsaid.
+if {[ocsp_is_module]} {
+    set options [ocsp_server $leaf $ca {*}$links]
+    dict lappend options omit loadmodule [ocsp_directive stapling]
+    start_server $options {
+        test {the module comes late and the certificate cannot be read: told, tried again, then checked} {
+            set peer [peer_start $peer_leaf 1.3]
+            peer_staples {status revoked}
+            file rename [dict get $leaf cert] [dict get $leaf cert].away
+            r module loadex $::ocsp_module_path CONFIG ocsp.verify-peers require
+            wait_for_condition 100 50 {[string match {*NOT checked*tls-cert-file*} [ocsp_info last_peer_error]]} else {
+                fail "not told: [ocsp_info_all]"
+            }
+            assert_equal [llength [ocsp_log_lines 0 {*NOT checked*}]] 1
+            file rename [dict get $leaf cert].away [dict get $leaf cert]
+            ocsp_set verify-peers soft
+            ocsp_wait_info last_peer_error {}
+            assert_match {done 0 asked 1 *} [link_to $peer]
+            peer_stop $peer
+        }
+    }
+}
+
 # The lengths of messages are compared for clients in ocsp-links; this is the other side's first message.
 test {with no, the ClientHello is that of a server without us} {
     peer_staples {this -60}
@@ -382,6 +406,56 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
             }
         }}}}}}
     }
+}
+
+# The limits of refusing: the revoked node reaches the others over links of its own, so they go on counting it in.
+test {a primary that is revoked keeps its slots until its replica takes them over} {
+    revoke
+    set options {}
+    for {set i 0} {$i < 4} {incr i} {
+        set node($i) [ocsp_lab_leaf $lab [clock clicks]node$i]
+        set option [ocsp_server $node($i) $ca {*}$links cluster-enabled yes cluster-node-timeout 3000 verify-peers require]
+        dict set option omit {}
+        lappend options $option
+    }
+    start_server [lindex $options 0] {start_server [lindex $options 1] {start_server [lindex $options 2] {
+    start_server [lindex $options 3] {
+        set levels {0 -1 -2 -3}
+        foreach level $levels {ocsp_wait_info state good $level}
+        r cluster addslotsrange 0 5000
+        r -1 cluster addslotsrange 5001 10000
+        r -2 cluster addslotsrange 10001 16383
+        foreach level {-1 -2 -3} {r cluster meet 127.0.0.1 [srv $level port]}
+        wait_for_condition 1200 50 {[whole 4]} else {fail "no cluster: [r cluster nodes]"}
+        set id [r -2 cluster myid]
+        set replica_id [r -3 cluster myid]
+        r -3 cluster replicate $id
+        wait_for_sync [srv -3 client]
+        revoke $node(1)
+        after 1100
+        r -2 debug ocsp-refresh
+        ocsp_wait_info state revoked -2
+        foreach level {0 -1 -3} {
+            r $level debug clusterlink kill to $id
+            ocsp_wait_above peers_rejected 0 $level
+        }
+        r -3 client kill type master
+        wait_for_condition 200 50 {[s -3 master_link_status] eq {down}} else {fail "the replica is still linked"}
+        # Until there were ten times as many refusals as are needed to see a change.
+        foreach level {0 -1 -3} {ocsp_wait_above peers_rejected 30 $level}
+        foreach level {0 -1 -3} {assert_equal [node_seen $level $id] {master disconnected}}
+        assert_equal [getInfoProperty [r cluster info] cluster_state] ok
+        assert_equal [s -3 role] slave
+        # What the README tells to do.
+        r -3 cluster failover takeover
+        foreach level {0 -1} {
+            wait_for_condition 400 50 {[lindex [node_seen $level $replica_id] 0] eq {master}
+                && [string match slave* [node_seen $level $id]]} else {fail "not taken over: [r $level cluster nodes]"}
+        }
+        wait_for_condition 400 50 {[getInfoProperty [r cluster info] cluster_state] eq {ok}} else {
+            fail "the cluster is not whole: [r cluster nodes]"
+        }
+    }}}}
 }
 
 # A vote goes to the candidate over a link that the voter opens, so a node that nobody links to is not elected.
