@@ -138,7 +138,7 @@ build/fuzz/fuzzer: $(FUZZ_OBJECTS)
 	@echo "  link    $@"
 	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
 
-.PHONY: fuzz fuzz-programs model simulate
+.PHONY: fuzz fuzz-programs model simulate fleet
 fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
 
 fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300); findings land in build/fuzz/findings
@@ -167,6 +167,19 @@ comma := ,
 
 simulate: $(B)/simulate ## live through simulated years of outages, jumps and restarts: YEARS=50, ARGS="--seed N"
 	@$(B)/simulate --long --years $(YEARS) $(ARGS)
+
+# ---- the fleet ----------------------------------------------------------------------------------------------------
+
+$(B)/fleet-run: $(call object,$(sort $(wildcard tests/fleet/*.c)) tests/c/support.c) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
+
+fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as table and plot; ARGS="--seed N"
+	@sh deps/install.sh fleet
+	@$(MAKE) --no-print-directory $(B)/fleet-run
+	@mkdir -p build/fleet
+	@$(B)/fleet-run --out build/fleet $(ARGS)
+	@cd build/fleet && gnuplot ../../tests/fleet/plot.gp && echo "plot: build/fleet/fleet.svg"
 
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
@@ -257,5 +270,5 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
--include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d $(B)/tests/simulation/*.d build/fuzz/*/*.d \
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d $(B)/tests/fleet/*.d $(B)/tests/simulation/*.d build/fuzz/*/*.d \
     build/fuzz/*/*/*.d)

@@ -175,21 +175,28 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 #define OCSP_RETRY_MAX_EMPTY_MS (300 * 1000) /* with nothing valid held */
 #define OCSP_RETRY_MAX_MUST_MS (60 * 1000)   /* with nothing valid held for a must-staple certificate */
 #define OCSP_REVOKED_RECHECK 3600            /* seconds: a revoked certificate is asked for at least hourly */
+#define OCSP_SPREAD 5                        /* chance moves a refresh by at most a fifth of the wait for it */
+#define OCSP_QUICK_RETRIES 3                 /* so many failures in a row may be a hiccup; more are an outage */
 
 /* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate
  * half of the life (`end` - 300). */
 time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 
 /* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most
- * a tenth of the margin window and of the time until then; for a revoked certificate at the latest an hour after
- * `now_ms`. Never later than the formula. */
+ * a fifth of the time from thisUpdate to the formula and half of the time from now to it; for a revoked certificate at
+ * the latest an hour after `now_ms`. Never later than the formula. */
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
+
+/* When to ask again, in wall clock milliseconds, after a refresh that chance made early and that brought nothing newer:
+ * at most the longest wait after the formula. 0: the formula has passed, so it was not early. */
+int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple);
 
 /* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %,
- * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. */
+ * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. After more than OCSP_QUICK_RETRIES with a valid response held:
+ * at least that, and anywhere in the upper half of what ocspRetryCapMs allows. */
 int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random);
 
 /* ---- slot (ocsp_slot.c) ------------------------------------------------------------------------------------------ */

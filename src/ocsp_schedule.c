@@ -2,9 +2,9 @@
  *
  * The rules, each with the server that taught it:
  *  - Never later than the margin formula, and earlier by chance, so that a fleet that started together does not ask
- *    together.
+ *    together. How much earlier was measured: `make fleet`.
  *  - Retries back off and saturate. HAProxy shifted a delay left by the number of failures: after 26 it overflowed and
- *    hammered the responder. Redis Enterprise gave up after 5 tries.
+ *    hammered the responder. Redis Enterprise gave up after 5 tries. A few quick ones for a hiccup, then patience.
  *  - Nobody is slowest when worst off: the wait shrinks with the life that is left, and is short when nothing is held.
  *  - Never a spin: NATS halves its interval down to nothing; ours has a floor of a second.
  *
@@ -16,13 +16,6 @@
 /* Part of `span` that `random` chooses: 0 to span. In 128 bits' stead, span is below 2^43 ms (a thousand years). */
 static int64_t ocspShare(int64_t span, uint32_t random) {
     return (span >> 32) * random + (((span & UINT32_MAX) * (uint64_t)random) >> 32);
-}
-
-/* A random part of at most a tenth of `window_ms`, and of the time that is left: with a wide margin a part of the
- * window can be longer than the wait, and would make each answer due at once. */
-static int64_t ocspSpread(int64_t window_ms, int64_t left_ms, uint32_t random) {
-    if (left_ms < window_ms) window_ms = left_ms > 0 ? left_ms : 0;
-    return ocspShare(window_ms / 10, random);
 }
 
 /* The window before the end in which refreshing is due, in seconds. */
@@ -38,19 +31,35 @@ time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent) {
     return held->end - (time_t)ocspMarginWindow(held, margin_percent);
 }
 
-int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random) {
-    int64_t life_ms = ((int64_t)held->end - held->this_update) * 1000;
-    int64_t window_ms = ocspMarginWindow(held, margin_percent) * 1000;
-    int64_t hour_ms = (int64_t)OCSP_REVOKED_RECHECK * 1000;
-    int64_t at, hourly;
+/* The formula in milliseconds, so that a response of a few seconds has a window too; and when the wait for it began. */
+static int64_t ocspFormulaMs(const ocspResponse *held, int margin_percent, int64_t *from_ms) {
+    int64_t end_ms = (int64_t)held->end * 1000, life_ms = end_ms - (int64_t)held->this_update * 1000, window_ms;
 
-    /* In milliseconds, so that a response of a few seconds has a window too. */
-    if (held->next_update != 0 && life_ms > 0) window_ms = life_ms / 100 * margin_percent;
-    at = (int64_t)held->end * 1000 - window_ms;
-    at -= ocspSpread(window_ms, at - now_ms, random);
+    if (held->next_update == 0) life_ms = (int64_t)OCSP_LIFE_WITHOUT_END * 1000;
+    if (life_ms < 0) life_ms = 0;
+    window_ms = held->next_update == 0 ? life_ms / 2 : life_ms / 100 * margin_percent;
+    *from_ms = end_ms - life_ms;
+    return end_ms - window_ms;
+}
+
+/* Half of the time that is left is kept at least: what came late in its life would else be due as it arrives. */
+int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random) {
+    int64_t from_ms, at = ocspFormulaMs(held, margin_percent, &from_ms);
+    int64_t early = (at - from_ms) / OCSP_SPREAD, hour_ms = (int64_t)OCSP_REVOKED_RECHECK * 1000, hourly;
+
+    if (early > (at - now_ms) / 2) early = at > now_ms ? (at - now_ms) / 2 : 0;
+    at -= ocspShare(early, random);
     /* A lifted hold (certificateHold) must be seen within the hour, however long the revoked answer may live. */
-    hourly = now_ms + hour_ms - ocspShare(hour_ms / 10, random);
+    hourly = now_ms + hour_ms - ocspShare(hour_ms / OCSP_SPREAD, random);
     return held->revoked && at > hourly ? hourly : at;
+}
+
+/* Behind the formula, not at it: a fleet that asked early and got the same would meet there. */
+int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random) {
+    int64_t from_ms, formula = ocspFormulaMs(held, margin_percent, &from_ms);
+
+    if (now_ms >= formula) return 0;
+    return formula + ocspShare(ocspRetryCapMs((int64_t)held->end * 1000 - formula, 0), random);
 }
 
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple) {
@@ -63,6 +72,7 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
     int64_t cap = ocspRetryCapMs(remaining_ms, must_staple);
     int64_t base = (int64_t)retry_delay * 1000;
     int64_t low, high;
+    unsigned failed = attempt;
 
     while (attempt > 1 && base < cap) { /* doubling stops at the cap: there is no exponent to overflow */
         base *= 2;
@@ -71,6 +81,12 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
     if (base > cap) base = cap;
     low = base - base / 5;
     high = base + base / 5;
+    /* No hiccup, an outage: who can wait leaves the quick steps, which a whole fleet would take at the same time, again
+     * and again, and which would greet the responder when it returns. */
+    if (failed > OCSP_QUICK_RETRIES && remaining_ms > 0) {
+        high = cap;
+        if (low < cap / 2) low = cap / 2;
+    }
     if (high > cap) high = cap; /* at the cap the spread goes below it, or a fleet would meet there */
     base = low + ocspShare(high - low, random);
     return base > OCSP_ROUND_FLOOR_MS ? base : OCSP_ROUND_FLOOR_MS;

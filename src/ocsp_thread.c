@@ -453,7 +453,26 @@ static void ocspBackOff(ocspCert *cert) {
                                                 cert->id->must_staple, ocsp_world.random());
 }
 
-/* The same answer again: CAs that sign in advance hand out the same bytes for hours. No failure, and no spin. */
+/* A good answer that leaves the refresh due: the responder has nothing newer yet. No failure, and no spin: no quick
+ * tries either. */
+static void ocspNothingNewer(ocspCert *cert) {
+    int64_t again_at_ms;
+
+    if (!ocspHoldsValid(cert)) {
+        ocspBackOff(cert);
+        return;
+    }
+    cert->attempt = 0;
+    again_at_ms = ocspAgainAtMs(&cert->held, worker.options.refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
+    if (again_at_ms)
+        cert->refresh_at_ms = again_at_ms;
+    else
+        cert->retry_at_ms =
+            ocsp_world.mono_ms() + ocspRetryDelayMs(worker.options.retry_delay, OCSP_QUICK_RETRIES + 1,
+                                                    ocspRemainingMs(cert), cert->id->must_staple, ocsp_world.random());
+}
+
+/* The same answer again: CAs that sign in advance hand out the same bytes for hours. */
 static void ocspSawSame(ocspCert *cert) {
     int64_t now_ms = ocsp_world.wall_ms(), next;
 
@@ -471,7 +490,7 @@ static void ocspSawSame(ocspCert *cert) {
     if (ocspHoldsValid(cert) && now_ms < cert->refresh_at_ms)
         cert->attempt = 0;
     else
-        ocspBackOff(cert);
+        ocspNothingNewer(cert);
 }
 
 static void ocspFailed(ocspCert *cert, ocspErrorKind kind, int asked) {
@@ -509,10 +528,8 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     ocspHold(cert, &fresh, source);
     ocspSucceeded(cert);
     cert->retry_at_ms = 0;
-    /* Backdated, or about to end: due again as it arrives. Waiting as for a retry asks often enough and does not
-     * spin. */
     if (source == OCSP_SOURCE_NETWORK && cert->refresh_at_ms <= ocsp_world.wall_ms())
-        ocspBackOff(cert);
+        ocspNothingNewer(cert); /* backdated, or about to end: due again as it arrives */
     else
         cert->attempt = 0;
     return 1;
