@@ -1,11 +1,13 @@
 /* test_schedule.c - when to ask next: the margin formula, its spread, and the waits after failures, each compared with
- * the table in the design over wide and odd ranges. No clock runs here.
+ * the table in the design over wide and odd ranges. No clock runs here. At the end a small fleet: what the rules are
+ * for (`make fleet` is the large one).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "support.h"
 
 #include <limits.h>
+#include <string.h>
 
 static ocspResponse heldResponse(time_t from, time_t until) {
     return (ocspResponse){.this_update = from, .next_update = until, .end = until};
@@ -41,11 +43,11 @@ static void acceptance10_twentySecondResponse(void **state) {
     assert_int_equal(ocspRefreshAtMs(&held, 50, start, 0), start + 10000);
     for (int i = 0; i < 1000; i++) {
         int64_t at = ocspRefreshAtMs(&held, 50, start, someChance(i));
-        assert_true(at <= start + 10000 && at >= start + 9000);
+        assert_true(at <= start + 10000 && at >= start + 8000);
     }
 }
 
-static void acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarlier(void **state) {
+static void acceptance10_neverLaterThanTheFormulaAndAtMostAFifthOfTheWaitEarlier(void **state) {
     (void)state;
     for (int margin = 1; margin <= 99; margin++) {
         for (int i = 0; i < 300; i++) {
@@ -55,9 +57,11 @@ static void acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarli
             /* Exact, in milliseconds, by other arithmetic than the room's. */
             __int128 window = (__int128)life * 1000 * margin / 100;
             int64_t formula = (int64_t)((__int128)held.end * 1000 - window);
-            int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+            int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&held, margin, now, someChance(i));
             assert_true(at <= formula);
-            assert_true(at >= formula - (int64_t)(window / 10) - 1);
+            assert_true(at >= formula - (formula - (int64_t)from * 1000) / 5 - 1);
+            /* What is not due is not due in half the time that is left either; what is due stays it. */
+            assert_true(formula > now ? at >= now + (formula - now) / 2 : at == formula);
             /* The one in seconds is the same to a second. */
             time_t seconds = ocspRefreshFormula(&held, margin);
             assert_true((int64_t)seconds * 1000 >= formula - 1000 && (int64_t)seconds * 1000 <= formula + 1000);
@@ -65,18 +69,51 @@ static void acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarli
     }
 }
 
-static void chanceSpreadsOverTheWholeTenth(void **state) {
+static void chanceSpreadsOverTheWholeFifth(void **state) {
     (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* window a day, a tenth of it 2.4 hours */
-    int64_t tenth = (int64_t)TEST_DAY * 100, least = INT64_MAX, most = 0;
-    int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000;
-    for (int i = 0; i < 2000; i++) {
-        int64_t early = formula - ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, someChance(i));
-        if (early < least) least = early;
-        if (early > most) most = early;
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days, a fifth of it 43.2 hours */
+    int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = 9LL * TEST_DAY * 200;
+    int64_t nows[] = {(int64_t)TEST_NOW * 1000, formula - 3600 * 1000}; /* in the last hour: half an hour */
+    for (int n = 0; n < 2; n++, whole = 1800 * 1000) {
+        int64_t least = INT64_MAX, most = 0;
+        for (int i = 0; i < 2000; i++) {
+            int64_t early = formula - ocspRefreshAtMs(&held, 10, nows[n], someChance(i));
+            if (early < least) least = early;
+            if (early > most) most = early;
+        }
+        assert_true(least <= whole / 100);
+        assert_true(most >= whole - whole / 100 && most <= whole);
     }
-    assert_true(least <= tenth / 100);
-    assert_true(most >= tenth - tenth / 100 && most <= tenth);
+}
+
+/* An early look that brought nothing newer: behind the formula, at most the longest wait, and spread over all of it. */
+static void askedEarlyAndGotTheSame(void **state) {
+    (void)state;
+    static const struct {
+        int64_t life;
+        int margin;
+        int64_t longest; /* ms: a quarter of the window, an hour at most, a second at least */
+    } rows[] = {{7 * TEST_DAY, 50, 3600000},
+                {TEST_DAY, 10, 2160000},
+                {TEST_DAY, 50, 3600000},
+                {20, 50, 2500},
+                {20, 10, 1000},
+                {600, 10, 15000},
+                {600, 99, 148500}};
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].life);
+        int64_t formula = (int64_t)held.end * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX, most = 0;
+        for (int i = 0; i < 1000; i++) {
+            int64_t late = ocspAgainAtMs(&held, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
+            if (late < least) least = late;
+            if (late > most) most = late;
+        }
+        assert_true(least >= 0 && least <= rows[r].longest / 100);
+        assert_true(most <= rows[r].longest && most >= rows[r].longest * 99 / 100 - 1);
+        /* Not early: it is for the caller to wait. */
+        assert_int_equal(ocspAgainAtMs(&held, rows[r].margin, formula, 7), 0);
+        assert_int_equal(ocspAgainAtMs(&held, rows[r].margin, formula + 1000000, 7), 0);
+    }
 }
 
 /* What is stapled may end before nextUpdate (§9): the window lies before that end. */
@@ -97,7 +134,7 @@ static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
         for (int i = 0; i < 100; i++) {
             int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
             assert_true(at <= (int64_t)(TEST_NOW + 300) * 1000);
-            assert_true(at >= (int64_t)(TEST_NOW + 300 - 30) * 1000);
+            assert_true(at >= (int64_t)(TEST_NOW + 300 - 60) * 1000);
         }
     }
 }
@@ -110,7 +147,7 @@ static void revokedIsAskedForAtLeastHourly(void **state) {
     for (int i = 0; i < 500; i++) {
         int64_t at = ocspRefreshAtMs(&held, 10, now, someChance(i));
         assert_true(at <= now + 3600 * 1000);
-        assert_true(at > now); /* and not at once either */
+        assert_true(at >= now + 2880 * 1000 - 1); /* and a fifth earlier at most */
     }
     /* A short life beats the hour. */
     held.end = held.next_update = TEST_NOW + 1000;
@@ -170,10 +207,11 @@ static void capsOfTheTable(void **state) {
     }
 }
 
-static void acceptance11_fiveFailuresDouble(void **state) {
+/* Quick for a hiccup. */
+static void acceptance11_threeFailuresDouble(void **state) {
     (void)state;
     int64_t far = 100LL * TEST_DAY * 1000;
-    for (unsigned attempt = 1; attempt <= 5; attempt++) {
+    for (unsigned attempt = 1; attempt <= 3; attempt++) {
         int64_t middle = 10000LL << (attempt - 1);
         for (int i = 0; i < 500; i++) {
             int64_t wait = ocspRetryDelayMs(10, attempt, far, 0, someChance(i));
@@ -183,6 +221,49 @@ static void acceptance11_fiveFailuresDouble(void **state) {
         int64_t low = ocspRetryDelayMs(10, attempt, far, 0, 0),
                 high = ocspRetryDelayMs(10, attempt, far, 0, UINT32_MAX);
         assert_true(low < middle && high > middle && high - low >= middle * 38 / 100);
+    }
+}
+
+/* Patient in an outage: from half of the longest wait to all of it, and not below what doubling asks for. */
+static void acceptance11_fromTheFourthOnTheUpperHalfOfTheLongestWait(void **state) {
+    (void)state;
+    static const struct {
+        int delay;
+        unsigned attempt;
+        int64_t remaining, low, high;
+    } rows[] = {
+        {10, 4, 100LL * TEST_DAY * 1000, 1800000, 3600000},
+        {10, 8, 100LL * TEST_DAY * 1000, 1800000, 3600000},
+        {10, 10, 100LL * TEST_DAY * 1000, 2880000, 3600000}, /* 5120 s are more than the hour: 20 % below it */
+        {10, 5, 8640000, 1080000, 2160000},
+        {1, 4, 40000, 6400, 10000}, /* 8 s, 20 % below it */
+        {1, 4, 80000, 10000, 20000},
+        {3600, 4, INT64_MAX, 2880000, 3600000},
+    };
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        int64_t low = INT64_MAX, high = 0, span = rows[r].high - rows[r].low;
+        for (int i = 0; i < 1000; i++) {
+            int64_t wait = ocspRetryDelayMs(rows[r].delay, rows[r].attempt, rows[r].remaining, i % 2, someChance(i));
+            if (wait < low) low = wait;
+            if (wait > high) high = wait;
+        }
+        if (low < rows[r].low || low > rows[r].low + span / 50) fail_msg("row %zu: %lld", r, (long long)low);
+        assert_true(high <= rows[r].high && high >= rows[r].high - span / 50 - 1);
+    }
+}
+
+/* With nothing valid held nobody waits longer than doubling says: who is worst off is not slowest. */
+static void withNothingHeldItGoesOnDoubling(void **state) {
+    (void)state;
+    for (int must = 0; must < 2; must++) {
+        for (unsigned attempt = 1; attempt <= 20; attempt++) {
+            int64_t cap = must ? 60000 : 300000, middle = attempt < 10 ? 10000LL << (attempt - 1) : cap;
+            if (middle > cap) middle = cap;
+            for (int i = 0; i < 200; i++) {
+                int64_t wait = ocspRetryDelayMs(10, attempt, 0, must, someChance(i));
+                assert_true(wait >= middle * 8 / 10 && wait <= middle * 12 / 10 && wait <= cap);
+            }
+        }
     }
 }
 
@@ -205,7 +286,7 @@ static void everyWaitLiesBetweenFloorAndCap(void **state) {
                         int64_t wait = ocspRetryDelayMs(delays[d], attempts[a], lives[l], must, someChance(i));
                         assert_true(wait >= 1000);
                         assert_true(wait <= cap);
-                        assert_true(wait <= plain * 1.2L + 1);
+                        if (attempts[a] <= 3 || lives[l] <= 0) assert_true(wait <= plain * 1.2L + 1);
                         assert_true(wait >= plain * 0.8L - 1);
                     }
                 }
@@ -239,21 +320,86 @@ static void aShortRestOfLifeGoesBelowRetryDelayDownToASecond(void **state) {
     }
 }
 
+/* ---- a fleet ----------------------------------------------------------------------------------------------------- */
+
+#define FLEET_NODES 20000
+#define FLEET_WINDOW 720 /* minutes before the formula and after it that are counted */
+
+static int fleet_minute[2 * FLEET_WINDOW];
+
+/* Nodes that hold the same response: their first round after it, and with the CA away from `down` to `up` (minutes,
+ * relative to the formula) those that follow until one succeeds. */
+static void liveThroughAFleet(int64_t life, int margin, int without_chance, int64_t down, int64_t up) {
+    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)life);
+    int64_t formula = (int64_t)held.end * 1000 - life * 10 * margin, end = (int64_t)held.end * 1000;
+    memset(fleet_minute, 0, sizeof(fleet_minute));
+    for (int i = 0; i < FLEET_NODES; i++) {
+        uint32_t chance = without_chance ? 0 : testRandom();
+        int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000 + i * 3, chance);
+        for (unsigned failed = 1;; failed++) {
+            int64_t minute = (at - formula + FLEET_WINDOW * 60000LL) / 60000;
+            assert_true(minute >= 0 && minute < 2 * FLEET_WINDOW && at < end);
+            fleet_minute[minute]++;
+            if (minute - FLEET_WINDOW < down || minute - FLEET_WINDOW >= up) break;
+            at += ocspRetryDelayMs(10, failed, end - at, 0, without_chance ? 0 : testRandom());
+        }
+    }
+}
+
+static int busiestMinute(int from, int until) {
+    int most = 0;
+    for (int i = from + FLEET_WINDOW; i < until + FLEET_WINDOW; i++)
+        if (fleet_minute[i] > most) most = fleet_minute[i];
+    return most;
+}
+
+static void aFleetIsSpreadFiftyfold(void **state) {
+    (void)state;
+    for (int days = 1; days <= 2; days++) { /* longer lives spread wider than is counted here */
+        for (int margin = 10; margin <= 50; margin += 40) {
+            liveThroughAFleet(days * TEST_DAY, margin, 1, 0, 0);
+            assert_int_equal(busiestMinute(-FLEET_WINDOW, FLEET_WINDOW), FLEET_NODES);
+            liveThroughAFleet(days * TEST_DAY, margin, 0, 0, 0);
+            assert_true(busiestMinute(-FLEET_WINDOW, FLEET_WINDOW) * 50 <= FLEET_NODES);
+        }
+    }
+}
+
+/* Two hours away, in the middle of the refreshes or until their last minute: no rush at the return. */
+static void aFleetDoesNotGreetTheResponderThatReturns(void **state) {
+    (void)state;
+    static const struct {
+        int days, margin, up;
+    } rows[] = {{1, 10, -60}, {1, 50, 0}, {1, 50, -12}, {2, 10, -60}, {2, 10, -200}, {2, 50, 0}, {2, 50, -60}};
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        int up = rows[r].up, sum = 0;
+        liveThroughAFleet(rows[r].days * TEST_DAY, rows[r].margin, 0, up - 120, up);
+        for (int i = up + FLEET_WINDOW; i < up + FLEET_WINDOW + 60; i++) sum += fleet_minute[i];
+        int most = busiestMinute(up, FLEET_WINDOW);
+        if (most * 60 > sum * 3) fail_msg("row %zu: %d in a minute, %d in the hour", r, most, sum);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acceptance10_formulaOfAKnownLife),
         cmocka_unit_test(acceptance10_twentySecondResponse),
-        cmocka_unit_test(acceptance10_neverLaterThanTheFormulaAndAtMostATenthOfTheWindowEarlier),
-        cmocka_unit_test(chanceSpreadsOverTheWholeTenth),
+        cmocka_unit_test(acceptance10_neverLaterThanTheFormulaAndAtMostAFifthOfTheWaitEarlier),
+        cmocka_unit_test(chanceSpreadsOverTheWholeFifth),
+        cmocka_unit_test(askedEarlyAndGotTheSame),
         cmocka_unit_test(acceptance9_endOfTheCertificateCountsNotNextUpdate),
         cmocka_unit_test(withoutNextUpdateHalfOfTheTenMinutes),
         cmocka_unit_test(revokedIsAskedForAtLeastHourly),
         cmocka_unit_test(hugeAndNegativeLivesStayInBounds),
         cmocka_unit_test(capsOfTheTable),
-        cmocka_unit_test(acceptance11_fiveFailuresDouble),
+        cmocka_unit_test(acceptance11_threeFailuresDouble),
+        cmocka_unit_test(acceptance11_fromTheFourthOnTheUpperHalfOfTheLongestWait),
+        cmocka_unit_test(withNothingHeldItGoesOnDoubling),
         cmocka_unit_test(everyWaitLiesBetweenFloorAndCap),
         cmocka_unit_test(waitsNeverFallAsFailuresGoOn),
         cmocka_unit_test(aShortRestOfLifeGoesBelowRetryDelayDownToASecond),
+        cmocka_unit_test(aFleetIsSpreadFiftyfold),
+        cmocka_unit_test(aFleetDoesNotGreetTheResponderThatReturns),
     };
     return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
 }
