@@ -178,8 +178,8 @@ fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as tabl
 	@sh deps/install.sh fleet
 	@$(MAKE) --no-print-directory $(B)/fleet-run
 	@mkdir -p build/fleet
-	@$(B)/fleet-run --out build/fleet $(ARGS)
-	@cd build/fleet && gnuplot ../../tests/fleet/plot.gp && echo "plot: build/fleet/fleet.svg"
+	@$(B)/fleet-run --out build/fleet $(ARGS) || bad=1; cd build/fleet && gnuplot ../../tests/fleet/plot.gp && \
+	    echo "table and plot: build/fleet/table.txt, build/fleet/fleet.svg"; exit $${bad:-0}
 
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)

@@ -18,6 +18,7 @@ LINT="clang-format cppcheck shellcheck git tcl"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
 MATRIX="debootstrap util-linux iproute2 tcl tar"
+PLOT="libcmocka-dev gnuplot-nox"
 
 # The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.
 fuzzPackages() {
@@ -49,6 +50,7 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             fuzz    build, and what `make fuzz` uses
             model   what `make model` uses
             matrix  what `make test-matrix` uses
+            fleet   build, and what `make fleet` uses
             all     everything (this is the default)
 
   --list    prints the packages of the groups, one a line, and installs nothing
@@ -210,7 +212,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | fuzz | model | matrix | all) groups="$groups $argument" ;;
+    build | run | test | lint | fuzz | model | matrix | fleet | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -228,7 +230,8 @@ for group in ${groups:-all}; do
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
     matrix) packages="$packages $MATRIX" ;;
-    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $(fuzzPackages)" ;;
+    fleet) packages="$packages $BUILD $PLOT" ;;
+    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below
