@@ -188,7 +188,7 @@ time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* When to ask again, in wall clock milliseconds, after a refresh that chance made early and that brought nothing newer:
- * at most the longest wait after the formula. 0: the formula has passed, so it was not early. */
+ * after the formula, by at most an hour or a quarter of the margin window. 0: the formula has passed, it was not early. */
 int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */

@@ -57,9 +57,10 @@ int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t no
 /* Behind the formula, not at it: a fleet that asked early and got the same would meet there. */
 int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random) {
     int64_t from_ms, formula = ocspFormulaMs(held, margin_percent, &from_ms);
+    int64_t quarter = ((int64_t)held->end * 1000 - formula) / 4;
 
     if (now_ms >= formula) return 0;
-    return formula + ocspShare(ocspRetryCapMs((int64_t)held->end * 1000 - formula, 0), random);
+    return formula + ocspShare(quarter < OCSP_RETRY_MAX_MS ? quarter : OCSP_RETRY_MAX_MS, random);
 }
 
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple) {
