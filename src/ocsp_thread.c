@@ -521,7 +521,7 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
         return 0;
     }
     if (freshness == OCSP_FRESH_SAME) {
-        ocspSawSame(cert);
+        if (source == OCSP_SOURCE_NETWORK) ocspSawSame(cert); /* a file says nothing of the responder */
         ocspResponseClear(&fresh);
         return 1;
     }
@@ -644,13 +644,14 @@ static void ocspLoadCached(ocspCert *cert) {
     ocspGateLeave();
     found = ocsp_world.cache_load(worker.options.cache_dir, cert->id, &der, &len, &mtime, &err);
     ocspGateEnter();
-    if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err))
-        cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
-    else if (err.kind != OCSP_ERR_NONE)
+    if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err)) {
+        if (cert->held.source == OCSP_SOURCE_CACHE) cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
+    } else if (err.kind != OCSP_ERR_NONE) {
         ocspLog(OCSP_LOG_NOTICE,
                 "the kept response for the certificate with serial %s is not used: %s. A new one is "
                 "asked for",
                 cert->id->serial, err.text);
+    }
     ocspFree(der);
 }
 

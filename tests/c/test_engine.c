@@ -700,6 +700,45 @@ static void withoutNextUpdateAskedAgainAtHalfOfTenMinutes(void **state) {
     SSL_CTX_free(ctx);
 }
 
+/* A cache-dir that was changed is read again at the end of what is held, and finds it: no word of the responder. */
+static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, time_t *mtime,
+                            ocspError *err) {
+    int found = real_world.cache_load(from, id, der, n, mtime, err);
+    *mtime = wallNow();
+    return found;
+}
+
+/* The files here are of the real clock's year: old, and so for clearing away. */
+static void keepOldFiles(const char *from, time_t now, const ocspWait *wait) {
+    (void)from, (void)now, (void)wait;
+}
+
+static void acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder(void **state) {
+    (void)state;
+    responder.no_next = 1;
+    options.cache_dir = dir;
+    ocsp_world.cache_load = loadAsJustStored;
+    ocsp_world.cache_prune = keepOldFiles;
+    setOptions();
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    responder.down = 1;
+    options.cache_dir = "";
+    setOptions();
+    settle();
+    options.cache_dir = dir;
+    setOptions();
+    run(599 * 1000);
+    long long failures = number("consecutive_failures");
+    assert_true(failures > 3);
+    run(2 * 1000);
+    wantState("expired");
+    assert_true(number("consecutive_failures") >= failures);
+    assert_int_equal(linesTold(OCSP_LOG_VERBOSE, "answers again"), 0);
+    assert_int_not_equal(strlen(text("last_error")), 0);
+    SSL_CTX_free(ctx);
+}
+
 /* ---- §11, §12: failing ------------------------------------------------------------------------------------------- */
 
 static void acceptance11_fiveFailuresWaitAsThePolicySaysAndRecoveryResets(void **state) {
@@ -1855,6 +1894,7 @@ int main(void) {
         simulated(acceptance10_anHour),
         simulated(acceptance10_aResponderThatBackdatesDoesNotMakeUsSpin),
         simulated(acceptance13_theSameResponseAgainAndAgain),
+        simulated(acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder),
         simulated(withoutNextUpdateAskedAgainAtHalfOfTenMinutes),
         simulated(acceptance11_fiveFailuresWaitAsThePolicySaysAndRecoveryResets),
         simulated(acceptance11_withNothingHeldAtMostFiveMinutesForEver),
