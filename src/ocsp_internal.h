@@ -175,28 +175,34 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 #define OCSP_RETRY_MAX_EMPTY_MS (300 * 1000) /* with nothing valid held */
 #define OCSP_RETRY_MAX_MUST_MS (60 * 1000)   /* with nothing valid held for a must-staple certificate */
 #define OCSP_REVOKED_RECHECK 3600            /* seconds: a revoked certificate is asked for at least hourly */
-#define OCSP_SPREAD 5                        /* chance moves a refresh by at most a fifth of the wait for it */
-#define OCSP_QUICK_RETRIES 3                 /* so many failures in a row may be a hiccup; more are an outage */
+#define OCSP_SPREAD 5                        /* chance moves a refresh by at most this part of what the wait */
+#define OCSP_SPREAD_BEYOND_MS (1800 * 1000)  /* is longer than half an hour by */
+#define OCSP_HICCUP_MS (60 * 1000)           /* retries double up to here; what still fails then is an outage */
 
 /* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate
  * half of the life (`end` - 300). */
 time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 
 /* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most
- * a fifth of the time from thisUpdate to the formula and half of the time from now to it; for a revoked certificate at
- * the latest an hour after `now_ms`. Never later than the formula. */
+ * a tenth of the margin window and of the time until then, or, where the wait from thisUpdate to the formula is longer
+ * than half an hour, a fifth of what is beyond that and half of the time until then, whichever is more; for a revoked
+ * certificate at the latest an hour after `now_ms`. Never later than the formula. */
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* When to ask again, in wall clock milliseconds, after a refresh that chance made early and that brought nothing newer:
  * after the formula, by at most an hour or a quarter of the margin window. 0: the formula has passed, it was not early. */
 int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
 
+/* How long to wait for a responder that is away, or has nothing newer: anywhere in the upper half of what ocspRetryCapMs
+ * allows, so that a fleet that began to wait together does not come back together. */
+int64_t ocspPatienceMs(int64_t remaining_ms, int must_staple, uint32_t random);
+
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple);
 
 /* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %,
- * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. After more than OCSP_QUICK_RETRIES with a valid response held:
- * at least that, and anywhere in the upper half of what ocspRetryCapMs allows. */
+ * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. Once doubling has brought it above OCSP_HICCUP_MS with a valid
+ * response held: at least that, and as ocspPatienceMs. */
 int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random);
 
 /* ---- slot (ocsp_slot.c) ------------------------------------------------------------------------------------------ */

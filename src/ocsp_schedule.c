@@ -42,15 +42,27 @@ static int64_t ocspFormulaMs(const ocspResponse *held, int margin_percent, int64
     return end_ms - window_ms;
 }
 
-/* Half of the time that is left is kept at least: what came late in its life would else be due as it arrives. */
+/* How much earlier than the formula chance may move a refresh. A tenth of the margin's window is enough for one
+ * server, and is little for a fleet whose CA signs in advance, so that all hold the same times: of waits of more than half
+ * an hour, a fifth of what is beyond that. Part of the time that is left is kept: what came late in its life would
+ * else be due as it arrives. */
+static int64_t ocspEarlyMs(int64_t window_ms, int64_t wait_ms, int64_t left_ms) {
+    int64_t usual, wide;
+
+    if (left_ms <= 0) return 0;
+    usual = (window_ms < left_ms ? window_ms : left_ms) / 10;
+    wide = (wait_ms - OCSP_SPREAD_BEYOND_MS) / OCSP_SPREAD;
+    if (wide > left_ms / 2) wide = left_ms / 2;
+    return wide > usual ? wide : usual;
+}
+
 int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random) {
     int64_t from_ms, at = ocspFormulaMs(held, margin_percent, &from_ms);
-    int64_t early = (at - from_ms) / OCSP_SPREAD, hour_ms = (int64_t)OCSP_REVOKED_RECHECK * 1000, hourly;
+    int64_t hour_ms = (int64_t)OCSP_REVOKED_RECHECK * 1000, hourly;
 
-    if (early > (at - now_ms) / 2) early = at > now_ms ? (at - now_ms) / 2 : 0;
-    at -= ocspShare(early, random);
+    at -= ocspShare(ocspEarlyMs((int64_t)held->end * 1000 - at, at - from_ms, at - now_ms), random);
     /* A lifted hold (certificateHold) must be seen within the hour, however long the revoked answer may live. */
-    hourly = now_ms + hour_ms - ocspShare(hour_ms / OCSP_SPREAD, random);
+    hourly = now_ms + hour_ms - ocspShare(ocspEarlyMs(0, hour_ms, hour_ms), random);
     return held->revoked && at > hourly ? hourly : at;
 }
 
@@ -69,22 +81,30 @@ int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple) {
     return remaining_ms / 4 < OCSP_RETRY_MAX_MS ? remaining_ms / 4 : OCSP_RETRY_MAX_MS;
 }
 
+int64_t ocspPatienceMs(int64_t remaining_ms, int must_staple, uint32_t random) {
+    int64_t cap = ocspRetryCapMs(remaining_ms, must_staple);
+    int64_t wait = cap / 2 + ocspShare(cap / 2, random);
+
+    return wait > OCSP_ROUND_FLOOR_MS ? wait : OCSP_ROUND_FLOOR_MS;
+}
+
 int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random) {
     int64_t cap = ocspRetryCapMs(remaining_ms, must_staple);
     int64_t base = (int64_t)retry_delay * 1000;
     int64_t low, high;
-    unsigned failed = attempt;
+    int outage;
 
     while (attempt > 1 && base < cap) { /* doubling stops at the cap: there is no exponent to overflow */
         base *= 2;
         attempt--;
     }
+    outage = base > OCSP_HICCUP_MS && base > (int64_t)retry_delay * 1000 && remaining_ms > 0;
     if (base > cap) base = cap;
     low = base - base / 5;
     high = base + base / 5;
     /* No hiccup, an outage: who can wait leaves the quick steps, which a whole fleet would take at the same time, again
      * and again, and which would greet the responder when it returns. */
-    if (failed > OCSP_QUICK_RETRIES && remaining_ms > 0) {
+    if (outage) {
         high = cap;
         if (low < cap / 2) low = cap / 2;
     }

@@ -468,8 +468,7 @@ static void ocspNothingNewer(ocspCert *cert) {
         cert->refresh_at_ms = again_at_ms;
     else
         cert->retry_at_ms =
-            ocsp_world.mono_ms() + ocspRetryDelayMs(worker.options.retry_delay, OCSP_QUICK_RETRIES + 1,
-                                                    ocspRemainingMs(cert), cert->id->must_staple, ocsp_world.random());
+            ocsp_world.mono_ms() + ocspPatienceMs(ocspRemainingMs(cert), cert->id->must_staple, ocsp_world.random());
 }
 
 /* The same answer again: CAs that sign in advance hand out the same bytes for hours. */

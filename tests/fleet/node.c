@@ -74,8 +74,7 @@ static void fleetNothingNewer(fleetHeld *h, const fleetCase *c, int64_t now, fle
     if (again)
         h->refresh_at = again;
     else
-        h->retry_at = now + ocspRetryDelayMs(defaults.retry_delay, OCSP_QUICK_RETRIES + 1, fleetLeft(h, now), 0,
-                                             fleetDraw(chance));
+        h->retry_at = now + ocspPatienceMs(fleetLeft(h, now), 0, fleetDraw(chance));
 }
 
 static void fleetTake(fleetHeld *h, const fleetCase *c, int64_t asked, int64_t now, fleetChance *chance) {

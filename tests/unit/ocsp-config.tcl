@@ -95,8 +95,9 @@ start_server [ocsp_server $leaf $ca] {
     test {18.5 refresh-margin at run time takes effect on what is held} {
         ocsp_set responder-url ""
         ocsp_wait_info state good
-        # 10 % of an hour before its end, and up to a fifth of the wait earlier; then 60 %, then 10 % again.
-        foreach {margin least most} {10% 2450 3241 60% 1000 1441 10 2450 3241} {
+        # 10 % of an hour before its end, and up to a fifth of what that is more than half an hour off earlier; then 60 %,
+        # and a tenth of that earlier; then 10 % again.
+        foreach {margin least most} {10% 2850 3241 60% 1100 1441 10 2850 3241} {
             ocsp_set refresh-margin $margin
             wait_for_condition 100 50 {
                 [ocsp_info next_refresh_in_seconds] >= $least && [ocsp_info next_refresh_in_seconds] <= $most
@@ -204,8 +205,8 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         assert_range [dict get $fields this_update] [expr {$now - 160}] [expr {$now - 99}]
         assert_range [dict get $fields produced_at] [expr {$now - 110}] [expr {$now - 49}]
         assert_range [dict get $fields expires_in_seconds] 3500 3600
-        # 10 % of 3700 seconds before the end, and up to a fifth of the 3330 seconds until then earlier.
-        assert_range [dict get $fields next_refresh_in_seconds] 2460 3231
+        # 10 % of 3700 seconds before the end, and up to a fifth of what those 3330 are more than half an hour earlier.
+        assert_range [dict get $fields next_refresh_in_seconds] 2800 3231
         assert_range [dict get $fields last_success_time] [expr {$now - 60}] $now
         assert_equal [dict get $fields response_source] network
         assert_morethan [dict get $fields response_bytes] 100
