@@ -270,5 +270,4 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
--include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/c/*.d $(B)/tests/fuzz/*.d $(B)/tests/fleet/*.d $(B)/tests/simulation/*.d build/fuzz/*/*.d \
-    build/fuzz/*/*/*.d)
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/*/*.d build/fuzz/*/*.d build/fuzz/*/*/*.d)

@@ -39,7 +39,8 @@ set style rect fc rgb "#f0f0f0" fs solid noborder
 set object 1 rect from 0, graph 0 to 2, graph 1 behind
 outage(title_, file) = sprintf("stats '%s' using ($1 >= 2 && $1 < 3 ? $2 : NaN) nooutput; set title '%s'; \
 plot '%s' using 1:2 with steps lw 1.3 lc rgb '#0072b2' title 'requests', \
-'+' using ($1 >= 2 && $1 <= 3 ? $1 : NaN):(3 * STATS_mean) with lines dt 2 lc rgb '#d55e00' title '3 times the mean of the hour after'", \
+'+' using ($1 >= 2 && $1 <= 3 ? $1 : NaN):(3 * STATS_mean) with lines dt 2 lc rgb '#d55e00' \
+title '3 times the mean of the hour after'", \
     file, title_, file)
 eval outage("signed on demand, life 1 day, margin 10 %: the CA is away", "demand-1-10-outage.dat")
 eval outage("signed in advance each half day, life 1 day, margin 50 %: the CA is away", "half-1-50-outage.dat")
