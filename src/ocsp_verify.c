@@ -16,12 +16,14 @@
 #include <openssl/x509v3.h>
 
 /* Seconds since 1970 of an ASN.1 time; 0 on one that does not parse (then *ok is 0). ASN1_TIME_diff is used because
- * timegm is not in POSIX. */
+ * timegm is not in POSIX. It takes times without seconds, with fractions or zones, too, which RFC 5280 section 4.1.2.5
+ * forbids and clients refuse; X509_cmp_time is as strict as they are. */
 static time_t ocspTime(const ASN1_TIME *t, int *ok) {
     ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
     int days = 0, secs = 0;
+    time_t zero = 0;
 
-    *ok = epoch && t && ASN1_TIME_diff(&days, &secs, epoch, t);
+    *ok = epoch && t && X509_cmp_time(t, &zero) != 0 && ASN1_TIME_diff(&days, &secs, epoch, t);
     ASN1_TIME_free(epoch);
     return *ok ? (time_t)days * 86400 + secs : 0;
 }

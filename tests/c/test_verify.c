@@ -167,6 +167,33 @@ static void acceptance6_delegateLacksTheEku(void **state) {
     X509_free(none);
 }
 
+/* Found by the fuzzer: OpenSSL's arithmetic takes a UTCTime without seconds, its verification and clients do not. */
+static void acceptance6_delegateWithATimeThatIsNone(void **state) {
+    (void)state;
+    ASN1_TIME *odd = ASN1_TIME_new();
+    X509 *delegate = X509_dup(pki->delegate);
+    testReply reply = goodReply();
+    assert_true(odd && delegate && ASN1_STRING_set(odd, "3001010000Z", -1));
+    odd->type = V_ASN1_UTCTIME;
+    assert_true(X509_set1_notBefore(delegate, odd) && X509_sign(delegate, pki->ca_key, EVP_sha256()) > 0);
+    reply.signer = reply.sent[0] = delegate;
+    reply.key = pki->delegate_key;
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    ASN1_TIME_free(odd);
+    X509_free(delegate);
+}
+
+/* RFC 6960 section 4.2.2.1 takes RFC 5280's times. */
+static void acceptance9_aFractionOfASecond(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].this_text = "20300101000000.5Z";
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply = goodReply();
+    reply.entries[0].next_text = "20400101000000.5Z";
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+}
+
 static void acceptance6_delegateOfAnotherCa(void **state) {
     (void)state;
     testReply reply = signedBy(pki->delegate_foreign, pki->delegate_key);
@@ -906,6 +933,8 @@ int main(void) {
         cmocka_unit_test(acceptance6_delegateWithOcspSigning),
         cmocka_unit_test(acceptance6_delegateNotSentAlong),
         cmocka_unit_test(acceptance6_delegateLacksTheEku),
+        cmocka_unit_test(acceptance6_delegateWithATimeThatIsNone),
+        cmocka_unit_test(acceptance9_aFractionOfASecond),
         cmocka_unit_test(acceptance6_delegateOfAnotherCa),
         cmocka_unit_test(acceptance6_delegateOfTheRootAboveOurCa),
         cmocka_unit_test(acceptance6_delegateOfADelegate),
