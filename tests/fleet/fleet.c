@@ -2,13 +2,14 @@
  *
  *     fleet [--nodes N] [--seed N] [--out DIR]
  *
- * For responses signed at each request and for responses signed in advance, for lives of 1, 3.5 and 7 days and margins of
- * 10 % and 50 %: requests per minute with our chance and without it, and with the CA away for two hours. Required:
+ * For responses signed at each request and for responses signed in advance, for lives of 1, 3.5 and 7 days and
+ * margins of 10 % and 50 %: requests per minute with our chance and without it, and with the CA away for two hours.
+ * Required:
  *
- *   spread    from the first refresh on, the busiest minute has at least 50 times fewer requests with chance than without
- *   return    after two hours away, at the busiest time near the middle, no minute has more than 3 times the mean of the
- *             hour that follows the return; and as often as the two hours are moved by 20 minutes, over 6 hours around
- *             that time, no minute either that is above the level which `spread` allows
+ *   spread    from the first refresh on, the busiest minute has at least 50 times fewer requests than without chance
+ *   return    after two hours away, at the busiest time near the middle, no minute has more than 3 times the mean of
+ *             the hour that follows the return; and when the two hours are moved, by 20 minutes and again, over 6
+ *             hours around that time, no minute either that is above the level which `spread` allows
  *   rules     never later than the formula, a second between rounds (in every node's life; lives of 10 minutes and 20
  *             seconds too)
  *   engine    some nodes of each case are lived through by the engine's own steps: the same milliseconds
@@ -106,7 +107,8 @@ static const fleetKind kinds[] = {
     {"on demand", "demand", 0, 1},
     {"in advance, each 1/4 of the life", "quarter", 0.25, 1},
     {"in advance, each 1/2 of the life", "half", 0.5, 1},
-    /* Its newest is older than the formula wants for a good while in each round: nothing newer is to be had. */
+    /* From the formula until the next signature each node asks in vain, as a quarter of what is left and the hour want
+     * it: that is the policy, not chance, and no chance takes it away. */
     {"in advance, each 95 % of the life", "late", 0.95, 0},
 };
 
@@ -316,7 +318,7 @@ int main(int argc, char **argv) {
     for (i = 0; i < all; i++) {
         fleetTell(
             "\n%s%s\nlife margin | without   with times | without  with | away at  tries   after   mean times moved\n",
-            kinds[i].name, kinds[i].required ? "" : " (told, not required: see the README of this directory)");
+            kinds[i].name, kinds[i].required ? "" : " (told, not required: for hours nothing newer is to be had)");
         for (l = 0; l < 3; l++) {
             for (m = 0; m < 2; m++) {
                 fleetRow(&kinds[i], lives[l], margins[m]);
