@@ -1,15 +1,21 @@
 /* tls_hammer.c - many handshakes on several threads, each asking for the staple and judging it.
  *
  *   tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3] [--no-ask]
+ *              [--mix] [--pause MS] [--hold FILE] [--every SECONDS]
  *
  * Makes --count handshakes in all (0: no bound), or goes on until the file --until exists. A staple is judged in full:
  * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold
  * several CAs. Prints one line at the end and exits 0 whatever it says:
  *
- *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N why=...
+ *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N resumed=N aborted=N busy=N why=...
  *
  * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM
  * or the end of --count ends it. Used by the suites for what has to hold under load (scenarios 17 and 18).
+ *
+ * For the soak: --mix makes each handshake another kind (TLS 1.2 or 1.3, asking or not, taking up a session of before,
+ * broken off at some point on purpose, which counts as aborted), --pause sleeps after each, at most that long, --every
+ * prints the line again and again, and while the file --hold exists, nobody begins a handshake (busy: those who still
+ * are in one).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -35,14 +41,15 @@
 #define SOCKET_PATIENCE 30 /* seconds after which a silent server counts as a failed handshake */
 
 static int port, thread_count = 2, ask = 1;
+static int mix, pause_ms, every;
 static long count;
-static const char *until;
+static const char *until, *hold;
 static SSL_CTX *ctx;
 static X509 *cas[MAX_CAS];
 static int ca_count;
 static STACK_OF(X509) *signers; /* the same: a CA that signs answers itself need not send its certificate along */
 static X509_STORE *trust;
-static atomic_long started, handshakes, failed, stapled, unstapled, good, revoked, bad;
+static atomic_long started, handshakes, failed, stapled, unstapled, good, revoked, bad, resumed, aborted, busy;
 static atomic_int stop;
 static pthread_mutex_t why_lock = PTHREAD_MUTEX_INITIALIZER;
 static char why[256] = "-";
@@ -68,12 +75,21 @@ static X509 *issuerOf(X509 *leaf) {
     return NULL;
 }
 
+/* The entry for `leaf`; a responder may name it by another digest than it was asked with. */
+static int findEntry(OCSP_BASICRESP *basic, const EVP_MD *md, X509 *leaf, X509 *issuer, int *status,
+                     ASN1_GENERALIZEDTIME **this_update, ASN1_GENERALIZEDTIME **next_update) {
+    OCSP_CERTID *id = OCSP_cert_to_id(md, leaf, issuer);
+    int found = id != NULL && OCSP_resp_find_status(basic, id, status, NULL, NULL, this_update, next_update);
+
+    OCSP_CERTID_free(id);
+    return found;
+}
+
 /* V_OCSP_CERTSTATUS_..., or -1 with a reason noted. */
 static int judge(const unsigned char *der, long len, X509 *leaf) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, len);
     OCSP_BASICRESP *basic = NULL;
-    OCSP_CERTID *id = NULL;
     ASN1_GENERALIZEDTIME *this_update, *next_update;
     X509 *issuer = issuerOf(leaf);
     int status = -1, verdict = -1;
@@ -87,9 +103,13 @@ static int judge(const unsigned char *der, long len, X509 *leaf) {
     } else if ((basic = OCSP_response_get1_basic(response)) == NULL) {
         note("the staple is not a basic response");
     } else if (OCSP_basic_verify(basic, signers, trust, 0) != 1) {
-        note("the staple's signature does not hold");
-    } else if ((id = OCSP_cert_to_id(EVP_sha1(), leaf, issuer)) == NULL ||
-               !OCSP_resp_find_status(basic, id, &status, NULL, NULL, &this_update, &next_update)) {
+        char text[200];
+
+        snprintf(text, sizeof(text), "the staple's signature does not hold: %s",
+                 ERR_reason_error_string(ERR_peek_error()));
+        note(text);
+    } else if (!findEntry(basic, EVP_sha1(), leaf, issuer, &status, &this_update, &next_update) &&
+               !findEntry(basic, EVP_sha256(), leaf, issuer, &status, &this_update, &next_update)) {
         note("the staple is for another certificate");
     } else if (next_update != NULL && !OCSP_check_validity(this_update, next_update, CLOCK_SKEW, -1)) {
         note("the staple is not valid now");
@@ -97,10 +117,65 @@ static int judge(const unsigned char *der, long len, X509 *leaf) {
         verdict = status;
     }
     ERR_clear_error();
-    OCSP_CERTID_free(id);
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(response);
     return verdict;
+}
+
+/* Each thread's own session of before, and its own chance. */
+static _Thread_local SSL_SESSION *session;
+static _Thread_local unsigned seed;
+
+static int chance(int of) {
+    return (int)((unsigned)rand_r(&seed) % (unsigned)of);
+}
+
+static int keepSession(SSL *ssl, SSL_SESSION *fresh) {
+    (void)ssl;
+    SSL_SESSION_free(session);
+    session = fresh;
+    return 1; /* it is ours now */
+}
+
+/* Breaks a handshake off: before its first byte, after noise, after the ClientHello, or with an alert. */
+static void breakOff(SSL *ssl, int fd) {
+    int how = chance(4);
+
+    atomic_fetch_add(&aborted, 1);
+    if (how == 0) return;
+    if (how == 1) {
+        (void)!send(fd, "PING\r\n", 6, MSG_NOSIGNAL);
+        return;
+    }
+    if (how == 3) SSL_set1_host(ssl, "another.test.invalid"); /* and so it ends with an alert */
+    if (how == 3) SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+    if (how == 2) {
+        struct timeval soon = {.tv_usec = 1};
+
+        /* The answer is not waited for. */
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
+    }
+    SSL_connect(ssl);
+}
+
+static void judgeStaple(SSL *ssl) {
+    unsigned char *der = NULL;
+    long len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
+    X509 *leaf;
+    int status;
+
+    if (der == NULL || len <= 0) {
+        atomic_fetch_add(&unstapled, 1);
+        return;
+    }
+    leaf = SSL_get1_peer_certificate(ssl);
+    status = judge(der, len, leaf);
+    atomic_fetch_add(&stapled, 1);
+    atomic_fetch_add(status == V_OCSP_CERTSTATUS_GOOD      ? &good
+                     : status == V_OCSP_CERTSTATUS_REVOKED ? &revoked
+                                                           : &bad,
+                     1);
+    X509_free(leaf);
 }
 
 static void oneHandshake(void) {
@@ -108,8 +183,7 @@ static void oneHandshake(void) {
     struct timeval patience = {.tv_sec = SOCKET_PATIENCE};
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     SSL *ssl = SSL_new(ctx);
-    unsigned char *der = NULL;
-    long len;
+    char answer[64];
 
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
@@ -119,10 +193,20 @@ static void oneHandshake(void) {
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
     SSL_set_fd(ssl, fd);
-    if (ask) SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
+    if (mix) {
+        int version = chance(2) ? TLS1_2_VERSION : TLS1_3_VERSION;
+
+        SSL_set_min_proto_version(ssl, version);
+        SSL_set_max_proto_version(ssl, version);
+        if (session != NULL && chance(3) == 0 && SSL_SESSION_get_protocol_version(session) == version)
+            SSL_set_session(ssl, session);
+    }
+    if (mix ? chance(4) != 0 : ask) SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
         atomic_fetch_add(&failed, 1);
         note("connect failed");
+    } else if (mix && chance(8) == 0) {
+        breakOff(ssl, fd);
     } else if (SSL_connect(ssl) != 1) {
         char text[200];
 
@@ -131,40 +215,58 @@ static void oneHandshake(void) {
         note(text);
     } else {
         atomic_fetch_add(&handshakes, 1);
-        len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
-        if (der == NULL || len <= 0) {
-            atomic_fetch_add(&unstapled, 1);
-        } else {
-            X509 *leaf = SSL_get1_peer_certificate(ssl);
-            int status = judge(der, len, leaf);
-
-            atomic_fetch_add(&stapled, 1);
-            if (status == V_OCSP_CERTSTATUS_GOOD) {
-                atomic_fetch_add(&good, 1);
-            } else if (status == V_OCSP_CERTSTATUS_REVOKED) {
-                atomic_fetch_add(&revoked, 1);
-            } else {
-                atomic_fetch_add(&bad, 1);
-            }
-            X509_free(leaf);
-        }
+        judgeStaple(ssl);
+        if (SSL_session_reused(ssl)) atomic_fetch_add(&resumed, 1);
+        /* TLS 1.3 hands its sessions out behind the handshake. */
+        if (mix && chance(2) && SSL_write(ssl, "PING\r\n", 6) == 6) (void)!SSL_read(ssl, answer, sizeof(answer));
+        if (mix && chance(8) != 0) SSL_shutdown(ssl); /* without it OpenSSL does not take the session up again */
     }
     ERR_clear_error();
     SSL_free(ssl);
     close(fd);
 }
 
-static void *hammer(void *unused) {
+static void *hammer(void *number) {
+    seed = (unsigned)getpid() ^ ((unsigned)(size_t)number << 24);
     while (!atomic_load(&stop)) {
         if (count > 0 && atomic_fetch_add(&started, 1) >= count) break;
         if (until != NULL && access(until, F_OK) == 0) break;
+        if (hold != NULL) {
+            if (access(hold, F_OK) == 0) {
+                usleep(20000);
+                continue;
+            }
+            atomic_fetch_add(&busy, 1);
+        }
         oneHandshake();
+        if (hold != NULL) atomic_fetch_sub(&busy, 1);
+        if (pause_ms > 0) usleep((unsigned)chance(pause_ms * 1000));
+    }
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+static void printCounts(void) {
+    printf("handshakes=%ld failed=%ld stapled=%ld unstapled=%ld good=%ld revoked=%ld bad=%ld resumed=%ld aborted=%ld "
+           "busy=%ld why=%s\n",
+           atomic_load(&handshakes), atomic_load(&failed), atomic_load(&stapled), atomic_load(&unstapled),
+           atomic_load(&good), atomic_load(&revoked), atomic_load(&bad), atomic_load(&resumed), atomic_load(&aborted),
+           atomic_load(&busy), why);
+    fflush(stdout);
+}
+
+/* Prints the counts every so often until it is over. */
+static void *tell(void *unused) {
+    for (int slept = 0; !atomic_load(&stop); slept++) {
+        if (until != NULL && access(until, F_OK) == 0) break;
+        if (slept % (every * 5) == 0) printCounts();
+        usleep(200000);
     }
     return unused;
 }
 
 int main(int argc, char **argv) {
-    pthread_t threads[MAX_THREADS];
+    pthread_t threads[MAX_THREADS], teller;
     const char *ca_file = NULL;
     FILE *file;
     int version = 0;
@@ -176,11 +278,18 @@ int main(int argc, char **argv) {
             ask = 0;
             continue;
         }
+        if (strcmp(argv[i], "--mix") == 0) {
+            mix = 1;
+            continue;
+        }
         if (strcmp(argv[i], "--port") == 0) port = atoi(value);
         if (strcmp(argv[i], "--ca") == 0) ca_file = value;
         if (strcmp(argv[i], "--threads") == 0) thread_count = atoi(value);
         if (strcmp(argv[i], "--count") == 0) count = atol(value);
         if (strcmp(argv[i], "--until") == 0) until = value;
+        if (strcmp(argv[i], "--pause") == 0) pause_ms = atoi(value);
+        if (strcmp(argv[i], "--hold") == 0) hold = value;
+        if (strcmp(argv[i], "--every") == 0) every = atoi(value);
         if (strcmp(argv[i], "--tls") == 0) version = strcmp(value, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
         i++;
     }
@@ -203,15 +312,21 @@ int main(int argc, char **argv) {
     /* An intermediate among them is trusted as it is: what its own root says is not the question here. */
     X509_STORE_set_flags(trust, X509_V_FLAG_PARTIAL_CHAIN);
     ctx = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    if (mix) {
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ctx, keepSession);
+    } else {
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    }
     if (version != 0) {
         SSL_CTX_set_min_proto_version(ctx, version);
         SSL_CTX_set_max_proto_version(ctx, version);
     }
-    for (int i = 0; i < thread_count; i++) pthread_create(&threads[i], NULL, hammer, NULL);
+    if (every > 0) pthread_create(&teller, NULL, tell, NULL);
+    for (int i = 0; i < thread_count; i++) pthread_create(&threads[i], NULL, hammer, (void *)(size_t)(i + 1));
     for (int i = 0; i < thread_count; i++) pthread_join(threads[i], NULL);
-    printf("handshakes=%ld failed=%ld stapled=%ld unstapled=%ld good=%ld revoked=%ld bad=%ld why=%s\n",
-           atomic_load(&handshakes), atomic_load(&failed), atomic_load(&stapled), atomic_load(&unstapled),
-           atomic_load(&good), atomic_load(&revoked), atomic_load(&bad), why);
+    atomic_store(&stop, 1);
+    if (every > 0) pthread_join(teller, NULL);
+    printCounts();
     return 0;
 }
