@@ -25,11 +25,20 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
 
     for (i = 0; i < sk_X509_num(certs); i++) {
         X509 *candidate = sk_X509_value(certs, i);
-        if (!ocspIssued(candidate, leaf)) continue;
-        if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
-        if (!X509_up_ref(candidate)) continue;
-        X509_free(best);
-        best = candidate;
+        if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(leaf)) != 0) continue;
+        /* OpenSSL remembers for good that extensions are broken, though it may have lacked the memory to read them: a
+         * copy is read anew. */
+        if (X509_get_extension_flags(candidate) & EXFLAG_INVALID)
+            candidate = X509_dup(candidate);
+        else if (!X509_up_ref(candidate))
+            candidate = NULL;
+        if (candidate && ocspIssued(candidate, leaf) &&
+            (!best || ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) > 0)) {
+            X509_free(best);
+            best = candidate;
+        } else {
+            X509_free(candidate);
+        }
     }
     return best;
 }
@@ -51,13 +60,14 @@ static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
 }
 
 /* RFC 7633: the TLS feature extension lists the TLS extensions that the server promises to answer. */
-static int ocspMustStaple(X509 *leaf) {
+static int ocspMustStaple(X509 *leaf, int *unsure) {
     STACK_OF(ASN1_INTEGER) *features = X509_get_ext_d2i(leaf, NID_tlsfeature, NULL, NULL);
     int i, found = 0;
 
     for (i = 0; i < sk_ASN1_INTEGER_num(features); i++)
         if (ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == OCSP_TLS_FEATURE_STATUS_REQUEST) found = 1;
     sk_ASN1_INTEGER_pop_free(features, ASN1_INTEGER_free);
+    *unsure |= !features && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0;
     return found;
 }
 
@@ -116,18 +126,18 @@ static int ocspNameIdentity(ocspIdentity *id) {
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     unsigned md_len = 0, i;
     int days = 0, secs = 0;
-    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
-    int ok = hex && epoch && X509_digest(id->leaf, EVP_sha256(), id->sha256, &md_len) && md_len == sizeof(id->sha256);
+    static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
+    struct tm end;
+    int ok = hex && X509_digest(id->leaf, EVP_sha256(), id->sha256, &md_len) && md_len == sizeof(id->sha256);
 
     if (ok) {
         for (i = 0; i < md_len; i++) snprintf(id->sha256_hex + 2 * i, 3, "%02x", id->sha256[i]);
         id->serial = ocspStrdup(ocspCleanText(clean, sizeof(clean), hex));
         ok = id->serial != NULL;
         /* An end that does not parse stays 0: such a certificate is never stapled for. */
-        if (ASN1_TIME_diff(&days, &secs, epoch, X509_get0_notAfter(id->leaf)))
+        if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &end) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &end))
             id->not_after = (time_t)days * 86400 + secs;
     }
-    ASN1_TIME_free(epoch);
     OPENSSL_free(hex);
     BN_free(serial);
     return ok;
@@ -144,7 +154,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
     if (store && X509_STORE_up_ref(store)) id->store = store;
     ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
     if (ok) {
-        id->must_staple = ocspMustStaple(leaf);
+        id->must_staple = ocspMustStaple(leaf, &id->unsure);
+        id->unsure |= id->url_count == 0 && X509_get_ext_by_NID(leaf, NID_info_access, -1) >= 0;
         /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's
          * does. */
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
@@ -152,6 +163,7 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         if (!id->self_signed) {
             id->issuer = ocspIssuerAmong(chain, leaf, NULL);
             if (store) id->issuer = ocspIssuerInStore(store, leaf, id->issuer);
+            id->unsure |= !id->issuer;
         }
         if (id->issuer) ok = ocspMakeRequest(id);
     }

@@ -88,6 +88,7 @@ typedef struct ocspIdentity {
     int url_count;
     int self_signed;
     int must_staple; /* RFC 7633: the certificate promises a staple */
+    int unsure;      /* something was not found or not understood; had memory run out, it would look the same */
     time_t not_after;
     unsigned char *request; /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
     size_t request_len;

@@ -29,13 +29,14 @@ static struct {
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static atomic_int stapling_on;        /* written by main, read by handshakes */
-static _Atomic(SSL_CTX *) unattached; /* put by a handshake (with a reference), taken by main in ocspTick */
+static _Atomic(SSL_CTX *) unattached; /* put by a handshake, or by main, with a reference; taken by main in ocspTick */
 
 /* Main thread only. */
 static int context_index = -1;    /* SSL_CTX ex_data: 2 * a context's number in the order of their making, + 1 once it
                                          went through ocspAttachContext */
 static uintptr_t attached_number; /* of the context attached last */
 static int initialized, thread_runs, ticked;
+static int attach_told; /* the log was told that there is no memory to attach a context */
 static int64_t next_thread_try;
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -123,38 +124,53 @@ void ocspAttachmentFree(ocspAttachment *a) {
     ocspFree(a);
 }
 
-/* References to the current certificate of `ctx` and its chain. */
-static void ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
+/* References to the current certificate of `ctx` and its chain; 0 when out of memory. */
+static int ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
     STACK_OF(X509) *chain = NULL;
 
-    if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return;
+    if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return 1;
     SSL_CTX_get0_chain_certs(ctx, &chain);
     if (!chain) SSL_CTX_get_extra_chain_certs_only(ctx, &chain); /* set the old way, for all certificates at once */
     a->leaf[a->count] = leaf;
     a->chain[a->count] = chain ? X509_chain_up_ref(chain) : NULL;
     a->count++;
+    return !chain || a->chain[a->count - 1] != NULL;
+}
+
+/* Out of memory: as if a handshake had shown a context that was never attached, so that ocspTick tries again. */
+static void ocspAttachLater(SSL_CTX *ctx) {
+    uintptr_t number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
+
+    SSL_CTX_set_ex_data(ctx, context_index, (void *)(number & ~(uintptr_t)1));
+    if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&unattached, ctx, memory_order_acq_rel));
+    if (!attach_told)
+        ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: nothing new is stapled until there is "
+                                  "memory to look again");
+    attach_told = 1;
 }
 
 void ocspAttachContext(SSL_CTX *ctx) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
     ocspAttachment *a = ocspAlloc(sizeof(*a)), *old;
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    int ok = a != NULL;
 
-    if (!a) {
-        ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: its certificate is not stapled "
-                                  "for until the next reload");
-        return;
-    }
     ERR_set_mark();
-    if (store && X509_STORE_up_ref(store)) a->store = store;
-    if (chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST)) {
+    if (ok && store && X509_STORE_up_ref(store)) a->store = store;
+    if (ok && chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST)) {
         do {
-            ocspCollectCert(ctx, a);
-        } while (SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT));
+            ok = ocspCollectCert(ctx, a);
+        } while (ok && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT));
         SSL_CTX_select_current_cert(ctx, chosen);
     }
     ERR_pop_to_mark();
+    if (!ok) {
+        ocspAttachmentFree(a);
+        ocspAttachLater(ctx);
+        return;
+    }
+    attach_told = 0;
     ocspPeersLookAt(ctx);
     attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
     SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));

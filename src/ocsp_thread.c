@@ -32,9 +32,10 @@
 #endif
 
 #define OCSP_THREAD_NAME "bio_ocsp"
-#define OCSP_THREAD_STACK (1024 * 1024) /* the name service's modules need most of it */
-#define OCSP_LOOK_MS 1000               /* how often the wall clock and a supplied file are looked at */
-#define OCSP_STORE_AGAIN_MS (60 * 1000) /* how often a disk that refused is tried again */
+#define OCSP_THREAD_STACK (1024 * 1024)    /* the name service's modules need most of it */
+#define OCSP_LOOK_MS 1000                  /* how often the wall clock and a supplied file are looked at */
+#define OCSP_STORE_AGAIN_MS (60 * 1000)    /* how often a disk that refused is tried again */
+#define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often a certificate that lacks something is looked at again */
 
 /* One certificate that is followed. */
 typedef struct ocspCert {
@@ -53,15 +54,18 @@ typedef struct ocspCert {
     char url[OCSP_OUTSIDE_TEXT_MAX + 1];
     char last_error[OCSP_ROUND_TEXT_MAX];
     int cache_tried, unsaved;
-    int64_t store_at_ms;
+    int64_t store_at_ms, load_at_ms;
     /* What the log was told, so that it is told once. */
-    int told_state, told_failure, told_half, told_expired, told_bare;
+    int told_state, told_failure, told_half, told_expired, told_bare, told_kept;
 } ocspCert;
 
 static struct {
     ocspOptions options;
     ocspCert *certs[OCSP_MAX_CERTS]; /* oldest first */
     int count;
+    ocspAttachment *attachment; /* the one in service, kept to be looked at again */
+    int64_t identify_at_ms;     /* monotonic, 0: it is known in full */
+    int unpublished;            /* there was no memory to publish what is held */
     int attached_before;
     ocspCertState empty_state; /* with no certificate in service */
     uint64_t file_mark;        /* of the response file as last read */
@@ -256,9 +260,16 @@ static void ocspPublish(void) {
     }
     if (!set || i < worker.count) {
         ocspStapleSetFree(set);
-        ocspLog(OCSP_LOG_WARNING, "out of memory while publishing a response: what was stapled before stays");
+        if (!worker.unpublished)
+            ocspLog(OCSP_LOG_WARNING, "out of memory while publishing a response: what was stapled before stays, "
+                                      "unless a certificate is revoked; then nothing is");
+        worker.unpublished = 1; /* tried again with each step */
+        for (i = 0; i < worker.count; i++)
+            if (worker.certs[i]->held.revoked) break;
+        if (i < worker.count) ocspSlotPublish(NULL);
         return;
     }
+    worker.unpublished = 0;
     ocspSlotPublish(set);
 }
 
@@ -639,17 +650,24 @@ static void ocspLoadCached(ocspCert *cert) {
     int found;
 
     if (cert->cache_tried || !cert->in_service || !ocspCaches() || !cert->id->issuer || ocspHoldsValid(cert)) return;
-    cert->cache_tried = 1;
+    if (cert->load_at_ms && ocsp_world.mono_ms() < cert->load_at_ms) return;
     ocspGateLeave();
     found = ocsp_world.cache_load(worker.options.cache_dir, cert->id, &der, &len, &mtime, &err);
     ocspGateEnter();
     if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err)) {
         if (cert->held.source == OCSP_SOURCE_CACHE) cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
-    } else if (err.kind != OCSP_ERR_NONE) {
-        ocspLog(OCSP_LOG_NOTICE,
-                "the kept response for the certificate with serial %s is not used: %s. A new one is "
-                "asked for",
-                cert->id->serial, err.text);
+        cert->cache_tried = 1;
+    } else if (err.kind == OCSP_ERR_NONE) {
+        cert->cache_tried = 1;
+    } else {
+        /* Memory or descriptors may have run out: what can be stapled must not lie there until the next restart. */
+        cert->load_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
+        if (!cert->told_kept)
+            ocspLog(OCSP_LOG_NOTICE,
+                    "the kept response for the certificate with serial %s is not used: %s. A new one is "
+                    "asked for",
+                    cert->id->serial, err.text);
+        cert->told_kept = 1;
     }
     ocspFree(der);
 }
@@ -723,8 +741,9 @@ static void ocspAskAll(void) {
 }
 
 /* Follows a certificate of a newly attached context. One that is known keeps all it has: a staple belongs to the
- * certificate, not to the SSL_CTX (HAProxy stapled the old certificate's response after a renewal). */
-static void ocspFollowCert(ocspIdentity *id, int position) {
+ * certificate, not to the SSL_CTX (HAProxy stapled the old certificate's response after a renewal). Takes `id`; 0 when
+ * out of memory. */
+static int ocspFollowCert(ocspIdentity *id, int position) {
     ocspCert *cert = ocspFindCert(id);
     int i;
 
@@ -735,12 +754,8 @@ static void ocspFollowCert(ocspIdentity *id, int position) {
             if (!worker.certs[i]->in_service) ocspForget(i);
         cert = worker.count < OCSP_MAX_CERTS ? ocspAlloc(sizeof(*cert)) : NULL;
         if (!cert) {
-            ocspLog(OCSP_LOG_WARNING,
-                    "out of memory: the certificate with serial %s is not stapled for until the next "
-                    "TLS reload",
-                    id->serial);
             ocspIdentityFree(id);
-            return;
+            return 0;
         }
         cert->told_state = -1;
         worker.certs[worker.count++] = cert;
@@ -750,19 +765,60 @@ static void ocspFollowCert(ocspIdentity *id, int position) {
     cert->position = position;
     cert->due_now = 1;
     ocspShowUrl(cert);
+    return 1;
 }
 
+/* The certificate in service that has this place in its context; NULL if there was no memory to follow it. */
+static ocspCert *ocspCertAt(int position) {
+    int i;
+
+    for (i = 0; i < worker.count; i++)
+        if (worker.certs[i]->in_service && worker.certs[i]->position == position) return worker.certs[i];
+    return NULL;
+}
+
+/* Is it worth to put `id` in the place of what is known? */
+static int ocspTellsMore(const ocspIdentity *id, const ocspIdentity *known) {
+    return (id->issuer && !known->issuer) || id->url_count > known->url_count || id->must_staple > known->must_staple ||
+           id->self_signed > known->self_signed;
+}
+
+/* Identifies the certificates of worker.attachment: all of them, or those that are not known in full. */
+static void ocspIdentifyAll(int only_unsure) {
+    const ocspAttachment *a = worker.attachment;
+    int i, missing = 0, unsure = 0;
+
+    for (i = 0; i < a->count; i++) {
+        const ocspCert *known = only_unsure ? ocspCertAt(i) : NULL;
+        ocspIdentity *id;
+        if (known && !known->id->unsure) continue;
+        id = ocspIdentityNew(a->leaf[i], a->chain[i], a->store);
+        if (id && known && !ocspTellsMore(id, known->id)) {
+            ocspIdentityFree(id);
+            unsure = 1;
+            continue;
+        }
+        if (id) unsure |= id->unsure;
+        if (!id || !ocspFollowCert(id, i)) missing = 1;
+    }
+    if (missing && !worker.identify_at_ms)
+        ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until it is looked at again");
+    worker.identify_at_ms = missing  ? ocsp_world.mono_ms() + OCSP_LOOK_MS
+                            : unsure ? ocsp_world.mono_ms() + OCSP_IDENTIFY_AGAIN_MS
+                                     : 0;
+}
+
+/* Takes `a`, or with NULL looks again at the attachment in service. */
 static void ocspFollow(ocspAttachment *a) {
     int i;
 
-    for (i = 0; i < worker.count; i++) worker.certs[i]->in_service = 0;
-    for (i = 0; i < a->count; i++) {
-        ocspIdentity *id = ocspIdentityNew(a->leaf[i], a->chain[i], a->store);
-        if (id)
-            ocspFollowCert(id, i);
-        else
-            ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until the next TLS reload");
+    if (a) {
+        ocspAttachmentFree(worker.attachment);
+        worker.attachment = a;
+        worker.identify_at_ms = 0;
+        for (i = 0; i < worker.count; i++) worker.certs[i]->in_service = 0;
     }
+    ocspIdentifyAll(!a);
     worker.empty_state = OCSP_STATE_NO_CERTIFICATE;
     /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask
      * for everything again. */
@@ -805,7 +861,8 @@ static void ocspApplyOptions(void) {
             ocspShowUrl(cert);
         }
         if (ocspDiffers(old.cache_dir, new->cache_dir) || ocspDiffers(old.response_file, new->response_file)) {
-            cert->cache_tried = 0;
+            cert->cache_tried = cert->told_kept = 0;
+            cert->load_at_ms = 0;
             cert->unsaved = ocspHoldsValid(cert) && cert->held.source != OCSP_SOURCE_FILE;
             cert->store_at_ms = 0;
         }
@@ -916,16 +973,15 @@ static int64_t ocspStep(int ask_network) {
      * served. */
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
-    if ((a = ocspTakeAttachment()) != NULL) {
-        ocspFollow(a);
-        ocspAttachmentFree(a);
-    }
+    a = ocspTakeAttachment();
+    if (a || (worker.identify_at_ms && ocsp_world.mono_ms() >= worker.identify_at_ms)) ocspFollow(a);
+    if (worker.unpublished) ocspPublish();
     if (!worker.options.stapling) {
         ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
         worker.batch = 0;
         for (i = 0; i < worker.count; i++) worker.certs[i]->asked = worker.certs[i]->due_now = 0;
         ocspReportStatus();
-        return -1;
+        return ocspAnythingNew() ? OCSP_LOOK_MS : -1; /* there was no memory to take it: nobody wakes us again */
     }
     ocspWatchFile();
     for (i = 0; i < worker.count; i++) {
@@ -1069,6 +1125,7 @@ void ocspThreadStop(void) {
     }
     ocspAnswer(&worker.waiters, "the server is shutting down");
     while (worker.count > 0) ocspForget(0);
+    ocspAttachmentFree(worker.attachment);
     ocspFreeOptions(&worker.options);
     memset(&worker, 0, sizeof(worker));
 }

@@ -15,16 +15,23 @@
 #include <openssl/ocsp.h>
 #include <openssl/x509v3.h>
 
-/* Seconds since 1970 of an ASN.1 time; 0 on one that does not parse (then *ok is 0). ASN1_TIME_diff is used because
- * timegm is not in POSIX. It takes times without seconds, with fractions or zones, too, which RFC 5280 section 4.1.2.5
- * forbids and clients refuse; X509_cmp_time is as strict as they are. */
-static time_t ocspTime(const ASN1_TIME *t, int *ok) {
-    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
-    int days = 0, secs = 0;
-    time_t zero = 0;
+/* RFC 5280 section 4.1.2.5: seconds, no fractions, Z. OpenSSL reads more than that; clients refuse it. */
+static int ocspIsStrictTime(const ASN1_TIME *t) {
+    int n = ASN1_STRING_length(t), digits = ASN1_STRING_type(t) == V_ASN1_UTCTIME ? 12 : 14, i;
+    const unsigned char *text = ASN1_STRING_get0_data(t);
 
-    *ok = epoch && t && X509_cmp_time(t, &zero) != 0 && ASN1_TIME_diff(&days, &secs, epoch, t);
-    ASN1_TIME_free(epoch);
+    for (i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++) continue;
+    return i == digits && n == digits + 1 && text[i] == 'Z';
+}
+
+/* Seconds since 1970 of an ASN.1 time; 0 on one that does not parse (then *ok is 0). Allocates nothing: out of memory
+ * must not look like a time that is missing. OpenSSL reckons because timegm is not in POSIX. */
+static time_t ocspTime(const ASN1_TIME *t, int *ok) {
+    static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
+    struct tm tm;
+    int days = 0, secs = 0;
+
+    *ok = t && ocspIsStrictTime(t) && ASN1_TIME_to_tm(t, &tm) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &tm);
     return *ok ? (time_t)days * 86400 + secs : 0;
 }
 
@@ -167,11 +174,16 @@ static int ocspWeight(int status) {
     return status == V_OCSP_CERTSTATUS_REVOKED ? 2 : status == V_OCSP_CERTSTATUS_UNKNOWN;
 }
 
+/* Digests that every OpenSSL has: hashing with them fails for lack of memory only. */
+static int ocspCommonDigest(const EVP_MD *md) {
+    return EVP_MD_get_type(md) == NID_sha1 || EVP_MD_get_type(md) == NID_sha256;
+}
+
 /* The entry for exactly our certificate, matched by the hash that the responder chose; of several the newest. */
 static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity *id, ocspError *err) {
     OCSP_SINGLERESP *best = NULL;
     time_t best_time = 0;
-    int best_weight = 0, matched = 0, i, count = OCSP_resp_count(basic);
+    int best_weight = 0, matched = 0, unsure = 0, i, count = OCSP_resp_count(basic);
 
     for (i = 0; i < count; i++) {
         OCSP_SINGLERESP *entry = OCSP_resp_get0(basic, i);
@@ -184,7 +196,7 @@ static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity 
 
         if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, theirs)) continue;
         md = EVP_get_digestbyobj(algorithm);
-        if (md) ours = OCSP_cert_to_id(md, id->leaf, id->issuer);
+        if (md && !(ours = OCSP_cert_to_id(md, id->leaf, id->issuer))) unsure |= ocspCommonDigest(md);
         ok = ours && OCSP_id_cmp(ours, theirs) == 0;
         OCSP_CERTID_free(ours);
         if (!ok) continue;
@@ -198,7 +210,10 @@ static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity 
             best_weight = ocspWeight(status);
         }
     }
-    if (!best && matched) {
+    if (unsure) { /* it may be ours, and newer than those that were compared */
+        ocspFail(err, OCSP_ERR_VERIFY, "out of memory while comparing the response's entries");
+        best = NULL;
+    } else if (!best && matched) {
         ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
     } else if (!best) {
         ocspFail(err, OCSP_ERR_VERIFY,

@@ -1,0 +1,795 @@
+/* test_alloc.c - every allocation of the engine refused, one at a time: those that it asks its host for, and those that
+ * OpenSSL makes while the engine is inside it.
+ *
+ * Each walk runs one scenario again and again and lets the first, the second, the third ... allocation fail, until
+ * one run comes to its end without reaching the one that should fail. After each: nothing crashed, nothing that is not
+ * valid was stapled or taken for verified, nothing of the host's memory is lost (of OpenSSL's, LeakSanitizer tells with
+ * SAN=address), and with memory back the right staple comes by itself, without a reload.
+ *
+ * Only the engine's own calls are counted: `scarce` is raised around them, on this thread. The program says how many
+ * allocations each walk went through. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
+ * real server, in tests/unit/ocsp-faults.tcl.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+
+static const testPki *pki;
+static ocspWorld real_world;
+
+/* ---- scarce memory ----------------------------------------------------------------------------------------------- */
+
+static _Thread_local int scarce; /* raised: allocations of this thread count */
+static long counted, fail_at;    /* fail_at 0: none fails */
+static long of_host;             /* of those counted */
+static long host_blocks;         /* that the engine holds now; the host is asked by one thread at a time here */
+static int refused;
+
+static int refuse(void) {
+    if (!scarce || fail_at == 0) return 0;
+    if (++counted != fail_at) return 0;
+    refused = 1;
+    return 1;
+}
+
+static void *cryptoMalloc(size_t n, const char *file, int line) {
+    (void)file;
+    (void)line;
+    return n == 0 || refuse() ? NULL : malloc(n);
+}
+
+static void *cryptoRealloc(void *p, size_t n, const char *file, int line) {
+    (void)file;
+    (void)line;
+    if (n == 0) {
+        free(p);
+        return NULL;
+    }
+    return refuse() ? NULL : realloc(p, n);
+}
+
+static void cryptoFree(void *p, const char *file, int line) {
+    (void)file;
+    (void)line;
+    free(p);
+}
+
+static void *hostAlloc(size_t n) {
+    void *p;
+    of_host += scarce;
+    if (refuse()) return NULL;
+    p = malloc(n);
+    host_blocks += p != NULL;
+    return p;
+}
+
+static void hostFree(void *p) {
+    host_blocks -= p != NULL;
+    free(p);
+}
+
+static void quietLog(ocspLogLevel level, const char *sentence) {
+    (void)level;
+    (void)sentence;
+}
+
+static const ocspHost host = {.log = quietLog, .alloc = hostAlloc, .free = hostFree};
+
+/* Code of the test within code of the engine. */
+static int pauseScarcity(void) {
+    int was = scarce;
+    scarce = 0;
+    return was;
+}
+
+static const char *walking;
+
+/* Says where a walk stood when its test failed. */
+static int where(void **state) {
+    (void)state;
+    if (fail_at) printf("%s: it was allocation %ld that was refused\n", walking, fail_at);
+    scarce = 0;
+    fail_at = 0;
+    return 0;
+}
+
+/* Calls `once` with each allocation failing in turn. The first call, without a failure, also lets OpenSSL set up what it
+ * keeps for good. */
+static void walk(const char *name, void (*once)(void)) {
+    long blocks;
+
+    walking = name;
+    fail_at = counted = 0;
+    once();
+    of_host = 0;
+    blocks = host_blocks;
+    do {
+        fail_at++;
+        counted = of_host = 0;
+        refused = 0;
+        once();
+        assert_int_equal(scarce, 0);
+        if (host_blocks != blocks)
+            fail_msg("%s, allocation %ld refused: the engine lost %ld of its blocks", name, fail_at,
+                     host_blocks - blocks);
+        ERR_clear_error();
+    } while (refused);
+    if (fail_at < 2) fail_msg("%s: no allocation was reached", name);
+    printf("%s: each of %ld allocations refused once, %ld of them the host's\n", name, fail_at - 1, of_host);
+    fail_at = 0;
+}
+
+#define engine(call) \
+    do {             \
+        scarce = 1;  \
+        call;        \
+        scarce = 0;  \
+    } while (0)
+
+/* ---- certificates as a TLS load makes them: parsed anew ---------------------------------------------------------- */
+
+static X509 *again(X509 *cert) {
+    unsigned char *der = NULL;
+    int n = i2d_X509(cert, &der);
+    const unsigned char *p = der;
+    X509 *fresh = d2i_X509(NULL, &p, n);
+    assert_non_null(fresh);
+    OPENSSL_free(der);
+    return fresh;
+}
+
+static void assertSameIdentity(const ocspIdentity *a, const ocspIdentity *b) {
+    assert_memory_equal(a->sha256, b->sha256, sizeof(a->sha256));
+    assert_string_equal(a->sha256_hex, b->sha256_hex);
+    assert_string_equal(a->serial, b->serial);
+    assert_int_equal(a->not_after, b->not_after);
+    assert_int_equal(a->self_signed, b->self_signed);
+    assert_int_equal(a->must_staple, b->must_staple);
+    assert_int_equal(a->url_count, b->url_count);
+    for (int i = 0; i < a->url_count; i++) assert_string_equal(a->urls[i], b->urls[i]);
+    assert_int_equal(a->issuer != NULL, b->issuer != NULL);
+    if (a->issuer) assert_int_equal(X509_cmp(a->issuer, b->issuer), 0);
+    assert_int_equal(a->request_len, b->request_len);
+    if (a->request_len) assert_memory_equal(a->request, b->request, a->request_len);
+}
+
+/* ---- the walks --------------------------------------------------------------------------------------------------- */
+
+/* A certificate is identified in full, or not at all, or is marked to be looked at again: half an identity would be a
+ * quiet state for good. */
+static void identify(X509 *which, int in_store) {
+    X509 *leaf = again(which), *ca = again(pki->ca), *root = again(pki->root);
+    STACK_OF(X509) *chain = in_store ? NULL : testStack(ca, root, NULL);
+    X509_STORE *store = in_store ? testStore(ca, root) : NULL;
+    ocspIdentity *id, *reference, *second;
+
+    reference = testIdentity(which, which == pki->self ? NULL : pki->ca);
+    engine(id = ocspIdentityNew(leaf, chain, store));
+    if (id && !id->unsure) assertSameIdentity(id, reference);
+    /* Looked at again, it is known in full. */
+    second = ocspIdentityNew(leaf, chain, store);
+    assert_non_null(second);
+    assertSameIdentity(second, reference);
+    ocspIdentityFree(second);
+    ocspIdentityFree(id);
+    ocspIdentityFree(reference);
+    sk_X509_free(chain);
+    X509_STORE_free(store);
+    X509_free(leaf);
+    X509_free(ca);
+    X509_free(root);
+}
+
+static void identifyFromChain(void) {
+    identify(pki->must_leaf, 0);
+}
+static void identifyFromStore(void) {
+    identify(pki->leaf, 1);
+}
+static void identifySelfSigned(void) {
+    identify(pki->self, 0);
+}
+
+static void identityWithoutMemory(void **state) {
+    (void)state;
+    ocspSetHost(&host);
+    walk("identify, issuer in the chain", identifyFromChain);
+    walk("identify, issuer among the trusted", identifyFromStore);
+    walk("identify, self-signed", identifySelfSigned);
+    ocspSetHost(NULL);
+}
+
+static testReply reply_to_verify;
+
+/* Verified bytes are what they are with memory in plenty; failing, nothing is left behind. */
+static void verifyOnce(void) {
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    testBytes der = testReplyDer(&reply_to_verify);
+    ocspResponse got, want;
+    ocspError err = {0};
+    int ok;
+
+    assert_int_equal(ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &want, &err), 1);
+    engine(ok = ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &got, &err));
+    if (ok) {
+        assert_int_equal(got.len, want.len);
+        assert_memory_equal(got.der, want.der, want.len);
+        assert_int_equal(got.revoked, want.revoked);
+        assert_int_equal(got.revoked_at, want.revoked_at);
+        assert_int_equal(got.revocation_reason, want.revocation_reason);
+        assert_int_equal(got.this_update, want.this_update);
+        assert_int_equal(got.next_update, want.next_update);
+        assert_int_equal(got.produced_at, want.produced_at);
+        assert_int_equal(got.end, want.end);
+        ocspResponseClear(&got);
+    } else {
+        assert_null(got.der);
+        assert_true(err.text[0] != 0);
+        assert_false(err.not_ours); /* which a supplied file is not read again for */
+    }
+    ocspResponseClear(&want);
+    testBytesFree(&der);
+    ocspIdentityFree(id);
+}
+
+/* What must fail with memory in plenty must not pass without. */
+static void verifyForged(void) {
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    testBytes der = testReplyDer(&reply_to_verify);
+    ocspResponse got;
+    ocspError err = {0};
+    int ok;
+
+    engine(ok = ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &got, &err));
+    assert_int_equal(ok, 0);
+    testBytesFree(&der);
+    ocspIdentityFree(id);
+}
+
+static void peekOnce(void) {
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes der = testReplyDer(&reply);
+    time_t end;
+
+    engine(end = ocspPeekNextUpdate(der.p, der.n));
+    /* A file is removed for its end: it must not seem earlier than it is. */
+    assert_true(end == -1 || end == reply.entries[0].next_update);
+    testBytesFree(&der);
+}
+
+static void verifyWithoutMemory(void **state) {
+    (void)state;
+    ocspSetHost(&host);
+    reply_to_verify = testGoodReply(pki->leaf);
+    walk("verify, signed by the CA", verifyOnce);
+    reply_to_verify.signer = pki->delegate;
+    reply_to_verify.key = pki->delegate_key;
+    reply_to_verify.sent[0] = pki->delegate;
+    reply_to_verify.by_key = 1;
+    walk("verify, signed by a delegate", verifyOnce);
+    reply_to_verify.break_signature = 1;
+    walk("verify, forged by a delegate", verifyForged);
+    reply_to_verify = testGoodReply(pki->leaf);
+    reply_to_verify.entries[1] = reply_to_verify.entries[0];
+    reply_to_verify.entries[1].status = TEST_REVOKED;
+    reply_to_verify.entries[1].md = EVP_sha256();
+    reply_to_verify.count = 2;
+    walk("verify, good and revoked", verifyOnce);
+    reply_to_verify = testGoodReply(pki->leaf);
+    reply_to_verify.signer = pki->twin;
+    reply_to_verify.key = pki->twin_key;
+    walk("verify, signed by a stranger", verifyForged);
+    walk("peek at the end", peekOnce);
+    ocspSetHost(NULL);
+}
+
+static char *dir;
+
+/* The file is the old one or the new one, and reading gives what it holds or nothing. */
+static void storeOnce(void) {
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes old = testReplyDer(&reply), fresh;
+    unsigned char *der = NULL;
+    size_t len = 0;
+    time_t mtime;
+    ocspError err = {0};
+    int stored, loaded;
+
+    reply.entries[0].this_update++;
+    fresh = testReplyDer(&reply);
+    assert_int_equal(ocspCacheStore(dir, id, old.p, old.n, &err), 1);
+    engine(stored = ocspCacheStore(dir, id, fresh.p, fresh.n, &err));
+    engine(loaded = ocspCacheLoad(dir, id, &der, &len, &mtime, &err));
+    if (loaded) {
+        assert_int_equal(len, stored ? fresh.n : old.n);
+        assert_memory_equal(der, stored ? fresh.p : old.p, len);
+    }
+    ocspFree(der);
+    engine(ocspCachePrune(dir, TEST_NOW, NULL));
+    assert_int_equal(testCountFiles(dir), 1);
+    testBytesFree(&old);
+    testBytesFree(&fresh);
+    ocspIdentityFree(id);
+}
+
+static void cacheWithoutMemory(void **state) {
+    (void)state;
+    ocspSetHost(&host);
+    dir = testDir();
+    walk("store, load and prune", storeOnce);
+    testDirFree(dir);
+    ocspSetHost(NULL);
+}
+
+/* ---- fetch: from a small responder that always gives the same answer --------------------------------------------- */
+
+static struct {
+    int listener, port;
+    SSL_CTX *tls;
+    pthread_t thread;
+} small;
+
+#define SMALL_ANSWER "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response\r\nContent-Length: 5\r\n\r\nhello"
+
+/* Ends with its listener. */
+static void *smallServer(void *unused) {
+    int fd;
+
+    while ((fd = accept(small.listener, NULL, NULL)) >= 0) {
+        SSL *ssl = small.tls ? SSL_new(small.tls) : NULL;
+        char bytes[4096];
+
+        if (ssl) {
+            SSL_set_fd(ssl, fd);
+            if (SSL_accept(ssl) == 1 && SSL_read(ssl, bytes, sizeof(bytes)) > 0) {
+                SSL_write(ssl, SMALL_ANSWER, sizeof(SMALL_ANSWER) - 1);
+                SSL_shutdown(ssl);
+            }
+        } else if (recv(fd, bytes, sizeof(bytes), 0) > 0) {
+            (void)!send(fd, SMALL_ANSWER, sizeof(SMALL_ANSWER) - 1, MSG_NOSIGNAL);
+        }
+        SSL_free(ssl);
+        close(fd);
+        ERR_clear_error();
+    }
+    return unused;
+}
+
+static void smallStart(SSL_CTX *tls) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof(address);
+
+    small.tls = tls;
+    small.listener = socket(AF_INET, SOCK_STREAM, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(small.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(small.listener, 64), 0);
+    assert_int_equal(getsockname(small.listener, (struct sockaddr *)&address, &len), 0);
+    small.port = ntohs(address.sin_port);
+    assert_int_equal(pthread_create(&small.thread, NULL, smallServer, NULL), 0);
+}
+
+static void smallStop(void) {
+    shutdown(small.listener, SHUT_RDWR);
+    pthread_join(small.thread, NULL);
+    close(small.listener);
+}
+
+static X509_STORE *small_trust;
+
+static void fetchOnce(void) {
+    char url[64];
+    unsigned char *body = NULL;
+    size_t len = 0;
+    ocspError err = {0};
+    ocspFetchResult result;
+    int before = testCountFiles("/proc/self/fd");
+
+    snprintf(url, sizeof(url), "%s://127.0.0.1:%d/", small.tls ? "https" : "http", small.port);
+    engine(result = ocspFetch(url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL, &body, &len, &err));
+    if (result == OCSP_FETCH_OK) {
+        assert_int_equal(len, 5);
+        assert_memory_equal(body, "hello", 5);
+    } else {
+        assert_int_equal(result, OCSP_FETCH_FAILED);
+        assert_null(body);
+        assert_true(err.text[0] != 0);
+    }
+    ocspFree(body);
+    /* The small server closes its own ends a moment later. */
+    testWaitFor(testCountFiles("/proc/self/fd") <= before);
+}
+
+static void fetchWithoutMemory(void **state) {
+    SSL_CTX *tls;
+    X509 *leaf = testCert(&(testCertSpec){.name = "responder",
+                                          .issuer = pki->ca,
+                                          .issuer_key = pki->ca_key,
+                                          .key = pki->leaf_key,
+                                          .not_before = 1,
+                                          .not_after = TEST_NOW + 20 * 365 * (time_t)TEST_DAY,
+                                          .alt_names = "IP:127.0.0.1"});
+
+    (void)state;
+    ocspSetHost(&host);
+    smallStart(NULL);
+    walk("fetch by http", fetchOnce);
+    smallStop();
+    setenv("SSL_CERT_FILE", "/dev/null", 1); /* the system's roots are ten thousands of allocations */
+    setenv("SSL_CERT_DIR", "", 1); /* and OpenSSL 3.0 frees twice when it has no memory to look into a directory */
+    tls = testServerCtx(leaf, pki->leaf_key, NULL);
+    small_trust = testStore(pki->ca, NULL);
+    X509_VERIFY_PARAM_set_flags(X509_STORE_get0_param(small_trust), X509_V_FLAG_PARTIAL_CHAIN);
+    X509_VERIFY_PARAM_set_time(X509_STORE_get0_param(small_trust), TEST_NOW);
+    smallStart(tls);
+    walk("fetch by https", fetchOnce);
+    smallStop();
+    X509_STORE_free(small_trust);
+    small_trust = NULL;
+    SSL_CTX_free(tls);
+    X509_free(leaf);
+    ocspSetHost(NULL);
+}
+
+/* ---- the engine: from its start to its end ----------------------------------------------------------------------- */
+
+/* The monotonic clock stands far below zero, where ocspTick does not try to start the thread: the steps are the
+ * test's. */
+static int64_t wall, mono;
+static int64_t readWall(void) {
+    return wall;
+}
+static int64_t readMono(void) {
+    return mono;
+}
+static uint32_t chance(void) {
+    return UINT32_MAX / 2;
+}
+static void pass(int64_t ms) {
+    wall += ms;
+    mono += ms;
+}
+static time_t wallNow(void) {
+    return (time_t)(wall / 1000);
+}
+
+static int ca_says_revoked;
+static X509 *served;
+
+static ocspFetchResult answer(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
+                              int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                              ocspError *err) {
+    int was = pauseScarcity();
+    testReply reply = testGoodReply(served);
+    testBytes der;
+
+    (void)url;
+    (void)request;
+    (void)request_len;
+    (void)store;
+    (void)timeout_ms;
+    (void)wait;
+    reply.entries[0].status = ca_says_revoked ? TEST_REVOKED : TEST_GOOD;
+    reply.entries[0].this_update = wallNow();
+    reply.entries[0].next_update = wallNow() + 100 * TEST_DAY;
+    der = testReplyDer(&reply);
+    scarce = was;
+    *body = ocspMemdup(der.p, der.n);
+    scarce = 0;
+    *body_len = *body ? der.n : 0;
+    testBytesFree(&der);
+    scarce = was;
+    if (*body) return OCSP_FETCH_OK;
+    ocspFail(err, OCSP_ERR_NETWORK, "out of memory");
+    return OCSP_FETCH_FAILED;
+}
+
+static SSL_CTX *client12, *client13;
+
+static int scarceCallback(SSL *ssl, void *unused) {
+    int result;
+    engine(result = ocspStatusCallback(ssl, unused));
+    return result;
+}
+
+static long long info_revoked;
+static void textField(void *arg, const char *name, const char *value) {
+    (void)arg;
+    (void)name;
+    (void)value;
+}
+static void numberField(void *arg, const char *name, long long value) {
+    (void)arg;
+    if (strcmp(name, "revoked") == 0) info_revoked = value;
+}
+static int knownRevoked(void) {
+    static const ocspInfoSink sink = {textField, numberField, NULL};
+    engine(ocspInfoState(&sink));
+    return info_revoked != 0;
+}
+
+/* A server context, not attached yet. */
+static SSL_CTX *load(X509 *cert, int callback_scarce) {
+    X509 *leaf = again(cert), *ca = again(pki->ca);
+    SSL_CTX *ctx = testServerCtx(leaf, pki->leaf_key, ca);
+
+    X509_free(leaf);
+    X509_free(ca);
+    engine(ocspInstallCallback(ctx));
+    if (callback_scarce) SSL_CTX_set_tlsext_status_cb(ctx, scarceCallback);
+    return ctx;
+}
+
+/* The status that a handshake shows: -1 none, else V_OCSP_CERTSTATUS_GOOD or _REVOKED. It must hold by OpenSSL's own
+ * judgement, and never be good once the engine knows better. */
+static int shake(SSL_CTX *server, SSL_CTX *client) {
+    int was = pauseScarcity(), status = -1, known = knownRevoked();
+    testShake s = testHandshake(server, client, 1);
+
+    assert_true(s.ok);
+    if (s.got_staple) {
+        const unsigned char *p = s.staple.p;
+        OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)s.staple.n);
+        OCSP_BASICRESP *basic;
+
+        assert_true(testJudge(s.staple.p, s.staple.n, s.peer, pki->ca, wallNow()));
+        basic = OCSP_response_get1_basic(response);
+        status = OCSP_single_get0_status(OCSP_resp_get0(basic, 0), NULL, NULL, NULL, NULL);
+        if (known && status == V_OCSP_CERTSTATUS_GOOD)
+            fail_msg("good is stapled, and the engine knows of the revocation");
+        OCSP_BASICRESP_free(basic);
+        OCSP_RESPONSE_free(response);
+    }
+    testShakeFree(&s);
+    scarce = was;
+    return status;
+}
+
+static void steps(void) {
+    for (int i = 0; i < 50; i++) {
+        int64_t wait;
+        engine(ocspTick());
+        engine(wait = ocspWorkerStep());
+        if (wait != 0) return;
+    }
+    fail_msg("fifty steps without a wait: it spins");
+}
+
+/* Memory is back: within the time that retries may take, both versions show `status`. */
+static void heals(SSL_CTX *ctx, int status, const char *when) {
+    int64_t until = mono + 400 * 1000;
+    long saved = fail_at;
+
+    fail_at = 0;
+    for (;;) {
+        steps();
+        if (shake(ctx, client12) == status && shake(ctx, client13) == status) break;
+        if (mono > until)
+            fail_msg("allocation %ld refused: %s, the status stays %d and should be %d", saved, when,
+                     shake(ctx, client13), status);
+        pass(1000);
+    }
+    fail_at = saved;
+}
+
+static void setOptions(const ocspOptions *options) {
+    int ok;
+    engine(ok = ocspSetOptions(options));
+    if (!ok) assert_int_equal(ocspSetOptions(options), 1); /* the operator is told, and tries again */
+}
+
+static void attach(SSL_CTX *ctx) {
+    engine(ocspAttachContext(ctx));
+}
+
+static void request(void) {
+    char why[OCSP_SENTENCE_MAX];
+    engine(ocspRequestRefresh(NULL, NULL, why, sizeof(why)));
+}
+
+static ocspOptions options;
+
+static void begin(void) {
+    int ok;
+
+    ocsp_world = real_world;
+    ocsp_world.wall_ms = readWall;
+    ocsp_world.mono_ms = readMono;
+    ocsp_world.random = chance;
+    ocsp_world.fetch = answer;
+    wall = (int64_t)TEST_NOW * 1000;
+    mono = -1000000000000;
+    ca_says_revoked = 0;
+    dir = testDir();
+    options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
+    options.stapling = 1;
+    options.cache_dir = dir;
+    engine(ok = ocspInit(&host));
+    if (!ok) assert_int_equal(ocspInit(&host), 1);
+}
+
+static void finish(SSL_CTX *ctx) {
+    engine(ocspShutdown());
+    SSL_CTX_free(ctx);
+    testDirFree(dir);
+}
+
+/* Start, load, identify, fetch, verify, publish, store, handshake. */
+static void firstStaple(void) {
+    SSL_CTX *ctx;
+
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    ctx = load(pki->leaf, 1);
+    attach(ctx);
+    steps();
+    shake(ctx, client12);
+    shake(ctx, client13);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after the start");
+    finish(ctx);
+}
+
+/* Restart: the disk has it, and the responder is not asked. */
+static void fromDisk(void) {
+    SSL_CTX *ctx;
+    ocspIdentity *id;
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes der = testReplyDer(&reply);
+
+    begin();
+    served = pki->leaf;
+    id = testIdentity(pki->leaf, pki->ca);
+    assert_int_equal(ocspCacheStore(dir, id, der.p, der.n, NULL), 1);
+    ocspIdentityFree(id);
+    testBytesFree(&der);
+    setOptions(&options);
+    ctx = load(pki->leaf, 1);
+    attach(ctx);
+    engine(ocspTick());
+    shake(ctx, client13);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after a restart");
+    finish(ctx);
+}
+
+/* A refresh brings the revocation. */
+static void revocation(void) {
+    long saved = fail_at;
+    SSL_CTX *ctx;
+
+    fail_at = 0;
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    ctx = load(pki->leaf, 0);
+    attach(ctx);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    ca_says_revoked = 1;
+    request();
+    /* The thread is not there to be asked; a reload of the same certificate asks too. */
+    attach(ctx);
+    steps();
+    shake(ctx, client12);
+    heals(ctx, V_OCSP_CERTSTATUS_REVOKED, "after the revocation");
+    finish(ctx);
+}
+
+/* A renewed certificate, then a supplied file for it, then stapling off and on. */
+static void reloadAndFile(void) {
+    long saved = fail_at;
+    SSL_CTX *first, *ctx;
+    char *path;
+    testReply reply = testGoodReply(pki->renewed_leaf);
+    testBytes der = testReplyDer(&reply);
+
+    fail_at = 0;
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    first = load(pki->leaf, 0);
+    attach(first);
+    heals(first, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    served = pki->renewed_leaf;
+    ctx = load(pki->renewed_leaf, 1);
+    attach(ctx);
+    steps();
+    shake(ctx, client12);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after the reload");
+    path = testPath(dir, "supplied.der");
+    testWriteFile(path, der.p, der.n);
+    options.response_file = path;
+    setOptions(&options);
+    steps();
+    shake(ctx, client13);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "with a supplied file");
+    options.stapling = 0;
+    setOptions(&options);
+    steps();
+    options.stapling = 1;
+    setOptions(&options);
+    steps();
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "turned off and on");
+    SSL_CTX_free(first);
+    finish(ctx);
+    free(path);
+    testBytesFree(&der);
+}
+
+/* The very first response is a supplied file: nothing but its mark brings it back. */
+static void suppliedOnly(void) {
+    SSL_CTX *ctx;
+    char *path;
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes der = testReplyDer(&reply);
+
+    begin();
+    path = testPath(dir, "supplied.der");
+    testWriteFile(path, der.p, der.n);
+    options.response_file = path;
+    setOptions(&options);
+    ctx = load(pki->leaf, 0);
+    attach(ctx);
+    steps();
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "with a supplied file");
+    finish(ctx);
+    free(path);
+    testBytesFree(&der);
+}
+
+static void engineWithoutMemory(void **state) {
+    (void)state;
+    client12 = testClientCtx(TLS1_2_VERSION, 0);
+    client13 = testClientCtx(TLS1_3_VERSION, 0);
+    walk("engine, the first staple", firstStaple);
+    walk("engine, a restart from disk", fromDisk);
+    walk("engine, a revocation", revocation);
+    walk("engine, a reload and a file", reloadAndFile);
+    walk("engine, a file alone", suppliedOnly);
+    SSL_CTX_free(client12);
+    SSL_CTX_free(client13);
+    ocsp_world = real_world;
+}
+
+/* ---- */
+
+static int setUp(void **state) {
+    (void)state;
+    real_world = ocsp_world;
+    pki = testGetPki();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(identityWithoutMemory, where), cmocka_unit_test_teardown(verifyWithoutMemory, where),
+        cmocka_unit_test_teardown(cacheWithoutMemory, where),    cmocka_unit_test_teardown(fetchWithoutMemory, where),
+        cmocka_unit_test_teardown(engineWithoutMemory, where),
+    };
+
+    /* Before OpenSSL's first allocation. */
+    if (!CRYPTO_set_mem_functions(cryptoMalloc, cryptoRealloc, cryptoFree)) {
+        fprintf(stderr, "OpenSSL has allocated already: its allocations cannot be refused\n");
+        return 1;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return cmocka_run_group_tests_name("alloc", tests, setUp, NULL);
+}
