@@ -409,7 +409,7 @@ static void fetchOnce(void) {
     }
     ocspFree(body);
     /* The small server closes its own ends a moment later. */
-    testWaitFor(testCountFiles("/proc/self/fd") <= before);
+    while (testCountFiles("/proc/self/fd") > before) usleep(200);
 }
 
 static void fetchWithoutMemory(void **state) {
@@ -717,6 +717,7 @@ static void reloadAndFile(void) {
     testWriteFile(path, der.p, der.n);
     options.response_file = path;
     setOptions(&options);
+    pass(2000); /* rounds are a second apart */
     steps();
     shake(ctx, client13);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "with a supplied file");
@@ -790,6 +791,7 @@ int main(void) {
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
+    if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0); /* thousands of fsyncs */
     setvbuf(stdout, NULL, _IOLBF, 0);
     return cmocka_run_group_tests_name("alloc", tests, setUp, NULL);
 }
