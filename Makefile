@@ -209,6 +209,18 @@ matrix-clean: ## remove the roots that test-matrix made
 test-programs: all $(UNIT_PROGRAMS)
 bench-programs: all $(B)/bench_handshake
 
+.PHONY: kills soak
+kills: ## SIGKILL a server 500 times at random moments, and refuse every allocation: KILLS=500 ALLOCATIONS=all
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory all
+	@FAULT_KILLS=$(or $(KILLS),500) FAULT_ALLOCATIONS=$(or $(ALLOCATIONS),all) \
+	    tclsh tests/run.tcl --single unit/ocsp-faults $(ARGS)
+
+soak: ## everything at once for MINUTES (default 60): memory, descriptors and threads must stay flat; build/soak/soak.svg
+	@sh deps/install.sh soak
+	@$(MAKE) --no-print-directory all
+	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
+
 demo: ## install what is missing, build, and show stapling on a stock server, to a revocation and back down
 	@sh deps/install.sh run
 	@$(MAKE) --no-print-directory all

@@ -51,6 +51,7 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             model   what `make model` uses
             matrix  what `make test-matrix` uses
             fleet   build, and what `make fleet` uses
+            soak    test, and what `make soak` draws with
             all     everything (this is the default)
 
   --list    prints the packages of the groups, one a line, and installs nothing
@@ -212,7 +213,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | fuzz | model | matrix | fleet | all) groups="$groups $argument" ;;
+    build | run | test | lint | fuzz | model | matrix | fleet | soak | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -231,6 +232,7 @@ for group in ${groups:-all}; do
     model) packages="$packages $MODEL" ;;
     matrix) packages="$packages $MATRIX" ;;
     fleet) packages="$packages $BUILD $PLOT" ;;
+    soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
