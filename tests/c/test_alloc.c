@@ -557,17 +557,22 @@ static int shake(SSL_CTX *server, SSL_CTX *client) {
     return status;
 }
 
+/* A step said to wait until something is new: then main wakes the thread, and nothing else does. */
+static int asleep;
+
 static void steps(void) {
     for (int i = 0; i < 50; i++) {
         int64_t wait;
         engine(ocspTick());
+        if (asleep) return;
         engine(wait = ocspWorkerStep());
+        asleep = wait < 0;
         if (wait != 0) return;
     }
     fail_msg("fifty steps without a wait: it spins");
 }
 
-/* Memory is back: within the time that retries may take, both versions show `status`. */
+/* Memory is back: within the time that retries may take, a handshake shows `status`. */
 static void heals(SSL_CTX *ctx, int status, const char *when) {
     int64_t until = mono + 400 * 1000;
     long saved = fail_at;
@@ -575,7 +580,7 @@ static void heals(SSL_CTX *ctx, int status, const char *when) {
     fail_at = 0;
     for (;;) {
         steps();
-        if (shake(ctx, client12) == status && shake(ctx, client13) == status) break;
+        if (shake(ctx, client13) == status) break;
         if (mono > until)
             fail_msg("allocation %ld refused: %s, the status stays %d and should be %d", saved, when,
                      shake(ctx, client13), status);
@@ -586,16 +591,19 @@ static void heals(SSL_CTX *ctx, int status, const char *when) {
 
 static void setOptions(const ocspOptions *options) {
     int ok;
+    asleep = 0;
     engine(ok = ocspSetOptions(options));
     if (!ok) assert_int_equal(ocspSetOptions(options), 1); /* the operator is told, and tries again */
 }
 
 static void attach(SSL_CTX *ctx) {
+    asleep = 0;
     engine(ocspAttachContext(ctx));
 }
 
 static void request(void) {
     char why[OCSP_SENTENCE_MAX];
+    asleep = 0;
     engine(ocspRequestRefresh(NULL, NULL, why, sizeof(why)));
 }
 
@@ -611,7 +619,7 @@ static void begin(void) {
     ocsp_world.fetch = answer;
     wall = (int64_t)TEST_NOW * 1000;
     mono = -1000000000000;
-    ca_says_revoked = 0;
+    ca_says_revoked = asleep = 0;
     dir = testDir();
     options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     options.stapling = 1;

@@ -101,8 +101,9 @@ test {25.1 each allocation of the module's start fails in turn: the server lives
     set refused 0
     set done 0
     set not_begun 0
-    foreach n [chosen $count] {
-        progress "starts" [incr done] $count
+    set which [chosen $count]
+    foreach n $which {
+        progress "starts" [incr done] [llength $which]
         file delete -force {*}[glob -nocomplain $cache/*]
         fail_allocation $n
         if {[catch {start_server $server} instance]} {
@@ -146,8 +147,9 @@ start_server $server {
         set count [control_get 1]
         set done 0
         set refused 0
-        foreach n [chosen $count] {
-            progress $name [incr done] $count
+        set which [chosen $count]
+        foreach n $which {
+            progress $name [incr done] [llength $which]
             fail_allocation 0
             uplevel 1 $prepare
             fail_allocation $n
