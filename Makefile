@@ -210,9 +210,10 @@ test-programs: all $(UNIT_PROGRAMS)
 bench-programs: all $(B)/bench_handshake
 
 .PHONY: kills soak
-kills: ## SIGKILL a server 500 times at random moments, and refuse every allocation: KILLS=500 ALLOCATIONS=all
+kills: ## kill a server 500 times and refuse every allocation, an hour or so: KILLS=500 ALLOCATIONS=all
 	@sh deps/install.sh test
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(B)/test_alloc
+	@FAULT_STRIDE=1 $(B)/test_alloc
 	@FAULT_KILLS=$(or $(KILLS),500) FAULT_ALLOCATIONS=$(or $(ALLOCATIONS),all) \
 	    tclsh tests/run.tcl --single unit/ocsp-faults $(ARGS)
 

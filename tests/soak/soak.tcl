@@ -128,8 +128,8 @@ proc judge {path} {
         }
         lappend totals "[dict get $last $name] $name"
     }
-    if {[info exists totals]} {
-        puts "in all: [join $totals {, }]"
+    if {[info exists totals]} {puts "in all: [join $totals {, }]"}
+    if {[info exists totals] && $rss_growth < $::GROWTH} {
         puts "a leak would have been found from: [join $seen_from {, or }]"
     }
     return $wrong
@@ -232,9 +232,12 @@ set supplied [file join $::workdir supplied.der]
 ocsp_response_file $supplied $home $ca {next 86400}
 set hold [file join $::workdir hold]
 
-# All that the responder can do, but one: OpenSSL's own judgement, which the clients use, refuses answers about several
-# CAs, whoever signed them.
-set presets [lsearch -all -inline -exact -not [dict keys $::ocsp::responder::PRESETS] several-cas]
+# All that the responder can do, but for two: OpenSSL's own judgement, which the clients use, refuses answers about
+# several CAs, whoever signed them; and an answer from the future is held, as it should be, until its time has come.
+set presets [lmap name [dict keys $::ocsp::responder::PRESETS] {
+    if {$name in {several-cas future-200}} continue
+    set name
+}]
 set baseline [list stapling yes refresh-margin 10% retry-delay 10 timeout 5 responder-url {} \
     cache-dir [lindex $caches 0] response-file {}]
 foreach name {reloads flips saves infos errors} {set did($name) 0}
