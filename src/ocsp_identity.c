@@ -26,19 +26,19 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
     for (i = 0; i < sk_X509_num(certs); i++) {
         X509 *candidate = sk_X509_value(certs, i);
         if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(leaf)) != 0) continue;
+        if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
         /* OpenSSL remembers for good that extensions are broken, though it may have lacked the memory to read them: a
          * copy is read anew. */
         if (X509_get_extension_flags(candidate) & EXFLAG_INVALID)
             candidate = X509_dup(candidate);
         else if (!X509_up_ref(candidate))
-            candidate = NULL;
-        if (candidate && ocspIssued(candidate, leaf) &&
-            (!best || ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) > 0)) {
-            X509_free(best);
-            best = candidate;
-        } else {
+            continue;
+        if (!candidate || !ocspIssued(candidate, leaf)) {
             X509_free(candidate);
+            continue;
         }
+        X509_free(best);
+        best = candidate;
     }
     return best;
 }
