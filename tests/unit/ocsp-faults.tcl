@@ -73,7 +73,10 @@ proc chosen {count} {
 
 # So that a long walk is seen to go on; what is no event goes to the screen as it is.
 proc progress {what done count} {
-    if {$done % 20 == 0} {puts "$what: $done of $count"}
+    if {![info exists ::told_at]} {set ::told_at [clock seconds]}
+    if {[clock seconds] - $::told_at < 20} return
+    set ::told_at [clock seconds]
+    puts "$what: $done of $count"
 }
 
 # A staple that is there must hold, whatever is going on.
