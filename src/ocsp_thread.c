@@ -36,6 +36,7 @@
 #define OCSP_LOOK_MS 1000                  /* how often the wall clock and a supplied file are looked at */
 #define OCSP_STORE_AGAIN_MS (60 * 1000)    /* how often a disk that refused is tried again */
 #define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often a certificate that lacks something is looked at again */
+#define OCSP_PRUNE_MS (3600 * 1000)         /* how often, at most, old files are looked for: it reads all of ours */
 
 /* One certificate that is followed. */
 typedef struct ocspCert {
@@ -75,6 +76,7 @@ static struct {
     int batch_good;
     ocspReport report;
     int told_disk;
+    int64_t prune_at_ms; /* monotonic: the first store from then on looks for old files */
     X509 *asking; /* the leaf that a fetch is under way for */
 } worker;
 
@@ -698,7 +700,8 @@ static void ocspStoreUnsaved(void) {
             worker.told_disk = 1;
         }
     }
-    if (stored) {
+    if (stored && ocsp_world.mono_ms() >= worker.prune_at_ms) {
+        worker.prune_at_ms = ocsp_world.mono_ms() + OCSP_PRUNE_MS;
         ocspGateLeave();
         ocsp_world.cache_prune(worker.options.cache_dir, ocspNow(), &wait);
         ocspGateEnter();
@@ -848,7 +851,10 @@ static void ocspApplyOptions(void) {
         worker.options = old;
         return;
     }
-    if (ocspDiffers(old.cache_dir, new->cache_dir)) worker.told_disk = 0;
+    if (ocspDiffers(old.cache_dir, new->cache_dir)) {
+        worker.told_disk = 0;
+        worker.prune_at_ms = 0;
+    }
     source_changed =
         ocspDiffers(old.responder_url, new->responder_url) || ocspDiffers(old.response_file, new->response_file);
     if (ocspDiffers(old.response_file, new->response_file)) worker.file_mark = 0;

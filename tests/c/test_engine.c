@@ -242,6 +242,12 @@ static int fakeStore(const char *dir, const ocspIdentity *id, const unsigned cha
     return real_world.cache_store(dir, id, der, n, err);
 }
 
+static int prunes;
+static void fakePrune(const char *in_dir, time_t now, const ocspWait *wait) {
+    prunes++;
+    real_world.cache_prune(in_dir, now, wait);
+}
+
 /* ---- running it -------------------------------------------------------------------------------------------------- */
 
 static ocspOptions options;
@@ -257,11 +263,12 @@ static int begin(void **state) {
     ocsp_world.random = chance;
     ocsp_world.fetch = fakeFetch;
     ocsp_world.cache_store = fakeStore;
+    ocsp_world.cache_prune = fakePrune;
     atomic_store(&wall, (int64_t)TEST_NOW * 1000);
     atomic_store(&mono, 5000000);
     memset((void *)&responder, 0, sizeof(responder));
     responder.life = TEST_DAY;
-    disk_full = disk_writes = 0;
+    disk_full = disk_writes = prunes = 0;
     forgetLines();
     dir = testDir();
     options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
@@ -1106,6 +1113,32 @@ static void acceptance16_aFullDiskOnlyWarns(void **state) {
     SSL_CTX_free(ctx);
 }
 
+/* Each look for old files reads all of ours: with the first response that is stored, then at most hourly. */
+static void acceptance16_oldFilesAreLookedForAtMostHourly(void **state) {
+    (void)state;
+    options.cache_dir = dir;
+    setOptions();
+    responder.life = 600;
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    assert_int_equal(disk_writes, 1);
+    assert_int_equal(prunes, 1);
+    run(3500 * 1000);
+    assert_true(disk_writes > 5);
+    assert_int_equal(prunes, 1);
+    run(2 * 3600 * 1000);
+    assert_true(prunes >= 2 && prunes <= 3);
+    int before = prunes;
+    char *other = testPath(dir, "other");
+    assert_int_equal(mkdir(other, 0700), 0);
+    options.cache_dir = other; /* another directory has its own old files */
+    setOptions();
+    settle();
+    assert_int_equal(prunes, before + 1);
+    SSL_CTX_free(ctx);
+    free(other);
+}
+
 static void acceptance16_tenRenewedCertificatesInARow(void **state) {
     (void)state;
     options.cache_dir = dir;
@@ -1914,6 +1947,7 @@ int main(void) {
         simulated(acceptance15_restartWithTheResponderDown),
         simulated(acceptance16_whatTheDiskHoldsIsVerifiedAgain),
         simulated(acceptance16_aFullDiskOnlyWarns),
+        simulated(acceptance16_oldFilesAreLookedForAtMostHourly),
         simulated(acceptance16_tenRenewedCertificatesInARow),
         simulated(acceptance17_theSameCertificateKeepsItsStaple),
         simulated(acceptance17_aReloadAsksAtOnce),
