@@ -132,14 +132,16 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
         errno = saved;
         goto failed;
     }
-    /* The name is safe on disk only with its directory. Some file systems cannot do that: the file is there all the
-     * same. */
+    /* The name is safe on disk only with its directory. Some file systems (and directories that may not be read) cannot
+     * do that, which is no failure; one that could and did not must be tried again, or a power failure takes the file. */
     dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd >= 0) {
-        (void)!fsync(dir_fd);
+        ok = fsync(dir_fd) == 0 || errno == EINVAL || errno == ENOTSUP;
+        saved = errno;
         close(dir_fd);
+        errno = saved;
     }
-    return 1;
+    if (ok) return 1;
 failed:
     saved = errno;
     return ocspFail(err, OCSP_ERR_NETWORK, "the response cannot be kept in %s: %s",

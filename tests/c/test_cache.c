@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
+#define _GNU_SOURCE
 #include "support.h"
 
 #include <dirent.h>
@@ -14,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utime.h>
@@ -170,6 +172,34 @@ static void acceptance16_killedInTheMiddleOfWriting(void **state) {
         waitpid(writer, NULL, 0);
         wantLoaded();
     }
+}
+
+/* Before libc's: the directory's fsync can be made to fail. */
+static int sync_fault;
+int fsync(int fd) {
+    struct stat st;
+    if (sync_fault && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        errno = sync_fault;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* A name that is not synced is lost in a power failure: that must be told, so that it is tried again. */
+static void acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe(void **state) {
+    (void)state;
+    ocspError err = {0};
+    sync_fault = EIO;
+    int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
+    sync_fault = EINVAL; /* such a file system syncs no directory */
+    int stored_there = ocspCacheStore(dir, id, good.p, good.n, NULL);
+    sync_fault = 0;
+    assert_int_equal(stored, 0);
+    wantSentence(&err);
+    assert_non_null(strstr(err.text, strerror(EIO)));
+    assert_int_equal(stored_there, 1);
+    wantLoaded();
+    assert_int_equal(testCountFiles(dir), 1);
 }
 
 static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
@@ -620,6 +650,7 @@ int main(void) {
         with_dir(acceptance16_replacedAsAWhole),
         with_dir(acceptance16_aReaderNeverSeesHalfAFile),
         with_dir(acceptance16_killedInTheMiddleOfWriting),
+        with_dir(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe),
         with_dir(acceptance16_tenRenewedCertificatesHaveTenFiles),
         with_dir(acceptance16_directoryMissing),
         with_dir(acceptance16_aFileInTheDirectorysPlace),
