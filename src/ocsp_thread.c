@@ -77,7 +77,7 @@ static struct {
     ocspReport report;
     int told_disk;
     int64_t prune_at_ms; /* monotonic: the first store from then on looks for old files */
-    X509 *asking; /* the leaf that a fetch is under way for */
+    X509 *asking;        /* the leaf that a fetch is under way for */
 } worker;
 
 /* ---- the gate, the pipe ------------------------------------------------------------------------------------------ */

@@ -2,7 +2,8 @@
 # all.sh - runs test programs and ends with one line over all of them: "N passed, N failed".
 #
 # usage: sh tests/all.sh unit PROGRAM...                   the C programs (cmocka) alone
-#        sh tests/all.sh all PROGRAM... -- [RUN.TCL'S ARGUMENTS...]   them, then the Tcl suites of tests/run.tcl
+#        sh tests/all.sh all PROGRAM... -- [RUN.TCL'S ARGUMENTS...]   them, a third of a minute of the simulation, then
+#                                                                     the Tcl suites of tests/run.tcl
 #
 # A program's output is kept in build/test-logs/ and shown only when something in it failed. A program that dies, or
 # that exits with a failure though each of its tests passed (a sanitizer's finding, say), counts as one more failure.
@@ -93,7 +94,27 @@ runTcl() {
     failed=$((failed + bad))
 }
 
+# A run of build/simulate, which ends with status 0 or with a broken promise and its shortest history.
+runSimulation() {
+    name=simulate$1
+    log=$logs/$name.log
+    shift
+    timeout 300 build/simulate "$@" >"$log" 2>&1
+    status=$?
+    if [ "$status" -eq 0 ]; then
+        passed=$((passed + 1))
+        sed -n 's/^\(simulate\|self-test\): /  /p' "$log"
+    else
+        failed=$((failed + 1))
+        cat "$log"
+        printf '%s: FAILED, exit status %s; its output: %s\n' "$name" "$status" "$log"
+    fi
+}
+
 if [ "$mode" = all ]; then
+    echo "The engine in virtual time, in worlds that nobody has seen before"
+    runSimulation -self-test --self-test
+    runSimulation '' --minutes 0.3
     suites="Tcl suites on a real server"
     runTcl "The mock responder, judged by openssl ocsp" tests/support/ocsp_selftest.tcl
     [ ! -f tests/patch.tcl ] || runTcl "The patch tool, on small trees" tests/patch.tcl

@@ -7,6 +7,7 @@
  *     sim_world.c   number -> parameters and events; their names
  *     sim_run.c     the machine: clock, network, server process, operator; drives the engine
  *     sim_ca.c      the CA and its responders: certificates, answers of all kinds, signatures by memo
+ *     sim_openssl.c what makes OpenSSL cheap: no locks, known certificates parsed once
  *     sim_disk.c    the disk: a small file system in memory below ocsp_cache.c, that fails, lies and loses power
  *     sim_model.c   the promises
  *     simulate.c    command line, progress, the search for the shortest history
@@ -96,7 +97,7 @@ typedef enum {
     SIM_RELOAD,
     SIM_RELOAD_LATE, /* on another thread: the context is found by a handshake */
     SIM_RENEW,       /* a: seconds that the new certificate lives; b: late, as SIM_RELOAD_LATE */
-    SIM_ROLLBACK,
+    SIM_ROLLBACK,    /* for the duration */
     SIM_OFF,
     SIM_MARGIN,
     SIM_RETRY_DELAY,
@@ -120,10 +121,14 @@ typedef struct simEvent {
 
 #define SIM_MAX_EVENTS 400
 
+typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day or more; less */
+
 typedef struct simWorld {
     uint64_t number;
-    int64_t ends; /* milliseconds */
-    int life;     /* seconds */
+    simClass class;
+    long long most_steps; /* of the engine; then the world ends early: some outages are long and all alike */
+    int64_t ends;         /* milliseconds */
+    int life;             /* seconds */
     int presign, backdate, delegate_life;
     int no_next;
     int late_delegates; /* the next one is made when the last has ended */
@@ -134,8 +139,6 @@ typedef struct simWorld {
     int event_count;
     simEvent events[SIM_MAX_EVENTS];
 } simWorld;
-
-typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day or more; less */
 
 void simMakeWorld(simWorld *world, uint64_t number, simClass class);
 void simPrintWorld(const simWorld *world);
@@ -152,9 +155,9 @@ typedef struct simOutcome {
     int64_t lived; /* milliseconds that were simulated */
 } simOutcome;
 
-extern int64_t sim_trace_from;   /* true time from which a trace is told */
-extern long long sim_most_steps; /* a run that takes more is given up, unbroken */
+extern int64_t sim_trace_from; /* true time from which a trace is told */
 void simRun(const simWorld *world, int trace, simOutcome *outcome);
+void simSelfWorld(const simWorld *world);                                /* as at the beginning of a run */
 void simSay(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
 
 /* A promise is broken: ends the run. `promise` is a short name, which a shorter history must break too. */
@@ -171,6 +174,8 @@ time_t simCaTime(void);
 simRng *simChance(void);     /* the world's, not the engine's */
 int simActive(simKind kind); /* is such an event under way? */
 const simWorld *simThisWorld(void);
+void simRoundDone(void);
+int simRefreshWaits(void); /* a refresh that was asked for has no answer yet */
 
 /* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
 
@@ -194,7 +199,8 @@ typedef struct simAnswer {
     size_t len;
     uint64_t hash;
     int sound; /* 0: no time makes it acceptable */
-    int cert;  /* whom it is about */
+    int whole; /* it parses, as a response about a certificate */
+    int cert;  /* whom it is about, -1: none of ours */
     int status;
     time_t this_update, next_update;
     time_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
@@ -210,14 +216,19 @@ simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
 X509 *simCaCertificate(void);
 void simCaRoll(int lives);
 
-/* What a responder that does `fault` (SIM_KINDS: nothing wrong) says about `cert` now. */
-const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault);
+/* What a responder that does `fault` (NULL: nothing wrong) says about `cert` now; `alone`: and about no other. */
+const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone);
 const simAnswer *simCaFind(const unsigned char *der, size_t len);
 const simAnswer *simCaEarlier(int cert, int back); /* an answer that was given before */
 long long simCaCount(void);
+int simCaSelfTest(void); /* exit status */
 
 /* Would a client that follows RFC 6960 and the README take it, and until when? */
 int simJudge(const simAnswer *answer, const simCert *cert, time_t now, time_t received, time_t *end);
+
+/* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */
+
+void simOpenSslBegin(void); /* before OpenSSL's first call */
 
 /* ---- the disk (sim_disk.c) --------------------------------------------------------------------------------------- */
 

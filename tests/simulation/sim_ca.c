@@ -41,7 +41,7 @@ static int cert_count;
 static long serials;
 
 typedef struct simDelegate {
-    X509 *cert;
+    X509 *cert; /* whose name and key it has */
     unsigned char *der;
     int len;
     time_t from, to;
@@ -72,16 +72,22 @@ static void simExtend(X509 *cert, X509 *issuer, int nid, const char *value) {
     X509_EXTENSION_free(ext);
 }
 
+/* The next serial number: its bytes are found in requests. */
+static void simNextSerial(unsigned char *out) {
+    uint64_t number = 0x5a00000000000000u + (uint64_t)++serials * 0x10001;
+    int i;
+
+    for (i = 0; i < 8; i++) out[i] = (unsigned char)(number >> (56 - 8 * i));
+}
+
 static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, time_t from,
                             time_t to) {
     X509 *cert = X509_new();
     X509_NAME *subject = X509_NAME_new();
     unsigned char serial[8];
-    uint64_t number = 0x5a00000000000000u + (uint64_t)++serials * 0x10001; /* its bytes are found in requests */
     BIGNUM *bn;
-    int i;
 
-    for (i = 0; i < 8; i++) serial[i] = (unsigned char)(number >> (56 - 8 * i));
+    simNextSerial(serial);
     bn = BN_bin2bn(serial, 8, NULL);
     simMust(cert && subject && bn && X509_set_version(cert, X509_VERSION_3));
     simMust(BN_to_ASN1_INTEGER(bn, X509_get_serialNumber(cert)));
@@ -114,6 +120,39 @@ static uint64_t simKeyNumber(EVP_PKEY *key) {
     return EVP_PKEY_get_raw_public_key(key, raw, &n) ? simHash(raw, n, 1) : 0;
 }
 
+/* A delegate's certificate as OpenSSL makes it, once for each flavour; of the next ones only the serial number, the
+ * dates and the signature are new, because making one takes OpenSSL 200 us. */
+typedef struct simTemplate {
+    X509 *cert;
+    unsigned char *tbs;
+    int len;
+    unsigned char *serial, *from, *to; /* in tbs */
+} simTemplate;
+
+static simTemplate templates[FLAVOURS];
+
+#define SIM_TEMPLATE_FROM INT64_C(1893456000) /* 2030-01-01 */
+#define SIM_TEMPLATE_TO INT64_C(1893542400)   /* 2030-01-02 */
+#define SIM_UTC_TIME 13                       /* bytes of YYMMDDhhmmssZ */
+
+static void simMakeTemplate(int flavour) {
+    simTemplate *t = &templates[flavour];
+    int foreign = flavour == FLAVOUR_FOREIGN;
+
+    t->cert =
+        simCertificate("responder", foreign ? twin : ca, NULL, keys[KEY_DELEGATE], SIM_TEMPLATE_FROM, SIM_TEMPLATE_TO);
+    simExtend(t->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
+    if (flavour == FLAVOUR_WEAK) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
+    simMust(X509_sign(t->cert, keys[foreign ? KEY_TWIN : KEY_CA], NULL));
+    t->len = i2d_re_X509_tbs(t->cert, &t->tbs);
+    simMust(t->len > 0);
+    t->serial = memmem(t->tbs, (size_t)t->len, "\x02\x08\x5a", 3);
+    t->from = memmem(t->tbs, (size_t)t->len, "300101000000Z", SIM_UTC_TIME);
+    t->to = memmem(t->tbs, (size_t)t->len, "300102000000Z", SIM_UTC_TIME);
+    simMust(t->serial && t->from && t->to);
+    t->serial += 2;
+}
+
 void simCaBegin(void) {
     int i;
 
@@ -126,6 +165,7 @@ void simCaBegin(void) {
         serials = 0;
         ca = simCertificate("CA", NULL, keys[KEY_CA], keys[KEY_CA], 1, INT64_C(7000000000));
         twin = simCertificate("CA", NULL, keys[KEY_TWIN], keys[KEY_TWIN], 1, INT64_C(7000000000));
+        for (i = 0; i < FLAVOURS; i++) simMakeTemplate(i);
     }
     serials = 100;
     memset(last_of_cert, 0xff, sizeof(last_of_cert));
@@ -139,8 +179,7 @@ X509 *simCaCertificate(void) {
 static void simDropDelegate(int flavour) {
     simDelegate *d = &delegates[flavour];
 
-    X509_free(d->cert);
-    OPENSSL_free(d->der);
+    free(d->der);
     memset(d, 0, sizeof(*d));
 }
 
@@ -231,32 +270,6 @@ void simCaRoll(int lives) {
     delegate_life = lives;
 }
 
-static simDelegate *simGetDelegate(int flavour) {
-    simDelegate *d = &delegates[flavour];
-    time_t now = simCaTime();
-    int foreign = flavour == FLAVOUR_FOREIGN;
-
-    time_t overlap = simThisWorld()->late_delegates             ? 0
-                     : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
-                                                                : ca_life + ca_presign;
-
-    if (d->cert && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
-        return d;
-    simDropDelegate(flavour);
-    d->from = now - 60;
-    d->to = now + (flavour == FLAVOUR_GOOD ? delegate_life : 30 * 86400);
-    if (flavour == FLAVOUR_OLD) d->to = now - 1;
-    if (flavour == FLAVOUR_OLD) d->from = now - 86400;
-    if (flavour == FLAVOUR_EARLY) d->from = now + 43200;
-    d->cert = simCertificate("responder", foreign ? twin : ca, NULL, keys[KEY_DELEGATE], d->from, d->to);
-    simExtend(d->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
-    if (flavour == FLAVOUR_WEAK) simExtend(d->cert, ca, NID_key_usage, "critical,keyEncipherment");
-    simMust(X509_sign(d->cert, keys[foreign ? KEY_TWIN : KEY_CA], NULL));
-    d->len = i2d_X509(d->cert, &d->der);
-    simMust(d->len > 0);
-    return d;
-}
-
 /* ---- DER, written from its end to its beginning: lengths are then known ------------------------------------------ */
 
 typedef struct simDer {
@@ -344,6 +357,59 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     memset(out, 0, SIM_SIGNATURE);
     memcpy(out, SIM_MARK, sizeof(SIM_MARK) - 1);
     memcpy(out + SIM_SIGNATURE - 8, &h, 8);
+}
+
+static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t len, int key) {
+    unsigned char signature[SIM_SIGNATURE];
+    simDer der = {.at = sizeof(der.bytes)};
+    size_t inner;
+
+    simSign(signature, tbs, len, key, 1);
+    inner = der.at;
+    simPut(&der, signature, SIM_SIGNATURE);
+    simPut(&der, "", 1);
+    simWrap(&der, 0x03, inner);
+    simPut(&der, ed25519_algorithm, sizeof(ed25519_algorithm));
+    simPut(&der, tbs, len);
+    simWrap(&der, 0x30, sizeof(der.bytes));
+    d->len = (int)(sizeof(der.bytes) - der.at);
+    d->der = malloc((size_t)d->len);
+    simMust(d->der);
+    memcpy(d->der, der.bytes + der.at, (size_t)d->len);
+}
+
+static void simUtcTime(unsigned char *out, time_t when) {
+    char text[64];
+    struct tm tm;
+
+    simMust(gmtime_r(&when, &tm) && tm.tm_year < 150);
+    snprintf(text, sizeof(text), "%02d%02d%02d%02d%02d%02dZ", tm.tm_year % 100, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+             tm.tm_min, tm.tm_sec);
+    memcpy(out, text, SIM_UTC_TIME);
+}
+
+static simDelegate *simGetDelegate(int flavour) {
+    simDelegate *d = &delegates[flavour];
+    const simTemplate *t = &templates[flavour];
+    time_t now = simCaTime();
+    time_t overlap = simThisWorld()->late_delegates             ? 0
+                     : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
+                                                                : ca_life + ca_presign;
+
+    if (d->der && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
+        return d;
+    simDropDelegate(flavour);
+    d->from = now - 60;
+    d->to = now + (flavour == FLAVOUR_GOOD ? delegate_life : 30 * 86400);
+    if (flavour == FLAVOUR_OLD) d->to = now - 1;
+    if (flavour == FLAVOUR_OLD) d->from = now - 86400;
+    if (flavour == FLAVOUR_EARLY) d->from = now + 43200;
+    d->cert = t->cert;
+    simNextSerial(t->serial);
+    simUtcTime(t->from, d->from);
+    simUtcTime(t->to, d->to);
+    simSignCertificate(d, t->tbs, (size_t)t->len, flavour == FLAVOUR_FOREIGN ? KEY_TWIN : KEY_CA);
+    return d;
 }
 
 /* A whole response. Bytes of the result begin at d->bytes + d->at. */
@@ -505,12 +571,13 @@ static const simAnswer *simRefusal(simKind kind, const simCert *cert) {
     return simKeep(&made, bytes, n);
 }
 
-const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault) {
+const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
     const simEvent *change, *revoked = simLatest(SIM_REVOKED);
     time_t now = simCaTime(), began = fault ? (time_t)(SIM_EPOCH + fault->at / 1000) : 0;
-    simAnswer made = {.sound = 1, .cert = cert->index, .status = V_OCSP_CERTSTATUS_GOOD, .what = simKindName(kind)};
+    simAnswer made = {
+        .sound = 1, .whole = 1, .cert = cert->index, .status = V_OCSP_CERTSTATUS_GOOD, .what = simKindName(kind)};
     simEntry entries[3];
     simDelegate *delegate = NULL;
     X509 *signer = ca;
@@ -542,7 +609,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault) {
         made.next_update = now + 100;
         made.sound = 0;
     }
-    if (kind == SIM_NO_NEXT || w->no_next) made.next_update = 0;
+    if (kind == SIM_NO_NEXT || (w->no_next && kind != SIM_BACKWARDS)) made.next_update = 0;
 
     /* Its word. */
     if (revoked && (revoked->b || made.this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
@@ -558,11 +625,11 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault) {
     if (kind == SIM_OTHER_SERIAL) {
         about = cert_count > 1 ? certs[(cert->index + 1) % cert_count] : cert;
         made.cert = about->index;
-        if (about == cert) which_id = 2, made.sound = 0;
+        if (about == cert) which_id = 2, made.sound = 0, made.cert = -1;
     }
     entries[0] =
         (simEntry){about->id[which_id], about->id_len[which_id], made.status, made.this_update, made.next_update};
-    if (many && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
+    if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
         entries[count] = entries[0];
         entries[count].this_update -= 1 + simBetween(simChance(), 0, 1000);
         entries[count++].status = (int)simBetween(simChance(), 0, 2);
@@ -619,7 +686,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault) {
             memset(longer + len, 0, tail);
             len += tail;
         }
-        if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = 0;
+        if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = made.whole = 0;
         return simKeep(&made, longer, len);
     }
 }
@@ -638,6 +705,68 @@ int simJudge(const simAnswer *a, const simCert *cert, time_t now, time_t receive
     if (cert->not_after < *end) *end = cert->not_after;
     if (a->signer_to && a->signer_to < *end) *end = a->signer_to;
     return now < *end;
+}
+
+/* ---- are the simulated signatures as good as real ones? ------------------------------------------------------------ */
+
+/* Each bit of responses of each kind flips: with a simulated signature as with a real one, none may verify, and whole
+ * ones must. */
+int simCaSelfTest(void) {
+    static simWorld w;
+    int delegated, by_key, really, wrong = 0;
+    long long tried = 0;
+
+    w.life = 86400;
+    w.urls = 1;
+    simSelfWorld(&w);
+    for (delegated = 0; delegated < 2; delegated++) {
+        for (by_key = 0; by_key < 2; by_key++) {
+            for (really = 0; really < 2; really++) {
+                simCert *cert = simCaIssue(10 * 86400, 0, 1, 0);
+                ocspIdentity *id;
+                STACK_OF(X509) *chain = sk_X509_new_null();
+                simEntry entry = {cert->id[0], cert->id_len[0], V_OCSP_CERTSTATUS_GOOD, simCaTime(),
+                                  simCaTime() + 86400};
+                simDelegate *d;
+                ocspResponse r;
+                ocspError err;
+                simDer der;
+                size_t at, len;
+                int bit;
+                delegate_life = 86400;
+                ca_life = 86400;
+                d = delegated ? simGetDelegate(FLAVOUR_GOOD) : NULL;
+                sk_X509_push(chain, ca);
+                id = ocspIdentityNew(cert->leaf, chain, NULL);
+                simMust(id && id->issuer);
+                simCompose(&der, &entry, 1, d ? d->cert : ca, d, d ? KEY_DELEGATE : KEY_CA, by_key, really);
+                len = sizeof(der.bytes) - der.at;
+                if (!ocspVerify(der.bytes + der.at, len, id, simCaTime(), simCaTime(), &r, &err)) {
+                    printf("self-test: a good response is refused: %s\n", err.text);
+                    wrong++;
+                }
+                ocspResponseClear(&r);
+                for (at = 0; at < len; at++) {
+                    for (bit = 0; bit < 8; bit++, tried++) {
+                        der.bytes[der.at + at] ^= (unsigned char)(1 << bit);
+                        if (ocspVerify(der.bytes + der.at, len, id, simCaTime(), simCaTime(), &r, &err)) {
+                            printf("self-test: bit %d of byte %zu of %zu flips, and the response is accepted (%s, "
+                                   "signed %s)\n",
+                                   bit, at, len, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");
+                            wrong++;
+                            ocspResponseClear(&r);
+                        }
+                        der.bytes[der.at + at] ^= (unsigned char)(1 << bit);
+                    }
+                }
+                ocspIdentityFree(id);
+                sk_X509_free(chain);
+            }
+        }
+    }
+    simCaEnd();
+    printf("self-test: %lld flipped responses, %d wrong verdicts\n", tried, wrong);
+    return wrong != 0;
 }
 
 /* ---- before OpenSSL ---------------------------------------------------------------------------------------------- */

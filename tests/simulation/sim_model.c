@@ -268,6 +268,7 @@ static void simTakeAttachment(void) {
     for (i = 0; i < attach_count; i++) {
         simMind *m = &minds[attach[i]];
         m->followed = m->in_service = 1;
+        if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
         if (attached_before)
             m->at_once = 1;
         else
@@ -372,6 +373,7 @@ static void simRoundEnds(simMind *m) {
     m->last_end = simMonoMs();
     rounds++;
     m->rounds_seen++;
+    simRoundDone();
 }
 
 void simModelHears(simCert *cert, const simAnswer *answer, int last) {
@@ -407,7 +409,7 @@ void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *
     m->round_asked = m->asked || m->may;
     m->asked = m->at_once = m->may = 0;
     taken = a && simTake(m, cert, a, source, mtime);
-    if (!taken && a && a->cert != cert->index) { /* about another certificate: not stapled, no failure */
+    if (!taken && a && a->whole && a->cert != cert->index) { /* about another certificate: not stapled, no failure */
         m->retry_early = m->retry_late = 0;
     } else if (!taken) {
         simFailed(m, cert);

@@ -58,7 +58,6 @@ static struct {
     char last_line[600];
 } sim;
 
-long long sim_most_steps = INT64_MAX;
 int64_t sim_trace_from;
 static ocspWorld real_world;
 static int have_real_world;
@@ -97,6 +96,14 @@ simRng *simChance(void) {
 
 const simWorld *simThisWorld(void) {
     return sim.world;
+}
+
+void simRoundDone(void) {
+    sim.outcome->rounds++;
+}
+
+int simRefreshWaits(void) {
+    return sim.answered != sim.requested;
 }
 
 int simActive(simKind kind) {
@@ -247,7 +254,7 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
     }
-    answer = simCaAnswer(cert, fault);
+    answer = simCaAnswer(cert, fault, 0);
     simSay("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock", url,
            cert->index, answer->what, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
            (long long)(answer->next_update - simWallMs() / 1000));
@@ -279,11 +286,23 @@ static void simDropContext(void) {
     sim.ssl[0] = sim.ssl[1] = NULL;
 }
 
+/* Which certificates the newest contexts serve: one that was replaced may be attached late. */
+static struct {
+    const SSL_CTX *ctx;
+    int served[2], count;
+} contexts[16];
+static unsigned contexts_made;
+
 /* The linker's: ocspAttachContext asks for the store, nobody else does. So the model learns what was attached when. */
 X509_STORE *__real_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
-    if (ctx == sim.ctx) simModelAttach(sim.served, sim.count);
+    unsigned i, n = sizeof(contexts) / sizeof(contexts[0]);
+
+    for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed one's address may be used again */
+        if (contexts[(contexts_made - i) % n].ctx == ctx) break;
+    if (i <= n && i <= contexts_made)
+        simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count);
     return __real_SSL_CTX_get_cert_store(ctx);
 }
 
@@ -303,6 +322,10 @@ static void simLoadContext(int late) {
         X509_free(leaf);
         SSL_CTX_add1_chain_cert(sim.ctx, simCaCertificate());
     }
+    i = (int)(contexts_made++ % (sizeof(contexts) / sizeof(contexts[0])));
+    contexts[i].ctx = sim.ctx;
+    contexts[i].count = sim.count;
+    memcpy(contexts[i].served, sim.served, sizeof(sim.served));
     ocspInstallCallback(sim.ctx);
     if (!late) ocspAttachContext(sim.ctx);
     for (i = 0; i < sim.count; i++) {
@@ -427,7 +450,7 @@ static void simFillFile(int what) {
         simDiskRemove(SIM_RESPONSE_FILE);
         return;
     }
-    a = simCaAnswer(cert, what < 0 ? NULL : &bad);
+    a = simCaAnswer(cert, what < 0 ? NULL : &bad, 1);
     simDiskWrite(SIM_RESPONSE_FILE, a->der, a->len);
 }
 
@@ -481,7 +504,7 @@ static void simAct(const simEvent *e, int ends) {
         int swap[2] = {sim.served[0], sim.served[1]};
         memcpy(sim.served, sim.before, sizeof(swap));
         memcpy(sim.before, swap, sizeof(swap));
-        if (sim.up) simLoadContext(0);
+        if (sim.up) simLoadContext(0); /* and at its end, back again */
         break;
     }
     case SIM_OFF:
@@ -587,7 +610,7 @@ static int64_t simSteps(void) {
         simWant(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
         simLook();
         if (wait != 0 || sim.now >= sim.world->ends) return wait;
-        if (sim.outcome->steps > sim_most_steps) return 1000;
+        if (sim.outcome->steps > sim.world->most_steps) return 1000;
         simWant(++idle < 50, "spin", "fifty steps without a wait");
     }
 }
@@ -598,7 +621,7 @@ static void simLive(void) {
         ocspTick();
         wait = simSteps();
         if (sim.now >= sim.world->ends) return;
-        if (sim.outcome->steps > sim_most_steps) {
+        if (sim.outcome->steps > sim.world->most_steps) {
             sim.now = sim.world->ends;
             return;
         }
@@ -652,6 +675,12 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     for (i = 0; i < sim.count; i++)
         sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i)->index;
     memcpy(sim.before, sim.served, sizeof(sim.before));
+}
+
+void simSelfWorld(const simWorld *world) {
+    static simOutcome outcome;
+
+    simBegin(world, 0, &outcome);
 }
 
 void simRun(const simWorld *world, int trace, simOutcome *outcome) {

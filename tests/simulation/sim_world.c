@@ -232,15 +232,21 @@ static int simPickLife(simRng *rng, simClass class) {
     return simOneIn(rng, 4) ? usual[simBetween(rng, 0, 2)] : (int)simLogBetween(rng, 86400, 28 * 86400);
 }
 
+static int simOfTwo(int a, int b) {
+    return a > b ? a : b;
+}
+
 static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEvent *e) {
     int life = w->life;
 
     e->a = e->b = e->lasts = 0;
     if (simIsFault(e->kind)) {
+        /* Once nothing is held one day of an outage is like the next: few go on for long. */
         e->lasts = simLogBetween(rng, SIM_SECOND,
-                                 class == SIM_SHORT  ? life * 4 * SIM_SECOND
-                                 : simOneIn(rng, 20) ? 30 * SIM_DAY
-                                                     : SIM_DAY);
+                                 class == SIM_SHORT   ? life * 4 * SIM_SECOND
+                                 : simOneIn(rng, 500) ? 30 * SIM_DAY
+                                 : simOneIn(rng, 20)  ? life * SIM_SECOND + 2 * SIM_DAY
+                                                      : SIM_DAY);
         e->b = simOneIn(rng, 3) ? simBetween(rng, 1, (1 << w->urls) - 1) : (1 << w->urls) - 1;
     }
     switch (e->kind) {
@@ -254,7 +260,14 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         e->lasts = simLogBetween(rng, SIM_MINUTE, class == SIM_SHORT ? SIM_DAY : 10 * SIM_DAY);
         e->b = simOneIn(rng, 2);
         break;
-    case SIM_LIFE: e->a = simPickLife(rng, class); break;
+    case SIM_LIFE:
+        e->a = simPickLife(rng, class);
+        if (class == SIM_SHORT) e->a = simLogBetween(rng, simOfTwo(20, life / 8), simOfTwo(60, life * 4));
+        if (!simOneIn(rng, 10)) break;
+        /* From weeks to minutes or back, for as long as some hundred answers live. */
+        e->a = simLogBetween(rng, 60, 28 * 86400);
+        e->lasts = simLogBetween(rng, e->a, e->a * 200) * SIM_SECOND;
+        break;
     case SIM_PRESIGN: e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, 60 + life / 20, life); break;
     case SIM_ROLL:
         e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, class == SIM_LONG ? life : 60, (int64_t)life * 20);
@@ -284,6 +297,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_URL:
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
+    case SIM_ROLLBACK:
     case SIM_FILE: e->lasts = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
     case SIM_MARGIN: e->a = simBetween(rng, 1, simOneIn(rng, 20) ? 99 : 40); break;
     case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
@@ -305,9 +319,11 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     memset(w, 0, sizeof(*w));
     w->number = number;
     if (class == SIM_ANY) class = simOneIn(&rng, 4) ? SIM_SHORT : SIM_LONG;
+    w->class = class;
     w->life = simPickLife(&rng, class);
     /* As many answers in a world of short ones as in one of long ones, about. */
     w->ends = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->life * SIM_SECOND * 300;
+    w->most_steps = class == SIM_LONG ? 4000 + 4000 * (w->ends / SIM_YEAR) : 6000;
     w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 20 + 1, w->life) : 0;
     w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->life / 2) : 0;
     w->delegate_life = simOneIn(&rng, 4) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;

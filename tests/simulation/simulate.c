@@ -1,10 +1,12 @@
 /* simulate.c - runs worlds until enough years have passed, or one world again by its number.
  *
- *     simulate [--years N] [--minutes N] [--seed S] [--long | --short]     many worlds, from number S on
- *     simulate --replay S [--long | --short]                               one, told line by line
+ *     simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]     worlds from number S on
+ *     simulate --replay S [--long | --short] [--trace]                                  one; told line by line
+ *     simulate --self-test                                                              see sim_ca.c
  *
- * The first broken promise ends it: the world is run again and again with less in it, as long as the same promise
- * breaks, and the shortest history found is printed.
+ * Of four worlds one is short (responses live less than a day), unless one kind is chosen. The first broken promise
+ * ends it with status 1: the world is run again and again with less in it, as long as the same promise breaks, and the
+ * shortest history found is printed.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +29,15 @@ static double simClock(void) {
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* What this process has used of a core: other work on the machine does not change it. */
+static double simCpu(void) {
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (double)used.ru_utime.tv_sec + (double)used.ru_utime.tv_usec / 1e6 + (double)used.ru_stime.tv_sec +
+           (double)used.ru_stime.tv_usec / 1e6;
 }
 
 static void simCrashed(int signal_number) {
@@ -51,7 +63,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
     simOutcome again;
     int size, i, j, better = 1;
 
-    sim_most_steps = first->steps * 2 + 1000;
+    if (w->most_steps > first->steps * 2 + 1000) w->most_steps = first->steps * 2 + 1000;
     for (i = 0; i < w->event_count; i++)
         if (w->events[i].at > first->at) w->events[i].off = 1;
     w->ends = first->at + SIM_MINUTE;
@@ -96,7 +108,6 @@ static void simShrink(simWorld *w, const simOutcome *first) {
             *w = smaller;
         }
     }
-    sim_most_steps = INT64_MAX;
 }
 
 static void simTellHistory(const simOutcome *first, const char *class_option) {
@@ -115,95 +126,160 @@ static void simTellHistory(const simOutcome *first, const char *class_option) {
     printf("Again: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
 }
 
+/* ---- many worlds -------------------------------------------------------------------------------------------------- */
+
+typedef struct simTally {
+    long long worlds;
+    double years, cpu;
+} simTally;
+
+typedef struct simTotal {
+    simTally of[3]; /* by class; SIM_ANY is all */
+    long long starts, handshakes, steps, rounds, answers;
+} simTotal;
+
+static void simAdd(simTally *tally, const simOutcome *outcome, double cpu) {
+    tally->worlds++;
+    tally->years += (double)outcome->lived / (double)SIM_YEAR;
+    tally->cpu += cpu;
+}
+
+static double simPerMinute(double years, double seconds) {
+    return seconds > 0 ? years / seconds * 60 : 0;
+}
+
+static void simTellTally(const char *what, const simTally *tally) {
+    if (tally->worlds)
+        printf("  %lld worlds of %s responses, %.1f years, %.0f years a minute of one core\n", tally->worlds, what,
+               tally->years, simPerMinute(tally->years, tally->cpu));
+}
+
+typedef struct simPlan {
+    uint64_t seed;
+    simClass class;
+    const char *class_option;
+    double years, minutes;
+    long long worlds; /* 0: no bound, as above */
+} simPlan;
+
+static double simShareDone(const simPlan *plan, const simTotal *total, double now) {
+    double share = 0;
+
+    if (plan->years > 0) share = total->of[SIM_ANY].years / plan->years;
+    if (plan->minutes > 0 && now / 60 / plan->minutes > share) share = now / 60 / plan->minutes;
+    if (plan->worlds && (double)total->of[SIM_ANY].worlds / (double)plan->worlds > share)
+        share = (double)total->of[SIM_ANY].worlds / (double)plan->worlds;
+    return share;
+}
+
+static int simMany(const simPlan *plan) {
+    double began = simClock(), told = 0, now = 0, share = 0, cpu;
+    static simTotal total;
+    simOutcome outcome;
+
+    printf("simulate: worlds from number %llu on (simulate --seed %llu%s does the same again)\n",
+           (unsigned long long)plan->seed, (unsigned long long)plan->seed, plan->class_option);
+    while (share < 1) {
+        cpu = simCpu();
+        simMakeWorld(&world, plan->seed + (uint64_t)total.of[SIM_ANY].worlds, plan->class);
+        running = world.number;
+        simRun(&world, 0, &outcome);
+        cpu = simCpu() - cpu;
+        simAdd(&total.of[SIM_ANY], &outcome, cpu);
+        simAdd(&total.of[world.class], &outcome, cpu);
+        total.starts += outcome.starts;
+        total.handshakes += outcome.handshakes;
+        total.steps += outcome.steps;
+        total.rounds += outcome.rounds;
+        total.answers += outcome.answers;
+        if (outcome.broken) {
+            printf("BROKEN in world %llu after %.1f years: %s: %s\n", (unsigned long long)world.number,
+                   total.of[SIM_ANY].years, outcome.promise, outcome.text);
+            simTellHistory(&outcome, plan->class_option);
+            return 1;
+        }
+        now = simClock() - began;
+        share = simShareDone(plan, &total, now);
+        if (share >= 1 || now - told < (isatty(1) ? 1 : 10)) continue;
+        printf("  %.0f s: %.0f years in %lld worlds, %.0f years a minute, %.0f s to go\n", now, total.of[SIM_ANY].years,
+               total.of[SIM_ANY].worlds, simPerMinute(total.of[SIM_ANY].years, now), now * (1 - share) / share);
+        fflush(stdout);
+        told = now;
+    }
+    printf("simulate: %.1f years in %lld worlds from %llu on, no promise broken\n", total.of[SIM_ANY].years,
+           total.of[SIM_ANY].worlds, (unsigned long long)plan->seed);
+    simTellTally("long-lived", &total.of[SIM_LONG]);
+    simTellTally("short-lived", &total.of[SIM_SHORT]);
+    printf(
+        "  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple; %.0f s, %.0f s of "
+        "one core\n",
+        total.starts, total.steps, total.rounds, total.answers, total.handshakes, now, simCpu());
+    return 0;
+}
+
+static int simOne(const simPlan *plan, int trace) {
+    simOutcome outcome;
+
+    simMakeWorld(&world, plan->seed, plan->class);
+    running = plan->seed;
+    if (trace) simPrintWorld(&world);
+    simRun(&world, trace, &outcome);
+    printf("  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple, %.2f years, "
+           "%.2f s\n",
+           outcome.starts, outcome.steps, outcome.rounds, outcome.answers, outcome.handshakes,
+           (double)outcome.lived / (double)SIM_YEAR, simCpu());
+    printf("world %llu: %s%s%s\n", (unsigned long long)plan->seed,
+           outcome.broken ? outcome.promise : "all promises hold", outcome.broken ? ": " : "", outcome.text);
+    if (outcome.broken && !trace) simTellHistory(&outcome, plan->class_option);
+    return outcome.broken;
+}
+
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 static void simUsage(void) {
-    fprintf(stderr, "usage: simulate [--years N] [--minutes N] [--seed S] [--long | --short] | --replay S [--trace]\n");
+    fprintf(stderr, "usage: simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]\n"
+                    "       simulate --replay S [--long | --short] [--trace]\n"
+                    "       simulate --self-test\n");
     exit(2);
 }
 
 int main(int argc, char **argv) {
-    double years = 1000, minutes = 0, began, told = 0, now, lived = 0;
-    uint64_t seed = (uint64_t)time(NULL) * 1000003u % 1000000000u * 1000u;
-    int replay = 0, trace = 0, i;
-    long long worlds = 0, starts = 0, handshakes = 0, steps = 0, answers = 0;
-    simClass class = SIM_ANY;
-    const char *class_option = "";
-    simOutcome outcome;
+    simPlan plan = {.seed = (uint64_t)time(NULL) * 1000003u % 1000000000u * 1000u, .class_option = ""};
+    int replay = 0, trace = 0, self_test = 0, i;
 
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--long") == 0) {
-            class = SIM_LONG;
-            class_option = " --long";
+            plan.class = SIM_LONG;
+            plan.class_option = " --long";
         } else if (strcmp(argv[i], "--short") == 0) {
-            class = SIM_SHORT;
-            class_option = " --short";
+            plan.class = SIM_SHORT;
+            plan.class_option = " --short";
         } else if (strcmp(argv[i], "--trace") == 0) {
             trace = 1;
+        } else if (strcmp(argv[i], "--self-test") == 0) {
+            self_test = 1;
         } else if (i + 1 == argc) {
             simUsage();
         } else if (strcmp(argv[i], "--years") == 0) {
-            years = atof(argv[++i]);
+            plan.years = atof(argv[++i]);
         } else if (strcmp(argv[i], "--minutes") == 0) {
-            minutes = atof(argv[++i]);
-            years = 1e12;
+            plan.minutes = atof(argv[++i]);
+        } else if (strcmp(argv[i], "--worlds") == 0) {
+            plan.worlds = atoll(argv[++i]);
         } else if (strcmp(argv[i], "--seed") == 0) {
-            seed = strtoull(argv[++i], NULL, 10);
+            plan.seed = strtoull(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--replay") == 0) {
-            seed = strtoull(argv[++i], NULL, 10);
+            plan.seed = strtoull(argv[++i], NULL, 10);
             replay = 1;
         } else {
             simUsage();
         }
     }
+    if (plan.years <= 0 && plan.minutes <= 0 && plan.worlds <= 0) plan.years = 1000;
+    simOpenSslBegin();
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGSEGV, simCrashed);
     signal(SIGABRT, simCrashed);
-    if (replay) {
-        simMakeWorld(&world, seed, class);
-        running = seed;
-        if (trace) simPrintWorld(&world);
-        simRun(&world, trace, &outcome);
-        printf("  %lld starts, %lld steps, %lld answers that differ, %lld looks at the staple, %.2f years\n",
-               outcome.starts, outcome.steps, outcome.answers, outcome.handshakes,
-               (double)outcome.lived / (double)SIM_YEAR);
-        printf("world %llu: %s%s%s\n", (unsigned long long)seed, outcome.broken ? outcome.promise : "all promises hold",
-               outcome.broken ? ": " : "", outcome.text);
-        if (outcome.broken && !trace) simTellHistory(&outcome, class_option);
-        return outcome.broken;
-    }
-
-    printf("simulate: worlds from number %llu on (simulate --seed %llu%s does the same again)\n",
-           (unsigned long long)seed, (unsigned long long)seed, class_option);
-    began = simClock();
-    for (;;) {
-        simMakeWorld(&world, seed + (uint64_t)worlds, class);
-        running = world.number;
-        simRun(&world, 0, &outcome);
-        worlds++;
-        lived += (double)outcome.lived / (double)SIM_YEAR;
-        starts += outcome.starts;
-        handshakes += outcome.handshakes;
-        steps += outcome.steps;
-        answers += outcome.answers;
-        if (outcome.broken) {
-            printf("BROKEN in world %llu after %.1f years: %s: %s\n", (unsigned long long)world.number, lived,
-                   outcome.promise, outcome.text);
-            simTellHistory(&outcome, class_option);
-            return 1;
-        }
-        now = simClock() - began;
-        if (lived >= years || (minutes > 0 && now >= minutes * 60)) break;
-        if (now - told >= (isatty(1) ? 1 : 10)) {
-            double left = minutes > 0 ? minutes * 60 - now : (years - lived) * now / lived;
-            printf("  %.0f s: %.0f years in %lld worlds, %.0f years a minute, %.0f s to go\n", now, lived, worlds,
-                   lived / now * 60, left);
-            fflush(stdout);
-            told = now;
-        }
-    }
-    printf("simulate: %.1f years in %lld worlds from %llu on, no promise broken (%lld starts, %lld steps, %lld answers "
-           "that differ, %lld looks at the staple; %.0f s, %.0f years a minute)\n",
-           lived, worlds, (unsigned long long)seed, starts, steps, answers, handshakes, now, lived / now * 60);
-    return 0;
+    if (self_test) return simCaSelfTest();
+    return replay ? simOne(&plan, trace) : simMany(&plan);
 }
