@@ -86,12 +86,13 @@ static void *simAllocate(size_t size, const char *file, int line) {
 }
 
 static void simRelease(void *bytes, const char *file, int line) {
-    simPiece *piece = (simPiece *)bytes - 1;
+    simPiece *piece;
     size_t class;
 
     (void)file;
     (void)line;
     if (!bytes) return;
+    piece = (simPiece *)bytes - 1;
     class = (piece->head.size + SIM_STEP - 1) / SIM_STEP;
     if (class >= SIM_SIZES) {
         free(piece);
