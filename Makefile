@@ -154,9 +154,10 @@ model: ## explore the model of the slot in full, and show that it can fail
 
 # The engine as it is; the linker puts the simulated world in place of threads, files and signature checks.
 SIM_OBJECTS := $(call object,$(sort $(filter-out tests/simulation/fleet%,$(wildcard tests/simulation/*.c))))
-SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store pthread_create pthread_join pthread_mutex_lock \
-    pthread_mutex_trylock pthread_mutex_unlock open close read write fsync fchmod rename unlink unlinkat fstat stat \
-    lstat fstatat opendir readdir closedir dirfd ocspSetReport ocspPeekNextUpdate
+SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
+    pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
+    fsync fchmod rename unlink unlinkat fstat stat lstat fstatat opendir readdir closedir dirfd ocspSetReport \
+    ocspPeekNextUpdate
 YEARS ?= 1000
 
 $(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
