@@ -80,6 +80,7 @@ typedef enum {
     /* The machine's clock. */
     SIM_JUMP,  /* a: milliseconds; right again after the duration */
     SIM_DRIFT, /* a: parts per million; likewise */
+    SIM_SLEEP, /* a: milliseconds; the monotonic clock stands. Ends early when something else happens */
     /* The disk: for a while; once. */
     SIM_DISK_FULL,
     SIM_DISK_LIES, /* what is synced is not there after a power failure */
@@ -97,7 +98,10 @@ typedef enum {
     SIM_RELOAD,
     SIM_RELOAD_LATE, /* on another thread: the context is found by a handshake */
     SIM_RENEW,       /* a: seconds that the new certificate lives; b: late, as SIM_RELOAD_LATE */
-    SIM_ROLLBACK,    /* for the duration */
+    SIM_ROLLBACK,    /* for the duration, as the next three */
+    SIM_SELF_SIGNED,
+    SIM_NO_URLS,
+    SIM_NO_ISSUER, /* the same certificate, without its chain */
     SIM_OFF,
     SIM_MARGIN,
     SIM_RETRY_DELAY,
@@ -171,6 +175,7 @@ int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
 int64_t simMonoMs(void);
 time_t simCaTime(void);
+int simFaulty(void);         /* some responder is not well */
 simRng *simChance(void);     /* the world's, not the engine's */
 int simActive(simKind kind); /* is such an event under way? */
 const simWorld *simThisWorld(void);
@@ -185,9 +190,11 @@ int simRefreshWaits(void); /* a refresh that was asked for has no answer yet */
 typedef struct simCert {
     int index;
     X509 *leaf;
+    X509 *parsed[2]; /* the same, read from bytes */
+    int turn;
     EVP_PKEY *key;
     time_t not_after;
-    int must_staple, urls;
+    int must_staple, urls, self_signed;
     unsigned char serial[8], sha256[32];
     char file[80]; /* ocsp-<sha256>.der */
     unsigned char id[3][128];
@@ -209,8 +216,9 @@ typedef struct simAnswer {
 
 void simCaBegin(void);
 void simCaEnd(void); /* forgets a world's certificates and answers */
-simCert *simCaIssue(int lives, int must_staple, int urls, int second);
+simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed);
 simCert *simCaCert(int index);
+X509 *simCaParsed(simCert *cert); /* in turn one of two objects */
 int simCaCertCount(void);
 simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
 X509 *simCaCertificate(void);
@@ -218,6 +226,7 @@ void simCaRoll(int lives);
 
 /* What a responder that does `fault` (NULL: nothing wrong) says about `cert` now; `alone`: and about no other. */
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone);
+void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer); /* its dates and status alone */
 const simAnswer *simCaFind(const unsigned char *der, size_t len);
 const simAnswer *simCaEarlier(int cert, int back); /* an answer that was given before */
 long long simCaCount(void);
@@ -249,7 +258,8 @@ void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /
 void simModelBegin(void);
 void simModelStart(void); /* a new process */
 void simModelEnd(void);   /* of the process */
-void simModelAttach(const int *certs, int count);
+void simModelAttach(const int *certs, int count, int chain);
+void simModelDisturbed(int clock); /* something begins or ends; clock: so that waits may be reckoned anew */
 void simModelOptions(const ocspOptions *options);
 void simModelRequest(void);
 void simModelStepBegins(void);

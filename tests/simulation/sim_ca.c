@@ -189,6 +189,8 @@ void simCaEnd(void) {
 
     for (c = 0; c < cert_count; c++) {
         X509_free(certs[c]->leaf);
+        X509_free(certs[c]->parsed[0]);
+        X509_free(certs[c]->parsed[1]);
         free(certs[c]);
     }
     cert_count = 0;
@@ -211,7 +213,7 @@ static int simIntoId(unsigned char *out, X509 *issuer, X509 *leaf, const EVP_MD 
     return n;
 }
 
-simCert *simCaIssue(int lives, int must_staple, int urls, int second) {
+simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed) {
     simCert *c = calloc(1, sizeof(*c));
     time_t now = simCaTime();
     OCSP_CERTID *id;
@@ -224,13 +226,14 @@ simCert *simCaIssue(int lives, int must_staple, int urls, int second) {
     c->not_after = now + lives;
     c->must_staple = must_staple;
     c->urls = urls;
-    c->leaf = simCertificate("server", ca, NULL, c->key, now - 3600, c->not_after);
+    c->self_signed = self_signed;
+    c->leaf = simCertificate("server", self_signed ? NULL : ca, c->key, c->key, now - 3600, c->not_after);
     for (i = 0; i < urls; i++)
         snprintf(access + strlen(access), sizeof(access) - strlen(access), "%sOCSP;URI:http://ocsp%d.invalid/",
                  i ? "," : "", i);
     if (urls) simExtend(c->leaf, ca, NID_info_access, access);
     if (must_staple) simExtend(c->leaf, ca, NID_tlsfeature, "status_request");
-    simMust(X509_sign(c->leaf, keys[KEY_CA], NULL));
+    simMust(X509_sign(c->leaf, self_signed ? c->key : keys[KEY_CA], NULL));
     simMust(BN_bn2binpad(ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL), c->serial, 8) == 8);
     simMust(X509_digest(c->leaf, EVP_sha256(), c->sha256, NULL));
     memcpy(c->file, "ocsp-", 5);
@@ -251,6 +254,14 @@ simCert *simCaIssue(int lives, int must_staple, int urls, int second) {
 
 simCert *simCaCert(int index) {
     return certs[index];
+}
+
+X509 *simCaParsed(simCert *c) {
+    X509 **parsed = &c->parsed[c->turn++ & 1];
+
+    if (!*parsed) *parsed = X509_dup(c->leaf);
+    simMust(*parsed);
+    return *parsed;
 }
 
 int simCaCertCount(void) {
@@ -359,8 +370,25 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     memcpy(out + SIM_SIGNATURE - 8, &h, 8);
 }
 
+/* Verdicts about signatures, by the certificate's fingerprint and the key. A full bucket forgets. Most signatures that
+ * were just made need no verification. */
+static struct {
+    unsigned char sha1[20];
+    uint64_t key;
+    int verdict, known;
+} verdicts[4096];
+
+static void simRemember(const unsigned char *sha1, uint64_t key, int verdict) {
+    size_t at = simHash(sha1, 20, key) & 4095;
+
+    verdicts[at].verdict = verdict;
+    verdicts[at].key = key;
+    memcpy(verdicts[at].sha1, sha1, 20);
+    verdicts[at].known = 1;
+}
+
 static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t len, int key) {
-    unsigned char signature[SIM_SIGNATURE];
+    unsigned char signature[SIM_SIGNATURE], sha1[20];
     simDer der = {.at = sizeof(der.bytes)};
     size_t inner;
 
@@ -376,6 +404,9 @@ static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t 
     d->der = malloc((size_t)d->len);
     simMust(d->der);
     memcpy(d->der, der.bytes + der.at, (size_t)d->len);
+    if (simOneIn(simChance(), 16)) return;
+    simMust(EVP_Digest(d->der, (size_t)d->len, sha1, NULL, EVP_sha1(), NULL));
+    simRemember(sha1, key_number[key], 1);
 }
 
 static void simUtcTime(unsigned char *out, time_t when) {
@@ -571,13 +602,48 @@ static const simAnswer *simRefusal(simKind kind, const simCert *cert) {
     return simKeep(&made, bytes, n);
 }
 
-const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
+/* What it would say: its dates and its word. */
+void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
     const simEvent *change, *revoked = simLatest(SIM_REVOKED);
     time_t now = simCaTime(), began = fault ? (time_t)(SIM_EPOCH + fault->at / 1000) : 0;
-    simAnswer made = {
-        .sound = 1, .whole = 1, .cert = cert->index, .status = V_OCSP_CERTSTATUS_GOOD, .what = simKindName(kind)};
+
+    memset(offer, 0, sizeof(*offer));
+    offer->sound = offer->whole = 1;
+    offer->cert = cert->index;
+    offer->what = simKindName(kind);
+    offer->status = V_OCSP_CERTSTATUS_GOOD;
+    ca_life = (change = simLatest(SIM_LIFE)) ? (int)change->a : w->life;
+    ca_presign = (change = simLatest(SIM_PRESIGN)) ? (int)change->a : w->presign;
+    ca_backdate = w->backdate < ca_life ? w->backdate : 0;
+
+    if (kind == SIM_FROZEN) now = began;
+    if (kind == SIM_OLDER) now = began - (time_t)fault->a;
+    offer->this_update = now - ca_backdate;
+    if (ca_presign) offer->this_update = now / ca_presign * ca_presign;
+    if (kind == SIM_BACKDATED) offer->this_update = now - (time_t)fault->a;
+    if (kind == SIM_FUTURE) offer->this_update = now + (time_t)fault->a;
+    /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
+    offer->next_update = offer->this_update + ca_life + ca_presign;
+    if (kind == SIM_EXPIRED) {
+        offer->this_update -= ca_life + ca_presign + 1 + (time_t)simLogBetween(simChance(), 1, 100000);
+        offer->next_update = offer->this_update + ca_life;
+    }
+    if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
+        offer->this_update = now + 200;
+        offer->next_update = now + 100;
+        offer->sound = 0;
+    }
+    if (kind == SIM_NO_NEXT || (w->no_next && kind != SIM_BACKWARDS)) offer->next_update = 0;
+
+    if (revoked && (revoked->b || offer->this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
+        offer->status = V_OCSP_CERTSTATUS_REVOKED;
+}
+
+const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
+    simKind kind = fault ? fault->kind : SIM_KINDS;
+    simAnswer made;
     simEntry entries[3];
     simDelegate *delegate = NULL;
     X509 *signer = ca;
@@ -587,33 +653,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     simDer d;
 
     if (kind == SIM_TRY_LATER || kind == SIM_GARBAGE || kind == SIM_EMPTY) return simRefusal(kind, cert);
-    ca_life = (change = simLatest(SIM_LIFE)) ? (int)change->a : w->life;
-    ca_presign = (change = simLatest(SIM_PRESIGN)) ? (int)change->a : w->presign;
-    ca_backdate = w->backdate < ca_life ? w->backdate : 0;
-
-    /* Its dates. */
-    if (kind == SIM_FROZEN) now = began;
-    if (kind == SIM_OLDER) now = began - (time_t)fault->a;
-    made.this_update = now - ca_backdate;
-    if (ca_presign) made.this_update = now / ca_presign * ca_presign;
-    if (kind == SIM_BACKDATED) made.this_update = now - (time_t)fault->a;
-    if (kind == SIM_FUTURE) made.this_update = now + (time_t)fault->a;
-    /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
-    made.next_update = made.this_update + ca_life + ca_presign;
-    if (kind == SIM_EXPIRED) {
-        made.this_update -= ca_life + ca_presign + 1 + (time_t)simLogBetween(simChance(), 1, 100000);
-        made.next_update = made.this_update + ca_life;
-    }
-    if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
-        made.this_update = now + 200;
-        made.next_update = now + 100;
-        made.sound = 0;
-    }
-    if (kind == SIM_NO_NEXT || (w->no_next && kind != SIM_BACKWARDS)) made.next_update = 0;
-
-    /* Its word. */
-    if (revoked && (revoked->b || made.this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
-        made.status = V_OCSP_CERTSTATUS_REVOKED;
+    simCaOffer(cert, fault, &made);
     if (kind == SIM_UNKNOWN) {
         made.status = V_OCSP_CERTSTATUS_UNKNOWN;
         made.sound = 0;
@@ -722,7 +762,7 @@ int simCaSelfTest(void) {
     for (delegated = 0; delegated < 2; delegated++) {
         for (by_key = 0; by_key < 2; by_key++) {
             for (really = 0; really < 2; really++) {
-                simCert *cert = simCaIssue(10 * 86400, 0, 1, 0);
+                simCert *cert = simCaIssue(10 * 86400, 0, 1, 0, 0);
                 ocspIdentity *id;
                 STACK_OF(X509) *chain = sk_X509_new_null();
                 simEntry entry = {cert->id[0], cert->id_len[0], V_OCSP_CERTSTATUS_GOOD, simCaTime(),
@@ -799,13 +839,6 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     return memcmp(ASN1_STRING_get0_data(signature), right, SIM_SIGNATURE) == 0;
 }
 
-/* Verdicts of real verifications, by the certificate's fingerprint and the key. A full bucket forgets. */
-static struct {
-    unsigned char sha1[20];
-    uint64_t key;
-    int verdict, known;
-} verdicts[4096];
-
 int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
     unsigned char sha1[20];
     uint64_t number = simKeyNumber(key);
@@ -814,10 +847,7 @@ int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
     if (!number || !X509_digest(cert, EVP_sha1(), sha1, NULL)) return __real_X509_verify(cert, key);
     at = simHash(sha1, 20, number) & 4095;
     if (!verdicts[at].known || verdicts[at].key != number || memcmp(verdicts[at].sha1, sha1, 20) != 0) {
-        verdicts[at].verdict = __real_X509_verify(cert, key);
-        verdicts[at].key = number;
-        memcpy(verdicts[at].sha1, sha1, 20);
-        verdicts[at].known = 1;
+        simRemember(sha1, number, __real_X509_verify(cert, key));
     }
     return verdicts[at].verdict;
 }

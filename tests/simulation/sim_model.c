@@ -7,6 +7,9 @@
  *   early      no round before the policy allows it: refresh time, back-off, a second between rounds
  *   late       none after it: refresh formula, back-off's upper end, an hour for revoked, at once when told to
  *   hour       in any hour no more rounds than the back-off adds up to
+ *   fresh      when the responders are well again: a round within the longest wait that the policy knows, and then a
+ *              fresh response, if they have one
+ *   contradicted  once a revocation is known, no older good word is stapled
  *   schedule   what INFO says of the next try lies ahead, and before the response's end
  *   restart    what lay valid on disk is stapled from the first handshake on
  *   disk       what is stapled lies on disk soon after, whatever ended the process; nothing valid is deleted
@@ -20,11 +23,13 @@
 #include <string.h>
 #include <openssl/ocsp.h>
 
-#define SIM_HOUR_ROUNDS 1024
+#define SIM_HOUR_ROUNDS 256
+#define SIM_QUIET_SLACK (10 * SIM_SECOND)
 #define SIM_INFO_EACH 16 /* looks: making INFO costs more than what it tells of */
 
 typedef struct simMind {
     int followed, in_service;
+    int chain; /* its issuer is known */
     const simAnswer *held;
     ocspSource source;
     time_t end;
@@ -34,7 +39,7 @@ typedef struct simMind {
     int may;                /* a request that came during a round: it may be asked again, or that round was enough */
     int first, bare;        /* at once unless something valid is held: a start; stapling turned on */
     int rounds_seen;
-    int64_t last_end;
+    int64_t last_end, last_end_true;
     int64_t retry_early, retry_late;     /* monotonic */
     int64_t refresh_early, refresh_late; /* wall */
     int open_end;                   /* retry_late may be a refresh time: what shortens retries does not shorten it */
@@ -45,14 +50,26 @@ typedef struct simMind {
     const simAnswer *saved; /* what the engine was told is on disk */
     char saved_path[160];
     int tampered;
-    int64_t automatic[SIM_HOUR_ROUNDS]; /* when rounds that nobody asked for began, monotonic */
-    int automatic_count;
+    time_t contradicts;   /* thisUpdate of the newest revocation that is known, 0: none */
+    int64_t better_since; /* true time: the responders have something better than what is held; 0: no */
+    int64_t needs_since;  /* true time: nothing valid is held, or it is time to refresh; 0: no */
+    int64_t longest_wait; /* after the last round, by what was held then */
 } simMind;
 
 static simMind minds[SIM_MAX_CERTS];
-static ocspOptions engine; /* what the engine has taken; strings are constants of sim_run.c */
-static ocspOptions wanted; /* what main has set */
-static int options_new, attach_new, attach_count, attach[2], attached_before, requests, in_round, late_request;
+
+/* Rounds of the last hour that nobody asked for, and how many more than usual each excuse allows. Monotonic. */
+static struct {
+    int64_t at;
+    int allows; /* 0: a round */
+} hours[SIM_MAX_CERTS][SIM_HOUR_ROUNDS];
+static int hour_count[SIM_MAX_CERTS];
+
+static int64_t disturbed_at, clock_disturbed_at; /* true time: the last event began or ended */
+static ocspOptions engine;                       /* what the engine has taken; strings are constants of sim_run.c */
+static ocspOptions wanted;                       /* what main has set */
+static int options_new, attach_new, attach_count, attach[2], attach_chain, attached_before, requests, in_round,
+    late_request;
 static long long rounds, failed_rounds;
 
 static int64_t simMax(int64_t a, int64_t b) {
@@ -76,6 +93,7 @@ static int64_t simLeft(const simMind *m) {
 }
 
 static int simCanAsk(const simCert *cert) {
+    if (cert->self_signed || !minds[cert->index].chain) return 0;
     return cert->urls > 0 || (engine.responder_url && *engine.responder_url) || simHasFile(&engine);
 }
 
@@ -151,7 +169,7 @@ static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
 
 static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t end) {
     m->held = a;
-    m->automatic_count = 0; /* no outage, or its end */
+    hour_count[m - minds] = 0; /* no outage, or its end */
     m->source = source;
     m->end = end;
     simPlanRefresh(m);
@@ -217,12 +235,26 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
 
     if (!simJudge(a, cert, now, received, &end)) return 0;
     news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
+    if (a->status == V_OCSP_CERTSTATUS_REVOKED) {
+        if (a->this_update > m->contradicts) m->contradicts = a->this_update;
+    } else if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) {
+        m->contradicts = 0; /* lifted; or the operator's word, which stands for itself */
+    }
     if (news < 0) return 0;
     if (news > 0)
         simHold(m, a, source, end);
     else
         simSawSame(m, cert);
     return 1;
+}
+
+/* More rounds than usual are right within an hour of this: waits begin anew. */
+static void simExcuse(const simMind *m, int allows) {
+    int which = (int)(m - minds);
+
+    if (hour_count[which] == SIM_HOUR_ROUNDS) hour_count[which] = 0; /* of excuses */
+    hours[which][hour_count[which]].at = simMonoMs();
+    hours[which][hour_count[which]++].allows = allows;
 }
 
 /* ---- what the engine takes at the beginning of a step ------------------------------------------------------------ */
@@ -242,6 +274,7 @@ static void simTakeOptions(void) {
         simMind *m = &minds[i];
         simCert *cert = simCaCert(i);
         if (!m->followed) continue;
+        simExcuse(m, 12);
         if (source) {
             m->at_once = m->in_service;
             m->tries_low = m->tries_high = 0;
@@ -268,6 +301,7 @@ static void simTakeAttachment(void) {
     for (i = 0; i < attach_count; i++) {
         simMind *m = &minds[attach[i]];
         m->followed = m->in_service = 1;
+        m->chain = attach_chain;
         if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
         if (attached_before)
             m->at_once = 1;
@@ -296,7 +330,7 @@ void simModelStepBegins(void) {
         simMind *m = &minds[i];
         simCert *cert = simCaCert(i);
         if (!m->followed) continue;
-        if (asked && m->in_service) m->asked = 1;
+        if (asked && m->in_service && simCanAsk(cert)) m->asked = 1;
         if (late_request && m->in_service) m->may = 1; /* taken only now, after rounds of the step before */
         if (!engine.stapling) {
             m->at_once = m->asked = m->first = m->bare = m->may = 0;
@@ -318,21 +352,29 @@ void simModelStepBegins(void) {
 
 /* ---- rounds ------------------------------------------------------------------------------------------------------ */
 
-/* How many rounds an hour of back-off can hold, at most: the first at once, then each at the shortest wait. A margin
- * above the pairwise check: it counts what really happened, whatever made the model forgive each single round. */
+/* How many rounds an hour of back-off can hold: doubling from a second, then the longest waits less a fifth; towards
+ * a response's end a quarter of what is left less a fifth, again and again. A check above the pairwise one: it counts
+ * what really happened, whatever made the model forgive each single round. */
 static void simCountHour(simMind *m, const simCert *cert) {
+    int which = (int)(m - minds), i, kept = 0, rounds_seen = 1;
+    int most = 12 + (int)(SIM_HOUR / (cert->must_staple ? 48 * SIM_SECOND : 240 * SIM_SECOND)) + 1;
     int64_t now = simMonoMs();
-    int i, kept = 0, most;
 
-    /* Towards an end a quarter of what is left, again and again: told by `early`, and no outage without an end. */
-    if (simLeft(m) > 0 && simLeft(m) < SIM_HOUR) return;
-    for (i = 0; i < m->automatic_count; i++)
-        if (m->automatic[i] > now - SIM_HOUR) m->automatic[kept++] = m->automatic[i];
-    m->automatic_count = kept;
-    if (kept < SIM_HOUR_ROUNDS) m->automatic[m->automatic_count++] = now;
-    most = 12 + (int)(SIM_HOUR / (cert->must_staple ? 48 * SIM_SECOND : 240 * SIM_SECOND)) + 20;
-    simWant(m->automatic_count <= most, "hour", "%d rounds in an hour, the policy allows about %d", m->automatic_count,
-            most);
+    if (m->held && simLeft(m) > -SIM_HOUR) most += 45;
+    for (i = 0; i < hour_count[which]; i++) {
+        if (hours[which][i].at <= now - SIM_HOUR) continue;
+        if (hours[which][i].allows)
+            most += hours[which][i].allows;
+        else
+            rounds_seen++;
+        hours[which][kept++] = hours[which][i];
+    }
+    hour_count[which] = kept;
+    if (kept == SIM_HOUR_ROUNDS) return; /* of excuses: told by `early` */
+    hours[which][kept].at = now;
+    hours[which][kept].allows = 0;
+    hour_count[which]++;
+    simWant(rounds_seen <= most, "hour", "%d rounds in an hour, the policy allows about %d", rounds_seen, most);
 }
 
 void simModelAsks(simCert *cert, int url) {
@@ -361,8 +403,8 @@ void simModelAsks(simCert *cert, int url) {
     }
     if (!at_once && m->retry_late)
         simCountHour(m, cert);
-    else
-        m->automatic_count = 0;
+    else if (at_once)
+        simExcuse(m, 12);
     m->round = in_round = 1;
     m->round_asked = m->asked || m->may;
     m->asked = m->at_once = m->may = 0;
@@ -371,6 +413,8 @@ void simModelAsks(simCert *cert, int url) {
 static void simRoundEnds(simMind *m) {
     m->round = in_round = 0;
     m->last_end = simMonoMs();
+    m->last_end_true = simTrueMs();
+    m->longest_wait = simCap(m, simCaCert((int)(m - minds)));
     rounds++;
     m->rounds_seen++;
     simRoundDone();
@@ -426,8 +470,12 @@ void simModelStaple(simCert *cert, const unsigned char *der, size_t len) {
     time_t now = simNow(), end;
 
     if (want && simNow() >= m->end) want = NULL;
-    if (a == want && (der != NULL) == (want != NULL)) return;
+    if (a == want && (der != NULL) == (want != NULL) && !m->contradicts) return;
     if (der && !a) simBroken("staple", "%zu bytes are stapled that no responder ever sent", len);
+    if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->contradicts && a->this_update <= m->contradicts)
+        simBroken("contradicted", "a good answer is stapled, thisUpdate %+lld s; one of %+lld s said revoked",
+                  (long long)(a->this_update - now), (long long)(m->contradicts - now));
+    if (a == want && (der != NULL) == (want != NULL)) return;
     if (der && a->cert != cert->index) simBroken("staple", "another certificate's response is stapled");
     if (der && !simJudge(a, cert, now, now, &end))
         simBroken("staple", "a response that must not be is stapled: %s, thisUpdate %+lld s, nextUpdate %+lld s",
@@ -518,14 +566,17 @@ void __wrap_ocspSetReport(const ocspReport *r) {
 static int64_t soonest; /* when the next try is, true time, by the engine's report */
 static unsigned looks;
 
-static void simCheckInfo(const simMind *m, const simInfo *i) {
+static void simCheckInfo(const simMind *m, const simCert *cert, const simInfo *i) {
     const char *state = !wanted.stapling                               ? "disabled"
-                        : !m->held                                     ? NULL
+                        : !m->held && cert->self_signed                ? "self-signed"
+                        : !m->held && !m->chain                        ? "no-issuer"
+                        : !m->held && !simCanAsk(cert)                 ? "no-responder"
+                        : !m->held                                     ? "pending"
                         : simLeft(m) <= 0                              ? "expired"
                         : m->held->status == V_OCSP_CERTSTATUS_REVOKED ? "revoked"
                                                                        : "good";
 
-    if (state) simWant(strcmp(i->state, state) == 0, "info", "ocsp_state is %s, must be %s", i->state, state);
+    simWant(strcmp(i->state, state) == 0, "info", "ocsp_state is %s, must be %s", i->state, state);
     simWant(i->failures == m->failures, "info", "consecutive_failures is %lld, must be %lld", i->failures, m->failures);
     simWant(i->this_update == (m->held ? (long long)m->held->this_update : 0), "info",
             "this_update is not that of what is held");
@@ -558,6 +609,58 @@ static void simCheckDisk(const simMind *m, const simCert *cert) {
             "disk", "what is stapled since %lld ms is not on disk", (long long)(simTrueMs() - m->unsaved_since));
 }
 
+void simModelDisturbed(int clock) {
+    int i, n = simCaCertCount();
+
+    disturbed_at = simTrueMs();
+    if (!clock) return;
+    clock_disturbed_at = disturbed_at;
+    for (i = 0; i < n; i++) simExcuse(&minds[i], 60);
+}
+
+/* Would what the CA says now, where nothing is wrong, be held for a while? On the safe side: not always when it would. */
+static int simOffersBetter(const simMind *m, const simCert *cert) {
+    const simWorld *w = simThisWorld();
+    simAnswer offer;
+    time_t now = simNow();
+    int64_t life;
+
+    if (simActive(SIM_REVOKED) || w->delegate_life || simActive(SIM_ROLL)) return 0;
+    simCaOffer(cert, NULL, &offer);
+    life = offer.next_update - offer.this_update;
+    return offer.next_update && offer.this_update <= now && (!m->held || offer.this_update > m->held->this_update) &&
+           cert->not_after > offer.next_update &&
+           offer.next_update - life * engine.refresh_margin / 100 > now + SIM_QUIET_SLACK / 1000;
+}
+
+/* The responder came back (or never went): how long may it take until something fresh is held? A round comes within
+ * the longest wait that the policy knew after the last one; and where nothing is wrong it brings what they have. */
+static void simCheckFresh(simMind *m, const simCert *cert) {
+    const simWorld *w = simThisWorld();
+    int64_t now = simTrueMs(), since, urls = cert->urls > 1 ? cert->urls : 1, slack;
+
+    if (simLeft(m) > 0 && simWallMs() < m->refresh_late) {
+        m->needs_since = m->better_since = 0;
+        return;
+    }
+    if (!m->needs_since) m->needs_since = now;
+    since = simMax(simMax(m->last_end_true, m->needs_since), clock_disturbed_at);
+    slack = 2 * SIM_SECOND + (now - since) / 1000; /* and the drift of clocks */
+    simWant(now - since <= m->longest_wait + slack, "fresh",
+            "no round for %lld ms; the longest wait allowed was %lld ms", (long long)(now - since),
+            (long long)m->longest_wait);
+    if (simFaulty() || w->latency * 2 >= engine.timeout * SIM_SECOND || !simOffersBetter(m, cert)) {
+        m->better_since = 0;
+        return;
+    }
+    if (!m->better_since) m->better_since = now;
+    since = simMax(m->better_since, disturbed_at);
+    slack += urls * engine.timeout * SIM_SECOND + SIM_QUIET_SLACK;
+    simWant(now - since <= SIM_HOUR + slack, "fresh",
+            "the responders are well for %lld ms and have a better response, which is not held (%lld ms left)",
+            (long long)(now - since), (long long)simLeft(m));
+}
+
 void simModelIdle(void) {
     int i, n = simCaCertCount(), with_info = ++looks % SIM_INFO_EACH == 0;
     int64_t mono = simMonoMs(), wall = simWallMs(), now = simTrueMs();
@@ -580,17 +683,24 @@ void simModelIdle(void) {
         const ocspStatus *status = &report.status[which];
         int64_t plan; /* monotonic */
         if (!m->followed || !m->in_service) continue;
-        if (with_info) simCheckInfo(m, &info[which]);
+        if (with_info) simCheckInfo(m, cert, &info[which]);
         simWant(status->consecutive_failures == m->failures, "info", "consecutive_failures is %lld, must be %lld",
                 status->consecutive_failures, m->failures);
         simSettle(m);
-        if (!engine.stapling || !wanted.stapling) continue;
+        if (!engine.stapling || !wanted.stapling) {
+            m->needs_since = m->better_since = 0;
+            continue;
+        }
         simCheckDisk(m, cert);
         plan = status->retry_at_ms     ? status->retry_at_ms
                : status->refresh_at_ms ? mono + simTrueOfWall(status->refresh_at_ms) - now
                                        : SIM_NEVER;
         if (plan != SIM_NEVER && plan > mono) soonest = simMin(soonest, now + plan - mono);
-        if (!simCanAsk(cert) || simHasFile(&engine)) continue;
+        if (!simCanAsk(cert) || simHasFile(&engine)) {
+            m->needs_since = m->better_since = 0;
+            continue;
+        }
+        simCheckFresh(m, cert);
         if (m->retry_late) {
             if (!m->open_end) m->retry_late = simMin(m->retry_late, mono + simCap(m, cert));
             m->retry_early = simMin(m->retry_early, m->retry_late);
@@ -649,6 +759,7 @@ void simModelFirstHandshake(void) {
         const simAnswer *a;
         size_t len;
         time_t mtime, end;
+        if (!attach_chain || cert->self_signed) continue;
         snprintf(path, sizeof(path), "%s/%s", wanted.cache_dir, cert->file);
         if (!simDiskRead(path, &bytes, &len, &mtime)) continue;
         a = simCaFind(bytes, len);
@@ -719,6 +830,8 @@ void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len) {
 
 void simModelBegin(void) {
     memset(minds, 0, sizeof(minds));
+    memset(hour_count, 0, sizeof(hour_count));
+    disturbed_at = clock_disturbed_at = 0;
 }
 
 void simModelStart(void) {
@@ -731,6 +844,8 @@ void simModelStart(void) {
     }
     engine = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     engine.stapling = 0;
+    memset(hour_count, 0, sizeof(hour_count));
+    disturbed_at = clock_disturbed_at = simTrueMs();
     options_new = attach_new = attach_count = attached_before = requests = in_round = late_request = 0;
     rounds = failed_rounds = 0;
     soonest = SIM_NEVER;
@@ -739,8 +854,9 @@ void simModelStart(void) {
 
 void simModelEnd(void) {}
 
-void simModelAttach(const int *list, int count) {
+void simModelAttach(const int *list, int count, int chain) {
     memcpy(attach, list, sizeof(int) * (size_t)count);
+    attach_chain = chain;
     attach_count = count;
     attach_new = 1;
 }

@@ -38,7 +38,7 @@ static struct {
     int trace;
     simRng chance, engine_chance;
     /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
-    int64_t now, line_true, line_wall, drift;
+    int64_t now, line_true, line_wall, drift, slept;
     simAction actions[2 * SIM_MAX_EVENTS];
     int action_count, next_action;
     /* The process. */
@@ -47,7 +47,7 @@ static struct {
     const ocspWait *fetching; /* inside a fetch */
     jmp_buf dies, broken;
     /* What it serves. */
-    int served[2], before[2], count;
+    int served[2], before[2], count, chainless;
     SSL_CTX *ctx;
     SSL *ssl[2];
     int ssl_serves[2];
@@ -74,7 +74,7 @@ int64_t simWallMs(void) {
 }
 
 int64_t simMonoMs(void) {
-    return sim.now + 5 * SIM_MINUTE;
+    return sim.now + 5 * SIM_MINUTE - sim.slept;
 }
 
 int64_t simTrueOfWall(int64_t wall_ms) {
@@ -213,6 +213,14 @@ static const simEvent *simFaultOf(int url) {
     return found;
 }
 
+int simFaulty(void) {
+    int i;
+
+    for (i = 0; i < sim.world->urls || i == 0; i++)
+        if (simFaultOf(i)) return 1;
+    return 0;
+}
+
 static ocspFetchResult simFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
                                 int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
                                 ocspError *err) {
@@ -289,7 +297,7 @@ static void simDropContext(void) {
 /* Which certificates the newest contexts serve: one that was replaced may be attached late. */
 static struct {
     const SSL_CTX *ctx;
-    int served[2], count;
+    int served[2], count, chain;
 } contexts[16];
 static unsigned contexts_made;
 
@@ -302,7 +310,8 @@ X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed one's address may be used again */
         if (contexts[(contexts_made - i) % n].ctx == ctx) break;
     if (i <= n && i <= contexts_made)
-        simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count);
+        simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count,
+                       contexts[(contexts_made - i) % n].chain);
     return __real_SSL_CTX_get_cert_store(ctx);
 }
 
@@ -314,17 +323,16 @@ static void simLoadContext(int late) {
     simDropContext();
     sim.ctx = SSL_CTX_new(TLS_server_method());
     for (i = 0; i < sim.count; i++) {
-        /* Parsed anew, so that no object is the same. */
-        leaf = X509_dup(simCaCert(sim.served[i])->leaf);
+        leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than the last time */
         if (!leaf || SSL_CTX_use_certificate(sim.ctx, leaf) != 1 ||
             SSL_CTX_use_PrivateKey(sim.ctx, simCaCert(sim.served[i])->key) != 1)
             abort();
-        X509_free(leaf);
-        SSL_CTX_add1_chain_cert(sim.ctx, simCaCertificate());
+        if (!sim.chainless) SSL_CTX_add1_chain_cert(sim.ctx, simCaCertificate());
     }
     i = (int)(contexts_made++ % (sizeof(contexts) / sizeof(contexts[0])));
     contexts[i].ctx = sim.ctx;
     contexts[i].count = sim.count;
+    contexts[i].chain = !sim.chainless;
     memcpy(contexts[i].served, sim.served, sizeof(sim.served));
     ocspInstallCallback(sim.ctx);
     if (!late) ocspAttachContext(sim.ctx);
@@ -405,13 +413,13 @@ static void simRefresh(void) {
     }
 }
 
-static void simRenew(int lives) {
+static void simRenew(int lives, int self_signed, int urls) {
     int i;
 
     if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
     memcpy(sim.before, sim.served, sizeof(sim.before));
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(lives, sim.world->must_staple, sim.world->urls, i)->index;
+        sim.served[i] = simCaIssue(lives, sim.world->must_staple, urls, i, self_signed)->index;
 }
 
 static void simTamper(simKind kind, int64_t a) {
@@ -439,6 +447,10 @@ static void simTamper(simKind kind, int64_t a) {
     else
         simDiskWrite(path, copy, len);
     simModelTampered(path);
+}
+
+static int64_t simNextActionAt(void) {
+    return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
 }
 
 static void simFillFile(int what) {
@@ -497,7 +509,7 @@ static void simAct(const simEvent *e, int ends) {
         if (sim.up) simLoadContext(e->kind == SIM_RELOAD_LATE);
         break;
     case SIM_RENEW:
-        simRenew((int)e->a);
+        simRenew((int)e->a, 0, sim.world->urls);
         if (sim.up) simLoadContext((int)e->b);
         break;
     case SIM_ROLLBACK: {
@@ -505,6 +517,24 @@ static void simAct(const simEvent *e, int ends) {
         memcpy(sim.served, sim.before, sizeof(swap));
         memcpy(sim.before, swap, sizeof(swap));
         if (sim.up) simLoadContext(0); /* and at its end, back again */
+        break;
+    }
+    case SIM_SELF_SIGNED:
+    case SIM_NO_URLS:
+        simRenew(sim.world->cert_life, !ends && e->kind == SIM_SELF_SIGNED,
+                 ends || e->kind == SIM_SELF_SIGNED ? sim.world->urls : 0);
+        if (sim.up) simLoadContext(0);
+        break;
+    case SIM_NO_ISSUER:
+        sim.chainless += ends ? -1 : 1;
+        if (sim.up) simLoadContext(0);
+        break;
+    case SIM_SLEEP: {
+        int64_t until = sim.now + e->a;
+        if (until > simNextActionAt()) until = simNextActionAt();
+        if (until > sim.world->ends) until = sim.world->ends;
+        sim.slept += until - sim.now;
+        sim.now = until;
         break;
     }
     case SIM_OFF:
@@ -569,13 +599,10 @@ static void simListActions(void) {
     qsort(sim.actions, (size_t)sim.action_count, sizeof(sim.actions[0]), simByTime);
 }
 
-static int64_t simNextActionAt(void) {
-    return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
-}
-
 /* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
 static int simPassTo(int64_t until) {
     const ocspWait *wait = sim.fetching;
+    int64_t slept = sim.slept;
 
     if (until > sim.world->ends) until = sim.world->ends;
     while (simNextActionAt() <= until) {
@@ -585,7 +612,12 @@ static int simPassTo(int64_t until) {
             simLook();
         }
         simAct(action->event, action->ends);
+        simModelDisturbed(action->event->kind == SIM_JUMP || action->event->kind == SIM_DRIFT ||
+                          action->event->kind == SIM_SLEEP);
         simLook();
+        until += sim.slept - slept; /* who waited by the monotonic clock waits on */
+        if (until > sim.world->ends) until = sim.world->ends;
+        slept = sim.slept;
         if (wait && wait->cancelled()) return 1;
     }
     if (until > sim.now) sim.now = until;
@@ -673,7 +705,7 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     simListActions();
     sim.count = world->two_certs ? 2 : 1;
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i)->index;
+        sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i, 0)->index;
     memcpy(sim.before, sim.served, sizeof(sim.before));
 }
 

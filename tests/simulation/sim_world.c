@@ -86,6 +86,7 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_ROLL] = "another signer, for a s",
     [SIM_JUMP] = "clock jumps by a ms",
     [SIM_DRIFT] = "clock drifts by a ppm",
+    [SIM_SLEEP] = "the machine sleeps for a ms",
     [SIM_DISK_FULL] = "disk refuses",
     [SIM_DISK_LIES] = "disk does not sync what it says it did",
     [SIM_DISK_UNREADABLE] = "disk cannot be read",
@@ -101,6 +102,9 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_RELOAD_LATE] = "TLS reload on another thread",
     [SIM_RENEW] = "new certificate (for a s)",
     [SIM_ROLLBACK] = "back to the certificate before",
+    [SIM_SELF_SIGNED] = "a self-signed certificate",
+    [SIM_NO_URLS] = "a certificate that names no responder",
+    [SIM_NO_ISSUER] = "the certificate without its chain",
     [SIM_OFF] = "stapling no",
     [SIM_MARGIN] = "refresh-margin a",
     [SIM_RETRY_DELAY] = "retry-delay a",
@@ -187,6 +191,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_ROLL] = 5,
     [SIM_JUMP] = 10,
     [SIM_DRIFT] = 3,
+    [SIM_SLEEP] = 3,
     [SIM_DISK_FULL] = 5,
     [SIM_DISK_LIES] = 2,
     [SIM_DISK_UNREADABLE] = 2,
@@ -202,6 +207,9 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_RELOAD_LATE] = 3,
     [SIM_RENEW] = 8,
     [SIM_ROLLBACK] = 3,
+    [SIM_SELF_SIGNED] = 1,
+    [SIM_NO_URLS] = 2,
+    [SIM_NO_ISSUER] = 2,
     [SIM_OFF] = 6,
     [SIM_MARGIN] = 3,
     [SIM_RETRY_DELAY] = 3,
@@ -281,6 +289,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         e->a = simBetween(rng, -500, 500);
         e->lasts = simLogBetween(rng, SIM_SECOND, 5 * SIM_DAY);
         break;
+    case SIM_SLEEP: e->a = simLogBetween(rng, SIM_SECOND, 10 * SIM_DAY); break;
     case SIM_DISK_FULL:
     case SIM_DISK_LIES:
     case SIM_DISK_UNREADABLE: e->lasts = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
@@ -298,6 +307,9 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
     case SIM_ROLLBACK:
+    case SIM_SELF_SIGNED:
+    case SIM_NO_URLS:
+    case SIM_NO_ISSUER:
     case SIM_FILE: e->lasts = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
     case SIM_MARGIN: e->a = simBetween(rng, 1, simOneIn(rng, 20) ? 99 : 40); break;
     case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
@@ -323,7 +335,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     w->life = simPickLife(&rng, class);
     /* As many answers in a world of short ones as in one of long ones, about. */
     w->ends = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->life * SIM_SECOND * 300;
-    w->most_steps = class == SIM_LONG ? 4000 + 4000 * (w->ends / SIM_YEAR) : 6000;
+    w->most_steps = class == SIM_LONG ? 4000 + 4000 * (w->ends / SIM_YEAR) : 4000;
     w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 20 + 1, w->life) : 0;
     w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->life / 2) : 0;
     w->delegate_life = simOneIn(&rng, 4) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;
