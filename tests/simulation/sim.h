@@ -128,7 +128,7 @@ typedef struct simEvent {
 typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day or more; less */
 
 typedef struct simWorld {
-    uint64_t number;
+    uint64_t number, salt; /* salt: of its chance, another one in the search for a shorter history */
     simClass class;
     long long most_steps; /* of the engine; then the world ends early: some outages are long and all alike */
     int64_t ends;         /* milliseconds */

@@ -36,7 +36,10 @@ static struct {
     const simWorld *world;
     simOutcome *outcome;
     int trace;
-    simRng chance, engine_chance;
+    struct {
+        simRng rng;
+        int64_t at; /* true time that it was made for */
+    } chance[2];    /* the world's, the engine's */
     /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
     int64_t now, line_true, line_wall, drift, slept;
     simAction actions[2 * SIM_MAX_EVENTS];
@@ -90,8 +93,18 @@ time_t simCaTime(void) {
     return (time_t)(SIM_EPOCH + sim.now / 1000);
 }
 
+/* Chance hangs on the time alone, so that a history with less in it goes on like the whole one, as far as it can. */
+static simRng *simChanceOf(int which) {
+    if (sim.chance[which].at != sim.now) {
+        uint64_t seed[4] = {sim.world->number, sim.world->salt, (uint64_t)sim.now, (uint64_t)which};
+        sim.chance[which].at = sim.now;
+        sim.chance[which].rng.state = simHash(seed, sizeof(seed), 4);
+    }
+    return &sim.chance[which].rng;
+}
+
 simRng *simChance(void) {
-    return &sim.chance;
+    return simChanceOf(0);
 }
 
 const simWorld *simThisWorld(void) {
@@ -159,7 +172,7 @@ void simKilled(void) {
 /* ---- the engine's world ------------------------------------------------------------------------------------------ */
 
 static uint32_t simEngineRandom(void) {
-    return (uint32_t)(simRandom(&sim.engine_chance) >> 32);
+    return (uint32_t)(simRandom(simChanceOf(1)) >> 32);
 }
 
 static simCert *simCertOf(const ocspIdentity *id) {
@@ -231,7 +244,7 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
     const simEvent *fault;
     const simAnswer *answer;
     simKind kind;
-    int64_t takes = simLogBetween(&sim.chance, 1, (int64_t)sim.world->latency * 2);
+    int64_t takes = simLogBetween(simChance(), 1, (int64_t)sim.world->latency * 2);
 
     (void)store;
     *body = NULL;
@@ -244,7 +257,7 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
     if (kind == SIM_SLOW) takes = fault->a;
     if (kind == SIM_DOWN) fails = 1;
     if (kind == SIM_HTTP) fails = 2;
-    if (kind == SIM_FLAKY && simBetween(&sim.chance, 1, 100) <= fault->a) fails = 1;
+    if (kind == SIM_FLAKY && simBetween(simChance(), 1, 100) <= fault->a) fails = 1;
     if (takes >= timeout_ms) {
         takes = timeout_ms;
         fails = 1;
@@ -440,8 +453,8 @@ static void simTamper(simKind kind, int64_t a) {
     }
     if (!simDiskRead(path, &bytes, &len, &mtime) || len < 2 || len > sizeof(copy)) return;
     memcpy(copy, bytes, len);
-    if (kind == SIM_DISK_FLIP) copy[simBetween(&sim.chance, 0, (int64_t)len - 1)] ^= 1 << simBetween(&sim.chance, 0, 7);
-    if (kind == SIM_DISK_CUT) len = (size_t)simBetween(&sim.chance, 0, (int64_t)len - 1);
+    if (kind == SIM_DISK_FLIP) copy[simBetween(simChance(), 0, (int64_t)len - 1)] ^= 1 << simBetween(simChance(), 0, 7);
+    if (kind == SIM_DISK_CUT) len = (size_t)simBetween(simChance(), 0, (int64_t)len - 1);
     if (kind == SIM_DISK_GONE)
         simDiskRemove(path);
     else
@@ -665,7 +678,7 @@ static void simLive(void) {
         if (wait > 0 && sim.dense > 0) {
             sim.dense--;
             if (next > sim.now + 1000) next = sim.now + 1000;
-        } else if (simOneIn(&sim.chance, 5000)) {
+        } else if (simOneIn(simChance(), 5000)) {
             sim.dense = SIM_DENSE_STEPS;
         }
         if (simModelNextLook() < next) next = simModelNextLook();
@@ -687,8 +700,7 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     sim.world = world;
     sim.outcome = outcome;
     sim.trace = trace;
-    sim.chance.state = world->number * 3 + 1;
-    sim.engine_chance.state = world->number * 5 + 2;
+    sim.chance[0].at = sim.chance[1].at = -1;
     sim.line_wall = SIM_EPOCH * 1000;
     sim.options = world->options;
     ocsp_world.wall_ms = simWallMs;

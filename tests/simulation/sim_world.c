@@ -1,7 +1,7 @@
 /* sim_world.c - a number makes a world: its parameters, and what goes wrong in it and when.
  *
- * Faults that come alone are survived by most servers. So events come in clusters: a few within seconds to days of each
- * other, after a quiet time.
+ * Faults that come alone are survived by most servers. So events come in clusters, after a quiet time: a few within
+ * seconds to days of each other, or all in one outage.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -325,6 +325,8 @@ static int simByTime(const void *x, const void *y) {
 }
 
 void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
+    static const simKind outages[] = {SIM_DOWN,  SIM_DOWN,    SIM_DOWN,   SIM_HANG,         SIM_HTTP,
+                                      SIM_FLAKY, SIM_EXPIRED, SIM_FROZEN, SIM_OTHER_ISSUER, SIM_TRY_LATER};
     simRng rng = {number * 0x2545f4914f6cdd1du + 77};
     int64_t at;
 
@@ -363,14 +365,26 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     at = 0;
     while (w->event_count < SIM_MAX_EVENTS) {
         int64_t cluster_span = simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 3 * SIM_DAY : w->life * SIM_SECOND);
-        int n = (int)simBetween(&rng, 1, 8);
+        int n = (int)simBetween(&rng, 1, 8), even = 0;
         at += class == SIM_LONG ? simLogBetween(&rng, SIM_DAY, 90 * SIM_DAY)
                                 : simLogBetween(&rng, w->life * SIM_SECOND / 10, w->life * SIM_SECOND * 30);
         if (at >= w->ends) break;
+        if (simOneIn(&rng, 3) && w->event_count < SIM_MAX_EVENTS) { /* an outage, and the rest happens in it */
+            simEvent *e = &w->events[w->event_count++];
+            e->kind = outages[simBetween(&rng, 0, (int64_t)(sizeof(outages) / sizeof(outages[0])) - 1)];
+            e->at = at;
+            simFillEvent(&rng, w, class, e);
+            e->b = (1 << w->urls) - 1;
+            e->lasts = class == SIM_LONG
+                           ? simLogBetween(&rng, 10 * SIM_MINUTE, w->life * SIM_SECOND + SIM_DAY)
+                           : simLogBetween(&rng, w->life * SIM_SECOND / 4, w->life * SIM_SECOND * 4 + SIM_HOUR);
+            cluster_span = e->lasts;
+            even = 1;
+        }
         while (n-- > 0 && w->event_count < SIM_MAX_EVENTS) {
             simEvent *e = &w->events[w->event_count++];
             e->kind = simPickKind(&rng);
-            e->at = at + simLogBetween(&rng, 1, cluster_span);
+            e->at = at + (even ? simBetween(&rng, 1, cluster_span) : simLogBetween(&rng, 1, cluster_span));
             simFillEvent(&rng, w, class, e);
         }
         at += cluster_span;
