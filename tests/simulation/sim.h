@@ -247,6 +247,7 @@ void simDiskPower(void);            /* what was not synced is gone, or not */
 void simDiskCloseAll(void);         /* the process ended */
 void simDiskKillAt(int operations); /* 0: never */
 int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time_t *mtime); /* for the model */
+int simDiskLied(const char *path);                                                          /* about the file there */
 void simDiskWrite(const char *path, const void *bytes, size_t len);                         /* from outside; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);

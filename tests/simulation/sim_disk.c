@@ -28,6 +28,7 @@ typedef struct simBytes {
 typedef struct simFile { /* an inode */
     int links;           /* names, durable names and descriptors */
     simBytes now, durable;
+    int lied; /* the disk said that it is synced, and it is not */
     time_t mtime;
     ino_t number;
 } simFile;
@@ -150,6 +151,12 @@ int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time
     *len = n->file->now.n;
     *mtime = n->file->mtime;
     return 1;
+}
+
+int simDiskLied(const char *path) {
+    simName *n = simNameFind(path, 0);
+
+    return n && n->file && n->file->lied;
 }
 
 static simFile *simFileNew(void) {
@@ -315,7 +322,10 @@ int __wrap_fsync(int fd) {
 
     fd -= SIM_FIRST_FD;
     if (!simMayWrite()) return -1;
-    if (simActive(SIM_DISK_LIES)) return 0;
+    if (simActive(SIM_DISK_LIES)) {
+        if (fds[fd].file) fds[fd].file->lied = 1;
+        return 0;
+    }
     if (fds[fd].file) simBytesSet(&fds[fd].file->durable, fds[fd].file->now.p, fds[fd].file->now.n);
     for (i = 0; fds[fd].dir[0] && i < name_count; i++) {
         size_t n = strlen(fds[fd].dir);

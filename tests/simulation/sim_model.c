@@ -801,7 +801,7 @@ void simModelPower(void) {
         const simAnswer *a;
         size_t len = 0;
         time_t mtime;
-        if (!m->saved || m->tampered) continue;
+        if (!m->saved || m->tampered || simDiskLied(m->saved_path)) continue;
         if (simDiskRead(m->saved_path, &bytes, &len, &mtime) && len == m->saved->len &&
             memcmp(bytes, m->saved->der, len) == 0)
             continue;
