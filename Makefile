@@ -166,7 +166,9 @@ $(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
 
 comma := ,
 
-simulate: $(B)/simulate ## live through simulated years of outages, jumps and restarts: YEARS=1000, ARGS="--seed N"
+simulate: ## live through simulated years of outages, jumps and restarts: YEARS=1000, ARGS="--seed N"
+	@sh deps/install.sh build
+	@$(MAKE) --no-print-directory $(B)/simulate
 	@$(B)/simulate --self-test
 	@$(B)/simulate --years $(YEARS) $(ARGS)
 
