@@ -671,8 +671,12 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         (simEntry){about->id[which_id], about->id_len[which_id], made.status, made.this_update, made.next_update};
     if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
         entries[count] = entries[0];
-        entries[count].this_update -= 1 + simBetween(simChance(), 0, 1000);
-        entries[count++].status = (int)simBetween(simChance(), 0, 2);
+        if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simChance(), 2)) {
+            entries[count++].status = V_OCSP_CERTSTATUS_GOOD; /* as old: the revocation must not be lost */
+        } else {
+            entries[count].this_update -= 1 + simBetween(simChance(), 0, 1000);
+            entries[count++].status = (int)simBetween(simChance(), 0, 2);
+        }
         if (cert_count > 1) {
             const simCert *other = certs[(cert->index + 1) % cert_count];
             entries[count++] = (simEntry){other->id[0], other->id_len[0], V_OCSP_CERTSTATUS_REVOKED,

@@ -11,7 +11,7 @@
  *              fresh response, if they have one
  *   contradicted  once a revocation is known, no older good word is stapled
  *   schedule   what INFO says of the next try lies ahead, and before the response's end
- *   restart    what lay valid on disk is stapled from the first handshake on
+ *   restart    what lay valid on disk is stapled from the first handshake on, also of a new certificate or directory
  *   disk       what is stapled lies on disk soon after, whatever ended the process; nothing valid is deleted
  *   info       INFO tells the same story
  *
@@ -50,6 +50,7 @@ typedef struct simMind {
     const simAnswer *saved; /* what the engine was told is on disk */
     char saved_path[160];
     int tampered;
+    int unread;           /* what lies on disk for it has not been looked at, in this directory */
     time_t contradicts;   /* thisUpdate of the newest revocation that is known, 0: none */
     int64_t better_since; /* true time: the responders have something better than what is held; 0: no */
     int64_t needs_since;  /* true time: nothing valid is held, or it is time to refresh; 0: no */
@@ -282,6 +283,7 @@ static void simTakeOptions(void) {
         if (simDiffers(old.cache_dir, engine.cache_dir) || simDiffers(old.response_file, engine.response_file)) {
             m->unsaved_since = m->held && simLeft(m) > 0 && m->source != OCSP_SOURCE_FILE ? simTrueMs() : SIM_NEVER;
             m->saved = NULL;
+            m->unread = 1;
         }
         if (engine.stapling && !old.stapling) m->bare = m->in_service;
         if (m->held && engine.refresh_margin != old.refresh_margin) simPlanRefresh(m);
@@ -300,6 +302,7 @@ static void simTakeAttachment(void) {
     for (i = 0; i < n; i++) minds[i].in_service = 0;
     for (i = 0; i < attach_count; i++) {
         simMind *m = &minds[attach[i]];
+        if (!m->followed) m->unread = 1;
         m->followed = m->in_service = 1;
         m->chain = attach_chain;
         if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
@@ -444,6 +447,7 @@ void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *
 
     if (source == OCSP_SOURCE_CACHE) {
         simWant(simLeft(m) <= 0, "staple", "the cache is read though something valid is held");
+        m->unread = 0;
         if (a) simTake(m, cert, a, source, mtime);
         return;
     }
@@ -661,6 +665,33 @@ static void simCheckFresh(simMind *m, const simCert *cert) {
             (long long)(now - since), (long long)simLeft(m));
 }
 
+/* Something valid lies on disk for `cert`: the answer, or NULL. */
+static const simAnswer *simOnDisk(const simCert *cert, const ocspOptions *o) {
+    char path[160];
+    const unsigned char *bytes;
+    const simAnswer *a;
+    size_t len;
+    time_t mtime, end;
+
+    if (!o->stapling || simHasFile(o) || !o->cache_dir || !*o->cache_dir || simActive(SIM_DISK_UNREADABLE) ||
+        cert->self_signed)
+        return NULL;
+    snprintf(path, sizeof(path), "%s/%s", o->cache_dir, cert->file);
+    if (!simDiskRead(path, &bytes, &len, &mtime)) return NULL;
+    a = simCaFind(bytes, len);
+    return a && simJudge(a, cert, simNow(), mtime, &end) ? a : NULL;
+}
+
+void simModelFirstHandshake(void) {
+    int i;
+
+    for (i = 0; attach_chain && i < attach_count; i++) {
+        const simAnswer *a = simOnDisk(simCaCert(attach[i]), &wanted);
+        simWant(!a || minds[attach[i]].held == a, "restart",
+                "the disk holds a valid response, and the first handshake goes without it");
+    }
+}
+
 void simModelIdle(void) {
     int i, n = simCaCertCount(), with_info = ++looks % SIM_INFO_EACH == 0;
     int64_t mono = simMonoMs(), wall = simWallMs(), now = simTrueMs();
@@ -692,6 +723,9 @@ void simModelIdle(void) {
             continue;
         }
         simCheckDisk(m, cert);
+        if (m->unread && m->chain && simLeft(m) <= 0)
+            simWant(!simOnDisk(cert, &engine), "restart",
+                    "the disk holds a valid response for a new certificate or in a new directory, and it is not read");
         plan = status->retry_at_ms     ? status->retry_at_ms
                : status->refresh_at_ms ? mono + simTrueOfWall(status->refresh_at_ms) - now
                                        : SIM_NEVER;
@@ -743,29 +777,6 @@ int64_t simModelNextLook(void) {
         if (!m->retry_late && m->held && (at = simTrueOfWall(m->refresh_late)) > now) next = simMin(next, at);
     }
     return next;
-}
-
-void simModelFirstHandshake(void) {
-    int i;
-
-    if (!wanted.stapling || simHasFile(&wanted) || !wanted.cache_dir || !*wanted.cache_dir ||
-        simActive(SIM_DISK_UNREADABLE))
-        return;
-    for (i = 0; i < attach_count; i++) {
-        simCert *cert = simCaCert(attach[i]);
-        simMind *m = &minds[attach[i]];
-        char path[160];
-        const unsigned char *bytes;
-        const simAnswer *a;
-        size_t len;
-        time_t mtime, end;
-        if (!attach_chain || cert->self_signed) continue;
-        snprintf(path, sizeof(path), "%s/%s", wanted.cache_dir, cert->file);
-        if (!simDiskRead(path, &bytes, &len, &mtime)) continue;
-        a = simCaFind(bytes, len);
-        if (!a || !simJudge(a, cert, simNow(), mtime, &end)) continue;
-        simWant(m->held == a, "restart", "the disk holds a valid response, and the first handshake goes without it");
-    }
 }
 
 /* ---- the disk ---------------------------------------------------------------------------------------------------- */
