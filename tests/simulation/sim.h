@@ -207,6 +207,7 @@ typedef struct simAnswer {
     uint64_t hash;
     int sound; /* 0: no time makes it acceptable */
     int whole; /* it parses, as a response about a certificate */
+    int odd;   /* nobody knows how it is wrong */
     int cert;  /* whom it is about, -1: none of ours */
     int status;
     time_t this_update, next_update;
@@ -266,7 +267,7 @@ void simModelRequest(void);
 void simModelStepBegins(void);
 void simModelIdle(void); /* nothing is due, says the engine */
 void simModelAsks(simCert *cert, int url);
-void simModelHears(simCert *cert, const simAnswer *answer, int last);
+void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last); /* kind: of no answer */
 void simModelCancelled(simCert *cert);
 void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source);
 void simModelStored(simCert *cert, int ok);

@@ -731,6 +731,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
             len += tail;
         }
         if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = made.whole = 0;
+        made.odd = kind == SIM_FLIPPED;
         return simKeep(&made, longer, len);
     }
 }

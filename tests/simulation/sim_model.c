@@ -50,6 +50,8 @@ typedef struct simMind {
     const simAnswer *saved; /* what the engine was told is on disk */
     char saved_path[160];
     int tampered;
+    int judged;           /* the last answer would have been good, had nothing been held */
+    int untold;           /* what is held came from the network, and no store was tried yet */
     int unread;           /* what lies on disk for it has not been looked at, in this directory */
     time_t contradicts;   /* thisUpdate of the newest revocation that is known, 0: none */
     int64_t better_since; /* true time: the responders have something better than what is held; 0: no */
@@ -71,7 +73,7 @@ static ocspOptions engine;                       /* what the engine has taken; s
 static ocspOptions wanted;                       /* what main has set */
 static int options_new, attach_new, attach_count, attach[2], attach_chain, attached_before, requests, in_round,
     late_request;
-static long long rounds, failed_rounds;
+static long long rounds, failed_rounds, failed_kinds[OCSP_ERR_KINDS]; /* by kind; the first: nobody knows */
 
 static int64_t simMax(int64_t a, int64_t b) {
     return a > b ? a : b;
@@ -175,6 +177,7 @@ static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t en
     m->end = end;
     simPlanRefresh(m);
     m->unsaved_since = source == OCSP_SOURCE_NETWORK ? simTrueMs() : SIM_NEVER;
+    m->untold = source == OCSP_SOURCE_NETWORK && engine.cache_dir && *engine.cache_dir;
     m->failures = 0;
     m->retry_early = m->retry_late = 0;
     if (source == OCSP_SOURCE_NETWORK && m->refresh_late <= simWallMs())
@@ -215,11 +218,24 @@ static void simSawSame(simMind *m, const simCert *cert) {
     }
 }
 
-static void simFailed(simMind *m, const simCert *cert) {
+/* What kind of failure an answer is, by the policy's table. */
+static ocspErrorKind simKindOf(const simMind *m, const simAnswer *a) {
+    time_t now = simNow();
+
+    if (a->odd) return OCSP_ERR_NONE;
+    if (!a->whole) return OCSP_ERR_RESPONSE;
+    if (a->cert != m - minds || (!a->sound && a->status != V_OCSP_CERTSTATUS_UNKNOWN)) return OCSP_ERR_VERIFY;
+    if (a->signer_to && (a->signer_to <= now || a->signer_from > now + 300)) return OCSP_ERR_VERIFY;
+    if (a->status == V_OCSP_CERTSTATUS_UNKNOWN) return OCSP_ERR_RESPONSE;
+    return m->judged ? OCSP_ERR_RESPONSE : OCSP_ERR_VERIFY; /* older than what is held; its dates */
+}
+
+static void simFailed(simMind *m, const simCert *cert, ocspErrorKind kind) {
     int64_t mono = simMonoMs();
 
     m->failures++;
     failed_rounds++;
+    failed_kinds[kind]++;
     if (!m->round_asked || m->retry_late <= mono) {
         simBackOff(m, cert);
     } else if (m->retry_early <= mono) { /* chance decides whether the automatic retry was still ahead */
@@ -234,7 +250,8 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     time_t end = 0, now = simNow();
     int news;
 
-    if (!simJudge(a, cert, now, received, &end)) return 0;
+    m->judged = simJudge(a, cert, now, received, &end);
+    if (!m->judged) return 0;
     news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
     if (a->status == V_OCSP_CERTSTATUS_REVOKED) {
         if (a->this_update > m->contradicts) m->contradicts = a->this_update;
@@ -284,6 +301,7 @@ static void simTakeOptions(void) {
             m->unsaved_since = m->held && simLeft(m) > 0 && m->source != OCSP_SOURCE_FILE ? simTrueMs() : SIM_NEVER;
             m->saved = NULL;
             m->unread = 1;
+            m->untold = 0;
         }
         if (engine.stapling && !old.stapling) m->bare = m->in_service;
         if (m->held && engine.refresh_margin != old.refresh_margin) simPlanRefresh(m);
@@ -383,13 +401,16 @@ static void simCountHour(simMind *m, const simCert *cert) {
 void simModelAsks(simCert *cert, int url) {
     simMind *m = &minds[cert->index];
     int64_t mono = simMonoMs(), wall = simWallMs();
-    int at_once;
+    int at_once, i;
 
     if (m->round) { /* the next URL of the same round */
         simWant(url > 0, "early", "URL %d is asked twice in a round", url);
         return;
     }
     simSettle(m);
+    for (i = 0; i < attach_count && engine.cache_dir && *engine.cache_dir; i++)
+        simWant(!minds[attach[i]].untold || attach[i] == cert->index, "disk",
+                "a responder is asked before the other certificate's response is stored");
     simWant(engine.stapling, "early", "asked with stapling off");
     simWant(m->followed && m->in_service, "early", "asked for a certificate that is not served");
     simWant(!simHasFile(&engine), "early", "the network is asked though a response-file is set");
@@ -423,12 +444,12 @@ static void simRoundEnds(simMind *m) {
     simRoundDone();
 }
 
-void simModelHears(simCert *cert, const simAnswer *answer, int last) {
+void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last) {
     simMind *m = &minds[cert->index];
     int taken = answer && simTake(m, cert, answer, OCSP_SOURCE_NETWORK, simNow());
 
     if (!taken && !last) return;
-    if (!taken) simFailed(m, cert);
+    if (!taken) simFailed(m, cert, answer ? simKindOf(m, answer) : kind);
     simRoundEnds(m);
 }
 
@@ -460,7 +481,7 @@ void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *
     if (!taken && a && a->whole && a->cert != cert->index) { /* about another certificate: not stapled, no failure */
         m->retry_early = m->retry_late = 0;
     } else if (!taken) {
-        simFailed(m, cert);
+        simFailed(m, cert, a ? simKindOf(m, a) : der ? OCSP_ERR_NONE : OCSP_ERR_NETWORK);
     }
     simRoundEnds(m);
 }
@@ -700,6 +721,9 @@ void simModelIdle(void) {
     simWant(report.refreshes == rounds && report.refresh_failures == failed_rounds, "info",
             "refreshes are %lld (%lld failed), must be %lld (%lld)", report.refreshes, report.refresh_failures, rounds,
             failed_rounds);
+    for (i = OCSP_ERR_NETWORK; i < OCSP_ERR_KINDS && failed_kinds[OCSP_ERR_NONE] == 0; i++)
+        simWant(report.failures[i] == failed_kinds[i], "info", "failures of kind %d are %lld, must be %lld", i,
+                report.failures[i], failed_kinds[i]);
     if (with_info) {
         simReadInfo();
         simWant(info[0].refreshes == rounds && info[0].refresh_failures == failed_rounds &&
@@ -784,6 +808,7 @@ int64_t simModelNextLook(void) {
 void simModelStored(simCert *cert, int ok) {
     simMind *m = &minds[cert->index];
 
+    m->untold = 0;
     if (!ok) return;
     m->unsaved_since = m->held ? simTrueMs() : SIM_NEVER; /* and it must lie there from now on */
     m->saved = m->held;
@@ -859,6 +884,7 @@ void simModelStart(void) {
     disturbed_at = clock_disturbed_at = simTrueMs();
     options_new = attach_new = attach_count = attached_before = requests = in_round = late_request = 0;
     rounds = failed_rounds = 0;
+    memset(failed_kinds, 0, sizeof(failed_kinds));
     soonest = SIM_NEVER;
     memset(&report, 0, sizeof(report));
 }

@@ -270,7 +270,7 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
     }
     if (fails) {
         simSay("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
-        simModelHears(cert, NULL, last);
+        simModelHears(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
         ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
@@ -279,7 +279,7 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
     simSay("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock", url,
            cert->index, answer->what, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
            (long long)(answer->next_update - simWallMs() / 1000));
-    simModelHears(cert, answer, last);
+    simModelHears(cert, answer, OCSP_ERR_NONE, last);
     if (answer->len) *body = ocspMemdup(answer->der, answer->len);
     *body_len = answer->len;
     sim.fetching = NULL;
