@@ -118,13 +118,24 @@ static int64_t simBase(unsigned n, int64_t cap) {
     return simMin(base, cap);
 }
 
+/* Three quick ones; who holds something valid is patient from the fourth on: the upper half of the longest wait. */
+#define SIM_PATIENT 4
+
+static int simPatient(const simMind *m, unsigned n) {
+    return n >= SIM_PATIENT && simLeft(m) > 0;
+}
+
 static int64_t simEarliestRetry(const simMind *m, const simCert *cert, unsigned n) {
-    return simMonoMs() + simMax(SIM_SECOND, simBase(n, simCap(m, cert)) * 8 / 10 - 2);
+    int64_t cap = simCap(m, cert), wait = simBase(n, cap) * 8 / 10;
+
+    if (simPatient(m, n)) wait = simMax(wait, cap / 2);
+    return simMonoMs() + simMax(SIM_SECOND, wait - 2);
 }
 
 static int64_t simLatestRetry(const simMind *m, const simCert *cert, unsigned n) {
-    int64_t cap = simCap(m, cert);
-    return simMonoMs() + simMax(SIM_SECOND, simMin(simBase(n, cap) * 12 / 10, cap)) + 2;
+    int64_t cap = simCap(m, cert), wait = simPatient(m, n) ? cap : simMin(simBase(n, cap) * 12 / 10, cap);
+
+    return simMonoMs() + simMax(SIM_SECOND, wait) + 2;
 }
 
 /* The margin formula, in wall milliseconds. */
@@ -136,13 +147,15 @@ static int64_t simFormula(const simMind *m, int64_t *window) {
 }
 
 static void simPlanRefresh(simMind *m) {
-    int64_t window, now = simWallMs();
+    int64_t window, now = simWallMs(), wait;
 
     m->refresh_late = simFormula(m, &window);
-    m->refresh_early = m->refresh_late - simMax(0, simMin(window, m->refresh_late - now)) / 10 - 100;
+    /* A fifth of the wait earlier at most, and in the second half of what is left of it. */
+    wait = m->held->next_update ? m->refresh_late - (int64_t)m->held->this_update * 1000 : 5 * SIM_MINUTE;
+    m->refresh_early = m->refresh_late - simMax(0, simMin(wait / 5, (m->refresh_late - now) / 2)) - 100;
     if (m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
         if (m->refresh_late > now + SIM_HOUR) m->refresh_late = now + SIM_HOUR;
-        m->refresh_early = simMin(m->refresh_early, now + 54 * SIM_MINUTE - 100);
+        m->refresh_early = simMin(m->refresh_early, now + 48 * SIM_MINUTE - 100);
     }
 }
 
@@ -170,6 +183,22 @@ static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
     return revoked ? 1 : -1;
 }
 
+/* A good answer that leaves the refresh due. Before the formula: again after it, soon. After it: patience. */
+static void simNothingNewer(simMind *m, const simCert *cert) {
+    int64_t window, formula = simFormula(m, &window);
+
+    if (simLeft(m) <= 0) {
+        simBackOff(m, cert);
+    } else if (simWallMs() < formula) {
+        m->refresh_early = formula;
+        m->refresh_late = formula + simMin(window / 4, SIM_HOUR);
+    } else {
+        m->open_end = 0;
+        m->retry_early = simEarliestRetry(m, cert, SIM_PATIENT);
+        m->retry_late = simLatestRetry(m, cert, SIM_PATIENT);
+    }
+}
+
 static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t end) {
     m->held = a;
     hour_count[m - minds] = 0; /* no outage, or its end */
@@ -180,13 +209,13 @@ static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t en
     m->untold = source == OCSP_SOURCE_NETWORK && engine.cache_dir && *engine.cache_dir;
     m->failures = 0;
     m->retry_early = m->retry_late = 0;
+    m->open_end = 0;
+    m->tries_low = m->tries_high = 0;
     if (source == OCSP_SOURCE_NETWORK && m->refresh_late <= simWallMs())
-        simBackOff(m, simCaCert((int)(m - minds)));
-    else
-        m->tries_low = m->tries_high = 0;
+        simNothingNewer(m, simCaCert((int)(m - minds)));
 }
 
-/* The refresh time has come for certain, for certain not, or chance decides (then both back-offs are allowed). */
+/* The refresh time has come for certain, for certain not, or chance decides (then both are allowed). */
 static void simSawSame(simMind *m, const simCert *cert) {
     int64_t now = simWallMs();
     int late;
@@ -202,19 +231,19 @@ static void simSawSame(simMind *m, const simCert *cert) {
         }
     }
     late = simLeft(m) <= 0 || now >= m->refresh_late;
-    if (!late && now < m->refresh_early) {
-        m->tries_low = m->tries_high = 0;
-    } else if (late) {
-        simBackOff(m, cert);
-    } else {
-        unsigned high = m->tries_high + 1;
-        m->open_end = 1;
-        m->tries_low = 0;
-        m->tries_high = high;
-        /* either it waits for its refresh time, soon, or as after a failure */
-        m->retry_early = simMonoMs() + SIM_SECOND;
-        m->retry_late =
-            simMax(simLatestRetry(m, cert, high), simMonoMs() + (m->refresh_late - now) * 1001 / 1000 + 1000);
+    if (simLeft(m) > 0) m->tries_low = m->tries_high = 0;
+    if (late) {
+        simNothingNewer(m, cert);
+    } else if (now >= m->refresh_early) { /* what was planned stays, or is put off */
+        simMind put_off = *m;
+        simNothingNewer(&put_off, cert);
+        m->refresh_early = now;
+        m->refresh_late = simMax(m->refresh_late, put_off.refresh_late);
+        if (put_off.retry_late) {
+            m->open_end = 1;
+            m->retry_early = simMonoMs() + SIM_SECOND;
+            m->retry_late = simMax(put_off.retry_late, simMonoMs() + (m->refresh_late - now) * 1001 / 1000 + 1000);
+        }
     }
 }
 
@@ -261,7 +290,7 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     if (news < 0) return 0;
     if (news > 0)
         simHold(m, a, source, end);
-    else
+    else if (source == OCSP_SOURCE_NETWORK) /* a file says nothing of the responder */
         simSawSame(m, cert);
     return 1;
 }
