@@ -69,6 +69,7 @@ typedef enum {
     SIM_OLD_DELEGATE,
     SIM_EARLY_DELEGATE,
     SIM_FOREIGN_DELEGATE,
+    SIM_CRITICAL_DELEGATE,
     SIM_WEAK_DELEGATE, /* OCSPSigning, but its key usage forbids signatures */
     SIM_NO_NEXT,
     SIM_LAST_FAULT = SIM_NO_NEXT,

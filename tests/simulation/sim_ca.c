@@ -47,7 +47,16 @@ typedef struct simDelegate {
     time_t from, to;
 } simDelegate;
 
-enum { FLAVOUR_GOOD, FLAVOUR_NO_EKU, FLAVOUR_OLD, FLAVOUR_EARLY, FLAVOUR_FOREIGN, FLAVOUR_WEAK, FLAVOURS };
+enum {
+    FLAVOUR_GOOD,
+    FLAVOUR_NO_EKU,
+    FLAVOUR_OLD,
+    FLAVOUR_EARLY,
+    FLAVOUR_FOREIGN,
+    FLAVOUR_WEAK,
+    FLAVOUR_CRITICAL,
+    FLAVOURS
+};
 
 static simDelegate delegates[FLAVOURS];
 static int ca_life, ca_presign, ca_backdate; /* as its answers are made now, seconds */
@@ -143,6 +152,7 @@ static void simMakeTemplate(int flavour) {
         simCertificate("responder", foreign ? twin : ca, NULL, keys[KEY_DELEGATE], SIM_TEMPLATE_FROM, SIM_TEMPLATE_TO);
     simExtend(t->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
     if (flavour == FLAVOUR_WEAK) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
+    if (flavour == FLAVOUR_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,what is this?");
     simMust(X509_sign(t->cert, keys[foreign ? KEY_TWIN : KEY_CA], NULL));
     t->len = i2d_re_X509_tbs(t->cert, &t->tbs);
     simMust(t->len > 0);
@@ -696,13 +706,16 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     if (kind == SIM_EARLY_DELEGATE) flavour = FLAVOUR_EARLY;
     if (kind == SIM_FOREIGN_DELEGATE) flavour = FLAVOUR_FOREIGN;
     if (kind == SIM_WEAK_DELEGATE) flavour = FLAVOUR_WEAK;
+    if (kind == SIM_CRITICAL_DELEGATE) flavour = FLAVOUR_CRITICAL;
     if (flavour >= 0) {
         delegate = simGetDelegate(flavour);
         signer = delegate->cert;
         key = KEY_DELEGATE;
         made.signer_from = delegate->from;
         made.signer_to = delegate->to;
-        if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_WEAK) made.sound = 0;
+        if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_WEAK ||
+            flavour == FLAVOUR_CRITICAL)
+            made.sound = 0;
     }
     if (kind == SIM_TWIN) {
         delegate = NULL;

@@ -237,9 +237,10 @@ static void simSawSame(simMind *m, const simCert *cert) {
     } else if (now >= m->refresh_early) { /* what was planned stays, or is put off */
         simMind put_off = *m;
         simNothingNewer(&put_off, cert);
-        m->refresh_early = now;
         m->refresh_late = simMax(m->refresh_late, put_off.refresh_late);
-        if (put_off.retry_late) {
+        if (!put_off.retry_late) {
+            m->refresh_early = now;
+        } else { /* the plan may have come by now, and lie ahead again when the clock goes back */
             m->open_end = 1;
             m->retry_early = simMonoMs() + SIM_SECOND;
             m->retry_late = simMax(put_off.retry_late, simMonoMs() + (m->refresh_late - now) * 1001 / 1000 + 1000);

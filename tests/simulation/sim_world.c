@@ -78,6 +78,7 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_OLD_DELEGATE] = "a delegate that has expired",
     [SIM_EARLY_DELEGATE] = "a delegate that is not valid yet",
     [SIM_FOREIGN_DELEGATE] = "a delegate of another CA",
+    [SIM_CRITICAL_DELEGATE] = "a delegate with a critical extension that nobody knows",
     [SIM_WEAK_DELEGATE] = "a delegate that may not sign",
     [SIM_NO_NEXT] = "answers without nextUpdate",
     [SIM_REVOKED] = "certificate revoked",
@@ -184,6 +185,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_EARLY_DELEGATE] = 2,
     [SIM_FOREIGN_DELEGATE] = 2,
     [SIM_WEAK_DELEGATE] = 2,
+    [SIM_CRITICAL_DELEGATE] = 1,
     [SIM_NO_NEXT] = 3,
     [SIM_REVOKED] = 10,
     [SIM_LIFE] = 4,
@@ -386,6 +388,10 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
             e->kind = simPickKind(&rng);
             e->at = at + (even ? simBetween(&rng, 1, cluster_span) : simLogBetween(&rng, 1, cluster_span));
             simFillEvent(&rng, w, class, e);
+            if (e->kind == SIM_REFRESH && simOneIn(&rng, 2) && w->event_count < SIM_MAX_EVENTS) { /* impatient */
+                w->events[w->event_count] = *e;
+                w->events[w->event_count++].at += simLogBetween(&rng, 1, 5000);
+            }
         }
         at += cluster_span;
     }
