@@ -225,6 +225,7 @@ int simCaCertCount(void);
 simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
 X509 *simCaCertificate(void);
 void simCaRoll(int lives);
+int simCaDelegates(void); /* do delegates sign? They end when they do */
 
 /* What a responder that does `fault` (NULL: nothing wrong) says about `cert` now; `alone`: and about no other. */
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone);

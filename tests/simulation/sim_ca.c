@@ -286,6 +286,10 @@ simCert *simCaCertOfRequest(const unsigned char *der, size_t len) {
     return NULL;
 }
 
+int simCaDelegates(void) {
+    return delegate_life > 0;
+}
+
 void simCaRoll(int lives) {
     simDropDelegate(FLAVOUR_GOOD);
     delegate_life = lives;

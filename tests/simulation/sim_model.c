@@ -115,25 +115,24 @@ static int64_t simBase(unsigned n, int64_t cap) {
     int64_t base = engine.retry_delay * SIM_SECOND;
 
     while (n-- > 1 && base < cap) base *= 2;
-    return simMin(base, cap);
+    return base;
 }
 
-/* Three quick ones; who holds something valid is patient from the fourth on: the upper half of the longest wait. */
-#define SIM_PATIENT 4
-
-static int simPatient(const simMind *m, unsigned n) {
-    return n >= SIM_PATIENT && simLeft(m) > 0;
+/* Doubled above a minute it is an outage: who holds something valid waits the upper half of the longest wait. */
+static int simPatient(const simMind *m, int64_t base) {
+    return base > SIM_MINUTE && base > engine.retry_delay * SIM_SECOND && simLeft(m) > 0;
 }
 
 static int64_t simEarliestRetry(const simMind *m, const simCert *cert, unsigned n) {
-    int64_t cap = simCap(m, cert), wait = simBase(n, cap) * 8 / 10;
+    int64_t cap = simCap(m, cert), base = simBase(n, cap), wait = simMin(base, cap) * 8 / 10;
 
-    if (simPatient(m, n)) wait = simMax(wait, cap / 2);
+    if (simPatient(m, base)) wait = simMax(wait, cap / 2);
     return simMonoMs() + simMax(SIM_SECOND, wait - 2);
 }
 
 static int64_t simLatestRetry(const simMind *m, const simCert *cert, unsigned n) {
-    int64_t cap = simCap(m, cert), wait = simPatient(m, n) ? cap : simMin(simBase(n, cap) * 12 / 10, cap);
+    int64_t cap = simCap(m, cert), base = simBase(n, cap);
+    int64_t wait = simPatient(m, base) ? cap : simMin(simMin(base, cap) * 12 / 10, cap);
 
     return simMonoMs() + simMax(SIM_SECOND, wait) + 2;
 }
@@ -147,15 +146,18 @@ static int64_t simFormula(const simMind *m, int64_t *window) {
 }
 
 static void simPlanRefresh(simMind *m) {
-    int64_t window, now = simWallMs(), wait;
+    int64_t window, now = simWallMs(), wait, left, early;
 
     m->refresh_late = simFormula(m, &window);
-    /* A fifth of the wait earlier at most, and in the second half of what is left of it. */
+    /* Earlier by a tenth of the window (and of what is left), or by a fifth of the wait beyond half an hour (and half of
+     * what is left), whichever is more. */
     wait = m->held->next_update ? m->refresh_late - (int64_t)m->held->this_update * 1000 : 5 * SIM_MINUTE;
-    m->refresh_early = m->refresh_late - simMax(0, simMin(wait / 5, (m->refresh_late - now) / 2)) - 100;
+    left = m->refresh_late - now;
+    early = simMax(simMin(window, left) / 10, simMin((wait - 30 * SIM_MINUTE) / 5, left / 2));
+    m->refresh_early = m->refresh_late - simMax(0, early) - 100;
     if (m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
         if (m->refresh_late > now + SIM_HOUR) m->refresh_late = now + SIM_HOUR;
-        m->refresh_early = simMin(m->refresh_early, now + 48 * SIM_MINUTE - 100);
+        m->refresh_early = simMin(m->refresh_early, now + 54 * SIM_MINUTE - 100);
     }
 }
 
@@ -194,8 +196,8 @@ static void simNothingNewer(simMind *m, const simCert *cert) {
         m->refresh_late = formula + simMin(window / 4, SIM_HOUR);
     } else {
         m->open_end = 0;
-        m->retry_early = simEarliestRetry(m, cert, SIM_PATIENT);
-        m->retry_late = simLatestRetry(m, cert, SIM_PATIENT);
+        m->retry_early = simMonoMs() + simMax(SIM_SECOND, simCap(m, cert) / 2 - 2);
+        m->retry_late = simMonoMs() + simMax(SIM_SECOND, simCap(m, cert)) + 2;
     }
 }
 
@@ -675,12 +677,11 @@ void simModelDisturbed(int clock) {
 
 /* Would what the CA says now, where nothing is wrong, be held for a while? On the safe side: not always when it would. */
 static int simOffersBetter(const simMind *m, const simCert *cert) {
-    const simWorld *w = simThisWorld();
     simAnswer offer;
     time_t now = simNow();
     int64_t life;
 
-    if (simActive(SIM_REVOKED) || w->delegate_life || simActive(SIM_ROLL)) return 0;
+    if (simActive(SIM_REVOKED) || simCaDelegates()) return 0;
     simCaOffer(cert, NULL, &offer);
     life = offer.next_update - offer.this_update;
     return offer.next_update && offer.this_update <= now && (!m->held || offer.this_update > m->held->this_update) &&
