@@ -169,6 +169,15 @@ static void simBackOff(simMind *m, const simCert *cert) {
     m->retry_late = simLatestRetry(m, cert, m->tries_high);
 }
 
+/* More rounds than usual are right within an hour of this: waits begin anew. */
+static void simExcuse(const simMind *m, int allows) {
+    int which = (int)(m - minds);
+
+    if (hour_count[which] == SIM_HOUR_ROUNDS) hour_count[which] = 0; /* of excuses */
+    hours[which][hour_count[which]].at = simMonoMs();
+    hours[which][hour_count[which]++].allows = allows;
+}
+
 /* ---- what is held ------------------------------------------------------------------------------------------------ */
 
 /* "Older means an earlier thisUpdate, same an equal thisUpdate and status": 1 newer, 0 same, -1 older. */
@@ -222,6 +231,7 @@ static void simSawSame(simMind *m, const simCert *cert) {
     int64_t now = simWallMs();
     int late;
 
+    simExcuse(m, 8); /* failures that follow are the first ones again */
     m->failures = 0;
     m->retry_early = m->retry_late = 0;
     if (simLeft(m) > 0 && m->held->status == V_OCSP_CERTSTATUS_REVOKED) {
@@ -296,15 +306,6 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     else if (source == OCSP_SOURCE_NETWORK) /* a file says nothing of the responder */
         simSawSame(m, cert);
     return 1;
-}
-
-/* More rounds than usual are right within an hour of this: waits begin anew. */
-static void simExcuse(const simMind *m, int allows) {
-    int which = (int)(m - minds);
-
-    if (hour_count[which] == SIM_HOUR_ROUNDS) hour_count[which] = 0; /* of excuses */
-    hours[which][hour_count[which]].at = simMonoMs();
-    hours[which][hour_count[which]++].allows = allows;
 }
 
 /* ---- what the engine takes at the beginning of a step ------------------------------------------------------------ */
@@ -405,15 +406,19 @@ void simModelStepBegins(void) {
 
 /* ---- rounds ------------------------------------------------------------------------------------------------------ */
 
-/* How many rounds an hour of back-off can hold: doubling from a second, then the longest waits less a fifth; towards
- * a response's end a quarter of what is left less a fifth, again and again. A check above the pairwise one: it counts
+/* How many rounds an hour of back-off can hold. With nothing held: doubling from a second, then the longest waits less a
+ * fifth. With more than an hour left: doubling to a minute, then half of a quarter of an hour at least. Towards a
+ * response's end a quarter of what is left less a fifth, again and again. A check above the pairwise one: it counts
  * what really happened, whatever made the model forgive each single round. */
 static void simCountHour(simMind *m, const simCert *cert) {
     int which = (int)(m - minds), i, kept = 0, rounds_seen = 1;
     int most = 12 + (int)(SIM_HOUR / (cert->must_staple ? 48 * SIM_SECOND : 240 * SIM_SECOND)) + 1;
     int64_t now = simMonoMs();
 
-    if (m->held && simLeft(m) > -SIM_HOUR) most += 45;
+    if (simLeft(m) > SIM_HOUR)
+        most = 7 + 8 + 1;
+    else if (m->held && simLeft(m) > -SIM_HOUR)
+        most += 45;
     for (i = 0; i < hour_count[which]; i++) {
         if (hours[which][i].at <= now - SIM_HOUR) continue;
         if (hours[which][i].allows)
