@@ -295,12 +295,12 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     m->judged = simJudge(a, cert, now, received, &end);
     if (!m->judged) return 0;
     news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
+    if (news < 0) return 0; /* an older word, revoked or not, is taken for a responder that lags behind */
     if (a->status == V_OCSP_CERTSTATUS_REVOKED) {
         if (a->this_update > m->contradicts) m->contradicts = a->this_update;
     } else if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) {
         m->contradicts = 0; /* lifted; or the operator's word, which stands for itself */
     }
-    if (news < 0) return 0;
     if (news > 0)
         simHold(m, a, source, end);
     else if (source == OCSP_SOURCE_NETWORK) /* a file says nothing of the responder */
