@@ -6,7 +6,7 @@
  *
  * Of four worlds one is short (responses live less than a day), unless one kind is chosen. The first broken promise
  * ends it with status 1: the world is run again and again with less in it, as long as the same promise breaks, and the
- * shortest history found is printed.
+ * shortest history found is printed (--brief: it is not looked for).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -188,6 +188,7 @@ typedef struct simPlan {
     uint64_t seed;
     simClass class;
     const char *class_option;
+    int brief;
     double years, minutes;
     long long worlds; /* 0: no bound, as above */
 } simPlan;
@@ -225,7 +226,7 @@ static int simMany(const simPlan *plan) {
         if (outcome.broken) {
             printf("BROKEN in world %llu after %.1f years: %s: %s\n", (unsigned long long)world.number,
                    total.of[SIM_ANY].years, outcome.promise, outcome.text);
-            simTellHistory(&outcome, plan->class_option);
+            if (!plan->brief) simTellHistory(&outcome, plan->class_option);
             return 1;
         }
         now = simClock() - began;
@@ -267,7 +268,7 @@ static int simOne(const simPlan *plan, int trace) {
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 static void simUsage(void) {
-    fprintf(stderr, "usage: simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]\n"
+    fprintf(stderr, "usage: simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short] [--brief]\n"
                     "       simulate --replay S [--long | --short] [--trace]\n"
                     "       simulate --self-test\n");
     exit(2);
@@ -286,6 +287,8 @@ int main(int argc, char **argv) {
             plan.class_option = " --short";
         } else if (strcmp(argv[i], "--trace") == 0) {
             trace = 1;
+        } else if (strcmp(argv[i], "--brief") == 0) {
+            plan.brief = 1;
         } else if (strcmp(argv[i], "--self-test") == 0) {
             self_test = 1;
         } else if (i + 1 == argc) {
