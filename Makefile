@@ -185,6 +185,13 @@ fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as tabl
 	@$(B)/fleet-run --out build/fleet $(ARGS) || bad=1; cd build/fleet && gnuplot ../../tests/fleet/plot.gp && \
 	    echo "table and plot: build/fleet/table.txt, build/fleet/fleet.svg"; exit $${bad:-0}
 
+# ---- mutants ------------------------------------------------------------------------------------------------------
+
+.PHONY: mutants
+mutants: ## break the engine's rules one at a time and want a test to fail on each; ARGS="'verify-*'" picks some
+	@sh deps/install.sh test model
+	@tclsh tests/mutants/run.tcl $(ARGS)
+
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
 

@@ -1,0 +1,347 @@
+#!/usr/bin/env tclsh
+# run.tcl - breaks the engine's rules one at a time, as list.txt says, and wants a test to fail on each mutant.
+#
+#   tclsh tests/mutants/run.tcl [options] [ID...]      ID may be a pattern: 'verify-*'
+#     --simulation      try the simulation alone, to see what it finds without the unit tests; lists what it misses
+#     --seed N          the simulation's first world, by default 1
+#     --years N         how long it lives at most with one mutant, by default 20
+#     --list            ids and rules
+#
+# Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
+# also each test that list.txt names, alone. Then each mutant is compiled and shown to its likely killer, to the other
+# unit programs, to the replayed fuzz corpora, to the simulation, and to the model where list.txt says that it has the
+# same fault; the first that fails ends it. A crash kills, and so does a hang: ten times what the program took
+# unmutated, and half a minute. A mutant that does not compile, or whose old text does not stand there exactly once,
+# proves nothing and is an error.
+#
+# Exit status 0: every mutant was killed but those whose entry explains why it lives, at least 48 of 50.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+package require Tcl 8.6
+
+set ::project [file dirname [file dirname [file dirname [file normalize [info script]]]]]
+set ::tree $::project/build/mutants/tree
+set ::copied {Makefile src deps tests/c tests/fuzz tests/simulation tests/model}
+set ::simulation_only 0
+set ::seed 1
+set ::years 20
+array set ::took {} ;# milliseconds that a command took unmutated
+
+proc stop_with {sentence} {
+    puts stderr "mutants: $sentence"
+    exit 2
+}
+
+# ---- the list ---------------------------------------------------------------------------------------------------------
+
+proc read_file {path} {
+    set channel [open $path]
+    fconfigure $channel -encoding utf-8
+    set text [read $channel]
+    close $channel
+    return $text
+}
+
+# The entries of list.txt, each a dictionary.
+proc read_list {} {
+    set entries {}
+    set entry {}
+    set key ""
+    set number 0
+    foreach line [split [read_file $::project/tests/mutants/list.txt]\n \n] {
+        incr number
+        if {[string match "#*" $line]} continue
+        if {[string trim $line] eq ""} {
+            if {[dict size $entry] > 0} {lappend entries [complete $entry $number]}
+            set entry {}
+        } elseif {[regexp {^ +(.*)$} $line - more] && $key ne ""} {
+            dict append entry $key " $more"
+        } elseif {[regexp {^(id|file|in|old|new|rule|by|lives)(?: +(.*))?$} $line - key value] &&
+                  ![dict exists $entry $key]} {
+            dict set entry $key $value
+        } else {
+            stop_with "list.txt, line $number: \"$line\" is no part of an entry; the head of the list tells what is"
+        }
+    }
+    set ids [lmap entry $entries {dict get $entry id}]
+    foreach id [lsort -unique $ids] {
+        if {[llength [lsearch -all -exact $ids $id]] > 1} {stop_with "list.txt has two entries with the id $id"}
+    }
+    return $entries
+}
+
+proc complete {entry number} {
+    foreach key {id old new rule by} {
+        if {![dict exists $entry $key]} {stop_with "list.txt: the entry before line $number has no \"$key\""}
+    }
+    if {![dict exists $entry file]} {
+        dict set entry file src/ocsp_[regsub -- {-.*} [dict get $entry id] {}].c
+    }
+    return $entry
+}
+
+# The mutated text of the entry's file.
+proc mutate {entry} {
+    set id [dict get $entry id]
+    set file [dict get $entry file]
+    if {![file exists $::project/$file]} {stop_with "$id: there is no $file; list.txt has to follow the engine"}
+    set text [read_file $::project/$file]
+    set from 0
+    set to [string length $text]
+    set where $file
+    if {[dict exists $entry in]} {
+        set name [dict get $entry in]
+        set where "$name in $file"
+        # The function's definition begins in the first column and ends with the first brace there.
+        if {![regexp -indices -line "^\[a-z\].*\\m$name\\(\[^;\]*\$" $text begins]} {
+            stop_with "$id: there is no function $name in $file; list.txt has to follow the engine"
+        }
+        set from [lindex $begins 0]
+        set to [string first "\n\}" $text $from]
+    }
+    set old [dict get $entry old]
+    set found {}
+    set at $from
+    while {[set at [string first $old $text $at]] >= 0 && $at < $to} {
+        lappend found $at
+        incr at
+    }
+    if {[llength $found] != 1} {
+        stop_with "$id: its old text stands in $where [llength $found] times and must stand there once; list.txt has to\
+            follow the engine: $old"
+    }
+    set at [lindex $found 0]
+    return [string replace $text $at [expr {$at + [string length $old] - 1}] [dict get $entry new]]
+}
+
+# ---- the copy ---------------------------------------------------------------------------------------------------------
+
+# Writes only what differs, so that only that is compiled again.
+proc put {path text} {
+    if {[file exists $path] && [read_file $path] eq $text} return
+    file mkdir [file dirname $path]
+    set channel [open $path w]
+    fconfigure $channel -encoding utf-8
+    puts -nonewline $channel $text
+    close $channel
+}
+
+proc files_below {root path} {
+    if {[file isfile $root/$path]} {return [list $path]}
+    set all {}
+    foreach name [lsort [glob -nocomplain -tails -directory $root/$path *]] {
+        lappend all {*}[files_below $root $path/$name]
+    }
+    return $all
+}
+
+proc copy_tree {} {
+    foreach part $::copied {
+        set files [lsearch -all -inline -not -regexp [files_below $::project $part] {\.(so|o)$}]
+        foreach file $files {put $::tree/$file [read_file $::project/$file]}
+        foreach file [files_below $::tree $part] {
+            if {$file ni $files} {file delete $::tree/$file}
+        }
+    }
+}
+
+# Warnings are no errors here: a rule that is left out leaves a variable unused. A word of what make said, or "".
+proc build {targets} {
+    set failed [catch {exec make -C $::tree --no-print-directory -j2 WARN= {*}$targets 2>@1} said]
+    return [expr {$failed ? $said : ""}]
+}
+
+# ---- the killers ------------------------------------------------------------------------------------------------------
+
+# A killer is a list: unit PROGRAM ?TEST?, simulate, or model MUTANT.
+proc killer_of {by} {
+    if {[lindex $by 0] in {simulate model}} {return $by}
+    return [list unit {*}$by]
+}
+
+proc command_of {killer} {
+    if {[lindex $killer 0] eq "simulate"} {
+        return [list build/simulate --seed $::seed --years $::years --long]
+    }
+    return [list env OCSP_TEST_ONLY=[lindex $killer 2] build/[lindex $killer 1]]
+}
+
+# Runs a killer. Returns who killed and by what, or "". `limit` in seconds.
+proc try {killer limit} {
+    set pid 0
+    set killed ""
+    set ok 0
+    set channel [open |[list timeout -k 5 $limit {*}[command_of $killer] 2>@1] r]
+    while {[gets $channel line] >= 0} {
+        if {[regexp {^\[  FAILED  \] (\w+)} $line - name]} {
+            set killed "[lindex $killer 1] $name"
+        } elseif {[regexp {^BROKEN in world (\d+) after ([\d.]+) years: ([^:]*)} $line - world years promise]} {
+            set killed "simulate: $promise (world $world, after $years years)"
+        } elseif {[regexp {^\[       OK \]} $line]} {
+            incr ok
+        }
+        if {$killed ne ""} { ;# the rest of its run tells nothing more
+            catch {exec kill {*}[pid $channel]}
+            catch {close $channel}
+            return $killed
+        }
+    }
+    set name [expr {[lindex $killer 0] eq "unit" ? [join [lrange $killer 1 end]] : "simulate:"}]
+    if {[catch {close $channel} why options]} {
+        set code [dict get $options -errorcode]
+        if {[lindex $code 0] eq "CHILDSTATUS" && [lindex $code 2] == 124} {return "$name hangs"}
+        return "$name dies ([lindex $code end])"
+    }
+    if {[lindex $killer 0] eq "unit" && $ok == 0} {return "$name runs no test"}
+    return ""
+}
+
+# The same, unmutated: it has to pass. What it took bounds what a mutant may take.
+proc pass_unmutated {killer} {
+    set began [clock milliseconds]
+    set killed [try $killer 300]
+    if {$killed ne ""} {
+        stop_with "without any mutant: $killed. Mend that first (make test), or list.txt where it names a test"
+    }
+    set ::took($killer) [expr {[clock milliseconds] - $began}]
+}
+
+proc limit_of {killer} {expr {30 + 10 * $::took($killer) / 1000}}
+
+# The model's mutants that Spin finds; the model is explored once, with all of them.
+proc explore_model {} {
+    set failed [catch {exec sh $::tree/tests/model/run 2>@1} said]
+    if {$failed} {stop_with "the model does not hold, or does not find its own mutants: make model\n$said"}
+    set ::found_by_model {}
+    foreach line [split $said \n] {
+        if {[regexp {^([A-Z_]+) +\w+ +found: (.*)$} $line - name fault]} {dict set ::found_by_model $name $fault}
+    }
+}
+
+# ---- the run ----------------------------------------------------------------------------------------------------------
+
+set patterns {}
+set list_only 0
+for {set i 0} {$i < [llength $argv]} {incr i} {
+    set argument [lindex $argv $i]
+    switch -glob -- $argument {
+        --simulation {set ::simulation_only 1}
+        --seed - --years {
+            set value [lindex $argv [incr i]]
+            if {![string is integer -strict $value] || $value < 1} {stop_with "$argument wants a number above 0"}
+            set ::[string range $argument 2 end] $value
+        }
+        --list {set list_only 1}
+        -* {stop_with "there is no option $argument; the head of tests/mutants/run.tcl tells those there are"}
+        default {lappend patterns $argument}
+    }
+}
+
+set entries {}
+foreach entry [read_list] {
+    foreach pattern [expr {[llength $patterns] ? $patterns : "*"}] {
+        if {[string match $pattern [dict get $entry id]]} {
+            lappend entries $entry
+            break
+        }
+    }
+}
+if {[llength $entries] == 0} {stop_with "no id in list.txt matches [join $patterns { or }]; see --list"}
+if {$list_only} {
+    foreach entry $entries {puts [format "%-36s %s" [dict get $entry id] [dict get $entry rule]]}
+    exit 0
+}
+foreach entry $entries {mutate $entry} ;# an entry that does not apply any more is told before anything is built
+
+fconfigure stdout -buffering line
+set began [clock seconds]
+file mkdir $::tree
+cd $::tree
+copy_tree
+set programs [lmap file [lsort [glob -directory $::tree/tests/c test_*.c]] {file rootname [file tail $file]}]
+set everything [concat [lmap program $programs {list unit $program}] {{unit fuzz-replay} simulate}]
+puts "mutants: [llength $entries]; building and testing without one first"
+set said [build [concat [lmap program $programs {string cat build/ $program}] build/fuzz-replay build/simulate]]
+if {$said ne ""} {stop_with "the tree does not build without any mutant:\n$said"}
+set hints [lsort -unique [lmap entry $entries {killer_of [dict get $entry by]}]]
+if {$::simulation_only} {
+    set everything simulate
+    set hints {}
+}
+foreach killer $everything {
+    pass_unmutated $killer
+    puts [format "  passes: %-24s %.1f s" [join $killer] [expr {$::took($killer) / 1000.0}]]
+}
+foreach killer $hints {
+    if {[lindex $killer 0] ne "model" && ![info exists ::took($killer)]} {pass_unmutated $killer}
+}
+if {"model" in [lmap killer $hints {lindex $killer 0}]} {
+    explore_model
+    puts "  holds:  the model, and finds [dict size $::found_by_model] faults of its own"
+}
+puts "  ready after [expr {[clock seconds] - $began}] s"
+
+set results [open $::project/build/mutants/results w]
+set mutants_began [clock milliseconds]
+set done 0
+set killed_by [dict create unit 0 simulation 0 model 0]
+set explained {}
+set unexplained {}
+foreach entry $entries {
+    set id [dict get $entry id]
+    set file [dict get $entry file]
+    set original [read_file $::project/$file]
+    set hint [killer_of [dict get $entry by]]
+    put $::tree/$file [mutate $entry]
+    # The room's own test can see it soonest where the model is the likely killer.
+    set first [expr {[lindex $hint 0] eq "model" ? [list [list unit test_slot] $hint] : [list $hint [lrange $hint 0 1]]}]
+    if {$::simulation_only} {set first {}}
+    set by ""
+    set tried {}
+    foreach killer [concat $first $everything] {
+        if {$killer in $tried} continue
+        lappend tried $killer
+        if {[lindex $killer 0] eq "model"} {
+            set fault [lindex $killer 1]
+            if {![dict exists $::found_by_model $fault]} {stop_with "$id: tests/model/run finds no mutant $fault"}
+            set by "model $fault: [dict get $::found_by_model $fault]"
+        } else {
+            set said [build build/[lindex [concat $killer simulate] [expr {[lindex $killer 0] eq "unit"}]]]
+            if {$said ne ""} {stop_with "$id does not compile, which proves nothing:\n$said"}
+            set by [try $killer [limit_of $killer]]
+        }
+        if {$by ne ""} break
+    }
+    put $::tree/$file $original
+    incr done
+    set left [expr {[llength $entries] - $done}]
+    set to_go [expr {([clock milliseconds] - $mutants_began) * $left / $done / 1000}]
+    if {$by ne ""} {
+        dict incr killed_by [switch -glob $by {simulate* {string cat simulation} model* {string cat model} default {string cat unit}}]
+        set words "killed by [string range $by 0 90]"
+        if {[dict exists $entry lives]} {append words " - list.txt says that it lives: take that line away"}
+    } elseif {[dict exists $entry lives]} {
+        set words "lives, as explained"
+        lappend explained $entry
+    } else {
+        set words "LIVES: [dict get $entry rule]"
+        lappend unexplained $entry
+    }
+    puts [format "%3d/%d %-34s %s%s" $done [llength $entries] $id $words \
+        [expr {$left > 0 ? "; $left left, about $to_go s" : ""}]]
+    puts $results "$id\t$by"
+    flush $results
+}
+close $results
+
+set lives [expr {[llength $explained] + [llength $unexplained]}]
+set killed [expr {$done - $lives}]
+puts "by the unit tests [dict get $killed_by unit], by the simulation [dict get $killed_by simulation],\
+    by the model [dict get $killed_by model]; [expr {[clock seconds] - $began}] s"
+foreach entry [concat $explained $unexplained] {
+    puts "lives: [dict get $entry id] ([dict get $entry rule]): [expr {[dict exists $entry lives] ?
+        [dict get $entry lives] : "not explained: a test is missing"}]"
+}
+puts "$killed of $done killed"
+exit [expr {!$::simulation_only && ([llength $unexplained] > 0 || $killed * 50 < $done * 48)}]
