@@ -321,6 +321,31 @@ static void acceptance6_delegateWhoseKeyUsageForbidsSignatures(void **state) {
     }
 }
 
+static void acceptance6_delegateWithACriticalExtensionOfNoKnownKind(void **state) {
+    (void)state;
+    for (int critical = 0; critical < 2; critical++) {
+        X509 *cert = testCert(&(testCertSpec){.name = "Responder",
+                                              .issuer = pki->ca,
+                                              .issuer_key = pki->ca_key,
+                                              .key = pki->delegate_key,
+                                              .extended = "OCSPSigning"});
+        ASN1_OBJECT *kind = OBJ_txt2obj("1.3.6.1.4.1.99999.1", 1);
+        ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
+        assert_true(kind && value && ASN1_OCTET_STRING_set(value, (const unsigned char *)"\x05\x00", 2));
+        X509_EXTENSION *extension = X509_EXTENSION_create_by_OBJ(NULL, kind, critical, value);
+        assert_true(extension && X509_add_ext(cert, extension, -1) && X509_sign(cert, pki->ca_key, EVP_sha256()));
+        testReply reply = signedBy(cert, pki->delegate_key);
+        if (critical)
+            wantRefused(&reply, OCSP_ERR_VERIFY);
+        else
+            wantGoodOnly(&reply);
+        X509_EXTENSION_free(extension);
+        ASN1_OCTET_STRING_free(value);
+        ASN1_OBJECT_free(kind);
+        X509_free(cert);
+    }
+}
+
 static void acceptance6_signedWithMd5(void **state) {
     (void)state;
     X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = testRsaKey(1), .ca = 1});
@@ -820,6 +845,24 @@ static void twoEntriesForUsTheWorseOfEquallyNewOnesCounts(void **state) {
     }
 }
 
+/* Of two entries of different age the newer one counts, whatever it says and wherever it stands. */
+static void twoEntriesForUsTheNewerOneCounts(void **state) {
+    (void)state;
+    for (int newer_at = 0; newer_at < 2; newer_at++) {
+        for (int newer_revoked = 0; newer_revoked < 2; newer_revoked++) {
+            testReply reply = goodReply();
+            reply.count = 2;
+            reply.entries[1] = reply.entries[0];
+            reply.entries[1 - newer_at].this_update -= 60;
+            reply.entries[newer_revoked ? newer_at : 1 - newer_at].status = TEST_REVOKED;
+            ocspResponse got = wantGood(&reply);
+            assert_int_equal(got.revoked, newer_revoked);
+            assert_int_equal(got.this_update, reply.entries[newer_at].this_update);
+            ocspResponseClear(&got);
+        }
+    }
+}
+
 /* ---- newer, same, older ------------------------------------------------------------------------------------------ */
 
 static ocspResponse made(time_t this_update, int revoked) {
@@ -946,6 +989,7 @@ int main(void) {
         cmocka_unit_test(acceptance6_delegateExpired),
         cmocka_unit_test(acceptance6_delegateNotValidYet),
         cmocka_unit_test(acceptance6_delegateWhoseKeyUsageForbidsSignatures),
+        cmocka_unit_test(acceptance6_delegateWithACriticalExtensionOfNoKnownKind),
         cmocka_unit_test(acceptance6_delegateThatBeginsWithinTheSkew),
         cmocka_unit_test(acceptance6_brokenSignature),
         cmocka_unit_test(acceptance6_signedWithMd5),
@@ -979,6 +1023,7 @@ int main(void) {
         cmocka_unit_test(acceptance9_datesAtTheEndsOfTime),
         cmocka_unit_test(revokedIsAResponseOfOurs),
         cmocka_unit_test(twoEntriesForUsTheWorseOfEquallyNewOnesCounts),
+        cmocka_unit_test(twoEntriesForUsTheNewerOneCounts),
         cmocka_unit_test(compareByThisUpdate),
         cmocka_unit_test(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse),
         cmocka_unit_test(compareWithAnExpiredOne),

@@ -4,15 +4,15 @@
 #   tclsh tests/mutants/run.tcl [options] [ID...]      ID may be a pattern: 'verify-*'
 #     --simulation      try the simulation alone, to see what it finds without the unit tests; lists what it misses
 #     --seed N          the simulation's first world, by default 1
-#     --years N         how long it lives at most with one mutant, by default 20
+#     --worlds N        how many of them it lives through with one mutant, by default 100
 #     --list            ids and rules
 #
 # Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
 # also each test that list.txt names, alone. Then each mutant is compiled and shown to its likely killer, to the other
 # unit programs, to the replayed fuzz corpora, to the simulation, and to the model where list.txt says that it has the
-# same fault; the first that fails ends it. A crash kills, and so does a hang: ten times what the program took
-# unmutated, and half a minute. A mutant that does not compile, or whose old text does not stand there exactly once,
-# proves nothing and is an error.
+# same fault; the first that fails ends it. A crash kills, and so does a hang: silence ten times as long as unmutated,
+# and 20 seconds. A mutant that does not compile, or whose old text does not stand there exactly once, proves nothing and
+# is an error.
 #
 # Exit status 0: every mutant was killed but those whose entry explains why it lives, at least 48 of 50.
 #
@@ -25,8 +25,8 @@ set ::tree $::project/build/mutants/tree
 set ::copied {Makefile src deps tests/c tests/fuzz tests/simulation tests/model}
 set ::simulation_only 0
 set ::seed 1
-set ::years 20
-array set ::took {} ;# milliseconds that a command took unmutated
+set ::worlds 100
+array set ::patience {} ;# seconds that a killer may be silent
 
 proc stop_with {sentence} {
     puts stderr "mutants: $sentence"
@@ -160,54 +160,75 @@ proc killer_of {by} {
     return [list unit {*}$by]
 }
 
-proc command_of {killer} {
+proc command_of {killer dir} {
     if {[lindex $killer 0] eq "simulate"} {
-        return [list build/simulate --seed $::seed --years $::years --long]
+        return [list $dir/simulate --seed $::seed --worlds $::worlds]
     }
-    return [list env OCSP_TEST_ONLY=[lindex $killer 2] build/[lindex $killer 1]]
+    return [list env OCSP_TEST_ONLY=[lindex $killer 2] $dir/[lindex $killer 1]]
 }
 
-# Runs a killer. Returns who killed and by what, or "". `limit` in seconds.
-proc try {killer limit} {
-    set pid 0
-    set killed ""
-    set ok 0
-    set channel [open |[list timeout -k 5 $limit {*}[command_of $killer] 2>@1] r]
-    while {[gets $channel line] >= 0} {
-        if {[regexp {^\[  FAILED  \] (\w+)} $line - name]} {
-            set killed "[lindex $killer 1] $name"
-        } elseif {[regexp {^BROKEN in world (\d+) after ([\d.]+) years: ([^:]*)} $line - world years promise]} {
-            set killed "simulate: $promise (world $world, after $years years)"
-        } elseif {[regexp {^\[       OK \]} $line]} {
-            incr ok
-        }
-        if {$killed ne ""} { ;# the rest of its run tells nothing more
-            catch {exec kill {*}[pid $channel]}
-            catch {close $channel}
-            return $killed
-        }
+# What a line of a killer's output says about the mutant: who killed it, or "".
+proc verdict {killer line} {
+    if {[regexp {^\[  FAILED  \] (\w+)} $line - test]} {return "[lindex $killer 1] $test"}
+    if {[regexp {^BROKEN in world (\d+) after ([\d.]+) years: ([^:]*)} $line - world years promise]} {
+        return "simulate: $promise (world $world, after $years years)"
     }
-    set name [expr {[lindex $killer 0] eq "unit" ? [join [lrange $killer 1 end]] : "simulate:"}]
-    if {[catch {close $channel} why options]} {
-        set code [dict get $options -errorcode]
-        if {[lindex $code 0] eq "CHILDSTATUS" && [lindex $code 2] == 124} {return "$name hangs"}
-        return "$name dies ([lindex $code end])"
-    }
-    if {[lindex $killer 0] eq "unit" && $ok == 0} {return "$name runs no test"}
     return ""
 }
 
-# The same, unmutated: it has to pass. What it took bounds what a mutant may take.
+# Runs a killer from `dir`, until its output ends, tells enough, or stays away for `patience` seconds. Returns who killed
+# and by what, or "". ::silence is the longest time without a word, in seconds.
+proc try {killer patience dir} {
+    set name [expr {[lindex $killer 0] eq "unit" ? [join [lrange $killer 1 end]] : "simulate:"}]
+    set ::silence 0
+    set killed ""
+    set tests 0
+    set heard [clock milliseconds]
+    set channel [open |[list {*}[command_of $killer $dir] 2>@1] r]
+    fconfigure $channel -blocking 0
+    fileevent $channel readable {set ::heard word}
+    while {$killed eq "" && ![eof $channel]} {
+        set timer [after [expr {$patience * 1000}] {set ::heard nothing}]
+        vwait ::heard
+        after cancel $timer
+        set ::silence [expr {max($::silence, ([clock milliseconds] - $heard) / 1000.0)}]
+        set heard [clock milliseconds]
+        if {$::heard eq "nothing"} {set killed "$name hangs"}
+        while {$killed eq "" && [gets $channel line] >= 0} {
+            set killed [verdict $killer $line]
+            incr tests [string match {\[       OK \]*} $line]
+        }
+    }
+    if {$killed ne ""} { ;# the rest of its run tells nothing more
+        catch {exec kill -KILL {*}[pid $channel]}
+        catch {close $channel}
+        return $killed
+    }
+    fconfigure $channel -blocking 1
+    if {[catch {close $channel} why options]} {return "$name dies ([lindex [dict get $options -errorcode] end])"}
+    if {[lindex $killer 0] eq "unit" && $tests == 0} {return "$name runs no test"}
+    return ""
+}
+
+# The same without a mutant: it has to pass. How long it was silent bounds how long a mutant may be.
 proc pass_unmutated {killer} {
-    set began [clock milliseconds]
-    set killed [try $killer 300]
+    set killed [try $killer 900 sound]
     if {$killed ne ""} {
         stop_with "without any mutant: $killed. Mend that first (make test), or list.txt where it names a test"
     }
-    set ::took($killer) [expr {[clock milliseconds] - $began}]
+    set ::patience($killer) [expr {20 + round(10 * $::silence)}]
 }
 
-proc limit_of {killer} {expr {30 + 10 * $::took($killer) / 1000}}
+# Shows the mutant to a killer. A machine that has become busy is told from a hang by the same program without the mutant.
+proc show {killer} {
+    while 1 {
+        set killed [try $killer $::patience($killer) build]
+        if {![string match "* hangs" $killed]} {return $killed}
+        set before $::patience($killer)
+        pass_unmutated $killer
+        if {$::patience($killer) < $before * 2} {return $killed}
+    }
+}
 
 # The model's mutants that Spin finds; the model is explored once, with all of them.
 proc explore_model {} {
@@ -227,7 +248,7 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
     set argument [lindex $argv $i]
     switch -glob -- $argument {
         --simulation {set ::simulation_only 1}
-        --seed - --years {
+        --seed - --worlds {
             set value [lindex $argv [incr i]]
             if {![string is integer -strict $value] || $value < 1} {stop_with "$argument wants a number above 0"}
             set ::[string range $argument 2 end] $value
@@ -264,17 +285,21 @@ set everything [concat [lmap program $programs {list unit $program}] {{unit fuzz
 puts "mutants: [llength $entries]; building and testing without one first"
 set said [build [concat [lmap program $programs {string cat build/ $program}] build/fuzz-replay build/simulate]]
 if {$said ne ""} {stop_with "the tree does not build without any mutant:\n$said"}
+file delete -force sound ;# the programs without a mutant
+file mkdir sound
+foreach program [concat $programs fuzz-replay simulate] {file copy build/$program sound/$program}
 set hints [lsort -unique [lmap entry $entries {killer_of [dict get $entry by]}]]
 if {$::simulation_only} {
     set everything simulate
     set hints {}
 }
 foreach killer $everything {
+    set since [clock milliseconds]
     pass_unmutated $killer
-    puts [format "  passes: %-24s %.1f s" [join $killer] [expr {$::took($killer) / 1000.0}]]
+    puts [format "  passes: %-24s %.1f s" [join $killer] [expr {([clock milliseconds] - $since) / 1000.0}]]
 }
 foreach killer $hints {
-    if {[lindex $killer 0] ne "model" && ![info exists ::took($killer)]} {pass_unmutated $killer}
+    if {[lindex $killer 0] ne "model" && ![info exists ::patience($killer)]} {pass_unmutated $killer}
 }
 if {"model" in [lmap killer $hints {lindex $killer 0}]} {
     explore_model
@@ -309,7 +334,7 @@ foreach entry $entries {
         } else {
             set said [build build/[lindex [concat $killer simulate] [expr {[lindex $killer 0] eq "unit"}]]]
             if {$said ne ""} {stop_with "$id does not compile, which proves nothing:\n$said"}
-            set by [try $killer [limit_of $killer]]
+            set by [show $killer]
         }
         if {$by ne ""} break
     }
