@@ -8,7 +8,7 @@
 #     --list            ids and rules
 #
 # Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
-# also each test that list.txt names, alone. Then each mutant is compiled and shown to its likely killer, to the other
+# also each test that list.txt names, alone (with some IDs only: what they need). Then each mutant is compiled and shown to its likely killer, to the other
 # unit programs, to the replayed fuzz corpora, to the simulation, and to the model where list.txt says that it has the
 # same fault; the first that fails ends it. A crash kills, and so does a hang: silence ten times as long as unmutated,
 # and 20 seconds. A mutant that does not compile, or whose old text does not stand there exactly once, proves nothing and
@@ -221,6 +221,7 @@ proc pass_unmutated {killer} {
 
 # Shows the mutant to a killer. A machine that has become busy is told from a hang by the same program without the mutant.
 proc show {killer} {
+    if {![info exists ::patience($killer)]} {pass_unmutated $killer}
     while 1 {
         set killed [try $killer $::patience($killer) build]
         if {![string match "* hangs" $killed]} {return $killed}
@@ -294,6 +295,7 @@ if {$::simulation_only} {
     set hints {}
 }
 foreach killer $everything {
+    if {[llength $patterns] > 0 && [lindex $killer 1] ni [lmap hint $hints {lindex $hint 1}]} continue ;# when needed
     set since [clock milliseconds]
     pass_unmutated $killer
     puts [format "  passes: %-24s %.1f s" [join $killer] [expr {([clock milliseconds] - $since) / 1000.0}]]
