@@ -1469,6 +1469,24 @@ static void acceptance18_offStopsWithTheNextHandshakeAndOnStartsFromWhatIsHeld(v
     SSL_CTX_free(ctx);
 }
 
+/* Nothing valid is held: turning it on asks at once, however long the wait for the next retry was. */
+static void acceptance18_onWithNothingHeldAsksAtOnce(void **state) {
+    (void)state;
+    responder.down = 1;
+    SSL_CTX *ctx = reloadLeaf();
+    run(3600 * 1000);
+    int n = askedTimes();
+    while (askedTimes() == n) run(1000); /* the next one is minutes away now */
+    n = askedTimes();
+    for (int on = 0; on < 2; on++) {
+        options.stapling = on;
+        setOptions();
+        run(2000);
+        assert_int_equal(askedTimes(), n + on);
+    }
+    SSL_CTX_free(ctx);
+}
+
 static void offAtStartAsksNobody(void **state) {
     (void)state;
     options.stapling = 0;
@@ -2084,6 +2102,7 @@ int main(void) {
         simulated(theFirstResponseIsStoredBeforeTheSecondIsAskedFor),
         simulated(acceptance23_rsaAndEcdsaInOneContext),
         simulated(acceptance18_offStopsWithTheNextHandshakeAndOnStartsFromWhatIsHeld),
+        simulated(acceptance18_onWithNothingHeldAsksAtOnce),
         simulated(offAtStartAsksNobody),
         simulated(acceptance18_aWiderMarginIsHeededAtOnce),
         simulated(acceptance18_aShorterRetryDelayIsHeededAtOnce),
