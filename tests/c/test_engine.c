@@ -1719,6 +1719,12 @@ static int beginThreads(void **state) {
     return begin(state);
 }
 
+/* As DEBUG OCSP-REFRESH asks: nobody waits for the end. */
+static void requestOnly(void) {
+    char why[OCSP_SENTENCE_MAX] = "";
+    assert_int_equal(ocspRequestRefresh(NULL, NULL, why, sizeof(why)), 1);
+}
+
 static int request(void) {
     char why[OCSP_SENTENCE_MAX] = "";
     int ok = ocspRequestRefresh(countDone, NULL, why, sizeof(why));
@@ -1785,6 +1791,12 @@ static void acceptance19_ifThatOneFailsOneMoreFollowsAtOnce(void **state) {
     testWaitFor(atomic_load(&done_bad) == 101); /* the faked clock stands still: no automatic round is among them */
     assert_int_equal(askedTimes(), before + 2);
     assert_int_equal(atomic_load(&done_good), 0);
+    atomic_store(&responder.hold, 1);
+    requestOnly();
+    testWaitFor(askedTimes() == before + 3);
+    requestOnly();
+    atomic_store(&responder.hold, 0);
+    testWaitFor(askedTimes() == before + 4);
     SSL_CTX_free(ctx);
 }
 
@@ -1861,6 +1873,26 @@ static void aContextThatWasNeverAttachedIsFoundByItsHandshake(void **state) {
     assert_string_not_equal(text("cert_serial"), "0ABC");
     SSL_CTX_free(first);
     SSL_CTX_free(second);
+}
+
+/* It was attached in its time, and another one has come after it. */
+static void aLateHandshakeOfAReplacedContextChangesNothing(void **state) {
+    (void)state;
+    SSL_CTX *old = reloadLeaf();
+    ocspTick();
+    testWaitFor(!strcmp(text("state"), "good"));
+    char serial[OCSP_OUTSIDE_TEXT_MAX + 1], which[sizeof(serial)];
+    snprintf(serial, sizeof(serial), "%s", text("cert_serial"));
+    SSL_CTX *renewed = reload(pki->renewed_leaf, pki->leaf_key, pki->ca);
+    testWaitFor(strcmp(text("cert_serial"), serial) && !strcmp(text("state"), "good"));
+    snprintf(which, sizeof(which), "%s", text("cert_serial"));
+    assert_true(stapledBoth(old));
+    ocspTick();
+    assert_int_equal(request(), 1); /* when it is answered, the thread has taken what the tick may have attached */
+    testWaitFor(atomic_load(&done_good) + atomic_load(&done_bad) == 1);
+    assert_string_equal(text("cert_serial"), which);
+    SSL_CTX_free(old);
+    SSL_CTX_free(renewed);
 }
 
 static void acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork(void **state) {
@@ -2119,6 +2151,7 @@ int main(void) {
         threaded(acceptance19_refusedWithAReason),
         threaded(requestsAreAnsweredWhenStaplingIsTurnedOffOrTheEngineEnds),
         threaded(aContextThatWasNeverAttachedIsFoundByItsHandshake),
+        threaded(aLateHandshakeOfAReplacedContextChangesNothing),
         threaded(acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork),
         threaded(acceptance20_aForkedChildExitsAlone),
         threaded(tenThousandHandshakesWhileResponsesArePublishedEveryMillisecond),
