@@ -1296,8 +1296,8 @@ static void acceptance17_nobodyAsksForAReplacedCertificate(void **state) {
     settle();
     assert_true(stapledBoth(old) && stapledBoth(renewed));
     assert_int_equal(askedTimes(), 2);
-    run(3LL * TEST_DAY * 1000 - 1000); /* each answer lives a day and is asked for after nine tenths of it */
-    assert_int_equal(askedTimes(), 2 + 3);
+    run(3LL * TEST_DAY * 1000 - 1000); /* each answer lives a day, and is asked for after 0.72 to 0.9 of it */
+    assert_true(askedTimes() >= 2 + 3 && askedTimes() <= 2 + 4);
     assert_false(stapledBoth(old));
     assert_true(stapledBoth(renewed));
     SSL_CTX_free(old);
