@@ -174,12 +174,12 @@ static void acceptance16_killedInTheMiddleOfWriting(void **state) {
     }
 }
 
-/* Before libc's: the directory's fsync can be made to fail. */
-static int sync_fault;
+/* Before libc's: the fsync of a directory, or of a file, can be made to fail. */
+static int sync_fault, file_sync_fault;
 int fsync(int fd) {
     struct stat st;
-    if (sync_fault && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-        errno = sync_fault;
+    if ((sync_fault || file_sync_fault) && fstat(fd, &st) == 0 && (S_ISDIR(st.st_mode) ? sync_fault : file_sync_fault)) {
+        errno = S_ISDIR(st.st_mode) ? sync_fault : file_sync_fault;
         return -1;
     }
     return (int)syscall(SYS_fsync, fd);
@@ -198,6 +198,20 @@ static void acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe(voi
     wantSentence(&err);
     assert_non_null(strstr(err.text, strerror(EIO)));
     assert_int_equal(stored_there, 1);
+    wantLoaded();
+    assert_int_equal(testCountFiles(dir), 1);
+}
+
+/* Bytes that may not be on disk never get the name: the file before them stays. */
+static void acceptance16_aFileThatIsNotSyncedIsAFailure(void **state) {
+    (void)state;
+    assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, NULL), 1);
+    ocspError err = {0};
+    file_sync_fault = EIO;
+    int stored = ocspCacheStore(dir, id, (const unsigned char *)"other", 5, &err);
+    file_sync_fault = 0;
+    assert_int_equal(stored, 0);
+    wantSentence(&err);
     wantLoaded();
     assert_int_equal(testCountFiles(dir), 1);
 }
@@ -651,6 +665,7 @@ int main(void) {
         with_dir(acceptance16_aReaderNeverSeesHalfAFile),
         with_dir(acceptance16_killedInTheMiddleOfWriting),
         with_dir(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe),
+        with_dir(acceptance16_aFileThatIsNotSyncedIsAFailure),
         with_dir(acceptance16_tenRenewedCertificatesHaveTenFiles),
         with_dir(acceptance16_directoryMissing),
         with_dir(acceptance16_aFileInTheDirectorysPlace),

@@ -8,11 +8,11 @@
 #     --list            ids and rules
 #
 # Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
-# also each test that list.txt names, alone (with some IDs only: what they need). Then each mutant is compiled and shown to its likely killer, to the other
-# unit programs, to the replayed fuzz corpora, to the simulation, and to the model where list.txt says that it has the
-# same fault; the first that fails ends it. A crash kills, and so does a hang: silence ten times as long as unmutated,
-# and 20 seconds. A mutant that does not compile, or whose old text does not stand there exactly once, proves nothing and
-# is an error.
+# also each test that list.txt names, alone; with IDs only what they need. Then each mutant is compiled and shown to its
+# likely killer, to the other unit programs, to the replayed fuzz corpora, to the simulation, and to the model where
+# list.txt says that it has the same fault; the first that fails ends it. A crash kills, and so does a hang: silence ten
+# times as long as unmutated, and 20 seconds. A mutant that does not compile, or whose old text does not stand there
+# exactly once, proves nothing and is an error.
 #
 # Exit status 0: every mutant was killed but those whose entry explains why it lives, at least 48 of 50.
 #
@@ -352,7 +352,11 @@ foreach entry $entries {
     set left [expr {[llength $entries] - $done}]
     set to_go [expr {([clock milliseconds] - $mutants_began) * $left / $done / 1000}]
     if {$by ne ""} {
-        dict incr killed_by [switch -glob $by {simulate* {string cat simulation} model* {string cat model} default {string cat unit}}]
+        switch -glob $by {
+            simulate* {dict incr killed_by simulation}
+            model* {dict incr killed_by model}
+            default {dict incr killed_by unit}
+        }
         set words "killed by [string range $by 0 90]"
         if {[dict exists $entry lives]} {append words " - list.txt says that it lives: take that line away"}
     } elseif {[dict exists $entry lives]} {
