@@ -641,12 +641,6 @@ __attribute__((constructor)) static void chooseTests(void) {
     if (only && *only) cmocka_set_test_filter(only);
 }
 
-/* OCSP_TEST_ONLY=name, or a pattern: the other tests of the program are left out. */
-__attribute__((constructor)) static void testOnly(void) {
-    const char *pattern = getenv("OCSP_TEST_ONLY");
-    if (pattern && *pattern) cmocka_set_test_filter(pattern);
-}
-
 long testEnvNumber(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtol(text, NULL, 10) : otherwise;

@@ -178,7 +178,8 @@ static void acceptance16_killedInTheMiddleOfWriting(void **state) {
 static int sync_fault, file_sync_fault;
 int fsync(int fd) {
     struct stat st;
-    if ((sync_fault || file_sync_fault) && fstat(fd, &st) == 0 && (S_ISDIR(st.st_mode) ? sync_fault : file_sync_fault)) {
+    if ((sync_fault || file_sync_fault) && fstat(fd, &st) == 0 &&
+        (S_ISDIR(st.st_mode) ? sync_fault : file_sync_fault)) {
         errno = S_ISDIR(st.st_mode) ? sync_fault : file_sync_fault;
         return -1;
     }

@@ -168,7 +168,8 @@ proc command_of {killer dir} {
     if {[lindex $killer 0] eq "simulate"} {
         return [list $dir/simulate --seed $::seed --worlds $::worlds]
     }
-    return [list env OCSP_TEST_ONLY=[lindex $killer 2] $dir/[lindex $killer 1]]
+    set test [lindex $killer 2]
+    return [concat [expr {$test eq "" ? {} : [list env OCSP_TEST_ONLY=$test]}] $dir/[lindex $killer 1]]
 }
 
 # What a line of a killer's output says about the mutant: who killed it, or "".
