@@ -104,6 +104,20 @@ static void acceptance1_wrongIssuerOfTheSameNameInTheChain(void **state) {
     X509_STORE_free(store);
 }
 
+/* The issuer's name and key, in a certificate whose key usage does not allow to sign certificates. */
+static void acceptance1_anIssuerThatMayNotSignIsNone(void **state) {
+    (void)state;
+    X509 *other = testCert(&(testCertSpec){.name = "CA",
+                                           .issuer = pki->root,
+                                           .issuer_key = pki->root_key,
+                                           .key = pki->ca_key,
+                                           .key_usage = "digitalSignature,cRLSign"});
+    ocspIdentity *id = identify(pki->leaf, other, NULL, NULL);
+    wantIssuer(id, NULL);
+    ocspIdentityFree(id);
+    X509_free(other);
+}
+
 static void acceptance1_wrongIssuerOfTheSameNameInTheStore(void **state) {
     (void)state;
     X509_STORE *store = testStore(pki->twin, NULL);
@@ -433,6 +447,7 @@ int main(void) {
         cmocka_unit_test(acceptance1_issuerFromTheTrustedCertificates),
         cmocka_unit_test(acceptance1_issuerFromTheHashedDirectory),
         cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheChain),
+        cmocka_unit_test(acceptance1_anIssuerThatMayNotSignIsNone),
         cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheStore),
         cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory),
         cmocka_unit_test(acceptance1_keyIdentifiers),
