@@ -95,6 +95,7 @@ typedef enum {
     SIM_KILL,
     SIM_KILL_WRITING, /* a: at this many disk operations from now */
     SIM_POWER,
+    SIM_NO_THREAD, /* a restart, and for the duration no thread can be made */
     /* The operator. */
     SIM_RELOAD,
     SIM_RELOAD_LATE, /* on another thread: the context is found by a handshake */

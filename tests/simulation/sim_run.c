@@ -13,6 +13,7 @@
 
 #define _GNU_SOURCE
 #include "sim.h"
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,6 +46,7 @@ static struct {
     simAction actions[2 * SIM_MAX_EVENTS];
     int action_count, next_action;
     /* The process. */
+    int threaded;  /* its thread was made */
     int up, dying; /* dying: 1 killed, 2 without power */
     int64_t start_at;
     const ocspWait *fetching; /* inside a fetch */
@@ -396,7 +398,7 @@ static void simStop(void) {
     ocspShutdown();
     simDropContext();
     simDiskCloseAll();
-    sim.up = 0;
+    sim.up = sim.threaded = 0;
     sim.fetching = NULL;
 }
 
@@ -512,6 +514,9 @@ static void simAct(const simEvent *e, int ends) {
     case SIM_KILL:
     case SIM_POWER:
         if (!ends && sim.up) simDie(e->kind == SIM_POWER ? 2 : 1, e->lasts);
+        break;
+    case SIM_NO_THREAD:
+        if (!ends && sim.up) simDie(1, 100);
         break;
     case SIM_KILL_WRITING:
         if (!ends && sim.up) simDiskKillAt((int)e->a);
@@ -664,6 +669,11 @@ static void simLive(void) {
     while (sim.now < sim.world->ends) {
         int64_t wait, next;
         ocspTick();
+        if (!sim.threaded && sim.options.stapling) { /* main looks each second whether one can be made */
+            next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
+            simPassTo(next);
+            continue;
+        }
         wait = simSteps();
         if (sim.now >= sim.world->ends) return;
         if (sim.outcome->steps > sim.world->most_steps) {
@@ -766,7 +776,9 @@ int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attr, void *(*r
     (void)attr;
     (void)run;
     (void)arg;
+    if (simActive(SIM_NO_THREAD)) return EAGAIN;
     *made = pthread_self();
+    sim.threaded = 1;
     return 0;
 }
 

@@ -99,6 +99,7 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_KILL] = "kill",
     [SIM_KILL_WRITING] = "kill at disk operation a from now",
     [SIM_POWER] = "power failure",
+    [SIM_NO_THREAD] = "restart where no thread can be made",
     [SIM_RELOAD] = "TLS reload, same certificate",
     [SIM_RELOAD_LATE] = "TLS reload on another thread",
     [SIM_RENEW] = "new certificate (for a s)",
@@ -205,6 +206,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_KILL] = 6,
     [SIM_KILL_WRITING] = 5,
     [SIM_POWER] = 4,
+    [SIM_NO_THREAD] = 3,
     [SIM_RELOAD] = 5,
     [SIM_RELOAD_LATE] = 3,
     [SIM_RENEW] = 8,
@@ -292,6 +294,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         e->lasts = simLogBetween(rng, SIM_SECOND, 5 * SIM_DAY);
         break;
     case SIM_SLEEP: e->a = simLogBetween(rng, SIM_SECOND, 10 * SIM_DAY); break;
+    case SIM_NO_THREAD: e->lasts = simLogBetween(rng, SIM_SECOND, SIM_HOUR); break;
     case SIM_DISK_FULL:
     case SIM_DISK_LIES:
     case SIM_DISK_UNREADABLE: e->lasts = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
