@@ -652,8 +652,10 @@ static int64_t simStoredBy(const simMind *m) {
 
     for (i = 0; i < w->event_count && w->events[i].at <= simTrueMs(); i++) {
         const simEvent *e = &w->events[i];
-        end = e->at + e->lasts + 61 * SIM_SECOND;
-        if (e->kind == SIM_DISK_FULL && !e->off && end > well) well = end;
+        /* a disk that refused is tried again within a minute, in which the machine may have slept */
+        end = simMax(e->at + e->lasts, clock_disturbed_at) + 61 * SIM_SECOND;
+        if (e->kind == SIM_DISK_FULL && !e->off && e->at + e->lasts + 61 * SIM_SECOND > m->unsaved_since && end > well)
+            well = end;
     }
     return well;
 }
