@@ -36,7 +36,7 @@
 #define OCSP_LOOK_MS 1000                  /* how often the wall clock and a supplied file are looked at */
 #define OCSP_STORE_AGAIN_MS (60 * 1000)    /* how often a disk that refused is tried again */
 #define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often a certificate that lacks something is looked at again */
-#define OCSP_PRUNE_MS (3600 * 1000)         /* how often, at most, old files are looked for: it reads all of ours */
+#define OCSP_PRUNE_MS (3600 * 1000)        /* how often, at most, old files are looked for: it reads all of ours */
 
 /* One certificate that is followed. */
 typedef struct ocspCert {
@@ -48,6 +48,7 @@ typedef struct ocspCert {
     int asked;         /* by the operator: at once */
     int due_now;       /* by a reload or a directive: at once, but for the floor */
     int due_if_bare;   /* by stapling turned on: at once if the disk holds nothing */
+    int from_start;    /* followed since the start, which is no reload */
     int64_t refresh_at_ms, retry_at_ms, last_round_ms; /* wall; monotonic, 0: none; monotonic, 0: never */
     unsigned attempt;                                  /* rounds without progress in a row, for the back-off */
     long long consecutive_failures, last_fetch_ms;
@@ -659,6 +660,7 @@ static void ocspLoadCached(ocspCert *cert) {
     if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err)) {
         if (cert->held.source == OCSP_SOURCE_CACHE) cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
         cert->cache_tried = 1;
+        if (cert->from_start && !cert->last_round_ms) cert->due_now = 0; /* the disk came late, and in time */
     } else if (err.kind == OCSP_ERR_NONE) {
         cert->cache_tried = 1;
     } else {
@@ -828,6 +830,7 @@ static void ocspFollow(ocspAttachment *a) {
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
         if (!cert->in_service) cert->asked = cert->due_now = 0;
+        if (a) cert->from_start = !worker.attached_before;
         cert->state = ocspStateOf(cert->id);
         if (worker.options.stapling) ocspLoadCached(cert);
         if (!worker.attached_before && ocspHoldsValid(cert)) cert->due_now = 0;
