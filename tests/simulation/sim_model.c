@@ -749,6 +749,7 @@ void simModelFirstHandshake(void) {
         simWant(!a || minds[attach[i]].held == a, "restart",
                 "the disk holds a valid response, and the first handshake goes without it");
     }
+    for (i = 0; wanted.stapling && i < attach_count; i++) simSettle(&minds[attach[i]]);
 }
 
 void simModelIdle(void) {
