@@ -538,7 +538,5 @@ int main(void) {
         linked(eventsAreBounded),
         linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
     };
-    const char *only = getenv("OCSP_TEST_ONLY");
-    if (only) cmocka_set_test_filter(only);
     return cmocka_run_group_tests_name("peer", tests, setUp, NULL);
 }

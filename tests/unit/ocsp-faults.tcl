@@ -1,4 +1,4 @@
-# ocsp-faults.tcl - scenario 25: faults on the real server. Allocations of the module that fail one at a time, no file
+# ocsp-faults.tcl - scenario 33: faults on the real server. Allocations of the module that fail one at a time, no file
 # descriptors left, a disk that is really full, calls that are interrupted, the server killed at each step of writing
 # the cache and at any moment, a responder that is stopped in the middle.
 #
@@ -92,7 +92,7 @@ set server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 # Counts what one start needs, then starts anew for each of them.
-test {25.1 each allocation of the module's start fails in turn: the server lives, and is stapled once memory is back} {
+test {33.1 each allocation of the module's start fails in turn: the server lives, and is stapled once memory is back} {
     ocsp_responder_behave $responder {next 7200}
     fail_allocation [expr {1 << 60}]
     start_server $server {
@@ -132,7 +132,7 @@ test {25.1 each allocation of the module's start fails in turn: the server lives
         set why [stop_server [pop_server]]
         if {$why ne {}} {fail "allocation $n: $why"}
     }
-    puts "25.1: $count allocations from the start to the staple; $refused of $done tried were refused,\
+    puts "33.1: $count allocations from the start to the staple; $refused of $done tried were refused,\
         $not_begun of them before the module was loaded"
     # Chance decides a little about how many there are (a new connection, a second thread's first error).
     assert_morethan $refused [expr {$done * 9 / 10 - 2}]
@@ -176,8 +176,8 @@ start_server $server {
         ocsp_staple 0 -tls1_2
     }
 
-    test {25.2 each allocation of a reload of another certificate fails in turn} {
-        walk "25.2" {
+    test {33.2 each allocation of a reload of another certificate fails in turn} {
+        walk "33.2" {
             ocsp_load_certificate $second
             ocsp_wait_info cert_serial [dict get $second serial]
             file delete -force {*}[glob -nocomplain $cache/*]
@@ -189,8 +189,8 @@ start_server $server {
         }
     }
 
-    test {25.3 each allocation of a refresh fails in turn: what is held stays, and is refreshed afterwards} {
-        walk "25.3" {
+    test {33.3 each allocation of a refresh fails in turn: what is held stays, and is refreshed afterwards} {
+        walk "33.3" {
             ocsp_staple
         } {
             catch {r ocsp.refresh}
@@ -200,10 +200,10 @@ start_server $server {
         }
     }
 
-    test {25.4 each allocation of reading a response file fails in turn} {
+    test {33.4 each allocation of reading a response file fails in turn} {
         set supplied [file join [dict get $lab dir] supplied.der]
         ocsp_response_file $supplied $leaf $ca {next 7200}
-        walk "25.4" {
+        walk "33.4" {
             ocsp_set response-file {}
             wait_for_condition 200 50 {![catch {r ocsp.refresh}] && [ocsp_info response_source] eq "network"} else {
                 fail "not asked again: [ocsp_situation]"
@@ -219,7 +219,7 @@ start_server $server {
         ocsp_set response-file {}
     }
 
-    test {25.5 allocations fail while the server exits: it exits as ever} {
+    test {33.5 allocations fail while the server exits: it exits as ever} {
         foreach n {1 2 3 5 8} {
             ocsp_wait_info state good
             set busy [valkey_deferring_client]
@@ -247,7 +247,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 2] {
         exec prlimit --pid [srv pid] --nofile=$free:
     }
 
-    test {25.6 no file descriptors: fetches, stores and files fail with a reason, and are well again with them} {
+    test {33.6 no file descriptors: fetches, stores and files fail with a reason, and are well again with them} {
         ocsp_wait_info state good
         set before [lindex [exec prlimit --pid [srv pid] --nofile --output SOFT --noheadings] 0]
         set supplied [file join [dict get $lab dir] supplied.der]
@@ -290,7 +290,7 @@ set wrapper [file join [dict get $lab dir] with-disk]
 ocsp_file_write $wrapper "#!/bin/sh\nmount -t tmpfs -o size=64k,mode=777 none '$disk' && exec '$::server_binary' \"\$@\"\n"
 file attributes $wrapper -permissions 00755
 if {[catch {exec unshare --mount --propagation private mount -t tmpfs -o size=64k none $disk} why]} {
-    skip_test {25.7 a disk that is really full} "this user may not mount a file system (run as root): $why"
+    skip_test {33.7 a disk that is really full} "this user may not mount a file system (run as root): $why"
 } else {
     set binary $::server_binary
     set ::server_binary [auto_execok unshare]
@@ -301,7 +301,7 @@ if {[catch {exec unshare --mount --propagation private mount -t tmpfs -o size=64
     set ::server_binary $outer
     start_server [ocsp_server $leaf $ca cache-dir $disk retry-delay 1] {
         set ::server_binary $binary
-        test {25.7 a disk that is really full: a warning, the old file stays whole, no litter, and stored when there is room} {
+        test {33.7 a disk that is really full: a warning, the old file stays whole, no litter, and stored when there is room} {
             # As the server sees it.
             set seen /proc/[srv pid]/root$disk
             set kept [file join $seen [file tail $file]]
@@ -333,7 +333,7 @@ file delete -force {*}[glob -nocomplain $cache/*]
 control_set 5 1
 start_server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 30] \
     [list env [concat $preload {FAULT_STORM 100}]]] {
-    test {25.8 the module's thread is interrupted all the time: fetches, stores and waits go on} {
+    test {33.8 the module's thread is interrupted all the time: fetches, stores and waits go on} {
         foreach behaviour {good pieces {next 7200 piece 200 piece_ms 1} no-length post-405} {
             ocsp_responder_behave $responder $behaviour
             assert_equal [r ocsp.refresh] OK $behaviour
@@ -351,7 +351,7 @@ start_server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeo
         assert_morethan_equal [expr {[clock milliseconds] - $began}] 1900
         ocsp_responder_behave $responder good
         ocsp_responder_release $responder
-        puts "25.8: [control_get 6] signals to the thread"
+        puts "33.8: [control_get 6] signals to the thread"
     }
 }
 control_set 5 0
@@ -390,13 +390,13 @@ start_server [ocsp_server $leaf $ca cache-dir {} retry-delay 1 timeout 2] {
         ocsp_assert_staple good
     }
 
-    test {25.9 SIGSTOP of the responder before it accepts: the time-out ends it, handshakes go on, SIGCONT heals} {
+    test {33.9 SIGSTOP of the responder before it accepts: the time-out ends it, handshakes go on, SIGCONT heals} {
         stopped_in good
     }
-    test {25.10 SIGSTOP of the responder in the middle of its answer's header: the same} {
+    test {33.10 SIGSTOP of the responder in the middle of its answer's header: the same} {
         stopped_in drip
     }
-    test {25.11 SIGSTOP of the responder in the middle of its answer's body: the same} {
+    test {33.11 SIGSTOP of the responder in the middle of its answer's body: the same} {
         stopped_in {piece 100 piece_ms 200}
     }
 }
@@ -433,7 +433,7 @@ file delete -force {*}[glob -nocomplain $cache/*]
 kill_at_step 0
 ocsp_responder_behave $responder {next 7200}
 start_server $server {
-    test {25.12 killed at each step of writing the cache: what was kept is stapled after the restart, litter goes} {
+    test {33.12 killed at each step of writing the cache: what was kept is stapled after the restart, litter goes} {
         ocsp_wait_info state good
         wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
         kill_at_step [expr {1 << 60}]
@@ -462,10 +462,10 @@ start_server $server {
         while {[clock seconds] <= [ocsp_info this_update]} {after 20}
         assert_equal [r ocsp.refresh] OK
         wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "litter: [our_files]"}
-        puts "25.12: $steps steps, $litter of the kills left a temporary file"
+        puts "33.12: $steps steps, $litter of the kills left a temporary file"
     }
 
-    test "25.13 SIGKILL at $kills random moments: nothing that was on disk is lost" {
+    test "33.13 SIGKILL at $kills random moments: nothing that was on disk is lost" {
         server_may_die
         set down 0
         set litter 0
@@ -503,7 +503,7 @@ start_server $server {
         while {[clock seconds] <= [ocsp_info this_update]} {after 20}
         assert_equal [r ocsp.refresh] OK
         wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "litter: [our_files]"}
-        puts "25.13: killed $kills times, $litter times in the middle of writing"
+        puts "33.13: killed $kills times, $litter times in the middle of writing"
     }
 }
 
