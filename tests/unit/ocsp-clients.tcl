@@ -1,7 +1,7 @@
 # ocsp-clients.tcl - scenario 30: real clients and their verdicts. What the product staples is taken by every client
 # that looks at it; and what each says to staples that the product would never send, for the README's table.
 #
-# Those staples come from a server of ours (support/staple_server.c). A client that is not installed is left out and
+# Those staples come from a server of ours (support/tls_peer.c). A client that is not installed is left out and
 # said so. With CLIENT_TABLE=FILE in the environment, and all clients there, the table is written to FILE.
 #
 # Weight: 80
@@ -70,7 +70,7 @@ client {Python `redis`, `ssl_validate_ocsp_stapled=True`} {needs python3 prepare
     version {python3 -c {import redis; print("redis-py", redis.__version__)}}} \
     {*}$python stapled [dict get $client_leaf cert] [dict get $client_leaf key]
 client {Python `redis`, default} {needs python3 prepare prepare_python refuses 3} {*}$python plain - -
-client {NSS `tstclnt -T -F`} {needs {tstclnt certutil} prepare prepare_nss refuses {2 3} judges 1} {*}$tstclnt -F -M 1
+client {NSS `tstclnt -T -F`} {needs {tstclnt certutil} prepare prepare_nss refuses {2 3} judges 1} {*}$tstclnt -O -F -M 1
 client {NSS `tstclnt -T`} {needs {tstclnt certutil} prepare prepare_nss refuses {1 254}} {*}$tstclnt -O -Q
 client {`valkey-cli`} {needs valkey-cli version {valkey-cli --version}} \
     valkey-cli -h 127.0.0.1 -p PORT --tls --cacert $ca_file PING
@@ -124,7 +124,6 @@ foreach {what served behaviour} [list \
     {signed by the CA} $leaf good \
     {signed by a delegate} $leaf [list signer $delegate] \
     {without nextUpdate} $leaf {next none} \
-    {with several entries, ours first} $leaf ours-first \
     {for an RSA certificate that is must-staple} $rsa_leaf good \
     {for a certificate of an intermediate CA} $deep_leaf good \
 ] {
@@ -152,19 +151,17 @@ ocsp_responder_stop $deep_responder
 
 # ---- verdicts -------------------------------------------------------------------------------------------------------
 
-# case -> the staple's file, "" for none.
-set cases {}
-foreach {case certificate behaviour} {
-    good            leaf    {this -60}
-    no-nextUpdate   leaf    {this -60 next none}
-    revoked         leaf    {this -60 status revoked}
-    expired         leaf    {this -7200 next -3600}
-    foreign         other   {this -60}
-} {
-    dict set cases $case [file join $dir $case.der]
-    ocsp_response_file [dict get $cases $case] [set $certificate] $ca $behaviour
-}
-dict set cases missing {}
+set staple_file [file join $dir staple.der]
+
+# case -> a command that puts its staple into that file.
+set cases [list \
+    good [list ocsp_response_file $staple_file $leaf $ca {this -60}] \
+    no-nextUpdate [list ocsp_response_file $staple_file $leaf $ca {this -60 next none}] \
+    revoked [list ocsp_response_file $staple_file $leaf $ca {this -60 status revoked}] \
+    expired [list ocsp_response_file $staple_file $leaf $ca {this -7200 next -3600}] \
+    foreign [list ocsp_response_file $staple_file $other $ca {this -60}] \
+    missing [list file delete $staple_file] \
+]
 
 set rows {}
 foreach client $present {
@@ -172,17 +169,18 @@ foreach client $present {
     test "30.[incr number] verdicts: $name" {
         set row [list $name]
         set asks {}
-        dict for {case file} $cases {
-            # With the CA's certificate behind it: curl looks for the signer there, or in the response.
-            set server [open |[list [ocsp_tool staple_server] [dict get $leaf full] [dict get $leaf key] {*}$file] r+]
-            set port [gets $server]
-            set code [catch {verdict_of $client $port} verdict options]
-            set line [expr {$code ? {} : [gets $server]}]
-            catch {close $server}
-            if {$code} {return -options $options $verdict}
-            lappend row [lindex $verdict 0]
+        # With the CA's certificate behind its own: curl looks for the signer there, or in the response.
+        set peer [open |[list [ocsp_tool tls_peer] --cert [dict get $leaf full] --key [dict get $leaf key] \
+            --staple $staple_file] r]
+        regexp {port=(\d+)} [gets $peer] - port
+        foreach {case prepare} $cases {
+            {*}$prepare
+            lappend row [lindex [verdict_of $client $port] 0]
+            if {[gets $peer line] < 0} {fail "tls_peer ended"}
             dict set asks [regexp {asked=1} $line] 1
         }
+        exec kill [pid $peer]
+        catch {close $peer}
         # A client asks or does not, whatever it is answered.
         assert_equal [dict size $asks] 1
         set row [linsert $row 1 [expr {[dict exists $asks 1] ? "yes" : "no"}]]
