@@ -88,7 +88,7 @@ proc guess {name} {
 }
 
 proc job {name after command} {
-    dict set ::jobs $name [dict create command $command after $after state waiting line {} notes {} began 0]
+    dict set ::jobs $name [dict create command $command after $after state waiting line {} notes {} began 0 left 0]
 }
 
 proc in_root {release tmp args} {
@@ -104,12 +104,16 @@ proc time_left {} {
     set longest 0
     dict for {name job} $::jobs {
         set seconds 0
-        switch [dict get $job state] {
+        switch -- [dict get $job state] {
             waiting {set seconds [guess $name]}
-            running {set seconds [expr {max([guess $name] - ([clock seconds] - [dict get $job began]), 5)}]}
+            running {
+                # Last time's, or, when that is over already, by the suites that are left: the long ones run first.
+                set spent [expr {[clock seconds] - [dict get $job began]}]
+                set seconds [expr {max([guess $name] - $spent, $spent * [dict get $job left] / 2, 5)}]
+            }
         }
-        incr sum $seconds
-        set longest [expr {max($longest, $seconds)}]
+        incr sum [expr {int($seconds)}]
+        set longest [expr {max($longest, int($seconds))}]
     }
     return [expr {max($sum / $::at_once, $longest)}]
 }
@@ -162,6 +166,9 @@ proc hear {name channel log} {
         return
     }
     puts $log $line
+    if {[regexp {(\d+) of (\d+) suites left\]$} $line - left of]} {
+        dict set ::jobs $name left [expr {double($left) / $of}]
+    }
     switch -regexp -matchvar match -- $line {
         {^\d+ passed, \d+ failed} {dict set ::jobs $name line $line}
         {note: (.*)} {
@@ -176,8 +183,8 @@ proc hear {name channel log} {
 
 proc job_ended {name good why} {
     set took [expr {[clock seconds] - [dict get $::jobs $name began]}]
-    # What a cached root took says nothing about making one.
-    if {$good && !([string match root-* $name] && $took < 5)} {dict set ::times $name $took}
+    # What a cached root took says nothing about making one, nor what a part of the suites took about all.
+    if {$good && $::suites eq {} && !([string match root-* $name] && $took < 5)} {dict set ::times $name $took}
     dict set ::jobs $name state [expr {$good ? "good" : "bad"}]
     set line [dict get $::jobs $name line]
     if {!$good && $line eq {}} {

@@ -194,7 +194,7 @@ test {24 a file that is not there at the start: the server starts, nothing is st
 }
 
 test {24 a file that expires while held is not stapled past its end} {
-    supply $leaf {this 0 next 4}
+    supply $leaf {this 0 next 10}
     start_server [ocsp_server $leaf $ca response-file $file cache-dir {}] {
         ocsp_assert_staple good
         ocsp_wait_info state expired
