@@ -31,7 +31,7 @@ set responder [dict get $lab responder]
 set cache [dict get $lab cache]
 set file [dict get $lab file]
 
-start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 1] {
+start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10] {
     test {16.1 the response lies in its file: bare DER, readable by the server alone, written right after publication} {
         ocsp_wait_info state good
         wait_for_condition 100 50 {[file exists $file]} else {fail "no file $file"}
