@@ -110,7 +110,7 @@ foreach client $clients {
     lappend present $client
     if {$version ne {}} {
         catch {exec {*}$version </dev/null 2>@1} text
-        lappend versions [join [lrange [split [lindex [split $text \n] 0]] 0 2]]
+        lappend versions [lindex [regexp -inline {^\D+\d[\d.]*} $text] 0]
     }
 }
 
