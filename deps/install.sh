@@ -17,7 +17,7 @@ TEST="libcmocka-dev tcl-tls"
 LINT="clang-format cppcheck shellcheck git tcl"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
-MATRIX="debootstrap util-linux iproute2 tcl tar"
+MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
 PLOT="libcmocka-dev gnuplot-nox"
 
 # The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.

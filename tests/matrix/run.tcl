@@ -28,6 +28,7 @@ if {[info exists env(MATRIX_ROOTS)]} {
 } else {
     set roots $env(HOME)/.cache/valkey-ocsp/roots
 }
+set roots [file normalize $roots]
 set env(MATRIX_ROOTS) $roots
 
 proc stop {sentence} {
