@@ -10,7 +10,7 @@
 # Makes the roots that are missing (tests/matrix/root), copies the tree once, builds the module once, in the oldest
 # root, and runs tests/run.tcl in each root against each server, with that one module. Each job's whole output is in
 # build/matrix/NAME.log, its /tmp, with the logs of failed suites, is build/matrix/NAME. Ends with a table and a line
-# "N passed, M failed" over all suites of all servers; a complete run writes the table into README.md. A root that
+# "N passed, M failed" over all suites of all servers; a run of all to their ends writes README's tables. A root that
 # cannot be made, a build or a run that ends early counts as a failure.
 #
 # SPDX-License-Identifier: BSD-3-Clause
@@ -263,6 +263,7 @@ dict for {name job} $jobs {
         if {!$good && $two == 0} {incr failed}
     } else {
         incr failed
+        set complete 0
         set line "**did not run to its end**"
     }
     # By the server's own choice, and where it is told to.
