@@ -180,6 +180,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
     }
 
     test {10,000 handshakes while the response is refreshed in a loop: none fails, none without a staple} {
+        ocsp_set timeout 20
         ocsp_load_certificate $leaf
         ocsp_wait_staple good
         set hammer [ocsp_hammer_start [dict get $ca cert] 0 --count 10000 --threads 4]

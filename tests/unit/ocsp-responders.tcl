@@ -36,7 +36,7 @@ proc asked_for {leaf} {
     return $words
 }
 
-start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 2] {
+start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] {
     test {4.1 a responder that takes POST only} {
         set leaf [fresh leaf41 [list ${url}p] {get 405}]
         ocsp_wait_info state good
@@ -321,7 +321,7 @@ foreach {number name addresses} {
         set leaf [ocsp_pki_leaf $ca leaf4x$number -aia [list http://two.test:$port/two]]
         ocsp_responder_behave $responder good
         ocsp_responder_forget $responder
-        start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 3] [list env $preload]] {
+        start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 8] [list env $preload]] {
             ocsp_wait_info state good
             assert_equal [ocsp_info refresh_failures] 0
             assert_equal [ocsp_responder_count $responder -path /two] 1
@@ -346,7 +346,7 @@ test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not 
     set tls_leaf [ocsp_pki_leaf $ca tlsresponder]
     set secure [ocsp_responder_start -ca $ca -tls $tls_leaf]
     set leaf [ocsp_pki_leaf $ca leaf411 -aia [list [dict get $secure url]]]
-    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 3] {
+    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_wait_info state good
         ocsp_assert_good $ca
         # The same responder by a name that its certificate does not have.
@@ -359,7 +359,7 @@ test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not 
     # Of a CA that nobody told us of.
     set stranger [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $other_ca stranger]]
     set leaf [ocsp_pki_leaf $ca leaf411b -aia [list [dict get $stranger url]]]
-    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 3] {
+    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_wait_info failures_network 1
         assert_equal [ocsp_info state] pending
         assert_equal [ocsp_responder_count $stranger] 0
@@ -372,7 +372,7 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
     ocsp_file_write $names "far.test 127.0.0.9\n"
     set leaf [ocsp_pki_leaf $ca leaf412 -aia [list http://far.test:$port/far]]
     set environment [list http_proxy [dict get $proxy url] {*}$preload]
-    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 3] [list env $environment]] {
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 20] [list env $environment]] {
         ocsp_wait_info state good
         set request [lindex [ocsp_responder_log $proxy] 0]
         assert_equal [dict get $request proxy] 1
