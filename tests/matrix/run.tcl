@@ -9,9 +9,11 @@
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree once, builds the module once, in the oldest
 # root, and runs tests/run.tcl in each root against each server, with that one module. Each job's whole output is in
-# build/matrix/NAME.log, its /tmp, with the logs of failed suites, is build/matrix/NAME. Ends with a table and a line
-# "N passed, M failed" over all suites of all servers; a run of all to their ends writes README's tables. A root that
-# cannot be made, a build or a run that ends early counts as a failure.
+# build/matrix/NAME.log, its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, a
+# build or a run that ends early counts as a failure. Ends with a table and a line "N passed, M failed".
+#
+# The table is made from those logs, so a run of one server alone renews its row. When all servers have been tried, to
+# the end, it is written into README.md, and so is the table of clients. A run with --suites changes neither.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -63,7 +65,6 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
         --suites {set suites $value}
     }
 }
-set complete [expr {$releases eq {} && $servers eq {} && $suites eq {}}]
 if {$releases eq {}} {set releases $all_releases}
 if {$servers eq {}} {set servers $all_servers}
 if {[exec id -u] != 0} {
@@ -89,8 +90,11 @@ proc guess {name} {
 }
 
 proc job {name after command} {
-    dict set ::jobs $name [dict create command $command after $after state waiting line {} notes {} began 0 left 0]
+    dict set ::jobs $name [dict create command $command after $after state waiting line {} began 0 left 0]
 }
+
+# Part of the suites is another thing than all of them: another log.
+proc log_of {name} {file join $::out $name[expr {$::suites ne {} ? ".part" : {}}].log}
 
 proc in_root {release tmp args} {
     file mkdir $tmp
@@ -146,7 +150,7 @@ proc start_jobs {} {
         if {"waiting" in $states || "running" in $states || [llength [running]] >= $::at_once} continue
         dict set ::jobs $name state running
         dict set ::jobs $name began [clock seconds]
-        set log [open [file join $::out $name.log] w]
+        set log [open [log_of $name] w]
         fconfigure $log -buffering line
         puts "$name: begins  [progress]"
         # A job ends at the latest when this process does.
@@ -173,12 +177,9 @@ proc hear {name channel log} {
     switch -regexp -matchvar match -- $line {
         {^\d+ passed, \d+ failed} {dict set ::jobs $name line $line}
         {note: (.*)} {
-            dict set ::jobs $name notes [concat [dict get $::jobs $name notes] [list [lindex $match 1]]]
             puts "$name: [lindex $match 1]"
         }
         {^  FAILED} - {^            } - {^  ----} {puts "$name:$line"}
-        {^OpenSSL } {dict set ::jobs $name openssl [lindex $line 1]}
-        {^(Valkey|Redis) server v=(\S+)} {dict set ::jobs $name version "[lindex $match 1] [lindex $match 2]"}
     }
 }
 
@@ -189,8 +190,8 @@ proc job_ended {name good why} {
     dict set ::jobs $name state [expr {$good ? "good" : "bad"}]
     set line [dict get $::jobs $name line]
     if {!$good && $line eq {}} {
-        puts "$name: FAILED ($why). The end of build/matrix/$name.log:"
-        catch {puts [exec tail -n 15 [file join $::out $name.log]]}
+        puts "$name: FAILED ($why). The end of [log_of $name]:"
+        catch {puts [exec tail -n 15 [log_of $name]]}
     }
     puts "$name: [expr {$line ne {} ? $line : $good ? "done" : "FAILED"}]  [progress]"
     start_jobs
@@ -214,8 +215,7 @@ catch {
     close $channel
 }
 
-# Logs of the last run go; so does its copy of the tree.
-file delete -force {*}[glob -nocomplain [file join $out *]]
+file delete -force $tree
 file mkdir $tree
 exec tar -C $project --exclude=./build --exclude=./.git --exclude=*.so --exclude=*.o -cf - . | tar -C $tree -xf -
 
@@ -227,6 +227,7 @@ job build [list root-$oldest] [in_root $oldest [file join $out build.tmp] make -
 foreach release $releases {
     foreach server $servers {
         set name $release-[string map {-server {}} $server]
+        file delete -force [file join $out $name] [log_of $name]
         # The shell stays: it is process 1 there, and collects what others left.
         job $name [list build root-$release] [in_root $release [file join $out $name] sh -c {
             openssl version
@@ -248,31 +249,40 @@ close $channel
 
 set passed 0
 set failed 0
-set table "| Debian | OpenSSL | server | tests | handshakes on I/O threads: by load, always |\n|---|---|---|---|---|\n"
 dict for {name job} $jobs {
     set good [expr {[dict get $job state] eq "good"}]
-    if {[string match root-* $name] || $name eq "build"} {
-        if {!$good} {incr failed; append table "| $name | | | **failed**: see build/matrix/$name.log | |\n"}
-        continue
-    }
-    lassign [split $name -] release server
-    set line [dict get $job line]
-    if {[scan $line {%d passed, %d failed} one two] == 2} {
+    if {[scan [dict get $job line] {%d passed, %d failed} one two] == 2} {
         incr passed $one
-        incr failed $two
-        if {!$good && $two == 0} {incr failed}
-    } else {
+        incr failed [expr {!$good && $two == 0 ? 1 : $two}]
+    } elseif {!$good} {
         incr failed
-        set complete 0
-        set line "**did not run to its end**"
+        puts "$name FAILED: see [log_of $name]"
     }
+}
+
+# A row of the table, or "" when that server was not tried to the end.
+proc row_of {release server} {
+    set log [log_of $release-$server]
+    if {[catch {open $log} channel]} return
+    set text [read $channel]
+    close $channel
+    if {![regexp -line {^OpenSSL (\S+)} $text - openssl] || ![regexp -line {^(\w+) server v=(\S+)} $text - kind version]
+        || ![regexp -line {^\d+ passed, \d+ failed.*} $text tests]} return
     # By the server's own choice, and where it is told to.
     set shares {}
-    foreach note [dict get $job notes] {
-        if {[regexp {^(\d+ %) of the handshakes on I/O threads} $note - share]} {lappend shares $share}
+    foreach {- share} [regexp -all -inline {(\d+ %) of the handshakes on I/O threads} $text] {lappend shares $share}
+    return "| $release | $openssl | $kind $version | $tests | [join $shares {, }] |\
+        [clock format [file mtime $log] -format %Y-%m-%d] |"
+}
+
+set table "| Debian | OpenSSL | server | tests | handshakes on I/O threads: by load, always | tried |\n"
+append table "|---|---|---|---|---|---|\n"
+set complete [expr {$suites eq {}}]
+foreach release $all_releases {
+    foreach server $all_servers {
+        set row [row_of $release [string map {-server {}} $server]]
+        if {$row eq {}} {set complete 0} else {append table $row\n}
     }
-    append table "| $release | [expr {[dict exists $job openssl] ? [dict get $job openssl] : {}}] |\
-        [expr {[dict exists $job version] ? [dict get $job version] : $server}] | $line | [join $shares {, }] |\n"
 }
 
 # Puts `text` between the comments that hold its place in README.md.
@@ -297,15 +307,15 @@ proc into_readme {mark text} {
     close $channel
 }
 
-set today [clock format [clock seconds] -format %Y-%m-%d]
 puts "\n$table"
 if {$complete} {
-    into_readme matrix "Run on $today, one module for all, built on Debian's $oldest:\n\n$table"
+    into_readme matrix "One module for all, built on Debian's $oldest:\n\n$table"
     foreach file [glob -nocomplain [file join $out * client-verdicts.md]] {
         set channel [open $file]
         fconfigure $channel -encoding utf-8
-        into_readme clients "Tried on $today, [string trim [read $channel]]\n"
+        set text [string trim [read $channel]]
         close $channel
+        into_readme clients "Tried on [clock format [file mtime $file] -format %Y-%m-%d], $text\n\n"
     }
 }
 puts "took [clock_of [expr {[clock seconds] - $began}]]"
