@@ -52,7 +52,7 @@ proc client {name options args} {
 }
 
 set curl {curl --silent --show-error --http0.9 --max-time 20 --cacert}
-set java [list java -cp $dir StapleClient PORT $ca_file]
+set java [list java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp $dir StapleClient PORT $ca_file]
 set python [list python3 [file join $programs staple_client.py] PORT $ca_file]
 set tstclnt [list tstclnt -h 127.0.0.1 -p PORT -d sql:$dir/nss -T]
 
@@ -82,7 +82,7 @@ client {`valkey-cli`} {needs valkey-cli version {valkey-cli --version}} \
 proc verdict_of {client port} {
     dict with client {}
     set status 0
-    if {[catch {exec timeout 60 {*}[string map [list PORT $port] $command] </dev/null 2>@1} text options]} {
+    if {[catch {exec timeout 240 {*}[string map [list PORT $port] $command] </dev/null 2>@1} text options]} {
         set how [dict get $options -errorcode]
         set status [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}]
     }
