@@ -446,7 +446,12 @@ test {a primary that is revoked keeps its slots until its replica takes them ove
         wait_for_condition 200 50 {[s -3 master_link_status] eq {down}} else {fail "the replica is still linked"}
         # Until there were ten times as many refusals as are needed to see a change.
         foreach level {0 -1 -3} {ocsp_wait_above peers_rejected 30 $level}
-        foreach level {0 -1 -3} {assert_equal [node_seen $level $id] {master disconnected}}
+        foreach level {0 -1 -3} {
+            # Between two tries; see above.
+            wait_for_condition 200 50 {[node_seen $level $id] eq {master disconnected}} else {
+                fail "level $level sees it as [node_seen $level $id]"
+            }
+        }
         assert_equal [getInfoProperty [r cluster info] cluster_state] ok
         assert_equal [s -3 role] slave
         # What the README tells to do.
