@@ -10,7 +10,7 @@ set -eu
 # ---- the packages, by what needs them -------------------------------------------------------------------------------
 
 BUILD="gcc libc6-dev make libssl-dev"
-# Needed by `make demo`, `make run` and `make bench-hung`: a real server, a real responder, the strictest client there is.
+# Needed by `make demo`, `make run` and `make bench`: a real server, a real responder, the strictest client there is.
 RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
 # tcl-tls lets Tcl speak to a server that speaks only TLS.
 TEST="libcmocka-dev tcl-tls"
@@ -19,6 +19,10 @@ MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
 PLOT="libcmocka-dev gnuplot-nox"
+# Servers to measure beside, instruction counts, pictures. apache2-bin is httpd without its service.
+BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
+# Those of all these packages that bring a service.
+SERVICES="valkey-server redis-server nginx haproxy"
 
 # The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.
 fuzzPackages() {
@@ -52,7 +56,8 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             matrix  what `make test-matrix` uses
             fleet   build, and what `make fleet` uses
             soak    test, and what `make soak` draws with
-            all     everything (this is the default)
+            bench   run, and what `make bench` uses: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
+            all     everything but bench (this is the default)
 
   --list    prints the packages of the groups, one a line, and installs nothing
   --check   installs nothing; prints what is missing and exits 1 if anything is
@@ -167,7 +172,7 @@ addBackports() {
 # ---- not leaving a server running -----------------------------------------------------------------------------------
 
 # Debian starts a service when its package is installed. A program that installs what a demo needs has no business
-# taking port 6379, so for the time of the installation this service alone is told not to start.
+# taking port 6379, so for the time of the installation these services alone are told not to start.
 policy=/usr/sbin/policy-rc.d
 policy_mark="written by deps/install.sh of OCSP stapling for Valkey"
 policy_ours=no
@@ -179,7 +184,7 @@ holdService() {
     cat >"$policy" <<POLICY
 #!/bin/sh
 # $policy_mark while it runs; safe to remove.
-case "\$1" in valkey-server*) exit 101 ;; esac
+case "\$1" in valkey-server* | redis-server* | nginx* | haproxy*) exit 101 ;; esac
 exit 0
 POLICY
     chmod 755 "$policy"
@@ -193,11 +198,11 @@ releaseService() {
     fi
 }
 
-serviceRuns() {
+serviceRuns() { # serviceRuns NAME
     if [ -d /run/systemd/system ]; then
-        systemctl is-active --quiet valkey-server
+        systemctl is-active --quiet "$1"
     else
-        service valkey-server status >/dev/null 2>&1
+        service "$1" status >/dev/null 2>&1
     fi
 }
 
@@ -213,7 +218,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | fuzz | model | matrix | fleet | soak | all) groups="$groups $argument" ;;
+    build | run | test | lint | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -233,6 +238,7 @@ for group in ${groups:-all}; do
     matrix) packages="$packages $MATRIX" ;;
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
+    bench) packages="$packages $BUILD $RUN $BENCH" ;;
     all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
@@ -287,27 +293,30 @@ case " $needed_line " in
                 "Use Debian 12 with its backports, Debian 13 or later, or put such a valkey-server in PATH yourself."
         fi
     fi
-    if serviceRuns; then was_running=yes; else was_running=no; fi
-    holdService
     ;;
 esac
+
+# Those that come with this installation, and of them those that do not run yet.
+new_services=
+for service in $SERVICES; do
+    case " $needed_line " in *" $service "*) serviceRuns "$service" || new_services="$new_services $service" ;; esac
+done
+[ -z "$new_services" ] || holdService
 
 # shellcheck disable=SC2086
 apt install --yes --no-install-recommends $needed ||
     die "apt-get could not install: $needed_line (see above). Mend that and run this again."
 releaseService
 
-case " $needed_line " in
-*" valkey-server "*)
+for service in $new_services; do
     # Only where the administrator's own policy let the service start: it was not installed before, so it is not in use.
-    if [ "$was_running" = no ] && serviceRuns; then
-        if [ -d /run/systemd/system ]; then systemctl stop valkey-server; else service valkey-server stop >/dev/null; fi
+    if serviceRuns "$service"; then
+        if [ -d /run/systemd/system ]; then systemctl stop "$service"; else service "$service" stop >/dev/null; fi
     fi
     if [ -d /run/systemd/system ]; then
-        say "valkey-server was not started. It is with the next boot, unless: systemctl disable valkey-server"
+        say "$service was not started. It is with the next boot, unless: systemctl disable $service"
     fi
-    ;;
-esac
+done
 
 # shellcheck disable=SC2086
 still=$(missing $needed)
