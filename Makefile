@@ -28,7 +28,7 @@ UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
     tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
-C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] tests/*/*.[ch]))
+C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
 MODULE := src/valkey-ocsp.so
 PROBE := utils/ocsp-probe
@@ -68,7 +68,7 @@ UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT)) $(B)/fuzz-replay
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe unit test demo run bench-hung lint format install uninstall hooks patch clean help
+.PHONY: all module probe unit test demo run bench lint format install uninstall hooks patch clean help
 
 all: module probe ## build the module and the probe (the default)
 	@: # so that make does not say that there was nothing to do
@@ -110,9 +110,18 @@ $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-$(B)/bench_handshake: $(call object,utils/bench_handshake.c)
+BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(B)/bench_minimal.so $(B)/fault_inject.so
+
+$(B)/bench_%: $(B)/utils/bench/%.o $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+# To be preloaded into a server, so their functions must be seen.
+$(B)/bench_minimal.so: utils/bench/minimal.c
+$(B)/fault_inject.so: tests/support/fault_inject.c
+$(B)/bench_minimal.so $(B)/fault_inject.so:
+	@echo "  link    $@"
+	$(Q)$(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) -shared -fPIC -o $@ $< -ldl
 
 $(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
 	@echo "  link    $@"
@@ -218,7 +227,7 @@ matrix-clean: ## remove the roots that test-matrix made
 
 .PHONY: test-programs bench-programs
 test-programs: all $(UNIT_PROGRAMS) $(B)/simulate
-bench-programs: all $(B)/bench_handshake
+bench-programs: all $(BENCH_PROGRAMS)
 
 .PHONY: kills soak
 kills: ## kill a server 500 times and refuse every allocation, an hour or so: KILLS=500 ALLOCATIONS=all
@@ -243,10 +252,10 @@ run: ## as demo, but stay up until Ctrl-C and print what to try
 	@$(MAKE) --no-print-directory all
 	@sh utils/ocsp-demo --stay
 
-bench-hung: ## PING and handshake latency with a responder that never answers; prints a table
-	@sh deps/install.sh run
+bench: ## measure stapling beside nginx, HAProxy, Apache and Redis (15 minutes; ARGS=--quick: 2), tables and pictures
+	@sh deps/install.sh bench
 	@$(MAKE) --no-print-directory bench-programs
-	@tclsh utils/bench-hung $(ARGS)
+	@tclsh utils/bench/run.tcl $(ARGS)
 
 # Versions of clang-format disagree in details, so one of them decides: that of Debian 12. Another one is not asked.
 FORMAT_MAJOR := 14
@@ -294,4 +303,4 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
--include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/tests/*/*.d build/fuzz/*/*.d build/fuzz/*/*/*.d)
+-include $(wildcard $(B)/src/*.d $(B)/utils/*.d $(B)/utils/*/*.d $(B)/tests/*/*.d build/fuzz/*/*.d build/fuzz/*/*/*.d)

@@ -1,0 +1,498 @@
+# report.tcl - what `make bench` prints and draws: the tables, what the figures were to show, JSON, SVG. Sourced by run.tcl,
+# whose `found` looks results up.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+set full_names {valkey "Valkey, no module" module "Valkey + module" patched "Valkey, patched" redis-module "Redis + module"
+    nginx nginx haproxy HAProxy apache "Apache httpd" minimal "least that staples"}
+
+proc nameOf {kind} {dict get $::full_names $kind}
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+proc versionOf {args} {
+    if {[catch {exec {*}$args 2>@1} text] || ![regexp {[0-9]+\.[0-9]+[0-9.a-z]*} $text version]} {return ""}
+    return $version
+}
+
+proc machineFacts {} {
+    global facts
+    set model "unknown processor"
+    regexp -line {^model name\s*: (.*)$} [readFile /proc/cpuinfo] -> model
+    set facts [dict create date [clock format [clock seconds] -format %Y-%m-%d] cpu $model cores [exec nproc --all] \
+        kernel [exec uname -r] load [lindex [readFile /proc/loadavg] 0] openssl [versionOf openssl version] \
+        valkey [versionOf valkey-server --version] redis [versionOf redis-server --version] \
+        nginx [versionOf [program nginx] -v] haproxy [versionOf [program haproxy] -v] \
+        apache [versionOf [program apache2] -v]]
+    if {[info exists ::env(VALKEY_PATCHED)]} {dict set facts patched [versionOf $::env(VALKEY_PATCHED) --version]}
+    catch {
+        regexp -line {^PRETTY_NAME="?([^"]*)} [readFile /etc/os-release] -> system
+        dict set facts system $system
+    }
+    dict set facts response_bytes [file size $::staple(ec)]
+    puts [factsLine]
+}
+
+proc factsLine {} {
+    global facts
+    set line "[dict get $facts cpu], [dict get $facts cores] cores; [dict get $facts system], OpenSSL [dict get $facts openssl], Valkey"
+    append line " [dict get $facts valkey], Redis [dict get $facts redis], nginx [dict get $facts nginx], HAProxy"
+    append line " [dict get $facts haproxy], Apache httpd [dict get $facts apache]; [dict get $facts date]"
+    return $line
+}
+
+proc writeJson {file} {
+    set f [open $file w]
+    puts $f "{\n\"machine\": [jsonRecord $::facts]"
+    dict for {part records} $::results {
+        puts $f ",\n\"$part\": \[\n  [join [lmap record $records {jsonRecord $record}] ",\n  "]\n\]"
+    }
+    puts $f "}"
+    close $f
+}
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+# `columns`: a title and a width for each; negative: to the left.
+proc table {title columns rows} {
+    puts "\n$title"
+    set format [join [lmap {name width} $columns {string cat % $width s}] "  "]
+    puts "  [string trimright [format $format {*}[lmap {name width} $columns {set name}]]]"
+    foreach row $rows {puts "  [string trimright [format $format {*}$row]]"}
+}
+
+proc us {value} {format %.0f $value}
+
+proc interval {ratio low high} {
+    set text [format "%.4f  %.4f-%.4f" $ratio $low $high]
+    return [expr {$low <= 1 && $high >= 1 ? "$text  within the noise" : $text}]
+}
+
+proc report {} {
+    set rows {}
+    foreach r [found callback] {
+        dict with r {
+            lappend rows [list $way $readers [expr {$writer ? "yes" : "no"}] [format %.1f $read_ns] \
+                [format %.1f [expr {$reads_per_second / 1e6}]] \
+                {*}[expr {$writer ? [list [us $write_p50_ns] [us $write_p99_ns] [us [expr {$write_max_ns / 1000}]]] : {- - -}}]]
+        }
+    }
+    if {[llength $rows]} {
+        table "The callback alone ([dict get $::facts response_bytes] bytes; processor time of a reader, and one publication)" \
+            {way -9 readers 7 writer 6 ns/read 8 Mreads/s 8 "write p50 ns" 12 "p99 ns" 8 "max us" 8} $rows
+    }
+
+    set rows {}
+    foreach r [found instructions] {
+        if {[dict exists $r command]} continue
+        dict with r {
+            set least [found instructions server minimal key $key tls $tls]
+            set beyond -
+            if {$server in {module patched} && [llength $least]} {
+                set beyond [format %.3f [expr {100.0 * ($callback - [dict get [lindex $least 0] callback]) / $not_asked}]]
+            }
+            lappend rows [list [nameOf $server] $key $tls [us $not_asked] [us $asked] [us [expr {$asked - $not_asked}]] \
+                [expr {$callback > 0 ? [us $callback] : "-"}] $beyond \
+                [expr {$server eq "module" ? [format %.3f [expr {100.0 * $ours / $asked}]] : "-"}]]
+        }
+    }
+    if {[llength $rows]} {
+        table "Instructions of one handshake (callgrind, inside SSL_do_handshake)" {server -18 key -3 TLS 3 "not asked" 10 \
+            asked 10 added 7 callback 8 "beyond OpenSSL's %" 18 "our code %" 10} $rows
+    }
+    set rows {}
+    foreach command {get set} {
+        set a [lindex [found instructions server valkey command $command] 0]
+        set b [lindex [found instructions server module command $command] 0]
+        if {$a eq "" || $b eq ""} continue
+        lappend rows [list $command [us [dict get $a per_command]] [us [dict get $b per_command]] \
+            [format %.2f [expr {100.0 * ([dict get $b per_command] / [dict get $a per_command] - 1)}]] \
+            [us [dict get $b ours]]]
+    }
+    if {[llength $rows]} {
+        table "Instructions of one command, one client, a turn of the event loop for each" \
+            {command -7 absent 8 loaded 8 "added %" 8 "our code" 8} $rows
+    }
+
+    set rows {}
+    foreach r [found handshakes] {
+        dict with r {
+            lappend rows [list [nameOf $server] $key $tls [us $per_second] [us $cpu_us] [interval $ratio $low $high] \
+                [interval $cpu_ratio $cpu_low $cpu_high] $stapled/$asked]
+        }
+    }
+    if {[llength $rows]} {
+        table "Handshakes, asked against not asked (ratio of speeds, and of the server's processor time; above 1 is faster)" \
+            {server -18 key -3 TLS 3 "per s" 6 "cpu us" 6 "speed, 95 %" -38 "cpu, 95 %" -38 stapled 11} $rows
+    }
+    set rows {}
+    foreach r [found latency] {
+        dict with r {
+            lappend rows [list [nameOf $server] [expr {$asked ? "yes" : "no"}] [us $p50] [us $p99] [us $p999] [us $max]]
+        }
+    }
+    if {[llength $rows]} {
+        table "Latency of a handshake, one at a time, ECDSA, TLS 1.3 (us)" {server -18 asked 5 p50 7 p99 7 p99.9 7 max 9} $rows
+    }
+
+    set rows {}
+    foreach r [found responder] {
+        dict with r {
+            lappend rows [list [nameOf $server] $state [us $p50] [us $p99] [us $p999] [us $max] $stapled/$count \
+                [expr {$state eq "hung" && $server in {module patched redis-module} ? "$hung/$rounds" : ""}]]
+        }
+    }
+    if {[llength $rows]} {
+        table "A responder that is healthy, accepts and never answers, is down (handshakes that ask, us; ours with a response on disk)" \
+            {server -18 responder -9 p50 7 p99 7 p99.9 7 max 9 stapled 11 "hung in rounds" 14} $rows
+    }
+    set rows {}
+    foreach r [found responder_ratio] {
+        dict with r {
+            lappend rows [list [nameOf $server] $state [interval $p50_ratio $p50_low $p50_high] [interval $p99_ratio $low $high]]
+        }
+    }
+    if {[llength $rows]} {table "The same, against healthy" {server -18 responder -9 "p50, 95 %" -38 "p99, 95 %" -38} $rows}
+
+    set rows {}
+    foreach r [found ping] {
+        dict with r {
+            lappend rows [list $condition [us $p50] [us $p99] [us $p999] [us $max] $against \
+                [interval $p50_ratio $p50_low $p50_high] [interval $p99_ratio $p99_low $p99_high]]
+        }
+    }
+    if {[llength $rows]} {
+        table "PING of 50 busy TLS clients (us; medians of the rounds, max of all)" {condition -15 p50 6 p99 6 p99.9 6 max 7 \
+            against -15 "p50 ratio, 95 %" -38 "p99 ratio, 95 %" -38} $rows
+    }
+
+    set rows {}
+    foreach r [found getset] {
+        dict with r {
+            lappend rows [list $test $way [us $rps_without] [us $rps_with] [interval $ratio $low $high] \
+                [us $cpu_ns_without] [us $cpu_ns_with] [interval $cpu_ratio $cpu_low $cpu_high]]
+        }
+    }
+    if {[llength $rows]} {
+        table "GET and SET, valkey-benchmark, 50 clients (per second; ns of the server's processor time)" {command -7 clients -7 absent 7 \
+            loaded 7 "speed ratio, 95 %" -38 "ns absent" 9 "ns loaded" 9 "cpu ratio, 95 %" -38} $rows
+    }
+
+    set rows {}
+    foreach r [found starts] {
+        dict with r {
+            lappend rows [list [nameOf $server] [format %.2f $ms] [format "%.2f  %.2f to %.2f" $added_ms $low $high] \
+                [us $rss_kib] [us $rss_added_kib] [us $anonymous_kib] [us $anonymous_added_kib] [format %.1f $used_added_kib]]
+        }
+    }
+    if {[llength $rows]} {
+        table "From exec to the first PONG (ms), and memory once a response is stapled (KiB, medians)" {server -18 ms 7 \
+            "added, 95 %" -22 RSS 6 added 6 "its own" 8 added 6 "used_memory added" 17} $rows
+    }
+
+    set rows {}
+    foreach r [found first] {
+        dict with r {
+            lappend rows [list [nameOf $server] $situation $rounds [us $stapled_median] $stapled_least $last_unstapled \
+                {*}[lmap value [list $before_connect_ms $before_done_ms] {
+                    if {$value eq ""} {set value} else {format %.1f $value}
+                }]]
+        }
+    }
+    if {[llength $rows]} {
+        table "The first 100 handshakes after a start (cold: nothing on disk; warm, down, hung: started before; the responder)" \
+            {server -18 situation -9 starts 6 stapled 7 least 5 "last without" 12 \
+                "asked ms before a connection" 28 "before a handshake" 18} $rows
+    }
+
+    set rows {}
+    foreach r [found requests] {
+        dict with r {
+            lappend rows [list $case [expr {$life_seconds ? [format "%.4g h" [expr {$life_seconds / 3600.0}]] : "-"}] \
+                [format %.2f $per_day]]
+        }
+    }
+    if {[llength $rows]} {
+        table "Requests at the CA per day and server (a simulated year of the engine's schedule)" {responder -11 life -8 "per day" 8} $rows
+    }
+
+    requirements
+    plots
+    puts "\nEverything is in $::dir: result.json, [join [lmap file [lsort [glob -nocomplain $::dir/*.svg]] {file tail $file}] {, }]"
+}
+
+# ---- what the figures were to show ----------------------------------------------------------------------------------
+
+proc first {list} {lindex $list 0}
+
+proc claim {text measured met} {
+    set word [dict get {1 met 0 MISSED -1 "within the noise"} $met]
+    puts [format "  %-16s %s: %s" $word $text $measured]
+    record claims claim $text measured $measured verdict $word
+}
+
+# A ratio that must be at least (or, with `most`, at most) `bound`: missed only if the whole interval says so.
+proc bounded {ratio low high bound {most 0}} {
+    if {$most ? $ratio <= $bound : $ratio >= $bound} {return 1}
+    return [expr {($most ? $low <= $bound : $high >= $bound) ? -1 : 0}]
+}
+
+proc ahead {ms} {format "%.1f ms %s" [expr {abs($ms)}] [expr {$ms >= 0 ? "before" : "after"}]}
+
+proc requirements {} {
+    puts "\nWhat it was to show"
+    foreach server {module patched redis-module} {
+        foreach r [found handshakes server $server] {
+            dict with r {
+                set others {}
+                set best 1
+                foreach other {nginx haproxy} {
+                    foreach o [found handshakes server $other key $key tls $tls] {
+                        lappend others "$other [format %.4f [dict get $o ratio]]"
+                        if {$ratio < [dict get $o ratio] && $high < [dict get $o low]} {set best 0}
+                    }
+                }
+                claim "[nameOf $server], $key, TLS $tls: asked against not asked at least 0.99" \
+                    "[ratioText $ratio $low $high]; [join $others {, }]" \
+                    [expr {$best ? [bounded $ratio $low $high 0.99] : 0}]
+            }
+        }
+    }
+    foreach r [found instructions server module] {
+        if {[dict exists $r command]} continue
+        dict with r {
+            set least [first [found instructions server minimal key $key tls $tls]]
+            if {$least eq ""} continue
+            set beyond [expr {100.0 * ($callback - [dict get $least callback]) / $not_asked}]
+            claim "$key, TLS $tls: instructions beyond OpenSSL's own at most 0.5 %" \
+                [format "%.0f of %.0f, %.3f %%" [expr {$callback - [dict get $least callback]}] $not_asked $beyond] [expr {$beyond <= 0.5}]
+            claim "$key, TLS $tls: our code in a handshake's profile at most 0.5 %" \
+                [format "%.0f of %.0f, %.3f %%" $ours $asked [expr {100.0 * $ours / $asked}]] [expr {$ours / $asked <= 0.005}]
+        }
+    }
+    foreach r [found getset] {
+        dict with r {
+            claim "$test, $way: loaded against absent at least 0.995" \
+                "[ratioText $ratio $low $high], by processor time [ratioText $cpu_ratio $cpu_low $cpu_high]" \
+                [bounded $ratio $low $high 0.995]
+        }
+    }
+    foreach r [found responder_ratio] {
+        dict with r {
+            claim "[nameOf $server], responder $state against healthy: p99 of a handshake at most 1.02" \
+                [ratioText $p99_ratio $low $high] [bounded $p99_ratio $low $high 1.02 1]
+        }
+    }
+    foreach r [found ping condition hung] {
+        dict with r {
+            claim "PING, responder hung against healthy: p99 at most 1.02" [ratioText $p99_ratio $p99_low $p99_high] \
+                [bounded $p99_ratio $p99_low $p99_high 1.02 1]
+        }
+    }
+    foreach r [found first] {
+        dict with r {
+            if {$server ni {module patched redis-module}} continue
+            if {$situation eq "cold"} {
+                claim "[nameOf $server], cold: the responder is asked before the first client can connect" \
+                    "[ahead $before_connect_ms] the kernel took it, [ahead $before_done_ms] its handshake was done" \
+                    [expr {$before_connect_ms >= 0}]
+                claim "[nameOf $server], cold: all stapled after the first answer" \
+                    "$stapled_median of 100; none without after number $last_unstapled" [expr {$late == 0}]
+            } else {
+                claim "[nameOf $server], warm, responder [expr {$situation eq "warm" ? "healthy" : $situation}]: all of the first 100 stapled" \
+                    "$stapled_least of 100 in each of $rounds starts" [expr {$stapled_least == 100}]
+            }
+        }
+    }
+    foreach writer {0 1} {
+        set one [first [found callback way callback readers 1 writer $writer]]
+        if {$one eq ""} continue
+        set cores [expr {min(8, max(1, [dict get $::facts cores]))}]
+        while {![llength [found callback way callback readers $cores writer $writer]]} {incr cores -1}
+        set each [first [found callback way callback readers $cores writer $writer]]
+        set eight [first [found callback way callback readers 8 writer $writer]]
+        set with [expr {$writer ? "a writer" : "no writer"}]
+        claim "the callback without OpenSSL's allocation, $with: at most 150 ns" [format "%.1f ns" [dict get $one read_ns]] \
+            [expr {[dict get $one read_ns] <= 150}]
+        claim "the callback, $with: eight readers no slower than one per core ($cores)" \
+            [format "%.1f ns against %.1f ns" [dict get $eight read_ns] [dict get $each read_ns]] \
+            [expr {[dict get $eight read_ns] <= [dict get $each read_ns] * 1.02 ? 1 :
+                [dict get $eight read_ns] <= [dict get $each read_ns] * 1.1 ? -1 : 0}]
+    }
+    foreach r [found callback way callback readers 1 writer 1] {
+        dict with r {
+            claim "a publication (swap, wait for readers, free the old) waits no longer than a reader's copy" \
+                [format "p50 %.0f ns, p99 %.0f ns beside one reader" $write_p50_ns $write_p99_ns] \
+                [expr {$write_p99_ns <= 10 * $read_ns}]
+        }
+    }
+    foreach server {module patched} {
+        foreach r [found starts server $server] {
+            dict with r {
+                claim "[nameOf $server] adds at most 512 KiB" \
+                    [format "RSS %.0f KiB, of its own (not files' pages) %.0f KiB, used_memory %.0f KiB" $rss_added_kib \
+                        $anonymous_added_kib $used_added_kib] [expr {$rss_added_kib <= 512}]
+                claim "[nameOf $server] adds at most 5 ms to the start" [format "%.2f ms (%.2f to %.2f)" $added_ms $low $high] \
+                    [expr {$added_ms <= 5}]
+            }
+        }
+    }
+}
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+# A gnuplot script with its data, drawn as SVG. Colours that the colour-blind can tell apart.
+proc plot {name width height script} {
+    set gnuplot [open |[list gnuplot 2>@1] r+]
+    puts $gnuplot "set terminal svg size $width,$height font 'sans-serif,13' background '#ffffff'
+set output '$::dir/$name.svg'
+set border 3 lc '#666666'
+set tics nomirror textcolor '#333333'
+set grid lc '#dddddd' lt 1
+set key textcolor '#333333'
+set style line 1 lc '#0072b2' lw 2 pt 7 ps 0.9
+set style line 2 lc '#d55e00' lw 2 pt 5 ps 0.9
+set style line 3 lc '#009e73' lw 2 pt 9 ps 1.1
+set style line 4 lc '#cc79a7' lw 2 pt 13 ps 1.1
+set style line 5 lc '#999999' lw 2 pt 4 ps 0.9
+$script"
+    close $gnuplot write
+    set words [string trim [read $gnuplot]]
+    catch {close $gnuplot}
+    if {$words ne ""} {puts "gnuplot about $name: $words"}
+}
+
+# Words stand in quotes, numbers do not.
+proc dataCell {cell} {
+    if {$cell eq "NaN" || [string is double -strict $cell]} {return $cell}
+    return "\"$cell\""
+}
+
+proc dataBlock {name rows} {
+    return "\$$name << EOD\n[join [lmap row $rows {join [lmap cell $row {dataCell $cell}] " "}] \n]\nEOD\n"
+}
+
+proc plots {} {
+    if {[catch {exec gnuplot --version}]} return
+    # Asked against not asked.
+    set rows {}
+    set y 0
+    foreach r [lreverse [found handshakes tls 1.3 key ec]] {
+        dict with r {lappend rows [list [nameOf $server] $ratio $low $high [incr y]]}
+    }
+    if {[llength $rows]} {
+        plot asked 760 [expr {110 + 32 * [llength $rows]}] "[dataBlock D $rows]
+set title 'Handshakes per second, status asked against not asked (ECDSA, TLS 1.3; median of paired rounds, 95 %)'
+unset key
+set yrange \[0.4:$y.6\]
+set xrange \[0.95:1.02\]
+set arrow 1 from 1,0.4 to 1,$y.6 nohead lc '#333333' lw 1
+set arrow 2 from 0.99,0.4 to 0.99,$y.6 nohead lc '#d55e00' dt 2 lw 1
+set ytics out
+plot \$D using 2:5:3:4:ytic(1) with xerrorbars ls 1"
+    }
+    # The responder's states.
+    set servers {}
+    foreach r [found responder] {if {[dict get $r server] ni $servers} {lappend servers [dict get $r server]}}
+    set blocks ""
+    set lines {}
+    set style 0
+    foreach state {healthy hung down} {
+        incr style
+        set rows {}
+        foreach r [found responder state $state] {
+            dict with r {
+                set x [expr {[lsearch -exact $servers $server] + ($style - 2) * 0.22}]
+                lappend rows [list $x $p50 $p99 $max]
+            }
+        }
+        if {![llength $rows]} continue
+        append blocks [dataBlock "S$state" $rows]
+        lappend lines "\$S$state using 1:2:2:4 with yerrorbars ls $style pt 0 notitle" \
+            "\$S$state using 1:2 with points ls $style pt 7 title 'responder $state'" \
+            "\$S$state using 1:3 with points ls $style pt 2 notitle" "\$S$state using 1:4 with points ls $style pt 8 notitle"
+    }
+    if {[llength $lines]} {
+        set i -1
+        set tics [join [lmap server $servers {string cat "'" [string map {" + " "\\n+ " ", " ",\\n"} [nameOf $server]] "' " [incr i]}] ,]
+        set tics [string map {"'" "\""} $tics]
+        plot responder 760 400 "$blocks
+set title 'A handshake that asks, by what the responder does (dot: p50, cross: p99, triangle: longest)'
+set logscale y
+set yrange \[100:30000000\]
+set ytics ('0.1 ms' 100, '1 ms' 1000, '10 ms' 10000, '0.1 s' 100000, '1 s' 1000000, '10 s' 10000000)
+set xrange \[-0.5:[llength $servers].0-0.5\]
+set xtics ($tics)
+set key top left horizontal
+plot [join $lines {, }]"
+    }
+    # The callback.
+    foreach writer {0 1} {
+        set blocks ""
+        set lines {}
+        set style 0
+        foreach way {slot mutex rwlock refcount callback} {
+            incr style
+            set rows [lmap r [found callback way $way writer $writer] {list [dict get $r readers] [dict get $r read_ns]}]
+            if {![llength $rows]} continue
+            append blocks [dataBlock $way $rows]
+            set title [dict get {slot "slot" mutex mutex rwlock "reader-writer lock" refcount "reference count" \
+                callback "whole callback"} $way]
+            lappend lines "\$$way using 1:2 with linespoints ls $style title '$title'"
+        }
+        if {[llength $lines]} {
+            set names {"nobody publishes" "a writer publishes without pause"}
+            set panel($writer) "$blocks
+set title '[lindex $names $writer]'
+plot [join $lines {, }]"
+        }
+    }
+    if {[array exists panel]} {
+        plot callback 760 340 "set multiplot layout 1,2 title 'One read of the staple: processor time of a reader (ns)'
+set logscale x 2
+set xtics (1,2,4,8)
+set xlabel 'readers'
+set yrange \[0:*\]
+set key top left
+$panel(0)
+unset key
+$panel(1)
+unset multiplot"
+    }
+    # PINGs.
+    set rows {}
+    set x 0
+    foreach r [found ping] {
+        dict with r {lappend rows [list [incr x] [string map {" " "\\n"} $condition] $p50 $p99 $p999]}
+    }
+    if {[llength $rows]} {
+        plot ping 760 340 "[dataBlock D $rows]
+set title 'PING of 50 busy TLS clients (microseconds; medians of the rounds)'
+set xrange \[0.5:$x.5\]
+set yrange \[0:*\]
+set key top left horizontal
+plot \$D using 1:3:xtic(2) with points ls 1 title 'p50', '' using 1:4 with points ls 2 title 'p99', '' using 1:5 with points ls 3 title 'p99.9'"
+    }
+    # The first 100.
+    set rows {}
+    foreach kind [stapling] {
+        set row [list [nameOf $kind]]
+        foreach situation {cold warm down hung} {
+            set r [first [found first server $kind situation $situation]]
+            if {$r eq ""} {lappend row NaN} else {lappend row [dict get $r stapled_median]}
+        }
+        lappend rows $row
+    }
+    if {[llength [found first]]} {
+        plot first 760 340 "[dataBlock D $rows]
+set title 'Stapled among the first 100 handshakes after a start (median)'
+set style data histogram
+set style histogram cluster gap 1
+set style fill solid 0.85
+set boxwidth 0.9
+set yrange \[0:125\]
+set ytics 25
+set key top right horizontal
+plot \$D using 2:xtic(1) lc '#56b4e9' title 'cold', '' using 3 lc '#0072b2' title 'restart', '' using 4 lc '#009e73' title 'restart, responder down', '' using 5 lc '#d55e00' title 'restart, responder hung'"
+    }
+}

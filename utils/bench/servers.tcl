@@ -1,0 +1,324 @@
+# servers.tcl - the servers that `make bench` measures, each with the same certificate, the same response and the same
+# responder, on one core; the certificates and the responder themselves. Sourced by run.tcl.
+#
+#   bench_pki                         certificates (RSA and ECDSA), the response for each, the mock responder
+#   startServer KIND ?option value ...?   a handle: a dict with kind, port (TLS), plain (port without TLS, "" for none),
+#                                     pid, dir
+#     KIND      valkey, module (valkey with it), patched, redis, redis-module, nginx, haproxy, apache, minimal
+#     -key ec   or rsa
+#     -url ""   the responder to ask; "" for nobody
+#     -cache DIR    where a server of ours keeps its responses (default: the server's own directory, new)
+#     -run {}   words put before the command, for valgrind and the like
+#     -env {}   environment, name value ...
+#     -set {}   further directives of Valkey and Redis
+#     -hold 0   1: do not start it; the handle has its command in place of a pid
+#   stopServer HANDLE, stopAll
+#   serverPids HANDLE                 it and its children
+#   ask HANDLE COMMAND ...            one command on the plain port, its answer in a line
+#   hangServer HANDLE                 makes its fetch hang, if it does not; isHanging HANDLE
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+source utils/ocsp-pki.tcl
+source tests/support/ocsp_responder.tcl
+
+array set running {} ;# pid -> name, of what must not outlive us
+
+proc freePort {} {
+    set listener [socket -server list -myaddr 127.0.0.1 0]
+    set port [lindex [fconfigure $listener -sockname] 2]
+    close $listener
+    return $port
+}
+
+# Lets the event loop run until the script is true.
+proc waitUntil {seconds script sentence} {
+    set end [expr {[clock milliseconds] + 1000 * $seconds}]
+    while {![uplevel 1 $script]} {
+        if {[clock milliseconds] > $end} {error $sentence}
+        after 10 {set ::tick 1}
+        vwait ::tick
+    }
+}
+
+proc isAlive {pid} {
+    if {[catch {open /proc/$pid/stat} file]} {return 0}
+    set state [lindex [split [lindex [split [read $file] ")"] end]] 1]
+    close $file
+    return [expr {$state ne "Z"}]
+}
+
+proc endProcess {pid} {
+    catch {exec kill $pid}
+    set end [expr {[clock milliseconds] + 10000}]
+    while {[isAlive $pid]} {
+        if {[clock milliseconds] > $end} {catch {exec kill -KILL $pid}}
+        after 5
+    }
+    unset -nocomplain ::running($pid)
+}
+
+proc stopAll {} {
+    foreach pid [array names ::running] {endProcess $pid}
+    catch {ocsp_responder_stop_all}
+}
+
+# ---- certificates and the responder ---------------------------------------------------------------------------------
+
+proc bench_pki {} {
+    global dir ca leaf responder staple
+    ocsp_pki_keys $dir/pki
+    set ca [ocsp_pki_ca $dir/pki ca]
+    set delegate [ocsp_pki_delegate $ca responder]
+    set responder [ocsp_responder_start -ca $ca]
+    foreach key {ec rsa} {
+        set leaf($key) [ocsp_pki_leaf $ca server-$key -key $key -to +864000 \
+            -aia [list [ocsp_responder_url $responder /good-$key]]]
+        set staple($key) $dir/pki/$key.der
+        ocsp_response_file $staple($key) $leaf($key) $ca [list this -60 next +604800 signer $delegate]
+        ocsp_responder_behave $responder [list body [list file [file normalize $staple($key)]]] /good-$key
+    }
+}
+
+proc goodUrl {key} {ocsp_responder_url $::responder /good-$key}
+
+# ---- starting -------------------------------------------------------------------------------------------------------
+
+set server_count 0
+
+proc startServer {kind args} {
+    set option [dict merge {-key ec -url "" -cache "" -run {} -env {} -set {} -hold 0} $args]
+    set home [file normalize $::dir/servers/[incr ::server_count]-$kind]
+    file mkdir $home
+    set server [dict create kind $kind port [freePort] plain "" dir $home url [dict get $option -url]]
+    dict set server key [dict get $option -key]
+    switch $kind {
+        nginx - haproxy - apache {set command [${kind}Command $server $option]}
+        default {
+            dict set server plain [freePort]
+            set command [valkeyCommand $server $option]
+        }
+    }
+    set environment {}
+    foreach {name value} [dict get $option -env] {lappend environment $name=$value}
+    if {$kind eq "minimal"} {
+        lappend environment LD_PRELOAD=[file normalize build/bench_minimal.so] \
+            BENCH_STAPLE=[file normalize $::staple([dict get $option -key])]
+    }
+    if {[dict get $option -hold]} {
+        dict set server command [concat $::server_core $command]
+        return $server
+    }
+    set pid [exec {*}[concat $::server_core env $environment [dict get $option -run] $command] >$home/log 2>@1 &]
+    set ::running($pid) $kind
+    dict set server pid $pid
+    waitUntil 60 {expr {![catch {close [socket 127.0.0.1 [dict get $server port]]}] || ![isAlive $pid]}} \
+        "$kind did not start: see $home"
+    if {![isAlive $pid]} {error "$kind did not start: see $home"}
+    return $server
+}
+
+proc stopServer {server} {endProcess [dict get $server pid]}
+
+proc serverPids {server} {
+    set pid [dict get $server pid]
+    if {[catch {exec pgrep -P $pid} children]} {set children {}}
+    return [concat $pid $children]
+}
+
+proc valkeyCommand {server option} {
+    set kind [dict get $server kind]
+    set cert $::leaf([dict get $option -key])
+    set home [dict get $server dir]
+    set program [dict get {valkey valkey-server module valkey-server minimal valkey-server redis redis-server
+        redis-module redis-server patched ""} $kind]
+    if {$kind eq "patched"} {set program $::env(VALKEY_PATCHED)}
+    set command [list $program --bind 127.0.0.1 --port [dict get $server plain] --tls-port [dict get $server port] \
+        --save "" --dir $home --loglevel warning --tls-auth-clients no --tls-cert-file [dict get $cert cert] \
+        --tls-key-file [dict get $cert key] --tls-ca-cert-file [dict get $::ca cert]]
+    foreach {name value} [dict get $option -set] {lappend command --$name $value}
+    if {$kind in {module redis-module}} {
+        lappend command --loadmodule [file normalize src/valkey-ocsp.so]
+        set prefix --ocsp.
+    } elseif {$kind eq "patched"} {
+        set prefix --tls-ocsp-
+    } else {
+        return $command
+    }
+    set cache [dict get $option -cache]
+    if {$cache eq ""} {set cache $home}
+    lappend command ${prefix}stapling yes ${prefix}cache-dir [file normalize $cache] ${prefix}timeout 60 \
+        ${prefix}retry-delay 1
+    if {[dict get $option -url] ne ""} {lappend command ${prefix}responder-url [dict get $option -url]}
+    return $command
+}
+
+proc writeFile {file text} {
+    set f [open $file w]
+    puts $f $text
+    close $f
+}
+
+proc nginxCommand {server option} {
+    set home [dict get $server dir]
+    set cert $::leaf([dict get $option -key])
+    set stapling off
+    set url [dict get $option -url]
+    if {$url ne ""} {set stapling on}
+    # One process where somebody counts its instructions.
+    set master [expr {[llength [dict get $option -run]] ? "master_process off;" : ""}]
+    writeFile $home/nginx.conf "
+        daemon off; $master worker_processes 1; pid $home/pid; error_log $home/error.log crit;
+        events { worker_connections 512; }
+        http {
+            access_log off;
+            client_body_temp_path $home/body; proxy_temp_path $home/proxy; fastcgi_temp_path $home/fastcgi;
+            uwsgi_temp_path $home/uwsgi; scgi_temp_path $home/scgi;
+            server {
+                listen 127.0.0.1:[dict get $server port] ssl;
+                ssl_protocols TLSv1.2 TLSv1.3;
+                ssl_certificate [dict get $cert cert]; ssl_certificate_key [dict get $cert key];
+                ssl_trusted_certificate [dict get $::ca cert];
+                ssl_stapling $stapling; [expr {$url eq "" ? "" : "ssl_stapling_responder $url;"}]
+            }
+        }"
+    return [list [program nginx] -p $home -c $home/nginx.conf]
+}
+
+# HAProxy 2.6 asks no responder: somebody puts the response beside the certificate. With a -url we do, as it starts.
+proc haproxyCommand {server option} {
+    set home [dict get $server dir]
+    set key [dict get $option -key]
+    set cert $::leaf($key)
+    writeFile $home/server.pem "[readFile [dict get $cert cert]][readFile [dict get $cert key]]"
+    file copy [dict get $::ca cert] $home/server.pem.issuer
+    if {[dict get $option -url] ne ""} {file copy $::staple($key) $home/server.pem.ocsp}
+    writeFile $home/haproxy.cfg "global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend tls
+    bind 127.0.0.1:[dict get $server port] ssl crt $home/server.pem
+    http-request return status 200"
+    return [list [program haproxy] -db -f $home/haproxy.cfg]
+}
+
+proc apacheCommand {server option} {
+    set home [dict get $server dir]
+    set cert $::leaf([dict get $option -key])
+    set url [dict get $option -url]
+    set modules /usr/lib/apache2/modules
+    set user [expr {[exec id -u] == 0 ? "User www-data\nGroup www-data" : ""}]
+    writeFile $home/httpd.conf "ServerRoot $home
+DefaultRuntimeDir $home
+PidFile $home/pid
+ErrorLog $home/error.log
+LogLevel crit
+LoadModule mpm_event_module $modules/mod_mpm_event.so
+LoadModule authz_core_module $modules/mod_authz_core.so
+LoadModule socache_shmcb_module $modules/mod_socache_shmcb.so
+LoadModule ssl_module $modules/mod_ssl.so
+$user
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 25
+MaxRequestWorkers 25
+Listen 127.0.0.1:[dict get $server port]
+SSLStaplingCache shmcb:$home/stapling(65536)
+SSLSessionCache none
+<VirtualHost 127.0.0.1:[dict get $server port]>
+    ServerName localhost
+    SSLEngine on
+    SSLCertificateFile [dict get $cert cert]
+    SSLCertificateKeyFile [dict get $cert key]
+    SSLCACertificateFile [dict get $::ca cert]
+[expr {$url eq "" ? "" : "    SSLUseStapling on\n    SSLStaplingForceURL $url"}]
+</VirtualHost>"
+    return [list [program apache2] -DFOREGROUND -f $home/httpd.conf]
+}
+
+proc readFile {file} {
+    set f [open $file]
+    set text [read $f]
+    close $f
+    return $text
+}
+
+# Where Debian has servers that people do not start by hand.
+proc program {name} {
+    foreach place [concat [split $::env(PATH) :] /usr/sbin /sbin] {
+        if {[file executable $place/$name]} {return $place/$name}
+    }
+    return ""
+}
+
+# ---- talking to them ------------------------------------------------------------------------------------------------
+
+array set links {}
+
+proc link {server} {
+    set port [dict get $server plain]
+    if {![info exists ::links($port)]} {
+        set ::links($port) [socket 127.0.0.1 $port]
+        fconfigure $::links($port) -translation binary -buffering none
+    }
+    return $::links($port)
+}
+
+proc ask {server args} {
+    set channel [link $server]
+    puts -nonewline $channel "*[llength $args]\r\n"
+    foreach word $args {puts -nonewline $channel "$[string length $word]\r\n$word\r\n"}
+    set line [string trimright [gets $channel] \r]
+    switch [string index $line 0] {
+        "$" {
+            set text [read $channel [expr {[string range $line 1 end] + 2}]]
+            return [string range $text 0 end-2]
+        }
+        "-" {error [string range $line 1 end]}
+        default {return [string range $line 1 end]}
+    }
+}
+
+proc unlink {server} {
+    set port [dict get $server plain]
+    if {[info exists ::links($port)]} {close $::links($port)}
+    unset -nocomplain ::links($port)
+}
+
+proc infoField {server section field} {
+    if {![regexp -line "^$field:(\[^\r\n\]*)" [ask $server INFO $section] -> value]} {error "INFO has no $field"}
+    return $value
+}
+
+proc isStapling {server} {expr {[infoField $server ocsp ocsp_state] eq "good"}}
+
+proc waitStapling {server} {
+    waitUntil 20 {isStapling $server} "[dict get $server kind] got no staple: see [dict get $server dir]"
+}
+
+proc hangUrl {name} {
+    ocsp_responder_behave $::responder hang /hang-$name
+    return [ocsp_responder_url $::responder /hang-$name]
+}
+
+proc isHanging {server} {
+    regexp {/hang-.*$} [dict get $server url] path
+    return [expr {[ocsp_responder_count $::responder -path $path -end held] > 0}]
+}
+
+# A fetch that times out is followed by a pause; ask again, so that a round never falls into one.
+proc hangServer {server} {
+    if {[isHanging $server]} return
+    if {[dict get $server kind] in {module redis-module patched}} {
+        set refresh [expr {[dict get $server kind] eq "patched" ? {DEBUG OCSP-REFRESH} : {OCSP.REFRESH}}]
+        set channel [socket 127.0.0.1 [dict get $server plain]]
+        puts $channel "$refresh\r"
+        flush $channel
+        waitUntil 10 {isHanging $server} "[dict get $server kind] did not ask the hung responder"
+        close $channel
+    }
+}
