@@ -251,7 +251,7 @@ proc countWhile {server out script} {
 # dumps, because signing takes a different path each time.
 proc countHandshakes {server out tls ask shakes} {
     set totals {}
-    for {set i 0} {$i < [rounds 5 3]} {incr i} {
+    for {set i 0} {$i < 3} {incr i} {
         set counts [countWhile $server $out {
             load shake --port [dict get $server port] --tls $tls --ask $ask --pairs $shakes
         }]
@@ -263,7 +263,7 @@ proc countHandshakes {server out tls ask shakes} {
 }
 
 proc part_instructions {} {
-    set shakes [rounds 40 15]
+    set shakes [rounds 25 15]
     set jobs {module ec minimal ec nginx ec haproxy ec module rsa minimal rsa}
     if {[info exists ::env(VALKEY_PATCHED)]} {set jobs [linsert $jobs 2 patched ec]}
     if {$::quick} {set jobs {module ec minimal ec}}
@@ -294,13 +294,13 @@ proc part_instructions {} {
         foreach test {get set} {
             set bench [list valkey-benchmark -h 127.0.0.1 -p [dict get $server plain] -c 1 -t $test --csv -q]
             exec {*}$bench -n 200 2>@1
-            foreach n {1000 5000} {
+            foreach n {500 2500} {
                 set counts [countWhile $server $out {exec {*}$::load_core {*}$bench -n $n 2>@1}]
                 set total($n) [dict get $counts total]
                 set ours($n) [dict get $counts ours]
             }
-            record instructions server $kind command $test per_command [expr {($total(5000) - $total(1000)) / 4000.0}] \
-                ours [expr {($ours(5000) - $ours(1000)) / 4000.0}]
+            record instructions server $kind command $test per_command [expr {($total(2500) - $total(500)) / 2000.0}] \
+                ours [expr {($ours(2500) - $ours(500)) / 2000.0}]
         }
         stopServer $server
         incr step
@@ -733,6 +733,8 @@ if {![catch {exec nproc} cores] && $cores > 1 && ![catch {exec taskset -c 0 true
 } else {
     puts "This machine has one core, or no taskset: servers and load are not kept apart."
 }
+# No server outlives this program, however it ends.
+if {![catch {exec setpriv --pdeathsig TERM true}]} {set server_core [concat setpriv --pdeathsig TERM $server_core]}
 file delete -force $dir
 file mkdir $dir
 
