@@ -51,6 +51,7 @@ typedef struct ServerClientInfo { /* version 1 */
 /* Events, and the subevents that we look at. */
 #define SERVER_EVENT_LOADING 3
 #define SERVER_EVENT_SHUTDOWN 5
+#define SERVER_EVENT_CRON_LOOP 8
 #define SERVER_EVENT_EVENTLOOP 15
 #define SERVER_SUBEVENT_LOADING_LAST_START 2 /* 0 to 2: RDB, AOF, replication */
 #define SERVER_SUBEVENT_BEFORE_SLEEP 0
@@ -61,6 +62,7 @@ typedef struct ServerClientInfo { /* version 1 */
 typedef int ServerCommandFn(ServerCtx *ctx, ServerString **argv, int argc);
 typedef void ServerInfoFn(ServerInfoCtx *ctx, int for_crash_report);
 typedef void ServerEventFn(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data);
+typedef void ServerOneShotFn(void *data);
 typedef void ServerFilterFn(ServerFilterCtx *filter);
 typedef void ServerFreeFn(ServerCtx *ctx, void *privdata);
 typedef ServerString *ServerConfigGetString(const char *name, void *privdata);
@@ -123,6 +125,7 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(int, InfoAddFieldCString, (ServerInfoCtx *, const char *field, const char *value))                           \
     F(int, InfoAddFieldLongLong, (ServerInfoCtx *, const char *field, long long value))                            \
     F(int, SubscribeToServerEvent, (ServerCtx *, ServerEvent, ServerEventFn *))                                    \
+    F(int, EventLoopAddOneShot, (ServerOneShotFn *, void *data))                                                   \
     F(ServerFilter *, RegisterCommandFilter, (ServerCtx *, ServerFilterFn *, int flags))                           \
     F(int, CommandFilterArgsCount, (ServerFilterCtx *))                                                            \
     F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \

@@ -224,7 +224,7 @@ void ocspTick(void) {
 
 /* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on
  * another thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is
- * the sign that it is complete. Once, and without waiting: main attaches it before it sleeps. */
+ * the sign that it is complete. Once, and without waiting: main attaches it when it ticks. */
 static void ocspNoteContext(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
 
