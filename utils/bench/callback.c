@@ -10,9 +10,11 @@
  *     slot      ocspSlotEnter, the staple found and copied, ocspSlotLeave
  *     mutex, rwlock, refcount   the same copy, from behind a mutex, a reader-writer lock, an atomic reference count
  *
- * A line for each, round by round:  callback NAME READERS WRITER READ_NS READS_PER_SECOND WRITE_P50 WRITE_P99 WRITE_MAX
- * READ_NS is processor time of a reader per read; WRITE_* is how long one publication took, in nanoseconds, with the
- * freeing of the old object.
+ * A line for each, round by round:
+ *     callback NAME READERS WRITER READ_NS READS_PER_SECOND WAITS WRITES WRITE_P50 WRITE_P99 WRITE_MAX
+ * READ_NS: processor time of a reader per read; WAITS: how often readers gave up their core because they had to wait,
+ * per million reads; WRITES: publications in all; WRITE_*: how long one took, in nanoseconds, with the freeing of the
+ * old object.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
@@ -239,9 +242,12 @@ typedef struct way {
 } way;
 
 static const way ways[] = {
-    {"callback", readCallback, freshSlot, publishSlot, 1},  {"malloc", readCallback, freshSlot, publishSlot, 0},
-    {"minimal", readMinimal, freshSlot, publishSlot, 1},    {"slot", readSlot, freshSlot, publishSlot, 1},
-    {"mutex", readMutex, freshShareable, publishMutex, 1},  {"rwlock", readRwlock, freshShareable, publishRwlock, 1},
+    {"callback", readCallback, freshSlot, publishSlot, 1},
+    {"malloc", readCallback, freshSlot, publishSlot, 0},
+    {"minimal", readMinimal, freshSlot, publishSlot, 1},
+    {"slot", readSlot, freshSlot, publishSlot, 1},
+    {"mutex", readMutex, freshShareable, publishMutex, 1},
+    {"rwlock", readRwlock, freshShareable, publishRwlock, 1},
     {"refcount", readRefcount, freshShareable, publishRefcount, 1},
 };
 
@@ -249,12 +255,14 @@ typedef struct reader {
     pthread_t thread;
     const way *way;
     long long reads;
+    long waits;
     double cpu_ns;
 } reader;
 
 static void *readOn(void *arg) {
     reader *me = arg;
     SSL *ssl = SSL_new(ctx);
+    struct rusage usage;
     double began;
 
     if (!ssl) die("out of memory");
@@ -262,12 +270,16 @@ static void *readOn(void *arg) {
     spare_allocation = me->way->spare_allocation;
     me->way->read(ssl); /* the thread's first read finds its stripe, and its buffer */
     atomic_fetch_add(&running, 1);
+    getrusage(RUSAGE_THREAD, &usage);
+    me->waits = -usage.ru_nvcsw;
     began = clockNs(CLOCK_THREAD_CPUTIME_ID);
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
         me->way->read(ssl);
         me->reads++;
     }
     me->cpu_ns = clockNs(CLOCK_THREAD_CPUTIME_ID) - began;
+    getrusage(RUSAGE_THREAD, &usage);
+    me->waits += usage.ru_nvcsw;
     spare_allocation = 0;
     SSL_free(ssl);
     return NULL;
@@ -296,7 +308,7 @@ static int ascending(const void *a, const void *b) {
 
 static void measure(const way *mine, int readers, int with_writer, int millis) {
     reader all[MAX_READERS] = {{0}};
-    double reads = 0, cpu = 0, began, wall;
+    double reads = 0, cpu = 0, waits = 0, began, wall;
     pthread_t writer;
     void *counted = NULL;
     long writes;
@@ -319,11 +331,13 @@ static void measure(const way *mine, int readers, int with_writer, int millis) {
         pthread_join(all[i].thread, NULL);
         reads += (double)all[i].reads;
         cpu += all[i].cpu_ns;
+        waits += (double)all[i].waits;
     }
     if (with_writer) pthread_join(writer, &counted);
     writes = (long)counted;
     qsort(write_ns, (size_t)writes, sizeof(*write_ns), ascending);
-    printf("callback %s %d %d %.1f %.0f", mine->name, readers, with_writer, cpu / reads, reads / wall * 1e9);
+    printf("callback %s %d %d %.1f %.0f %.2f %ld", mine->name, readers, with_writer, cpu / reads, reads / wall * 1e9,
+           waits / reads * 1e6, writes);
     if (writes)
         printf(" %.0f %.0f %.0f\n", write_ns[writes / 2], write_ns[writes * 99 / 100], write_ns[writes - 1]);
     else
@@ -366,7 +380,6 @@ int main(int argc, char **argv) {
     for (round = 0; round < rounds; round++)
         for (r = 0; r < 4; r++)
             for (w = 0; w < 2; w++)
-                for (i = 0; i < (int)(sizeof(ways) / sizeof(*ways)); i++)
-                    measure(&ways[i], readers[r], w, millis);
+                for (i = 0; i < (int)(sizeof(ways) / sizeof(*ways)); i++) measure(&ways[i], readers[r], w, millis);
     return 0;
 }

@@ -47,9 +47,9 @@
 #define MAX_PIDS 64
 #define MAX_CLIENTS 1000
 #define MAX_SAMPLES 8000000
-#define PATIENCE 30       /* seconds that one step may take: a server that hangs ends the run and does not stall it */
-#define SETTLE_US 1000    /* after a block, until the server has closed its side too */
-#define POLL_NAP_US 100   /* between two tries to connect to a server that starts */
+#define PATIENCE 30     /* seconds that one step may take: a server that hangs ends the run and does not stall it */
+#define SETTLE_US 1000  /* after a block, until the server has closed its side too */
+#define POLL_NAP_US 100 /* between two tries to connect to a server that starts */
 
 static const char ping[] = "*1\r\n$4\r\nPING\r\n";
 static const char pong[] = "+PONG\r\n";
@@ -415,7 +415,8 @@ int main(int argc, char **argv) {
     } else if (strcmp(mode, "start") == 0 && i < argc) {
         start(argv + i);
     } else {
-        fputs("usage: bench_load shake|ping|first|start --port P ...: the head of utils/bench/load.c tells all\n", stderr);
+        fputs("usage: bench_load shake|ping|first|start --port P ...: the head of utils/bench/load.c tells all\n",
+              stderr);
         return 2;
     }
     SSL_CTX_free(ctx[0]);

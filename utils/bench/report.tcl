@@ -1,10 +1,10 @@
-# report.tcl - what `make bench` prints and draws: the tables, what the figures were to show, JSON, SVG. Sourced by run.tcl,
-# whose `found` looks results up.
+# report.tcl - what `make bench` prints and draws: the tables, what the figures were to show, JSON, SVG. Sourced by
+# run.tcl, whose `found` looks results up.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
-set full_names {valkey "Valkey, no module" module "Valkey + module" patched "Valkey, patched" redis-module "Redis + module"
-    nginx nginx haproxy HAProxy apache "Apache httpd" minimal "least that staples"}
+set full_names {valkey "Valkey, no module" module "Valkey + module" patched "Valkey, patched"
+    redis-module "Redis + module" nginx nginx haproxy HAProxy apache "Apache httpd" minimal "least that staples"}
 
 proc nameOf {kind} {dict get $::full_names $kind}
 
@@ -35,8 +35,9 @@ proc machineFacts {} {
 
 proc factsLine {} {
     global facts
-    set line "[dict get $facts cpu], [dict get $facts cores] cores; [dict get $facts system], OpenSSL [dict get $facts openssl], Valkey"
-    append line " [dict get $facts valkey], Redis [dict get $facts redis], nginx [dict get $facts nginx], HAProxy"
+    set line "[dict get $facts cpu], [dict get $facts cores] cores; [dict get $facts system], OpenSSL"
+    append line " [dict get $facts openssl], Valkey [dict get $facts valkey][expr {[dict exists $facts patched] ?
+        " (patched: [dict get $facts patched])" : ""}], Redis [dict get $facts redis], nginx [dict get $facts nginx], HAProxy"
     append line " [dict get $facts haproxy], Apache httpd [dict get $facts apache]; [dict get $facts date]"
     return $line
 }
@@ -73,13 +74,15 @@ proc report {} {
     foreach r [found callback] {
         dict with r {
             lappend rows [list $way $readers [expr {$writer ? "yes" : "no"}] [format %.1f $read_ns] \
-                [format %.1f [expr {$reads_per_second / 1e6}]] \
-                {*}[expr {$writer ? [list [us $write_p50_ns] [us $write_p99_ns] [us [expr {$write_max_ns / 1000}]]] : {- - -}}]]
+                [format %.1f [expr {$reads_per_second / 1e6}]] [format %.1f $waits_per_million] \
+                {*}[expr {$writer && $writes > 0 ? [list [us $writes] [us $write_p50_ns] [us $write_p99_ns] \
+                    [us [expr {$write_max_ns / 1000}]]] : [list [expr {$writer ? 0 : "-"}] - - -]}]]
         }
     }
     if {[llength $rows]} {
-        table "The callback alone ([dict get $::facts response_bytes] bytes; processor time of a reader, and one publication)" \
-            {way -9 readers 7 writer 6 ns/read 8 Mreads/s 8 "write p50 ns" 12 "p99 ns" 8 "max us" 8} $rows
+        table "The callback alone ([dict get $::facts response_bytes] bytes; processor time of a reader; publications)" \
+            {way -9 readers 7 writer 6 ns/read 8 Mreads/s 8 "waits/Mread" 11 writes 7 "write p50 ns" 12 "p99 ns" 8
+                "max us" 8} $rows
     }
 
     set rows {}
@@ -89,7 +92,8 @@ proc report {} {
             set least [found instructions server minimal key $key tls $tls]
             set beyond -
             if {$server in {module patched} && [llength $least]} {
-                set beyond [format %.3f [expr {100.0 * ($callback - [dict get [lindex $least 0] callback]) / $not_asked}]]
+                set beyond [expr {100.0 * ($callback - [dict get [lindex $least 0] callback]) / $not_asked}]
+                set beyond [format %.3f $beyond]
             }
             lappend rows [list [nameOf $server] $key $tls [us $not_asked] [us $asked] [us [expr {$asked - $not_asked}]] \
                 [expr {$callback > 0 ? [us $callback] : "-"}] $beyond \
@@ -122,7 +126,7 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "Handshakes, asked against not asked (ratio of speeds, and of the server's processor time; above 1 is faster)" \
+        table "Handshakes, asked against not asked (ratio of speeds, of the server's processor time; above 1 is faster)" \
             {server -18 key -3 TLS 3 "per s" 6 "cpu us" 6 "speed, 95 %" -38 "cpu, 95 %" -38 stapled 11} $rows
     }
     set rows {}
@@ -132,7 +136,8 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "Latency of a handshake, one at a time, ECDSA, TLS 1.3 (us)" {server -18 asked 5 p50 7 p99 7 p99.9 7 max 9} $rows
+        table "Latency of a handshake, one at a time, ECDSA, TLS 1.3 (us)" \
+            {server -18 asked 5 p50 7 p99 7 p99.9 7 max 9} $rows
     }
 
     set rows {}
@@ -143,13 +148,14 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "A responder that is healthy, accepts and never answers, is down (handshakes that ask, us; ours with a response on disk)" \
+        table "By what the responder does (handshakes that ask, us; ours hold a response from disk when it hangs or is down)" \
             {server -18 responder -9 p50 7 p99 7 p99.9 7 max 9 stapled 11 "hung in rounds" 14} $rows
     }
     set rows {}
     foreach r [found responder_ratio] {
         dict with r {
-            lappend rows [list [nameOf $server] $state [interval $p50_ratio $p50_low $p50_high] [interval $p99_ratio $low $high]]
+            lappend rows [list [nameOf $server] $state [interval $p50_ratio $p50_low $p50_high] \
+                [interval $p99_ratio $low $high]]
         }
     }
     if {[llength $rows]} {table "The same, against healthy" {server -18 responder -9 "p50, 95 %" -38 "p99, 95 %" -38} $rows}
@@ -162,8 +168,8 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "PING of 50 busy TLS clients (us; medians of the rounds, max of all)" {condition -15 p50 6 p99 6 p99.9 6 max 7 \
-            against -15 "p50 ratio, 95 %" -38 "p99 ratio, 95 %" -38} $rows
+        table "PING of 50 busy TLS clients (us; medians of the rounds, max of all)" {condition -15 p50 6 p99 6 p99.9 6
+            max 7 against -15 "p50 ratio, 95 %" -38 "p99 ratio, 95 %" -38} $rows
     }
 
     set rows {}
@@ -174,20 +180,22 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "GET and SET, valkey-benchmark, 50 clients (per second; ns of the server's processor time)" {command -7 clients -7 absent 7 \
-            loaded 7 "speed ratio, 95 %" -38 "ns absent" 9 "ns loaded" 9 "cpu ratio, 95 %" -38} $rows
+        table "GET and SET, valkey-benchmark, 50 clients (per second; ns of the server's processor time)" \
+            {command -7 clients -7 absent 7 loaded 7 "speed ratio, 95 %" -38 "ns absent" 9 "ns loaded" 9
+                "cpu ratio, 95 %" -38} $rows
     }
 
     set rows {}
     foreach r [found starts] {
         dict with r {
             lappend rows [list [nameOf $server] [format %.2f $ms] [format "%.2f  %.2f to %.2f" $added_ms $low $high] \
-                [us $rss_kib] [us $rss_added_kib] [us $anonymous_kib] [us $anonymous_added_kib] [format %.1f $used_added_kib]]
+                [us $rss_kib] [us $rss_added_kib] [us $anonymous_kib] [us $anonymous_added_kib] \
+                [format %.1f $used_added_kib]]
         }
     }
     if {[llength $rows]} {
-        table "From exec to the first PONG (ms), and memory once a response is stapled (KiB, medians)" {server -18 ms 7 \
-            "added, 95 %" -22 RSS 6 added 6 "its own" 8 added 6 "used_memory added" 17} $rows
+        table "From exec to the first PONG (ms), and memory once a response is stapled (KiB, medians)" \
+            {server -18 ms 7 "added, 95 %" -22 RSS 6 added 6 "its own" 8 added 6 "used_memory added" 17} $rows
     }
 
     set rows {}
@@ -200,7 +208,7 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "The first 100 handshakes after a start (cold: nothing on disk; warm, down, hung: started before; the responder)" \
+        table "The first 100 handshakes after a start (cold: the very first start; else a restart, by the responder)" \
             {server -18 situation -9 starts 6 stapled 7 least 5 "last without" 12 \
                 "asked ms before a connection" 28 "before a handshake" 18} $rows
     }
@@ -216,9 +224,12 @@ proc report {} {
         table "Requests at the CA per day and server (a simulated year of the engine's schedule)" {responder -11 life -8 "per day" 8} $rows
     }
 
+    dict unset ::results claims
     requirements
+    writeJson $::dir/result.json
     plots
-    puts "\nEverything is in $::dir: result.json, [join [lmap file [lsort [glob -nocomplain $::dir/*.svg]] {file tail $file}] {, }]"
+    set pictures [lmap file [lsort [glob -nocomplain $::dir/*.svg]] {file tail $file}]
+    puts "\nEverything is in $::dir: result.json, [join $pictures {, }]"
 }
 
 # ---- what the figures were to show ----------------------------------------------------------------------------------
@@ -265,9 +276,11 @@ proc requirements {} {
             if {$least eq ""} continue
             set beyond [expr {100.0 * ($callback - [dict get $least callback]) / $not_asked}]
             claim "$key, TLS $tls: instructions beyond OpenSSL's own at most 0.5 %" \
-                [format "%.0f of %.0f, %.3f %%" [expr {$callback - [dict get $least callback]}] $not_asked $beyond] [expr {$beyond <= 0.5}]
+                [format "%.0f of %.0f, %.3f %%" [expr {$callback - [dict get $least callback]}] $not_asked $beyond] \
+                [expr {$beyond <= 0.5}]
             claim "$key, TLS $tls: our code in a handshake's profile at most 0.5 %" \
-                [format "%.0f of %.0f, %.3f %%" $ours $asked [expr {100.0 * $ours / $asked}]] [expr {$ours / $asked <= 0.005}]
+                [format "%.0f of %.0f, %.3f %%" $ours $asked [expr {100.0 * $ours / $asked}]] \
+                [expr {$ours / $asked <= 0.005}]
         }
     }
     foreach r [found getset] {
@@ -299,7 +312,8 @@ proc requirements {} {
                 claim "[nameOf $server], cold: all stapled after the first answer" \
                     "$stapled_median of 100; none without after number $last_unstapled" [expr {$late == 0}]
             } else {
-                claim "[nameOf $server], warm, responder [expr {$situation eq "warm" ? "healthy" : $situation}]: all of the first 100 stapled" \
+                set state [expr {$situation eq "warm" ? "healthy" : $situation}]
+                claim "[nameOf $server], warm, responder $state: all of the first 100 stapled" \
                     "$stapled_least of 100 in each of $rounds starts" [expr {$stapled_least == 100}]
             }
         }
@@ -312,8 +326,8 @@ proc requirements {} {
         set each [first [found callback way callback readers $cores writer $writer]]
         set eight [first [found callback way callback readers 8 writer $writer]]
         set with [expr {$writer ? "a writer" : "no writer"}]
-        claim "the callback without OpenSSL's allocation, $with: at most 150 ns" [format "%.1f ns" [dict get $one read_ns]] \
-            [expr {[dict get $one read_ns] <= 150}]
+        claim "the callback without OpenSSL's allocation, $with: at most 150 ns" \
+            [format "%.1f ns" [dict get $one read_ns]] [expr {[dict get $one read_ns] <= 150}]
         claim "the callback, $with: eight readers no slower than one per core ($cores)" \
             [format "%.1f ns against %.1f ns" [dict get $eight read_ns] [dict get $each read_ns]] \
             [expr {[dict get $eight read_ns] <= [dict get $each read_ns] * 1.02 ? 1 :
@@ -330,10 +344,10 @@ proc requirements {} {
         foreach r [found starts server $server] {
             dict with r {
                 claim "[nameOf $server] adds at most 512 KiB" \
-                    [format "RSS %.0f KiB, of its own (not files' pages) %.0f KiB, used_memory %.0f KiB" $rss_added_kib \
-                        $anonymous_added_kib $used_added_kib] [expr {$rss_added_kib <= 512}]
-                claim "[nameOf $server] adds at most 5 ms to the start" [format "%.2f ms (%.2f to %.2f)" $added_ms $low $high] \
-                    [expr {$added_ms <= 5}]
+                    [format "RSS %.0f KiB, of its own (not files' pages) %.0f KiB, used_memory %.0f KiB" \
+                        $rss_added_kib $anonymous_added_kib $used_added_kib] [expr {$rss_added_kib <= 512}]
+                claim "[nameOf $server] adds at most 5 ms to the start" \
+                    [format "%.2f ms (%.2f to %.2f)" $added_ms $low $high] [expr {$added_ms <= 5}]
             }
         }
     }
@@ -341,10 +355,9 @@ proc requirements {} {
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
-# A gnuplot script with its data, drawn as SVG. Colours that the colour-blind can tell apart.
+# A gnuplot script with its data, drawn as SVG; it stays beside the picture. The colours suit the colour-blind.
 proc plot {name width height script} {
-    set gnuplot [open |[list gnuplot 2>@1] r+]
-    puts $gnuplot "set terminal svg size $width,$height font 'sans-serif,13' background '#ffffff'
+    writeFile $::dir/$name.gnuplot "set terminal svg size $width,$height font 'sans-serif,13' background '#ffffff'
 set output '$::dir/$name.svg'
 set border 3 lc '#666666'
 set tics nomirror textcolor '#333333'
@@ -356,10 +369,7 @@ set style line 3 lc '#009e73' lw 2 pt 9 ps 1.1
 set style line 4 lc '#cc79a7' lw 2 pt 13 ps 1.1
 set style line 5 lc '#999999' lw 2 pt 4 ps 0.9
 $script"
-    close $gnuplot write
-    set words [string trim [read $gnuplot]]
-    catch {close $gnuplot}
-    if {$words ne ""} {puts "gnuplot about $name: $words"}
+    if {[catch {exec gnuplot $::dir/$name.gnuplot 2>@1} words]} {puts "gnuplot about $name: $words"}
 }
 
 # Words stand in quotes, numbers do not.
@@ -410,68 +420,73 @@ plot \$D using 2:5:3:4:ytic(1) with xerrorbars ls 1"
         append blocks [dataBlock "S$state" $rows]
         lappend lines "\$S$state using 1:2:2:4 with yerrorbars ls $style pt 0 notitle" \
             "\$S$state using 1:2 with points ls $style pt 7 title 'responder $state'" \
-            "\$S$state using 1:3 with points ls $style pt 2 notitle" "\$S$state using 1:4 with points ls $style pt 8 notitle"
+            "\$S$state using 1:3 with points ls $style pt 2 notitle" \
+            "\$S$state using 1:4 with points ls $style pt 8 notitle"
     }
     if {[llength $lines]} {
         set i -1
-        set tics [join [lmap server $servers {string cat "'" [string map {" + " "\\n+ " ", " ",\\n"} [nameOf $server]] "' " [incr i]}] ,]
-        set tics [string map {"'" "\""} $tics]
+        set tics {}
+        foreach server $servers {
+            lappend tics "\"[string map {" + " "\\n+ " ", " ",\\n"} [nameOf $server]]\" [incr i]"
+        }
         plot responder 760 400 "$blocks
 set title 'A handshake that asks, by what the responder does (dot: p50, cross: p99, triangle: longest)'
 set logscale y
 set yrange \[100:30000000\]
 set ytics ('0.1 ms' 100, '1 ms' 1000, '10 ms' 10000, '0.1 s' 100000, '1 s' 1000000, '10 s' 10000000)
 set xrange \[-0.5:[llength $servers].0-0.5\]
-set xtics ($tics)
+set xtics ([join $tics ,])
 set key top left horizontal
 plot [join $lines {, }]"
     }
-    # The callback.
-    foreach writer {0 1} {
-        set blocks ""
-        set lines {}
-        set style 0
-        foreach way {slot mutex rwlock refcount callback} {
-            incr style
-            set rows [lmap r [found callback way $way writer $writer] {list [dict get $r readers] [dict get $r read_ns]}]
-            if {![llength $rows]} continue
-            append blocks [dataBlock $way $rows]
-            set title [dict get {slot "slot" mutex mutex rwlock "reader-writer lock" refcount "reference count" \
-                callback "whole callback"} $way]
-            lappend lines "\$$way using 1:2 with linespoints ls $style title '$title'"
-        }
-        if {[llength $lines]} {
-            set names {"nobody publishes" "a writer publishes without pause"}
-            set panel($writer) "$blocks
-set title '[lindex $names $writer]'
-plot [join $lines {, }]"
-        }
+    # The callback, beside a writer that publishes without pause.
+    set blocks ""
+    set style 0
+    foreach way {slot mutex rwlock refcount callback} {
+        incr style
+        set rows [lmap r [found callback way $way writer 1] {
+            list [dict get $r readers] [dict get $r read_ns] [dict get $r waits_per_million]
+        }]
+        if {![llength $rows]} continue
+        append blocks [dataBlock $way $rows]
+        set title [dict get {slot "our slot" mutex mutex rwlock "reader-writer lock" refcount "reference count" \
+            callback "whole callback"} $way]
+        foreach column {2 3} {lappend lines$column "\$$way using 1:$column with linespoints ls $style title '$title'"}
     }
-    if {[array exists panel]} {
-        plot callback 760 340 "set multiplot layout 1,2 title 'One read of the staple: processor time of a reader (ns)'
+    if {[info exists lines2]} {
+        plot callback 760 360 "$blocks
+set multiplot layout 1,2 title 'Readers of the staple, beside a writer that publishes without pause'
 set logscale x 2
+set xrange \[0.8:10\]
 set xtics (1,2,4,8)
-set xlabel 'readers'
+set xlabel 'reader threads'
 set yrange \[0:*\]
-set key top left
-$panel(0)
 unset key
-$panel(1)
+set title 'processor time of one read (ns)'
+plot [join $lines2 {, }]
+set key top left
+set title 'times that a reader had to sleep, per million reads'
+set yrange \[-0.1:2<*\]
+plot [join $lines3 {, }]
 unset multiplot"
     }
     # PINGs.
     set rows {}
     set x 0
     foreach r [found ping] {
-        dict with r {lappend rows [list [incr x] [string map {" " "\\n"} $condition] $p50 $p99 $p999]}
+        set name [dict get {without "no module" quiet module refresh refreshing hung "responder\\nhung" disk "disk full"
+            reload reloading "reload without" "reloading,\\nno module"} [dict get $r condition]]
+        dict with r {lappend rows [list [incr x] $name [expr {$p50 / 1000}] [expr {$p99 / 1000}] [expr {$p999 / 1000}]]}
     }
     if {[llength $rows]} {
         plot ping 760 340 "[dataBlock D $rows]
-set title 'PING of 50 busy TLS clients (microseconds; medians of the rounds)'
+set title 'PING of 50 busy TLS clients (milliseconds; medians of the rounds)'
+set bmargin 3.5
 set xrange \[0.5:$x.5\]
 set yrange \[0:*\]
-set key top left horizontal
-plot \$D using 1:3:xtic(2) with points ls 1 title 'p50', '' using 1:4 with points ls 2 title 'p99', '' using 1:5 with points ls 3 title 'p99.9'"
+set key outside top right horizontal
+plot \$D using 1:3:xtic(2) with points ls 1 title 'p50', '' using 1:4 with points ls 2 title 'p99', \\
+    '' using 1:5 with points ls 3 title 'p99.9'"
     }
     # The first 100.
     set rows {}
@@ -493,6 +508,7 @@ set boxwidth 0.9
 set yrange \[0:125\]
 set ytics 25
 set key top right horizontal
-plot \$D using 2:xtic(1) lc '#56b4e9' title 'cold', '' using 3 lc '#0072b2' title 'restart', '' using 4 lc '#009e73' title 'restart, responder down', '' using 5 lc '#d55e00' title 'restart, responder hung'"
+plot \$D using 2:xtic(1) lc '#56b4e9' title 'very first start', '' using 3 lc '#0072b2' title 'restart', \\
+    '' using 4 lc '#009e73' title 'restart, responder down', '' using 5 lc '#d55e00' title 'restart, responder hung'"
     }
 }

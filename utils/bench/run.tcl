@@ -2,13 +2,17 @@
 # run.tcl - what stapling costs, and what a server does when its responder hangs: Valkey with the module and without,
 # patched Valkey, Redis, nginx, HAProxy and Apache httpd side by side on this machine. `make bench` runs it.
 #
-# usage: tclsh utils/bench/run.tcl [--quick] [--only PART,PART] [--list]
+# usage: tclsh utils/bench/run.tcl [--quick] [--only PART,PART] [--merge] [--draw] [--list]
 #        VALKEY_PATCHED=/path/to/valkey-server measures a patched server too
+#   --only    measures these parts alone; --list tells which there are
+#   --merge   keeps the results of the last run for all other parts: so that a part can be measured again, or some of
+#             them with a higher priority (chrt -r 1 tclsh utils/bench/run.tcl --only ...) on a machine that is not quiet
+#   --draw    measures nothing: prints and draws the last run's results again
 #
 # Servers run on one core, the load on another, in alternating rounds; results are medians of paired ratios, with a 95 %
 # interval that supposes nothing about the noise. Where the interval holds 1, the result is called "within the noise".
 # Instructions are counted by callgrind, which no noise moves. Everything lands in build/bench/: result.json, *.svg. It
-# judges nothing by its exit status: another machine has other figures. Servers listen on loopback, and are ended by pid.
+# judges nothing by its exit status: another machine has other figures. Servers listen on loopback.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -23,10 +27,13 @@ set env(no_proxy) 127.0.0.1
 set parts {callback 45 instructions 110 handshakes 130 responder 90 ping 130 getset 60 starts 60 first 60 requests 1}
 
 set quick 0
+set merge 0
 set only ""
 foreach word $argv {
     switch -glob -- $word {
         --quick {set quick 1}
+        --merge {set merge 1}
+        --draw {set merge 1; set only draw}
         --only {set only next}
         --list {
             puts [dict keys $parts]
@@ -42,7 +49,7 @@ foreach word $argv {
     }
 }
 foreach part $only {
-    if {![dict exists $parts $part]} {
+    if {![dict exists $parts $part] && $part ne "draw"} {
         puts stderr "bench: there is no part \"$part\": the parts are [join [dict keys $parts] {, }]."
         exit 1
     }
@@ -154,18 +161,21 @@ proc found {part args} {
 }
 
 proc stapling {} {
-    return [concat [expr {[info exists ::env(VALKEY_PATCHED)] ? "module patched" : "module"}] redis-module nginx haproxy apache]
+    return [concat module [expr {[info exists ::env(VALKEY_PATCHED)] ? "patched" : ""}] redis-module nginx haproxy apache]
 }
 
 # ---- the callback alone ---------------------------------------------------------------------------------------------
 
 proc part_callback {} {
     set rounds [rounds 5 1]
-    set pipe [open |[list build/bench_callback --bytes [file size $::staple(ec)] --millis [rounds 150 60] --rounds $rounds]]
+    set pipe [open |[list build/bench_callback --bytes [file size $::staple(ec)] --millis [rounds 150 60] \
+        --rounds $rounds]]
     set seen 0
     while {[gets $pipe line] >= 0} {
-        lassign $line - name readers writer read_ns per_second p50 p99 max
-        foreach value {read_ns per_second p50 p99 max} {lappend all($name,$readers,$writer,$value) [set $value]}
+        lassign $line - name readers writer read_ns per_second waits writes p50 p99 max
+        foreach value {read_ns per_second waits writes p50 p99 max} {
+            lappend all($name,$readers,$writer,$value) [set $value]
+        }
         progress callback [expr {[incr seen] / (56.0 * $rounds)}] "$readers readers"
     }
     close $pipe
@@ -174,7 +184,8 @@ proc part_callback {} {
             foreach writer {0 1} {
                 set key $name,$readers,$writer
                 record callback way $name readers $readers writer $writer read_ns [median $all($key,read_ns)] \
-                    reads_per_second [median $all($key,per_second)] write_p50_ns [median $all($key,p50)] \
+                    reads_per_second [median $all($key,per_second)] waits_per_million [median $all($key,waits)] \
+                    writes [median $all($key,writes)] write_p50_ns [median $all($key,p50)] \
                     write_p99_ns [median $all($key,p99)] write_max_ns [percentile $all($key,max) 100]
             }
         }
@@ -272,7 +283,8 @@ proc part_instructions {} {
     foreach {kind key} $jobs {
         progress instructions [expr {$step / $steps}] "handshakes of $kind under callgrind, $key"
         set out [file normalize $::dir/callgrind-$kind-$key]
-        set server [startServer $kind -key $key -url [goodUrl $key] -run [callgrind $out --toggle-collect=SSL_do_handshake]]
+        set server [startServer $kind -key $key -url [goodUrl $key] \
+            -run [callgrind $out --toggle-collect=SSL_do_handshake]]
         # The first handshakes load what is loaded lazily, and fetch (nginx).
         if {$kind in {module patched}} {waitStapling $server}
         foreach tls [expr {$::quick || $kind in {nginx haproxy} ? "1.3" : "1.3 1.2"}] {
@@ -422,8 +434,9 @@ proc part_responder {} {
     foreach name $names {
         lassign $name kind state
         set all [concat {*}$took($name)]
-        record responder server $kind state $state count [expr {$rounds * $shakes}] stapled $stapled($name) p50 [percentile $all 50] \
-            p99 [percentile $all 99] p999 [percentile $all 99.9] max [percentile $all 100] rounds $rounds hung $hung($name)
+        record responder server $kind state $state count [expr {$rounds * $shakes}] stapled $stapled($name) \
+            p50 [percentile $all 50] p99 [percentile $all 99] p999 [percentile $all 99.9] max [percentile $all 100] \
+            rounds $rounds hung $hung($name)
         if {$state eq "healthy" || $kind ni {module patched redis-module}} continue
         lassign [bootstrapRatio $took($name) $took($kind\ healthy) 99] ratio low high
         lassign [bootstrapRatio $took($name) $took($kind\ healthy) 50] ratio50 low50 high50
@@ -513,8 +526,8 @@ proc part_ping {} {
         }
         record ping condition $name rounds $rounds pings [expr {int([::tcl::mathop::+ {*}$all($name,count)])}] \
             p50 [median $all($name,p50)] p99 [median $all($name,p99)] p999 [median $all($name,p999)] \
-            max [percentile $all($name,max) 100] against $base p50_ratio $ratio(p50) p50_low $low(p50) p50_high $high(p50) \
-            p99_ratio $ratio(p99) p99_low $low(p99) p99_high $high(p99) done $repeats($name) hung $hung($name)
+            max [percentile $all($name,max) 100] against $base \
+            p50_ratio $ratio(p50) p50_low $low(p50) p50_high $high(p50) p99_ratio $ratio(p99) p99_low $low(p99) p99_high $high(p99) done $repeats($name) hung $hung($name)
     }
     foreach name {refresh disk} {
         set server [dict get $servers $name]
@@ -549,7 +562,9 @@ proc part_getset {} {
                     set cpu [cpuNs $server]
                     set csv [exec {*}$::load_core {*}$command 2>@1]
                     set cpu [expr {[cpuNs $server] - $cpu}]
-                    if {![regexp -line -nocase "^\"$test\",\"(\[0-9.\]+)\"" $csv -> rps]} {error "valkey-benchmark said: $csv"}
+                    if {![regexp -line -nocase "^\"$test\",\"(\[0-9.\]+)\"" $csv -> rps]} {
+                        error "valkey-benchmark said: $csv"
+                    }
                     lappend all($way,$test,$kind,rps) $rps
                     lappend all($way,$test,$kind,cpu) [expr {$cpu / 20000.0}]
                 }
@@ -596,8 +611,8 @@ proc part_starts {} {
         progress starts [expr {max(0.0, double($round) / $rounds)}] "start [expr {$round + 1}] of $rounds"
         foreach kind [rotate $kinds [expr {$round + 1}]] {
             set server [startServer $kind -url [goodUrl ec] -cache $cache -hold 1]
-            set pipe [open |[concat $::load_core [file normalize build/bench_load] start --port [dict get $server plain] \
-                [dict get $server command] 2>@1]]
+            set pipe [open |[concat $::load_core [file normalize build/bench_load] start \
+                --port [dict get $server plain] [dict get $server command] 2>@1]]
             if {[scan [gets $pipe] "start %f %d" us pid] != 2} {error "$kind did not start: [read $pipe]"}
             dict set server pid $pid
             set ::running($pid) $kind
@@ -649,7 +664,7 @@ proc firstHandshakes {kind url cache} {
     set leads {}
     set late 0
     if {$asked ne ""} {
-        set leads [list [expr {$connected / 1000.0 - [dict get $asked ms]}] [expr {$done / 1000.0 - [dict get $asked ms]}]]
+        set leads [lmap us [list $connected $done] {expr {$us / 1000.0 - [dict get $asked ms]}}]
         set late [expr {$started / 1000.0 > [dict get $asked end_ms] + 1000}]
     }
     stopServer $server
@@ -735,7 +750,13 @@ if {![catch {exec nproc} cores] && $cores > 1 && ![catch {exec taskset -c 0 true
 }
 # No server outlives this program, however it ends.
 if {![catch {exec setpriv --pdeathsig TERM true}]} {set server_core [concat setpriv --pdeathsig TERM $server_core]}
-file delete -force $dir
+if {$merge && [file exists $dir/results.tcl]} {lassign [readFile $dir/results.tcl] facts results}
+if {$only eq "draw"} {
+    report
+    exit 0
+}
+if {!$merge} {file delete -force $dir}
+foreach old {pki servers cache callgrind disk} {file delete -force {*}[glob -nocomplain $dir/$old*]}
 file mkdir $dir
 
 set status [catch {
@@ -743,6 +764,12 @@ set status [catch {
     machineFacts
     foreach part [dict keys $parts] {
         if {$part ni $only} continue
+        if {[dict exists $results $part]} {dict unset results $part}
+        foreach extra {latency responder_ratio ping_check} {
+            if {[string match $part* $extra] || $part eq "handshakes" && $extra eq "latency"} {
+                if {[dict exists $results $extra]} {dict unset results $extra}
+            }
+        }
         part_$part
         incr done_seconds [dict get $parts $part]
     }
@@ -753,5 +780,5 @@ if {$status} {
     if {[info exists env(BENCH_TRACE)]} {puts stderr [dict get $options -errorinfo]}
     exit 1
 }
-writeJson $dir/result.json
+writeFile $dir/results.tcl [list $facts $results]
 report

@@ -3,8 +3,8 @@
 #   median LIST, percentile LIST P      of any order
 #   signInterval LIST                   {low high}: a 95 % confidence interval of the median that supposes nothing about
 #                                       the distribution (the order statistics of the sign test)
-#   bootstrapRatio A B P                A, B: lists of the rounds' lists. {ratio low high} of the P-th percentiles of all
-#                                       values together; the interval by drawing rounds anew, in pairs
+#   bootstrapRatio A B P                A, B: lists of the rounds' lists. {ratio low high} of the P-th percentiles of
+#                                       all values together; the interval by drawing rounds anew, in pairs
 #   jsonRecord DICT                     a flat dict as a JSON object
 #   ratioText RATIO LOW HIGH            for the table; says when the interval holds 1
 #
