@@ -2,10 +2,11 @@
  * the first handshakes after a start, and the time of a start. Judges nothing: the driver (run.tcl) does.
  *
  *   bench_load shake --port P [--tls 1.2|1.3] [--ask both|yes|no] [--threads 1] [--block 1] [--pairs 100] [--each]
- *                    [--pids 12,34]
+ *                    [--warm 0] [--pids 12,34]
  *       blocks of handshakes without resumption, in pairs: one block asks, one does not, and each pair has the order of
  *       the one before turned round, so that what drifts hits both alike. A line for each block:
  *           block a|n WALL_US CPU_US STAPLED FAILED      a: asked, n: not; CPU_US: what the processes --pids used
+ *       --warm handshakes that do not ask come first and are not measured: they load what OpenSSL loads lazily
  *       with --each also a line for each handshake, from connect() to SSL_connect()'s return:
  *           shake a|n US
  *   bench_load ping --port P [--clients 50] [--millis 1000]
@@ -56,7 +57,7 @@ static const char pong[] = "+PONG\r\n";
 
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static SSL_CTX *ctx[2]; /* 1: asks for a status */
-static int block = 1, thread_count = 1;
+static int block = 1, thread_count = 1, warm;
 static int pids[MAX_PIDS], pid_count;
 
 static double clockUs(clockid_t which) {
@@ -213,6 +214,10 @@ static void shake(const char *ask, int pairs, int each) {
     pthread_t threads[MAX_THREADS];
     int i, both = strcmp(ask, "both") == 0, first = strcmp(ask, "no") != 0;
 
+    for (i = 0; i < warm; i++) {
+        SSL *ssl = shakeHands(0);
+        if (ssl) hangUp(ssl);
+    }
     took = need(calloc((size_t)block, sizeof(*took)));
     pthread_barrier_init(&begin, NULL, (unsigned)thread_count + 1);
     pthread_barrier_init(&end, NULL, (unsigned)thread_count + 1);
@@ -393,6 +398,7 @@ int main(int argc, char **argv) {
         if (strcmp(name, "--ask") == 0) ask = value;
         if (strcmp(name, "--threads") == 0) thread_count = number(value, 1, MAX_THREADS, name);
         if (strcmp(name, "--block") == 0) block = number(value, 1, 1000000, name);
+        if (strcmp(name, "--warm") == 0) warm = number(value, 0, 1000, name);
         if (strcmp(name, "--pairs") == 0) pairs = number(value, 1, 1000000, name);
         if (strcmp(name, "--count") == 0) count = number(value, 1, 1000000, name);
         if (strcmp(name, "--clients") == 0) clients = number(value, 1, MAX_CLIENTS, name);

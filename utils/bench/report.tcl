@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
-set full_names {valkey "Valkey, no module" module "Valkey + module" patched "Valkey, patched"
+set full_names {valkey "Valkey, no module" module "Valkey + module" patched "Valkey, patched" patched-off "patched, off"
     redis-module "Redis + module" nginx nginx haproxy HAProxy apache "Apache httpd" minimal "least that staples"}
 
 proc nameOf {kind} {dict get $::full_names $kind}
@@ -221,7 +221,8 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "Requests at the CA per day and server (a simulated year of the engine's schedule)" {responder -11 life -8 "per day" 8} $rows
+        table "Requests at the CA per day and server (a simulated year of the engine's schedule)" \
+            {responder -11 life -8 "per day" 8} $rows
     }
 
     dict unset ::results claims

@@ -323,7 +323,7 @@ proc part_instructions {} {
 
 proc part_handshakes {} {
     set kinds [concat valkey [stapling]]
-    set rounds [rounds 12 3]
+    set rounds [rounds 10 3]
     set latency_pairs [rounds 150 60]
     set keys [expr {$::quick ? "ec" : "ec rsa"}]
     set steps [expr {$rounds * [llength $keys] * 1.0}]
@@ -345,8 +345,8 @@ proc part_handshakes {} {
                 set port [dict get $servers $kind port]
                 foreach tls [expr {$::quick ? "1.3" : "1.3 1.2"}] {
                     set size [expr {$key eq "ec" ? 24 : 12}]
-                    set lines [load shake --port $port --tls $tls --threads 2 --block $size --pairs 10 --pids \
-                        [dict get $pids $kind]]
+                    set lines [load shake --port $port --tls $tls --threads 2 --block $size --pairs 10 --warm 4 \
+                        --pids [dict get $pids $kind]]
                     incr failed($kind,$key,$tls) [failedOf $lines]
                     incr stapled($kind,$key,$tls) [stapledOf $lines a]
                     incr asked($kind,$key,$tls) [expr {10 * $size}]
@@ -359,7 +359,7 @@ proc part_handshakes {} {
                     }
                 }
                 if {$key eq "ec"} {
-                    set lines [load shake --port $port --tls 1.3 --each --pairs $latency_pairs]
+                    set lines [load shake --port $port --tls 1.3 --each --pairs $latency_pairs --warm 4]
                     lappend latency($kind,a) [shakesOf $lines a]
                     lappend latency($kind,n) [shakesOf $lines n]
                 }
@@ -425,7 +425,7 @@ proc part_responder {} {
             lassign $name kind state
             # The servers of ours hang in a fetch all the while; the others ask when a client comes.
             if {$state eq "hung"} {hangServer $server}
-            set lines [load shake --port [dict get $server port] --ask yes --each --pairs $shakes]
+            set lines [load shake --port [dict get $server port] --ask yes --each --pairs $shakes --warm 4]
             lappend took($name) [shakesOf $lines a]
             incr stapled($name) [stapledOf $lines a]
             if {$state eq "hung" && [isHanging $server]} {incr hung($name)}
@@ -527,7 +527,8 @@ proc part_ping {} {
         record ping condition $name rounds $rounds pings [expr {int([::tcl::mathop::+ {*}$all($name,count)])}] \
             p50 [median $all($name,p50)] p99 [median $all($name,p99)] p999 [median $all($name,p999)] \
             max [percentile $all($name,max) 100] against $base \
-            p50_ratio $ratio(p50) p50_low $low(p50) p50_high $high(p50) p99_ratio $ratio(p99) p99_low $low(p99) p99_high $high(p99) done $repeats($name) hung $hung($name)
+            p50_ratio $ratio(p50) p50_low $low(p50) p50_high $high(p50) \
+            p99_ratio $ratio(p99) p99_low $low(p99) p99_high $high(p99) done $repeats($name) hung $hung($name)
     }
     foreach name {refresh disk} {
         set server [dict get $servers $name]
@@ -606,7 +607,8 @@ proc part_starts {} {
     set cache [file normalize $::dir/cache-starts]
     file mkdir $cache
     set kinds {valkey module}
-    if {[info exists ::env(VALKEY_PATCHED)]} {lappend kinds patched}
+    # Another build than the distribution's: it is compared with itself.
+    if {[info exists ::env(VALKEY_PATCHED)]} {lappend kinds patched-off patched}
     for {set round -1} {$round < $rounds} {incr round} { ;# the first, number -1, warms the disk and fills the cache
         progress starts [expr {max(0.0, double($round) / $rounds)}] "start [expr {$round + 1}] of $rounds"
         foreach kind [rotate $kinds [expr {$round + 1}]] {
@@ -616,7 +618,7 @@ proc part_starts {} {
             if {[scan [gets $pipe] "start %f %d" us pid] != 2} {error "$kind did not start: [read $pipe]"}
             dict set server pid $pid
             set ::running($pid) $kind
-            if {$kind ne "valkey"} {waitStapling $server}
+            if {$kind in {module patched}} {waitStapling $server}
             load shake --port [dict get $server port] --ask yes --pairs 20
             after 300
             set memory [memoryOf $pid]
@@ -630,12 +632,13 @@ proc part_starts {} {
         }
     }
     foreach kind $kinds {
-        set differences [lmap a $all($kind,ms) b $all(valkey,ms) {expr {$a - $b}}]
+        set base [expr {[string match patched* $kind] ? "patched-off" : "valkey"}]
+        set differences [lmap a $all($kind,ms) b $all($base,ms) {expr {$a - $b}}]
         lassign [signInterval $differences] low high
         set values {}
         foreach name {rss anonymous used} {
             lappend values ${name}_kib [median $all($kind,$name)] \
-                ${name}_added_kib [median [lmap a $all($kind,$name) b $all(valkey,$name) {expr {$a - $b}}]]
+                ${name}_added_kib [median [lmap a $all($kind,$name) b $all($base,$name) {expr {$a - $b}}]]
         }
         record starts server $kind rounds $rounds ms [median $all($kind,ms)] added_ms [median $differences] low $low \
             high $high {*}$values

@@ -4,7 +4,8 @@
 #   bench_pki                         certificates (RSA and ECDSA), the response for each, the mock responder
 #   startServer KIND ?option value ...?   a handle: a dict with kind, port (TLS), plain (port without TLS, "" for none),
 #                                     pid, dir
-#     KIND      valkey, module (valkey with it), patched, redis, redis-module, nginx, haproxy, apache, minimal
+#     KIND      valkey, module (valkey with it), patched, patched-off (stapling no), redis, redis-module, nginx, haproxy,
+#               apache, minimal (valkey with minimal.c)
 #     -key ec   or rsa
 #     -url ""   the responder to ask; "" for nobody
 #     -cache DIR    where a server of ours keeps its responses (default: the server's own directory, new)
@@ -131,8 +132,8 @@ proc valkeyCommand {server option} {
     set cert $::leaf([dict get $option -key])
     set home [dict get $server dir]
     set program [dict get {valkey valkey-server module valkey-server minimal valkey-server redis redis-server
-        redis-module redis-server patched ""} $kind]
-    if {$kind eq "patched"} {set program $::env(VALKEY_PATCHED)}
+        redis-module redis-server patched "" patched-off ""} $kind]
+    if {[string match patched* $kind]} {set program $::env(VALKEY_PATCHED)}
     set command [list $program --bind 127.0.0.1 --port [dict get $server plain] --tls-port [dict get $server port] \
         --save "" --dir $home --loglevel warning --tls-auth-clients no --tls-cert-file [dict get $cert cert] \
         --tls-key-file [dict get $cert key] --tls-ca-cert-file [dict get $::ca cert]]
@@ -141,6 +142,7 @@ proc valkeyCommand {server option} {
         lappend command --loadmodule [file normalize src/valkey-ocsp.so]
         set prefix --ocsp.
     } elseif {$kind eq "patched"} {
+        lappend command --enable-debug-command local
         set prefix --tls-ocsp-
     } else {
         return $command
