@@ -110,16 +110,14 @@ $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(B)/bench_minimal.so $(B)/fault_inject.so
+BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(B)/bench_minimal.so $(B)/bench_bad_disk.so
 
 $(B)/bench_%: $(B)/utils/bench/%.o $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 # To be preloaded into a server, so their functions must be seen.
-$(B)/bench_minimal.so: utils/bench/minimal.c
-$(B)/fault_inject.so: tests/support/fault_inject.c
-$(B)/bench_minimal.so $(B)/fault_inject.so:
+$(B)/bench_minimal.so $(B)/bench_bad_disk.so: $(B)/bench_%.so: utils/bench/%.c
 	@echo "  link    $@"
 	$(Q)$(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) -shared -fPIC -o $@ $< -ldl
 

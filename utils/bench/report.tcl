@@ -475,7 +475,7 @@ unset multiplot"
     set rows {}
     set x 0
     foreach r [found ping] {
-        set name [dict get {without "no module" quiet module refresh refreshing hung "responder\\nhung" disk "disk full"
+        set name [dict get {without "no module" quiet module refresh refreshing hung "responder\\nhung" disk "bad disk"
             reload reloading "reload without" "reloading,\\nno module"} [dict get $r condition]]
         dict with r {lappend rows [list [incr x] $name [expr {$p50 / 1000}] [expr {$p99 / 1000}] [expr {$p999 / 1000}]]}
     }

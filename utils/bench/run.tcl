@@ -471,8 +471,6 @@ proc newerResponses {count path} {
 proc part_ping {} {
     set rounds [rounds 24 4]
     set millis [rounds 500 300]
-    set full [file normalize $::dir/disk-is-full]
-    close [open $full w]
     progress ping 0 "signing responses"
     set newer [expr {int($rounds * $millis / 50 * 1.3) + 20}]
     foreach path {/newer-refresh /newer-disk} {newerResponses $newer $path}
@@ -481,7 +479,7 @@ proc part_ping {} {
             hung [hangUrl ping] disk [ocsp_responder_url $::responder /newer-disk]] {
         set environment {}
         if {$name eq "disk"} {
-            set environment [list LD_PRELOAD [file normalize build/fault_inject.so] FAULT_DISK_FULL $full]
+            set environment [list LD_PRELOAD [file normalize build/bench_bad_disk.so]]
         }
         dict set servers $name [startServer module -url $url -env $environment]
         if {$name ne "hung"} {waitStapling [dict get $servers $name]}
@@ -736,7 +734,8 @@ proc part_requests {} {
 
 # ---- main -----------------------------------------------------------------------------------------------------------
 
-foreach file {src/valkey-ocsp.so build/bench_load build/bench_callback build/bench_requests build/bench_minimal.so} {
+foreach file {src/valkey-ocsp.so build/bench_load build/bench_callback build/bench_requests build/bench_minimal.so
+        build/bench_bad_disk.so} {
     if {![file exists $file]} {
         puts stderr "bench: $file is not built. Run: make bench"
         exit 1
@@ -759,7 +758,7 @@ if {$only eq "draw"} {
     exit 0
 }
 if {!$merge} {file delete -force $dir}
-foreach old {pki servers cache callgrind disk} {file delete -force {*}[glob -nocomplain $dir/$old*]}
+foreach old {pki servers cache callgrind} {file delete -force {*}[glob -nocomplain $dir/$old*]}
 file mkdir $dir
 
 set status [catch {
