@@ -368,7 +368,9 @@ proc part_handshakes {} {
         }
         foreach kind $kinds {stopServer [dict get $servers $kind]}
     }
-    foreach index [lsort [array names wall]] {
+    set indexes {}
+    foreach kind $kinds {foreach key $keys {lappend indexes {*}[lsort [array names wall $kind,$key,*]]}}
+    foreach index $indexes {
         lassign [split $index ,] kind key tls
         lassign [signInterval $wall($index)] low high
         lassign [signInterval $cpu($index)] cpu_low cpu_high
@@ -729,6 +731,15 @@ proc part_requests {} {
     foreach line [split [exec build/bench_requests] \n] {
         lassign $line - what life per_day
         record requests case $what life_seconds $life per_day $per_day
+    }
+}
+
+if {[info exists env(VALKEY_PATCHED)]} {
+    if {$env(VALKEY_PATCHED) eq ""} {
+        unset env(VALKEY_PATCHED)
+    } elseif {![file executable $env(VALKEY_PATCHED)]} {
+        puts stderr "bench: VALKEY_PATCHED names no program: $env(VALKEY_PATCHED)"
+        exit 1
     }
 }
 
