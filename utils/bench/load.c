@@ -2,11 +2,12 @@
  * the first handshakes after a start, and the time of a start. Judges nothing: the driver (run.tcl) does.
  *
  *   bench_load shake --port P [--tls 1.2|1.3] [--ask both|yes|no] [--threads 1] [--block 1] [--pairs 100] [--each]
- *                    [--warm 0] [--pids 12,34]
+ *                    [--warm 0] [--pids 12,34] [--against P2]
  *       blocks of handshakes without resumption, in pairs: one block asks, one does not, and each pair has the order of
  *       the one before turned round, so that what drifts hits both alike. A line for each block:
  *           block a|n WALL_US CPU_US STAPLED FAILED      a: asked, n: not; CPU_US: what the processes --pids used
- *       --warm handshakes that do not ask come first and are not measured: they load what OpenSSL loads lazily
+ *       --against: all ask; the blocks a are handshakes with the server on P, the blocks n with that on P2
+ *       --warm handshakes that do not ask come first and are not measured: they load what is loaded lazily, and the caches
  *       with --each also a line for each handshake, from connect() to SSL_connect()'s return:
  *           shake a|n US
  *   bench_load ping --port P [--clients 50] [--millis 1000]
@@ -55,7 +56,7 @@
 static const char ping[] = "*1\r\n$4\r\nPING\r\n";
 static const char pong[] = "+PONG\r\n";
 
-static struct sockaddr_in address = {.sin_family = AF_INET};
+static struct sockaddr_in address = {.sin_family = AF_INET}, other = {.sin_family = AF_INET};
 static SSL_CTX *ctx[2]; /* 1: asks for a status */
 static int block = 1, thread_count = 1, warm;
 static int pids[MAX_PIDS], pid_count;
@@ -122,7 +123,7 @@ static SSL_CTX *makeContext(int version, int ask) {
 }
 
 /* A connected socket, or -1. */
-static int connectOnce(void) {
+static int connectOnce(const struct sockaddr_in *to) {
     struct timeval patience = {.tv_sec = PATIENCE};
     struct linger hard = {.l_onoff = 1, .l_linger = 0}; /* no TIME_WAIT: ports must not run out */
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -131,17 +132,17 @@ static int connectOnce(void) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0) return fd;
+    if (connect(fd, (const struct sockaddr *)to, sizeof(*to)) == 0) return fd;
     close(fd);
     return -1;
 }
 
 /* NULL when it failed. */
 static SSL *shakeHands(int ask) {
-    int fd;
-    SSL *ssl = need(SSL_new(ctx[ask]));
+    int is_other = other.sin_port && !ask, fd;
+    SSL *ssl = need(SSL_new(ctx[ask || is_other]));
 
-    fd = connectOnce();
+    fd = connectOnce(is_other ? &other : &address);
     if (fd >= 0 && SSL_set_fd(ssl, fd) && SSL_connect(ssl) == 1) return ssl;
     ERR_clear_error();
     SSL_free(ssl);
@@ -215,7 +216,7 @@ static void shake(const char *ask, int pairs, int each) {
     int i, both = strcmp(ask, "both") == 0, first = strcmp(ask, "no") != 0;
 
     for (i = 0; i < warm; i++) {
-        SSL *ssl = shakeHands(0);
+        SSL *ssl = shakeHands(other.sin_port && i % 2);
         if (ssl) hangUp(ssl);
     }
     took = need(calloc((size_t)block, sizeof(*took)));
@@ -313,7 +314,7 @@ static int awaitPort(void) {
     double until = nowUs() + PATIENCE * 1e6;
 
     for (;;) {
-        int fd = connectOnce();
+        int fd = connectOnce(&address);
         if (fd >= 0) return fd;
         if (nowUs() > until) die("the server takes no connection");
         usleep(POLL_NAP_US);
@@ -394,6 +395,7 @@ int main(int argc, char **argv) {
             continue;
         }
         if (strcmp(name, "--port") == 0) address.sin_port = htons((uint16_t)number(value, 1, 65535, name));
+        if (strcmp(name, "--against") == 0) other.sin_port = htons((uint16_t)number(value, 1, 65535, name));
         if (strcmp(name, "--tls") == 0) version = strcmp(value, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
         if (strcmp(name, "--ask") == 0) ask = value;
         if (strcmp(name, "--threads") == 0) thread_count = number(value, 1, MAX_THREADS, name);
@@ -409,6 +411,7 @@ int main(int argc, char **argv) {
     }
     signal(SIGPIPE, SIG_IGN);
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+    other.sin_addr = address.sin_addr;
     ctx[0] = makeContext(version, 0);
     ctx[1] = makeContext(version, 1);
     if (!address.sin_port) mode = "";

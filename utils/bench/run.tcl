@@ -24,7 +24,7 @@ foreach file {servers.tcl stats.tcl report.tcl} {source utils/bench/$file}
 set env(no_proxy) 127.0.0.1
 
 # The parts, and about how many seconds each takes.
-set parts {callback 45 instructions 110 handshakes 130 responder 90 ping 130 getset 60 starts 60 first 60 requests 1}
+set parts {callback 45 instructions 110 handshakes 130 responder 150 ping 130 getset 60 starts 60 first 60 requests 1}
 
 set quick 0
 set merge 0
@@ -359,7 +359,7 @@ proc part_handshakes {} {
                     }
                 }
                 if {$key eq "ec"} {
-                    set lines [load shake --port $port --tls 1.3 --each --pairs $latency_pairs --warm 4]
+                    set lines [load shake --port $port --tls 1.3 --each --pairs $latency_pairs --warm 8]
                     lappend latency($kind,a) [shakesOf $lines a]
                     lappend latency($kind,n) [shakesOf $lines n]
                 }
@@ -392,7 +392,7 @@ proc part_handshakes {} {
 
 proc part_responder {} {
     set rounds [rounds 24 5]
-    set shakes [rounds 120 60]
+    set shakes [rounds 150 60]
     set down http://127.0.0.1:[freePort]/
     # What the servers of ours find on disk.
     set cache [file normalize $::dir/cache]
@@ -427,10 +427,20 @@ proc part_responder {} {
             lassign $name kind state
             # The servers of ours hang in a fetch all the while; the others ask when a client comes.
             if {$state eq "hung"} {hangServer $server}
-            set lines [load shake --port [dict get $server port] --ask yes --each --pairs $shakes --warm 4]
+            set lines [load shake --port [dict get $server port] --ask yes --each --pairs $shakes --warm 8]
             lappend took($name) [shakesOf $lines a]
             incr stapled($name) [stapledOf $lines a]
             if {$state eq "hung" && [isHanging $server]} {incr hung($name)}
+        }
+        # Ours, against the healthy one: connection by connection, so that what disturbs one disturbs the other.
+        foreach name $names {
+            lassign $name kind state
+            if {$state eq "healthy" || $kind ni {module patched redis-module}} continue
+            if {$state eq "hung"} {hangServer [dict get $servers $name]}
+            set lines [load shake --port [dict get $servers $name port] --each --pairs $shakes --warm 16 \
+                --against [dict get $servers [list $kind healthy] port]]
+            lappend ill($name) [shakesOf $lines a]
+            lappend well($name) [shakesOf $lines n]
         }
     }
     foreach name $names {
@@ -440,8 +450,8 @@ proc part_responder {} {
             p50 [percentile $all 50] p99 [percentile $all 99] p999 [percentile $all 99.9] max [percentile $all 100] \
             rounds $rounds hung $hung($name)
         if {$state eq "healthy" || $kind ni {module patched redis-module}} continue
-        lassign [bootstrapRatio $took($name) $took($kind\ healthy) 99] ratio low high
-        lassign [bootstrapRatio $took($name) $took($kind\ healthy) 50] ratio50 low50 high50
+        lassign [bootstrapRatio $ill($name) $well($name) 99] ratio low high
+        lassign [bootstrapRatio $ill($name) $well($name) 50] ratio50 low50 high50
         record responder_ratio server $kind state $state p99_ratio $ratio low $low high $high p50_ratio $ratio50 \
             p50_low $low50 p50_high $high50
     }
