@@ -110,14 +110,15 @@ $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(B)/bench_minimal.so $(B)/bench_bad_disk.so
+BENCH_LOADED := $(B)/bench_minimal.so $(B)/bench_bad_disk.so $(B)/bench_empty.so
+BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(BENCH_LOADED)
 
 $(B)/bench_%: $(B)/utils/bench/%.o $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-# To be preloaded into a server, so their functions must be seen.
-$(B)/bench_minimal.so $(B)/bench_bad_disk.so: $(B)/bench_%.so: utils/bench/%.c
+# Loaded by a server, so their functions must be seen.
+$(BENCH_LOADED): $(B)/bench_%.so: utils/bench/%.c
 	@echo "  link    $@"
 	$(Q)$(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) -shared -fPIC -o $@ $< -ldl
 

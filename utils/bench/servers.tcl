@@ -5,7 +5,7 @@
 #   startServer KIND ?option value ...?   a handle: a dict with kind, port (TLS), plain (port without TLS, "" for none),
 #                                     pid, dir
 #     KIND      valkey, module (valkey with it), patched, patched-off (stapling no), redis, redis-module, nginx, haproxy,
-#               apache, minimal (valkey with minimal.c)
+#               apache, minimal (valkey with minimal.c preloaded), empty (valkey with a module that does nothing)
 #     -key ec   or rsa
 #     -url ""   the responder to ask; "" for nobody
 #     -cache DIR    where a server of ours keeps its responses (default: the server's own directory, new)
@@ -131,13 +131,14 @@ proc valkeyCommand {server option} {
     set kind [dict get $server kind]
     set cert $::leaf([dict get $option -key])
     set home [dict get $server dir]
-    set program [dict get {valkey valkey-server module valkey-server minimal valkey-server redis redis-server
+    set program [dict get {valkey valkey-server module valkey-server empty valkey-server minimal valkey-server redis redis-server
         redis-module redis-server patched "" patched-off ""} $kind]
     if {[string match patched* $kind]} {set program $::env(VALKEY_PATCHED)}
     set command [list $program --bind 127.0.0.1 --port [dict get $server plain] --tls-port [dict get $server port] \
         --save "" --dir $home --loglevel warning --tls-auth-clients no --tls-cert-file [dict get $cert cert] \
         --tls-key-file [dict get $cert key] --tls-ca-cert-file [dict get $::ca cert]]
     foreach {name value} [dict get $option -set] {lappend command --$name $value}
+    if {$kind eq "empty"} {lappend command --loadmodule [file normalize build/bench_empty.so]}
     if {$kind in {module redis-module}} {
         lappend command --loadmodule [file normalize src/valkey-ocsp.so]
         set prefix --ocsp.

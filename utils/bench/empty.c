@@ -1,0 +1,14 @@
+/* empty.c - a module that does nothing: what any module at all costs a server's commands, for `make bench` to compare
+ * ours with.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "server_module_api.h"
+
+__attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
+    (void)argv;
+    (void)argc;
+    if (serverLoadApi(ctx)) return SERVER_ERR;
+    Server_SetModuleAttribs(ctx, "empty", 1, SERVER_API_VERSION);
+    return SERVER_OK;
+}
