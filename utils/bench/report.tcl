@@ -386,6 +386,8 @@ proc dataBlock {name rows} {
     return "\$$name << EOD\n[join [lmap row $rows {join [lmap cell $row {dataCell $cell}] " "}] \n]\nEOD\n"
 }
 
+proc nameInLines {kind} {string map {" + " "\\n+ " ", " ",\\n"} [nameOf $kind]}
+
 proc plots {} {
     if {[catch {exec gnuplot --version}]} return
     # Asked against not asked.
@@ -440,7 +442,7 @@ plot \$D using 2:5:3:4:ytic(1) with xerrorbars ls 1"
         set i -1
         set tics {}
         foreach server $servers {
-            lappend tics "\"[string map {" + " "\\n+ " ", " ",\\n"} [nameOf $server]]\" [incr i]"
+            lappend tics "\"[nameInLines $server]\" [incr i]"
         }
         plot responder 760 400 "$blocks
 set title 'A handshake that asks, by what the responder does (dot: p50, cross: p99, triangle: longest)'
@@ -506,7 +508,7 @@ plot \$D using 1:3:xtic(2) with points ls 1 title 'p50', '' using 1:4 with point
     set rows {}
     foreach kind {module patched redis-module nginx haproxy apache} {
         if {![llength [found first server $kind]]} continue
-        set row [list [nameOf $kind]]
+        set row [list [nameInLines $kind]]
         foreach situation {cold warm down hung} {
             set r [first [found first server $kind situation $situation]]
             if {$r eq ""} {lappend row NaN} else {lappend row [dict get $r stapled_median]}
@@ -520,6 +522,7 @@ set style data histogram
 set style histogram cluster gap 1
 set style fill solid 0.85
 set boxwidth 0.9
+set bmargin 3.5
 set yrange \[0:125\]
 set ytics 25
 set key top right horizontal
