@@ -6,7 +6,8 @@
 #        VALKEY_PATCHED=/path/to/valkey-server measures a patched server too
 #   --only    measures these parts alone; --list tells which there are
 #   --merge   keeps the results of the last run for all other parts: so that a part can be measured again, or some of
-#             them with a higher priority (chrt -r 1 tclsh utils/bench/run.tcl --only ...) on a machine that is not quiet
+#             them (not callback) with real-time priority, chrt -r 1 tclsh utils/bench/run.tcl --only ..., on a machine
+#             that is not quiet
 #   --draw    measures nothing: prints and draws the last run's results again
 #
 # Servers run on one core, the load on another, in alternating rounds; results are medians of paired ratios, with a 95 %
@@ -24,7 +25,8 @@ foreach file {servers.tcl stats.tcl report.tcl} {source utils/bench/$file}
 set env(no_proxy) 127.0.0.1
 
 # The parts, and about how many seconds each takes.
-set parts {callback 45 instructions 70 commands 40 handshakes 130 responder 150 ping 130 getset 60 starts 60 first 60 requests 1}
+set parts {callback 45 instructions 70 commands 20 handshakes 100 responder 125 ping 95 getset 60 starts 45 first 35
+    requests 1}
 
 set quick 0
 set merge 0
