@@ -100,7 +100,8 @@ static int tickBeforeSleep(void) {
 static void rest(void *unused) {
     (void)unused;
     rest_asked = 0;
-    if (verify_peers || atomic_load_explicit(&noted_any, memory_order_relaxed)) return; /* the turn to come asks again */
+    if (verify_peers || atomic_load_explicit(&noted_any, memory_order_relaxed))
+        return; /* the turn to come asks again */
     if (Server_SubscribeToServerEvent(log_ctx, event_loop, NULL) == SERVER_OK) on_each_turn = 0;
 }
 
