@@ -48,7 +48,6 @@ typedef struct ocspCert {
     int asked;         /* by the operator: at once */
     int due_now;       /* by a reload or a directive: at once, but for the floor */
     int due_if_bare;   /* by stapling turned on: at once if the disk holds nothing */
-    int from_start;    /* followed since the start, which is no reload */
     int64_t refresh_at_ms, retry_at_ms, last_round_ms; /* wall; monotonic, 0: none; monotonic, 0: never */
     unsigned attempt;                                  /* rounds without progress in a row, for the back-off */
     long long consecutive_failures, last_fetch_ms;
@@ -660,7 +659,6 @@ static void ocspLoadCached(ocspCert *cert) {
     if (found && ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err)) {
         if (cert->held.source == OCSP_SOURCE_CACHE) cert->last_success = mtime < ocspNow() ? mtime : ocspNow();
         cert->cache_tried = 1;
-        if (cert->from_start && !cert->last_round_ms) cert->due_now = 0; /* the disk came late, and in time */
     } else if (err.kind == OCSP_ERR_NONE) {
         cert->cache_tried = 1;
     } else {
@@ -808,9 +806,11 @@ static void ocspIdentifyAll(int only_unsure) {
     }
     if (missing && !worker.identify_at_ms)
         ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until it is looked at again");
-    worker.identify_at_ms = missing  ? ocsp_world.mono_ms() + OCSP_LOOK_MS
-                            : unsure ? ocsp_world.mono_ms() + OCSP_IDENTIFY_AGAIN_MS
-                                     : 0;
+    /* What lacks something is looked at once more soon, as memory may have run out for a moment, and then now and then. */
+    worker.identify_at_ms = 0;
+    if (missing || unsure)
+        worker.identify_at_ms =
+            ocsp_world.mono_ms() + (missing || !only_unsure ? OCSP_LOOK_MS : OCSP_IDENTIFY_AGAIN_MS);
 }
 
 /* Takes `a`, or with NULL looks again at the attachment in service. */
@@ -830,7 +830,6 @@ static void ocspFollow(ocspAttachment *a) {
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
         if (!cert->in_service) cert->asked = cert->due_now = 0;
-        if (a) cert->from_start = !worker.attached_before;
         cert->state = ocspStateOf(cert->id);
         if (worker.options.stapling) ocspLoadCached(cert);
         if (!worker.attached_before && ocspHoldsValid(cert)) cert->due_now = 0;
