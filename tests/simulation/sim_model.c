@@ -65,6 +65,7 @@ static simMind minds[SIM_MAX_CERTS];
 static struct {
     int64_t at;
     int allows; /* 0: a round */
+    int most;   /* of a round: how many an hour could hold then */
 } hours[SIM_MAX_CERTS][SIM_HOUR_ROUNDS];
 static int hour_count[SIM_MAX_CERTS];
 
@@ -175,6 +176,7 @@ static void simExcuse(const simMind *m, int allows) {
 
     if (hour_count[which] == SIM_HOUR_ROUNDS) hour_count[which] = 0; /* of excuses */
     hours[which][hour_count[which]].at = simMonoMs();
+    hours[which][hour_count[which]].most = 0;
     hours[which][hour_count[which]++].allows = allows;
 }
 
@@ -411,7 +413,7 @@ void simModelStepBegins(void) {
  * response's end a quarter of what is left less a fifth, again and again. A check above the pairwise one: it counts
  * what really happened, whatever made the model forgive each single round. */
 static void simCountHour(simMind *m, const simCert *cert) {
-    int which = (int)(m - minds), i, kept = 0, rounds_seen = 1;
+    int which = (int)(m - minds), i, kept = 0, rounds_seen = 1, excuses = 0, mine;
     int most = 12 + (int)(SIM_HOUR / (cert->must_staple ? 48 * SIM_SECOND : 240 * SIM_SECOND)) + 1;
     int64_t now = simMonoMs();
 
@@ -419,18 +421,21 @@ static void simCountHour(simMind *m, const simCert *cert) {
         most = 7 + 8 + 1;
     else if (m->held && simLeft(m) > -SIM_HOUR)
         most += 45;
+    mine = most;
     for (i = 0; i < hour_count[which]; i++) {
         if (hours[which][i].at <= now - SIM_HOUR) continue;
-        if (hours[which][i].allows)
-            most += hours[which][i].allows;
-        else
-            rounds_seen++;
+        excuses += hours[which][i].allows;
+        rounds_seen += !hours[which][i].allows;
+        /* By what held at that time: a clock that goes back makes an expired response a long-lived one. */
+        if (hours[which][i].most > most) most = hours[which][i].most;
         hours[which][kept++] = hours[which][i];
     }
     hour_count[which] = kept;
     if (kept == SIM_HOUR_ROUNDS) return; /* of excuses: told by `early` */
     hours[which][kept].at = now;
     hours[which][kept].allows = 0;
+    hours[which][kept].most = mine;
+    most += excuses;
     hour_count[which]++;
     simWant(rounds_seen <= most, "hour", "%d rounds in an hour, the policy allows about %d", rounds_seen, most);
 }
