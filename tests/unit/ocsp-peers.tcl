@@ -411,8 +411,10 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
     }
 }
 
-# The limits of refusing: the revoked node reaches the others over links of its own, so they go on counting it in.
-test {a primary that is revoked keeps its slots until its replica takes them over} {
+# Three primaries and a replica of the one at level -2, at -3, all of which require a staple of each other, while `code`
+# runs. ::node(3) is the certificate of level 0, ::node(0) that of -3.
+proc with_a_small_cluster {code} {
+    global lab ca links levels node
     revoke
     set options {}
     for {set i 0} {$i < 4} {incr i} {
@@ -430,11 +432,23 @@ test {a primary that is revoked keeps its slots until its replica takes them ove
         r -2 cluster addslotsrange 10001 16383
         foreach level {-1 -2 -3} {r cluster meet 127.0.0.1 [srv $level port]}
         wait_for_condition 1200 50 {[whole 4]} else {fail "no cluster: [r cluster nodes]"}
+        r -3 cluster replicate [r -2 cluster myid]
+        wait_for_sync [srv -3 client]
+        foreach level {0 -1} {
+            wait_for_condition 400 50 {[string match *slave* [node_seen $level [r -3 cluster myid]]]} else {
+                fail "not seen as a replica"
+            }
+        }
+        uplevel 1 $code
+    }}}}
+}
+
+# The limits of refusing: the revoked node reaches the others over links of its own, so they go on counting it in.
+test {a primary that is revoked keeps its slots until its replica takes them over} {
+    with_a_small_cluster {
         set id [r -2 cluster myid]
         set replica_id [r -3 cluster myid]
-        r -3 cluster replicate $id
-        wait_for_sync [srv -3 client]
-        revoke $node(1)
+        revoke $::node(1)
         after 1100
         r -2 debug ocsp-refresh
         ocsp_wait_info state revoked -2
@@ -463,37 +477,16 @@ test {a primary that is revoked keeps its slots until its replica takes them ove
         wait_for_condition 400 50 {[getInfoProperty [r cluster info] cluster_state] eq {ok}} else {
             fail "the cluster is not whole: [r cluster nodes]"
         }
-    }}}}
+    }
 }
 
 # A vote goes to the candidate over a link that the voter opens, so a node that nobody links to is not elected.
 test {failover: a revoked candidate is not elected, with a new certificate it is} {
-    revoke
-    set options {}
-    for {set i 0} {$i < 4} {incr i} {
-        set node($i) [ocsp_lab_leaf $lab [clock clicks]node$i]
-        set option [ocsp_server $node($i) $ca {*}$links cluster-enabled yes cluster-node-timeout 3000 verify-peers require]
-        dict set option omit {}
-        lappend options $option
-    }
-    start_server [lindex $options 0] {start_server [lindex $options 1] {start_server [lindex $options 2] {
-    start_server [lindex $options 3] {
-        set levels {0 -1 -2 -3}
-        foreach level $levels {ocsp_wait_info state good $level}
-        r cluster addslotsrange 0 5000
-        r -1 cluster addslotsrange 5001 10000
-        r -2 cluster addslotsrange 10001 16383
-        foreach level {-1 -2 -3} {r cluster meet 127.0.0.1 [srv $level port]}
-        wait_for_condition 1200 50 {[whole 4]} else {fail "no cluster: [r cluster nodes]"}
-        # The server at -2 is the primary that will die, the one at -3 its only replica, at -3 being the outermost.
+    with_a_small_cluster {
+        # The server at -2 is the primary that will die, the one at -3 its only replica.
         set primary_id [r -2 cluster myid]
         set id [r -3 cluster myid]
-        r -3 cluster replicate $primary_id
-        wait_for_sync [srv -3 client]
-        foreach level {0 -1} {
-            wait_for_condition 400 50 {[string match *slave* [node_seen $level $id]]} else {fail "not seen as a replica"}
-        }
-        revoke $node(0)
+        revoke $::node(0)
         after 1100
         r -3 debug ocsp-refresh
         ocsp_wait_info state revoked -3
@@ -523,7 +516,7 @@ test {failover: a revoked candidate is not elected, with a new certificate it is
                 fail "the cluster is not whole: [r $level cluster nodes]"
             }
         }
-    }}}}
+    }
 }
 
 ocsp_lab_close $lab
