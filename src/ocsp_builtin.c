@@ -31,6 +31,7 @@ configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {
 #if OCSP_BUILTIN
 
 #include "threads_mngr.h"
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -39,7 +40,7 @@ configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {
 
 /* Main thread only, but for what says otherwise. */
 static int running;      /* the engine was initialized */
-static int started;      /* the server has come so far that threads may start */
+static int started;      /* the server has come so far that it is about to accept */
 static int served;       /* a context was put into service ... */
 static int served_bare;  /* ... and it has no callback: the engine did not run at that time */
 static int in_info;      /* the engine is copying what INFO shows */
@@ -151,6 +152,11 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     if (!running) return;
     ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
     ocspAttachContext(ctx);
+    if (started) return;
+    /* The server starts and has loaded its modules (a dlopen and a new thread do not go together in old C libraries): ask
+     * before it listens. */
+    ocspTick();
+    sched_yield(); /* on a single core the thread would wait for us until the server accepts */
 }
 
 void ocspBuiltinLink(SSL_CTX *ctx) {

@@ -13,6 +13,19 @@
 
 #define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of RFC 6066's extension */
 
+int ocspSameCertificate(const X509 *a, const X509 *b) {
+    unsigned char *one = NULL, *other = NULL;
+    int len, same;
+
+    if (a == b) return 1;
+    len = i2d_X509(a, NULL);
+    if (len <= 0 || i2d_X509(b, NULL) != len) return 0;
+    same = i2d_X509(a, &one) == len && i2d_X509(b, &other) == len && memcmp(one, other, (size_t)len) == 0;
+    OPENSSL_free(one);
+    OPENSSL_free(other);
+    return same;
+}
+
 int ocspIssued(X509 *issuer, X509 *cert) {
     return X509_NAME_cmp(X509_get_subject_name(issuer), X509_get_issuer_name(cert)) == 0 &&
            (X509_get_key_usage(issuer) & KU_KEY_CERT_SIGN) && X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
@@ -27,12 +40,9 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
         X509 *candidate = sk_X509_value(certs, i);
         if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(leaf)) != 0) continue;
         if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
-        /* OpenSSL remembers for good that extensions are broken, though it may have lacked the memory to read them: a
-         * copy is read anew. */
-        if (X509_get_extension_flags(candidate) & EXFLAG_INVALID)
-            candidate = X509_dup(candidate);
-        else if (!X509_up_ref(candidate))
-            continue;
+        /* A copy, because to ask for its key usage makes OpenSSL read its extensions and remember what they are; if it
+         * lacks the memory to, that they are broken, for good. The server goes on using its own. */
+        candidate = X509_dup(candidate);
         if (!candidate || !ocspIssued(candidate, leaf)) {
             X509_free(candidate);
             continue;

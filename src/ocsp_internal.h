@@ -310,6 +310,7 @@ typedef struct ocspReport {
 
 /* The certificates of one attached context. */
 typedef struct ocspAttachment {
+    int expected; /* by ocspExpectContext: nothing serves it yet */
     int count;
     X509 *leaf[OCSP_MAX_CERTS / 2];
     STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];

@@ -18,6 +18,7 @@
 #endif
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -289,7 +290,7 @@ static int holdsLeaf(SSL_CTX *ctx, X509 *leaf) {
     int more = chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST), found = 0;
 
     for (; more && !found; more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
-        found = X509_cmp(SSL_CTX_get0_certificate(ctx), leaf) == 0;
+        found = ocspSameCertificate(SSL_CTX_get0_certificate(ctx), leaf);
     if (chosen) SSL_CTX_select_current_cert(ctx, chosen);
     return found;
 }
@@ -302,7 +303,52 @@ static int roleOf(SSL_CTX *ctx, X509 *server_leaf, X509 *client_leaf) {
 
     if (!leaf) return 0;
     if (server_leaf) return holdsLeaf(ctx, server_leaf) ? 2 : 0;
-    return client_leaf && X509_cmp(leaf, client_leaf) == 0 ? 0 : 1;
+    return client_leaf && ocspSameCertificate(leaf, client_leaf) ? 0 : 1;
+}
+
+/* Whether the server's program has TLS in it, or a module that brings it (BUILD_TLS=module). Its directives do not tell:
+ * a server built without has them too. */
+static int serverHasTls(void) {
+    void *program = dlopen(NULL, RTLD_LAZY); /* and what it is linked with; not what modules brought */
+    int has = program && dlsym(program, "SSL_CTX_new");
+
+    if (program) dlclose(program);
+    return has || Server_IsModuleNameBusy("tls");
+}
+
+/* With none of these set the server makes no context, whatever its certificate is. */
+static int usesTls(ServerCtx *ctx) {
+    char value[32];
+
+    return strcmp(serverConfig(ctx, "tls-port", value, sizeof(value)), "0") != 0 ||
+           strcmp(serverConfig(ctx, "tls-replication", value, sizeof(value)), "yes") == 0 ||
+           strcmp(serverConfig(ctx, "tls-cluster", value, sizeof(value)), "yes") == 0;
+}
+
+/* The server's context is made after modules were loaded, and seen when the event loop first sleeps; by then the kernel
+ * takes connections. So that the responder is asked before, what that context will hold is read here. Whatever cannot be
+ * read the server will complain of; a second certificate (Valkey 9.2's tls-alt-cert-file) is asked for when it is seen. */
+static void expectContext(ServerCtx *ctx) {
+    char leaf[4096], ca_file[4096], ca_dir[4096];
+    SSL_CTX *expected = NULL;
+
+    if (!stapling || !serverHasTls() || !usesTls(ctx) || !*serverConfig(ctx, "tls-cert-file", leaf, sizeof(leaf)))
+        return;
+    serverConfig(ctx, "tls-ca-cert-file", ca_file, sizeof(ca_file));
+    serverConfig(ctx, "tls-ca-cert-dir", ca_dir, sizeof(ca_dir));
+    ERR_set_mark();
+    if ((expected = SSL_CTX_new(TLS_server_method())) != NULL) {
+        SSL_CTX_set_security_level(expected, 0); /* what is too weak the server's own will refuse */
+        if (*ca_file || *ca_dir)
+            (void)!SSL_CTX_load_verify_locations(expected, *ca_file ? ca_file : NULL, *ca_dir ? ca_dir : NULL);
+        if (SSL_CTX_use_certificate_chain_file(expected, leaf) == 1) {
+            ocspExpectContext(expected);
+            ocspTick();
+            sched_yield(); /* on a single core the thread would wait for us until the server accepts */
+        }
+    }
+    SSL_CTX_free(expected);
+    ERR_pop_to_mark();
 }
 
 /* Looks at what was noted and attaches the newest context that serves. */
@@ -341,16 +387,6 @@ static void attachNoted(ServerCtx *ctx) {
     ERR_pop_to_mark();
 }
 
-/* Whether the server's program has TLS in it, or a module that brings it (BUILD_TLS=module). Its directives do not tell:
- * a server built without has them too. */
-static int serverHasTls(void) {
-    void *program = dlopen(NULL, RTLD_LAZY); /* and what it is linked with; not what modules brought */
-    int has = program && dlsym(program, "SSL_CTX_new");
-
-    if (program) dlclose(program);
-    return has || Server_IsModuleNameBusy("tls");
-}
-
 /* Where the server's program has an OpenSSL in it and shows its names, the loader binds this module to those, and to
  * libcrypto for what the program left out. Objects of one must not get into the hands of the other. */
 static int opensslIsMixed(void) {
@@ -373,17 +409,9 @@ static void tellUnseen(const char *why) {
 }
 
 static void tellForeignOpenssl(void) {
+    if (!attached) ocspExpectContext(NULL);
     tellUnseen("the server's TLS context cannot be seen, as its OpenSSL is not the one that this module uses (linked "
                "statically?). Build the patched server instead");
-}
-
-/* With none of these set the server makes no context, whatever its certificate is. */
-static int usesTls(ServerCtx *ctx) {
-    char value[32];
-
-    return strcmp(serverConfig(ctx, "tls-port", value, sizeof(value)), "0") != 0 ||
-           strcmp(serverConfig(ctx, "tls-replication", value, sizeof(value)), "yes") == 0 ||
-           strcmp(serverConfig(ctx, "tls-cluster", value, sizeof(value)), "yes") == 0;
 }
 
 static time_t monotonicSeconds(void) {
@@ -643,12 +671,15 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
     }
     openssl_is_mixed = opensslIsMixed();
     if (openssl_is_mixed) return SERVER_OK;
+    expectContext(ctx); /* before the hook, which need not see it */
     /* The hook comes last: after it nothing may fail, because a server that drops us with it in place crashes at its
      * next SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
-    if (hook_index < 0)
+    if (hook_index < 0) {
+        ocspExpectContext(NULL);
         Server_Log(ctx, "warning",
                    "OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
+    }
     return SERVER_OK;
 }
 

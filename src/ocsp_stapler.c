@@ -150,9 +150,10 @@ static void ocspAttachLater(SSL_CTX *ctx) {
     attach_told = 1;
 }
 
-void ocspAttachContext(SSL_CTX *ctx) {
+/* What `ctx` holds; NULL when out of memory. */
+static ocspAttachment *ocspCollect(SSL_CTX *ctx) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
-    ocspAttachment *a = ocspAlloc(sizeof(*a)), *old;
+    ocspAttachment *a = ocspAlloc(sizeof(*a));
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     int ok = a != NULL;
 
@@ -163,10 +164,31 @@ void ocspAttachContext(SSL_CTX *ctx) {
             ok = ocspCollectCert(ctx, a);
         } while (ok && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT));
         SSL_CTX_select_current_cert(ctx, chosen);
+    } else if (ok) {
+        /* OpenSSL goes through those only that have a key: one that is expected has none. */
+        ok = ocspCollectCert(ctx, a);
     }
     ERR_pop_to_mark();
-    if (!ok) {
-        ocspAttachmentFree(a);
+    if (ok) return a;
+    ocspAttachmentFree(a);
+    return NULL;
+}
+
+static void ocspHandOver(ocspAttachment *a) {
+    ocspAttachment *old;
+
+    pthread_mutex_lock(&shared.lock);
+    old = shared.attachment;
+    shared.attachment = a;
+    pthread_mutex_unlock(&shared.lock);
+    ocspAttachmentFree(old);
+    if (thread_runs) ocspThreadWake();
+}
+
+void ocspAttachContext(SSL_CTX *ctx) {
+    ocspAttachment *a = ocspCollect(ctx);
+
+    if (!a) {
         ocspAttachLater(ctx);
         return;
     }
@@ -174,12 +196,15 @@ void ocspAttachContext(SSL_CTX *ctx) {
     ocspPeersLookAt(ctx);
     attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
     SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));
-    pthread_mutex_lock(&shared.lock);
-    old = shared.attachment;
-    shared.attachment = a;
-    pthread_mutex_unlock(&shared.lock);
-    ocspAttachmentFree(old);
-    if (thread_runs) ocspThreadWake();
+    ocspHandOver(a);
+}
+
+void ocspExpectContext(SSL_CTX *ctx) {
+    ocspAttachment *a = ctx ? ocspCollect(ctx) : ocspAlloc(sizeof(*a));
+
+    if (!a) return;
+    a->expected = 1;
+    ocspHandOver(a);
 }
 
 void ocspInstallCallback(SSL_CTX *ctx) {
@@ -261,7 +286,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
         }
         /* Reloading the same file makes another object of the same certificate: the staple is the certificate's. */
         for (i = 0; set && i < set->count && !staple; i++) {
-            if (X509_cmp(set->staples[i].leaf, leaf) == 0) staple = &set->staples[i];
+            if (ocspSameCertificate(set->staples[i].leaf, leaf)) staple = &set->staples[i];
         }
         if (staple && staple->der && now < staple->end && staple->len <= ocspLongestStaple(ssl) &&
             (copy = OPENSSL_malloc(staple->len)) != NULL) {
@@ -367,7 +392,7 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
     if (!stale && shared.attachment) {
         stale = 1; /* unless the reload brought the same certificate */
         for (i = 0; i < shared.attachment->count; i++)
-            if (X509_cmp(shared.attachment->leaf[i], leaf) == 0) stale = 0;
+            if (ocspSameCertificate(shared.attachment->leaf[i], leaf)) stale = 0;
     }
     pthread_mutex_unlock(&shared.lock);
     return stale;

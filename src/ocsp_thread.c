@@ -752,6 +752,8 @@ static int ocspFollowCert(ocspIdentity *id, int position) {
 
     if (cert) {
         ocspIdentityFree(cert->id);
+        /* A context that was expected is no reload of it: what was begun for it goes on. */
+        if (worker.attached_before) cert->due_now = 1;
     } else {
         for (i = 0; worker.count == OCSP_MAX_CERTS && i < worker.count; i++)
             if (!worker.certs[i]->in_service) ocspForget(i);
@@ -761,12 +763,12 @@ static int ocspFollowCert(ocspIdentity *id, int position) {
             return 0;
         }
         cert->told_state = -1;
+        cert->due_now = 1;
         worker.certs[worker.count++] = cert;
     }
     cert->id = id;
     cert->in_service = 1;
     cert->position = position;
-    cert->due_now = 1;
     ocspShowUrl(cert);
     return 1;
 }
@@ -824,7 +826,7 @@ static void ocspFollow(ocspAttachment *a) {
         for (i = 0; i < worker.count; i++) worker.certs[i]->in_service = 0;
     }
     ocspIdentifyAll(!a);
-    worker.empty_state = OCSP_STATE_NO_CERTIFICATE;
+    worker.empty_state = worker.attachment->expected ? OCSP_STATE_NO_TLS : OCSP_STATE_NO_CERTIFICATE;
     /* A start is no reload: what the disk holds is stapled and refreshed in its time, or a fleet's restart would ask
      * for everything again. */
     for (i = 0; i < worker.count; i++) {
@@ -834,7 +836,7 @@ static void ocspFollow(ocspAttachment *a) {
         if (worker.options.stapling) ocspLoadCached(cert);
         if (!worker.attached_before && ocspHoldsValid(cert)) cert->due_now = 0;
     }
-    worker.attached_before = 1;
+    if (!worker.attachment->expected) worker.attached_before = 1;
     if (worker.batch) ocspAskAll(); /* who waits for a refresh means the certificate that is served now */
     ocspPublish();
 }

@@ -186,6 +186,12 @@ static void identify(X509 *which, int in_store) {
     reference = testIdentity(which, which == pki->self ? NULL : pki->ca);
     engine(id = ocspIdentityNew(leaf, chain, store));
     if (id && !id->unsure) assertSameIdentity(id, reference);
+    /* The certificates are the server's: what OpenSSL could not read for us it must not remember as broken, or TLS 1.2
+     * handshakes end with "no shared cipher" for good (seen on Valkey 9.1 with OpenSSL 3.6). */
+    engine((void)ocspSameCertificate(leaf, which));
+    assert_false(X509_get_extension_flags(leaf) & EXFLAG_INVALID);
+    assert_false(X509_get_extension_flags(ca) & EXFLAG_INVALID);
+    assert_false(X509_get_extension_flags(root) & EXFLAG_INVALID);
     /* Looked at again, it is known in full. */
     second = ocspIdentityNew(leaf, chain, store);
     assert_non_null(second);
@@ -674,8 +680,9 @@ static void fromDisk(void) {
     testBytesFree(&der);
     setOptions(&options);
     ctx = load(pki->leaf, 1);
-    attach(ctx);
+    engine(ocspExpectContext(ctx));
     engine(ocspTick());
+    attach(ctx);
     shake(ctx, client13);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after a restart");
     finish(ctx);

@@ -1362,6 +1362,97 @@ static void acceptance17_aFetchGoesOnWhenTheReloadBroughtTheSame(void **state) {
     SSL_CTX_free(old);
 }
 
+/* What the module does at load: the server's own context comes a moment later. */
+static void expect(X509 *leaf) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    assert_int_equal(SSL_CTX_use_certificate(ctx, leaf), 1);
+    assert_int_equal(SSL_CTX_add1_chain_cert(ctx, pki->ca), 1);
+    ocspExpectContext(ctx);
+    SSL_CTX_free(ctx); /* nothing of it is needed any more */
+}
+
+static void anExpectedContextIsAskedForBeforeItCameAndThenNotAgain(void **state) {
+    (void)state;
+    expect(pki->leaf);
+    settle();
+    assert_int_equal(askedTimes(), 1);
+    SSL_CTX *ctx = reloadLeaf();
+    assert_true(stapledBoth(ctx)); /* the first handshake of all */
+    run(60 * 1000);
+    assert_int_equal(askedTimes(), 1);
+    SSL_CTX *again = reloadLeaf(); /* this one is a reload */
+    settle();
+    assert_int_equal(askedTimes(), 2);
+    assert_true(stapledBoth(again));
+    SSL_CTX_free(again);
+    SSL_CTX_free(ctx);
+}
+
+static void anExpectedContextThatComesDuringTheFetchOrAfterAFailureSpursNothing(void **state) {
+    (void)state;
+    responder.during = reloadSameDuring;
+    expect(pki->leaf);
+    settle();
+    assert_int_equal(askedTimes(), 1);
+    assert_int_equal(atomic_load(&responder.cancelled), 0);
+    assert_true(stapledBoth(during_ctx));
+    SSL_CTX_free(during_ctx);
+    restart();
+    responder.down = 1;
+    expect(pki->leaf);
+    settle();
+    assert_int_equal(askedTimes(), 2);
+    SSL_CTX *ctx = reloadLeaf();
+    run(5000); /* the floor is long past; the retry comes 8 to 12 seconds after the failure */
+    assert_int_equal(askedTimes(), 2);
+    responder.down = 0;
+    run(10 * 1000);
+    assert_true(stapledBoth(ctx));
+    SSL_CTX_free(ctx);
+}
+
+static void anotherContextThanTheExpectedGetsItsOwn(void **state) {
+    (void)state;
+    expect(pki->renewed_leaf);
+    settle();
+    SSL_CTX *ctx = reloadLeaf();
+    assert_false(stapledBoth(ctx));
+    settle();
+    assert_int_equal(askedTimes(), 2);
+    assert_true(stapledBoth(ctx)); /* judged for the one that it serves */
+    SSL_CTX_free(ctx);
+}
+
+static void anExpectedContextIsStapledFromTheDisk(void **state) {
+    (void)state;
+    options.cache_dir = dir;
+    setOptions();
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    SSL_CTX_free(ctx);
+    responder.down = 1;
+    restart();
+    expect(pki->leaf);
+    ocspWorkerPrime();
+    ctx = reloadLeaf();
+    assert_true(stapledBoth(ctx));
+    run(60 * 1000);
+    assert_int_equal(askedTimes(), 1);
+    SSL_CTX_free(ctx);
+}
+
+static void anExpectedContextThatIsTakenBackIsAskedForNoMore(void **state) {
+    (void)state;
+    expect(pki->leaf);
+    settle();
+    wantState("good");
+    ocspExpectContext(NULL);
+    settle();
+    wantState("no-tls");
+    run(2LL * TEST_DAY * 1000);
+    assert_int_equal(askedTimes(), 1);
+}
+
 static void moreReloadsThanAreFollowed(void **state) {
     (void)state;
     for (int i = 0; i < 4 * OCSP_MAX_CERTS; i++) {
@@ -2130,6 +2221,11 @@ int main(void) {
         simulated(acceptance17_aForeignCertificateNeverGetsAStaple),
         simulated(acceptance17_aFetchForTheOldCertificateIsCancelled),
         simulated(acceptance17_aFetchGoesOnWhenTheReloadBroughtTheSame),
+        simulated(anExpectedContextIsAskedForBeforeItCameAndThenNotAgain),
+        simulated(anExpectedContextThatComesDuringTheFetchOrAfterAFailureSpursNothing),
+        simulated(anotherContextThanTheExpectedGetsItsOwn),
+        simulated(anExpectedContextIsStapledFromTheDisk),
+        simulated(anExpectedContextThatIsTakenBackIsAskedForNoMore),
         simulated(moreReloadsThanAreFollowed),
         simulated(theFirstResponseIsStoredBeforeTheSecondIsAskedFor),
         simulated(acceptance23_rsaAndEcdsaInOneContext),

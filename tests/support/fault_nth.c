@@ -16,6 +16,10 @@
  * them: the first caller that is none of these libraries is the module. Debian's server takes its own memory from
  * malloc too, so callers are told apart by their addresses.
  *
+ * What OpenSSL does once in a process (it loads providers, and looks for each algorithm that it needs) is done before the
+ * server begins, with the certificate in the file $FAULT_WARM: a server without our module does it for its own context.
+ * Where it is refused, OpenSSL is of no use to anybody in that process any more.
+ *
  * STEPS are calls that make, write, sync, close, rename or remove a file whose name has "/ocsp-" in it, or that sync
  * its directory. The kill comes before the call; a write counts twice, and at its second step half of it is done.
  *
@@ -40,6 +44,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 
 #define MODULE "valkey-ocsp.so"
 #define MAX_REGIONS 400
@@ -297,6 +303,22 @@ int pthread_setname_np(pthread_t thread, const char *name) {
 
 /* ---- */
 
+static void warmUp(const char *file) {
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned len;
+    X509 *cert;
+
+    if (ctx != NULL && SSL_CTX_use_certificate_chain_file(ctx, file) == 1 && SSL_CTX_load_verify_file(ctx, file) == 1) {
+        cert = SSL_CTX_get0_certificate(ctx);
+        X509_verify(cert, X509_get0_pubkey(cert));
+        X509_digest(cert, EVP_sha1(), sum, &len);
+        X509_digest(cert, EVP_sha256(), sum, &len);
+    }
+    SSL_CTX_free(ctx);
+    ERR_clear_error();
+}
+
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("FAULT_NTH");
     int fd = path != NULL ? (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC) : -1;
@@ -305,6 +327,7 @@ __attribute__((constructor)) static void begin(void) {
     if (!real_malloc) lookUp();
     backtrace(frames, 2); /* loads what it needs, once */
     if (fd < 0) return;
+    if (getenv("FAULT_WARM") != NULL) warmUp(getenv("FAULT_WARM"));
     mapped = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     syscall(SYS_close, fd);
     if (mapped != MAP_FAILED) control = mapped;

@@ -262,7 +262,7 @@ proc ocsp_tool {name} {
     if {[file exists $out]} {return $out}
     set source [file join $::ocsp_support_dir $name.c]
     if {$library} {
-        exec cc -std=c11 -O1 -Wall -shared -fPIC $source -o $out -ldl
+        exec cc -std=c11 -O1 -Wall -shared -fPIC $source -o $out -ldl -Wl,--as-needed -lssl -lcrypto
     } else {
         exec cc -std=c11 -D_GNU_SOURCE -O1 -Wall $source -o $out -lssl -lcrypto -lpthread
     }

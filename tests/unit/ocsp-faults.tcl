@@ -86,7 +86,7 @@ proc assert_nothing_wrong {when} {
     return $staple
 }
 
-set preload [list LD_PRELOAD [ocsp_tool fault_nth] FAULT_NTH $control]
+set preload [list LD_PRELOAD [ocsp_tool fault_nth] FAULT_NTH $control FAULT_WARM [dict get $leaf cert]]
 set server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 2] [list env $preload]]
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ set leaf [dict get $lab leaf]
 set responder [dict get $lab responder]
 set theirs [ocsp_lab_leaf $lab theirs]
 
-# Options for a server that loads the other module at that place.
+# Options for a server that loads the other module at that place. While `gate` names a file, it loads until that is there.
+set gate {}
 proc with_other {place args} {
     set options [ocsp_server $::leaf $::ca {*}$args]
-    set other [list [ocsp_tool other_module] [dict get $::theirs cert] [dict get $::theirs key]]
+    set other [list [ocsp_tool other_module] [dict get $::theirs cert] [dict get $::theirs key] {*}$::gate]
     if {$place eq "before"} {
         # A directive of this name holds one value in a dict: ours moves to the lines at the end.
         set overrides [dict get $options overrides]
@@ -64,9 +65,32 @@ test {31.2 the same, turned on at run time} {
     }
 }
 
+test {31.3 the responder is asked before the server accepts, and the very first handshake of all is stapled} {
+    ocsp_responder_forget $responder
+    set gate [file join $dir gate]
+    set options [with_other after]
+    set gate {}
+    start_server [concat $options wait_ready 0] {
+        # The server is loading its other module now.
+        ocsp_responder_wait $responder 1 -serial [dict get $leaf serial]
+        assert_equal [ocsp_log_lines 0 {*Ready to accept*}] {}
+        wait_for_log_messages 0 [list "*stapling for the certificate with serial [dict get $leaf serial]*"] 0 100 50
+        assert_equal [ocsp_log_lines 0 {*Ready to accept*}] {}
+        close [open [file join $dir gate] w]
+        assert_equal [wait_ready [lindex $::servers end] 0] ready
+        assert_equal [ocsp_staple] good
+        reconnect
+        assert_equal [ocsp_info handshakes_unstapled] 0
+        # That the context came is no reload: it was not asked again.
+        ocsp_assert_good $ca
+        assert_equal [ocsp_info refreshes] 1
+        assert_equal [ocsp_responder_count $responder -serial [dict get $leaf serial]] 1
+    }
+}
+
 # ---- a server that cannot be served ----
 
-test {31.3 a server with an OpenSSL of its own: state no-tls, one line in the log, and nothing else happens} {
+test {31.4 a server with an OpenSSL of its own: state no-tls, one line in the log, and nothing else happens} {
     set options [ocsp_server $leaf $ca]
     lappend options env [list LD_PRELOAD [ocsp_tool foreign_openssl]]
     start_server $options {
@@ -87,7 +111,7 @@ test {31.3 a server with an OpenSSL of its own: state no-tls, one line in the lo
     }
 }
 
-test {31.4 a server that has TLS and does not use it: state no-tls, and a line that says which} {
+test {31.5 a server that has TLS and does not use it: state no-tls, and a line that says which} {
     set options [ocsp_server $leaf $ca tls-port 0]
     lappend options omit {tls-cert-file tls-key-file tls-ca-cert-file}
     start_server $options {
