@@ -283,9 +283,40 @@ static void peekOnce(void) {
     testBytesFree(&der);
 }
 
+/* A peer of ours is never taken for better than it is. */
+static void judgeOnce(void) {
+    X509 *leaf = again(pki->leaf), *must = again(pki->must_leaf), *ca = again(pki->ca);
+    STACK_OF(X509) *chain = testStack(ca, NULL, NULL);
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes good = testReplyDer(&reply), revoked;
+    ocspError err;
+    ocspPeerState seen[3];
+    int must_staple;
+
+    reply.entries[0].status = TEST_REVOKED;
+    revoked = testReplyDer(&reply);
+    engine(seen[0] = ocspJudgePeer(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err));
+    assert_true(seen[0] == OCSP_PEER_GOOD || seen[0] == OCSP_PEER_BAD);
+    engine(seen[1] = ocspJudgePeer(leaf, chain, revoked.p, revoked.n, TEST_NOW, &must_staple, &err));
+    assert_true(seen[1] == OCSP_PEER_REVOKED || seen[1] == OCSP_PEER_BAD);
+    engine(seen[2] = ocspJudgePeer(must, chain, NULL, 0, TEST_NOW, &must_staple, &err));
+    assert_true(seen[2] == OCSP_PEER_MISSING || seen[2] == OCSP_PEER_BAD);
+    assert_int_equal(must_staple, 1); /* RFC 7633: verify-peers soft refuses it */
+    /* With memory again, the same objects are judged as they are. */
+    assert_int_equal(ocspJudgePeer(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err), OCSP_PEER_GOOD);
+    assert_int_equal(must_staple, 0);
+    testBytesFree(&good);
+    testBytesFree(&revoked);
+    sk_X509_free(chain);
+    X509_free(leaf);
+    X509_free(must);
+    X509_free(ca);
+}
+
 static void verifyWithoutMemory(void **state) {
     (void)state;
     ocspSetHost(&host);
+    walk("judge a peer", judgeOnce);
     reply_to_verify = testGoodReply(pki->leaf);
     walk("verify, signed by the CA", verifyOnce);
     reply_to_verify.signer = pki->delegate;

@@ -69,14 +69,29 @@ static void policy(ocspVerifyPeers how) {
     assert_int_equal(ocspSetOptions(&options), 1);
 }
 
+static atomic_long allocated; /* from the host, and not given back yet */
+
+static void *countedAlloc(size_t n) {
+    atomic_fetch_add(&allocated, 1);
+    return malloc(n);
+}
+
+static void countedFree(void *p) {
+    if (p) atomic_fetch_sub(&allocated, 1);
+    free(p);
+}
+
 /* ---- the peer and the link --------------------------------------------------------------------------------------- */
 
 static testBytes staple; /* what the peer staples; p NULL: nothing */
 static atomic_int asked; /* how often it was asked for a status */
 
+static int turned_off_meanwhile; /* the operator sets verify-peers no while the peer looks for its staple */
+
 static int stapleThat(SSL *ssl, void *unused) {
     (void)unused;
     atomic_fetch_add(&asked, 1);
+    if (turned_off_meanwhile) policy(OCSP_PEERS_NO);
     if (!staple.p) return SSL_TLSEXT_ERR_NOACK;
     unsigned char *copy = OPENSSL_malloc(staple.n ? staple.n : 1);
     memcpy(copy, staple.p, staple.n);
@@ -149,6 +164,14 @@ static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
     stapleReply(&reply);
     assert_int_equal(linksUp(peer), 1);
     assert_int_equal(asked, 0);
+    wantCounts(0, 0, 0);
+    assert_int_equal(lines[0] + lines[1], 0);
+    turned_off_meanwhile = 1;
+    policy(OCSP_PEERS_REQUIRE);
+    assert_int_equal(linkUp(peer, links[1]), 1);
+    turned_off_meanwhile = 0;
+    ocspTick();
+    assert_int_equal(asked, 1);
     wantCounts(0, 0, 0);
     assert_int_equal(lines[0] + lines[1], 0);
 }
@@ -441,9 +464,12 @@ static void eventsAreBounded(void **state) {
     (void)state;
     policy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
+    long before = atomic_load(&allocated);
     for (int i = 0; i < 1100; i++) assert_int_equal(linkUp(peer, links[1]), 1);
     wantCounts(0, 1100, 0);
+    assert_int_equal(atomic_load(&allocated) - before, 1024);
     ocspTick();
+    assert_int_equal(atomic_load(&allocated), before);
     assert_int_equal(lines[0], 1);
 }
 
@@ -533,7 +559,7 @@ static void whatAVerifiedLinkCosts(void **state) {
 /* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static int begin(void **state) {
-    static const ocspHost host = {keepLine, malloc, free, NULL};
+    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL};
     (void)state;
     ocsp_world.wall_ms = testWall;
     assert_int_equal(ocspInit(&host), 1);
