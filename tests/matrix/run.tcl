@@ -4,7 +4,7 @@
 #   tclsh tests/matrix/run.tcl [options]
 #     --release NAME    only this release (may be given several times)
 #     --server NAME     only this server, valkey-server or redis-server
-#     -j N              so many roots or servers at once, by default 2
+#     -j N              so many roots or servers at once, by default 3
 #     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree once, builds the module once, in the oldest
@@ -44,7 +44,7 @@ set all_releases [exec sh $root list] ;# oldest first
 set all_servers {valkey-server redis-server}
 set releases {}
 set servers {}
-set at_once 2
+set at_once 3
 set suites {}
 for {set i 0} {$i < [llength $argv]} {incr i} {
     set option [lindex $argv $i]
@@ -303,7 +303,7 @@ proc into_readme {mark text} {
     set from [expr {$from + [string length $begin]}]
     set channel [open $file w]
     fconfigure $channel -encoding utf-8
-    puts -nonewline $channel [string replace $readme $from [expr {$to - 1}] $text]
+    puts -nonewline $channel [string range $readme 0 $from-1]$text[string range $readme $to end]
     close $channel
 }
 
