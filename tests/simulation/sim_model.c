@@ -387,7 +387,8 @@ void simModelStepBegins(void) {
         simCert *cert = simCaCert(i);
         if (!m->followed) continue;
         if (asked && m->in_service && simCanAsk(cert)) m->asked = 1;
-        if (late_request && m->in_service) m->may = 1; /* taken only now, after rounds of the step before */
+        if (!simRefreshWaits()) m->may = 0; /* the round under way has served who asked meanwhile */
+        if (late_request && simRefreshWaits() && m->in_service) m->may = 1; /* taken only now, after the last rounds */
         if (!engine.stapling) {
             m->at_once = m->asked = m->first = m->bare = m->may = 0;
             continue;

@@ -496,7 +496,8 @@ static void simDie(int how, int64_t away) {
 /* Things that begin or end. May not return: the process may die of it. */
 static void simAct(const simEvent *e, int ends) {
     if (!simIsFault(e->kind) || sim.trace) simSay("%s%s", simKindName(e->kind), ends ? ", over" : "");
-    if (e->kind >= SIM_RELOAD) sim.last_line[0] = '\0'; /* what the operator does may be answered again */
+    /* What the operator does may be answered again; when the clock goes back, what has expired may expire again. */
+    if (e->kind >= SIM_RELOAD || e->kind == SIM_JUMP) sim.last_line[0] = '\0';
     switch (e->kind) {
     case SIM_ROLL:
         if (!ends) simCaRoll((int)e->a);

@@ -25,7 +25,7 @@ foreach file {servers.tcl stats.tcl report.tcl} {source utils/bench/$file}
 set env(no_proxy) 127.0.0.1
 
 # The parts, and about how many seconds each takes.
-set parts {callback 45 instructions 70 commands 20 handshakes 100 responder 125 ping 95 getset 60 starts 45 first 35
+set parts {callback 45 instructions 70 commands 20 handshakes 100 responder 125 ping 95 getset 170 starts 45 first 35
     requests 1}
 
 set quick 0
@@ -561,17 +561,31 @@ proc part_ping {} {
 
 # ---- GET and SET ----------------------------------------------------------------------------------------------------
 
+proc endServers {servers} {
+    dict for {kind server} $servers {
+        unlink $server
+        stopServer $server
+    }
+}
+
 proc part_getset {} {
-    set rounds [rounds 24 5]
-    foreach kind {valkey module} {dict set servers $kind [startServer $kind -url [goodUrl ec]]}
-    waitStapling [dict get $servers module]
+    set rounds [rounds 60 5]
+    set servers {}
     for {set round 0} {$round < $rounds} {incr round} {
+        # Two processes of the same program differ, by where their memory came to lie: new ones now and then.
+        if {$round % 10 == 0} {
+            endServers $servers
+            foreach kind [rotate {valkey module} [expr {$round / 10}]] {
+                dict set servers $kind [startServer $kind -url [goodUrl ec]]
+            }
+            waitStapling [dict get $servers module]
+        }
         progress getset [expr {double($round) / $rounds}] "round [expr {$round + 1}] of $rounds"
         foreach way {plain tls} {
             foreach test {get set} {
                 foreach kind [rotate {valkey module} $round] {
                     set server [dict get $servers $kind]
-                    set command [list valkey-benchmark -h 127.0.0.1 -t $test -n 20000 -c 50 -d 64 --csv -p]
+                    set command [list valkey-benchmark -h 127.0.0.1 -t $test -n 30000 -c 50 -d 64 --csv -p]
                     if {$way eq "plain"} {
                         lappend command [dict get $server plain]
                     } else {
@@ -584,7 +598,7 @@ proc part_getset {} {
                         error "valkey-benchmark said: $csv"
                     }
                     lappend all($way,$test,$kind,rps) $rps
-                    lappend all($way,$test,$kind,cpu) [expr {$cpu / 20000.0}]
+                    lappend all($way,$test,$kind,cpu) [expr {$cpu / 30000.0}]
                 }
             }
         }
@@ -602,10 +616,7 @@ proc part_getset {} {
                 cpu_ns_without [median $all($key,valkey,cpu)] cpu_ns_with [median $all($key,module,cpu)]
         }
     }
-    dict for {kind server} $servers {
-        unlink $server
-        stopServer $server
-    }
+    endServers $servers
 }
 
 # ---- starts: time and memory ----------------------------------------------------------------------------------------
