@@ -32,8 +32,9 @@ int ocspIssued(X509 *issuer, X509 *cert) {
 }
 
 /* The issuer among `certs` or `best`, the one of the two that ends last: a CA's certificate that was renewed with the
- * same key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference. */
-static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best) {
+ * same key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference.
+ * `verified`: OpenSSL has verified `certs`, so that it has read all there is to read of them. */
+static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best, int verified) {
     int i;
 
     for (i = 0; i < sk_X509_num(certs); i++) {
@@ -42,7 +43,10 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
         if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
         /* A copy, because to ask for its key usage makes OpenSSL read its extensions and remember what they are; if it
          * lacks the memory to, that they are broken, for good. The server goes on using its own. */
-        candidate = X509_dup(candidate);
+        if (!verified)
+            candidate = X509_dup(candidate);
+        else if (!X509_up_ref(candidate))
+            continue;
         if (!candidate || !ocspIssued(candidate, leaf)) {
             X509_free(candidate);
             continue;
@@ -63,7 +67,7 @@ static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
      * verifying. */
     if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
         named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
-    best = ocspIssuerAmong(named, leaf, best);
+    best = ocspIssuerAmong(named, leaf, best, 0);
     sk_X509_pop_free(named, X509_free);
     X509_STORE_CTX_free(lookup);
     return best;
@@ -171,7 +175,7 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
                           X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
         if (!id->self_signed) {
-            id->issuer = ocspIssuerAmong(chain, leaf, NULL);
+            id->issuer = ocspIssuerAmong(chain, leaf, NULL, !store);
             if (store) id->issuer = ocspIssuerInStore(store, leaf, id->issuer);
             id->unsure |= !id->issuer;
         }
