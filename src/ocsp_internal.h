@@ -96,8 +96,8 @@ typedef struct ocspIdentity {
 
 /* Identifies `leaf`: its issuer is looked for in `chain`, then in `store` (both may be NULL), and taken only if the
  * leaf's signature verifies with its key. Takes references, and copies what it has to read of certificates that others
- * use, unless `store` is NULL: then `chain` is one that OpenSSL has verified. May read tls-ca-cert-dir's files. Any thread, inside
- * OpenSSL. Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
+ * use, unless `store` is NULL: then `chain` is one that OpenSSL has verified. May read tls-ca-cert-dir's files. Any
+ * thread, inside OpenSSL. Returns NULL only when out of memory. Free with ocspIdentityFree (NULL allowed). */
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
 void ocspIdentityFree(ocspIdentity *id);
 
