@@ -93,12 +93,12 @@ int ocspSetOptions(const ocspOptions *options);
  * one file read before the first accept (see ocspTick). The callback is set with ocspInstallCallback. */
 void ocspAttachContext(SSL_CTX *ctx);
 
-/* A context with these certificates will be attached in a moment: with stapling on, the ocspTick that follows reads what is
- * kept of them and starts the thread that asks for them, so that the responder is asked before the first client can
- * connect. `ctx` is only read during the call, needs no private key and serves nobody; NULL takes back what was expected.
- * To attach one with the same certificates asks for nothing anew then. Without it, or out of memory, all that is done
- * when one is attached. Main thread, before anything was attached. */
-void ocspExpectContext(SSL_CTX *ctx);
+/* A context that serves the first of `certs`, with the others as its chain, and trusts `store` will be attached in a
+ * moment: with stapling on, the ocspTick that follows reads what is kept for it and starts the thread that asks for it, so
+ * that the responder is asked before the first client can connect. Takes references. NULL takes back what was expected.
+ * To attach a context with the same certificate asks for nothing anew then. Without this call, or out of memory, all
+ * that is done when one is attached. Main thread, before anything was attached. */
+void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store);
 
 /* Whether two certificates are the same, byte for byte. In place of X509_cmp, which makes OpenSSL read the extensions of
  * both and remember what they are; if it lacks the memory to, it remembers that they are broken, and the server's

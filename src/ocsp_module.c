@@ -32,6 +32,7 @@
 #define MODULE_NAME "ocsp"
 #define REFRESH_COMMAND "ocsp.refresh"
 #define DEBUG_SUBCOMMAND "ocsp-refresh"
+#define CHAIN_MAX 100 /* certificates of tls-cert-file that are looked at before the server has read them */
 #define SEEK_AGAIN 60 /* seconds between two tries to have the server make a context that we see */
 
 typedef enum { STRING_MARGIN, STRING_URL, STRING_DIR, STRING_FILE, STRINGS } stringConfig;
@@ -274,13 +275,30 @@ static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
     Server_Free(found);
 }
 
-/* The first certificate of a PEM file that the server has just read itself; NULL when it cannot be read. */
-static X509 *leafOfFile(ServerCtx *ctx, const char *directive) {
+/* The certificates of a PEM file that the server reads itself, at most that many: the leaf comes first. NULL when there is
+ * none. */
+static STACK_OF(X509) *certificatesOfFile(ServerCtx *ctx, const char *directive, int most) {
     char path[4096];
     BIO *file = *serverConfig(ctx, directive, path, sizeof(path)) ? BIO_new_file(path, "r") : NULL;
-    X509 *leaf = file ? PEM_read_bio_X509_AUX(file, NULL, NULL, NULL) : NULL;
+    STACK_OF(X509) *certs = NULL;
+    X509 *cert;
 
+    while (file && sk_X509_num(certs) < most && (cert = PEM_read_bio_X509_AUX(file, NULL, NULL, NULL)) != NULL) {
+        if (!certs) certs = sk_X509_new_null();
+        if (!certs || !sk_X509_push(certs, cert)) {
+            X509_free(cert);
+            break;
+        }
+    }
     BIO_free(file);
+    return certs;
+}
+
+static X509 *leafOfFile(ServerCtx *ctx, const char *directive) {
+    STACK_OF(X509) *certs = certificatesOfFile(ctx, directive, 1);
+    X509 *leaf = sk_X509_pop(certs);
+
+    sk_X509_free(certs);
     return leaf;
 }
 
@@ -329,25 +347,22 @@ static int usesTls(ServerCtx *ctx) {
  * takes connections. So that the responder is asked before, what that context will hold is read here. Whatever cannot be
  * read the server will complain of; a second certificate (Valkey 9.2's tls-alt-cert-file) is asked for when it is seen. */
 static void expectContext(ServerCtx *ctx) {
-    char leaf[4096], ca_file[4096], ca_dir[4096];
-    SSL_CTX *expected = NULL;
+    char path[4096];
+    STACK_OF(X509) *certs = NULL;
+    X509_STORE *store;
 
-    if (!stapling || !serverHasTls() || !usesTls(ctx) || !*serverConfig(ctx, "tls-cert-file", leaf, sizeof(leaf)))
-        return;
-    serverConfig(ctx, "tls-ca-cert-file", ca_file, sizeof(ca_file));
-    serverConfig(ctx, "tls-ca-cert-dir", ca_dir, sizeof(ca_dir));
+    if (!stapling || !serverHasTls() || !usesTls(ctx)) return;
     ERR_set_mark();
-    if ((expected = SSL_CTX_new(TLS_server_method())) != NULL) {
-        SSL_CTX_set_security_level(expected, 0); /* what is too weak the server's own will refuse */
-        if (*ca_file || *ca_dir)
-            (void)!SSL_CTX_load_verify_locations(expected, *ca_file ? ca_file : NULL, *ca_dir ? ca_dir : NULL);
-        if (SSL_CTX_use_certificate_chain_file(expected, leaf) == 1) {
-            ocspExpectContext(expected);
-            ocspTick();
-            sched_yield(); /* on a single core the thread would wait for us until the server accepts */
-        }
+    store = X509_STORE_new();
+    if (store && *serverConfig(ctx, "tls-ca-cert-file", path, sizeof(path))) X509_STORE_load_file(store, path);
+    if (store && *serverConfig(ctx, "tls-ca-cert-dir", path, sizeof(path))) X509_STORE_load_path(store, path);
+    if (store && (certs = certificatesOfFile(ctx, "tls-cert-file", CHAIN_MAX)) != NULL) {
+        ocspExpectContext(certs, store);
+        ocspTick();
+        sched_yield(); /* on a single core the thread would wait for us until the server accepts */
     }
-    SSL_CTX_free(expected);
+    sk_X509_pop_free(certs, X509_free);
+    X509_STORE_free(store);
     ERR_pop_to_mark();
 }
 
@@ -409,7 +424,7 @@ static void tellUnseen(const char *why) {
 }
 
 static void tellForeignOpenssl(void) {
-    if (!attached) ocspExpectContext(NULL);
+    if (!attached) ocspExpectContext(NULL, NULL);
     tellUnseen("the server's TLS context cannot be seen, as its OpenSSL is not the one that this module uses (linked "
                "statically?). Build the patched server instead");
 }
@@ -676,7 +691,7 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
      * next SSL_CTX_new. */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index < 0) {
-        ocspExpectContext(NULL);
+        ocspExpectContext(NULL, NULL);
         Server_Log(ctx, "warning",
                    "OpenSSL has no room for the module's hook: nothing will be stapled. Restart the server");
     }

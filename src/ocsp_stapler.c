@@ -164,9 +164,6 @@ static ocspAttachment *ocspCollect(SSL_CTX *ctx) {
             ok = ocspCollectCert(ctx, a);
         } while (ok && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT));
         SSL_CTX_select_current_cert(ctx, chosen);
-    } else if (ok) {
-        /* OpenSSL goes through those only that have a key: one that is expected has none. */
-        ok = ocspCollectCert(ctx, a);
     }
     ERR_pop_to_mark();
     if (ok) return a;
@@ -199,10 +196,22 @@ void ocspAttachContext(SSL_CTX *ctx) {
     ocspHandOver(a);
 }
 
-void ocspExpectContext(SSL_CTX *ctx) {
-    ocspAttachment *a = ctx ? ocspCollect(ctx) : ocspAlloc(sizeof(*a));
+void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store) {
+    ocspAttachment *a = ocspAlloc(sizeof(*a));
+    X509 *leaf = certs ? sk_X509_value(certs, 0) : NULL;
+    int ok = a != NULL;
 
-    if (!a) return;
+    if (ok && store && X509_STORE_up_ref(store)) a->store = store;
+    if (ok && leaf && (ok = X509_up_ref(leaf))) {
+        a->leaf[0] = leaf;
+        a->chain[0] = X509_chain_up_ref(certs);
+        a->count = 1;
+        ok = a->chain[0] != NULL;
+    }
+    if (!ok) {
+        ocspAttachmentFree(a);
+        return;
+    }
     a->expected = 1;
     ocspHandOver(a);
 }
@@ -275,8 +284,13 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
     int token, i;
 
     (void)unused;
+    ERR_set_mark(); /* an error that we leave in its queue would make OpenSSL end the handshake */
     /* OpenSSL has one callback for both roles, with opposite meanings: on a client 0 rejects the server. */
-    if (!SSL_is_server(ssl)) return ocspPeerCallback(ssl);
+    if (!SSL_is_server(ssl)) {
+        i = ocspPeerCallback(ssl);
+        ERR_pop_to_mark();
+        return i;
+    }
     leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
         time_t now = (time_t)(ocsp_world.wall_ms() / 1000);
@@ -302,6 +316,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
         OPENSSL_free(copy);
         copy = NULL;
     }
+    ERR_pop_to_mark();
     ocspCountHandshake(copy != NULL);
     return copy ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }

@@ -699,6 +699,7 @@ static void firstStaple(void) {
 
 /* Restart: the disk has it, and the responder is not asked. */
 static void fromDisk(void) {
+    STACK_OF(X509) *certs;
     SSL_CTX *ctx;
     ocspIdentity *id;
     testReply reply = testGoodReply(pki->leaf);
@@ -712,7 +713,9 @@ static void fromDisk(void) {
     testBytesFree(&der);
     setOptions(&options);
     ctx = load(pki->leaf, 1);
-    engine(ocspExpectContext(ctx));
+    certs = testStack(pki->leaf, pki->ca, NULL);
+    engine(ocspExpectContext(certs, SSL_CTX_get_cert_store(ctx)));
+    sk_X509_free(certs);
     engine(ocspTick());
     attach(ctx);
     shake(ctx, client13);
