@@ -229,7 +229,7 @@ test-programs: all $(UNIT_PROGRAMS) $(B)/simulate
 bench-programs: all $(BENCH_PROGRAMS)
 
 .PHONY: kills soak
-kills: ## kill a server 500 times and refuse every allocation, an hour or so: KILLS=500 ALLOCATIONS=all
+kills: ## kill a server 500 times and refuse every allocation, some hours (ALLOCATIONS=300: half of one): KILLS=500
 	@sh deps/install.sh test
 	@$(MAKE) --no-print-directory all $(B)/test_alloc
 	@FAULT_STRIDE=1 $(B)/test_alloc

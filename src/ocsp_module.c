@@ -3,7 +3,8 @@
  * DESIGN: a module cannot ask the server for its SSL_CTX, so OpenSSL tells of it. An ex_data index for SSL_CTX has
  * a function that OpenSSL calls inside every SSL_CTX_new: there the status callback is set and the context noted. Its
  * certificate comes later; before the event loop sleeps, which is before the first accept, the main thread looks at
- * what was noted and hands the server's context to the engine. Contexts made on other threads (Valkey 9.1 reloads on
+ * what was noted and hands the server's context to the engine. What it will serve is read at load already, so that the
+ * responder is asked before the kernel takes connections. Contexts made on other threads (Valkey 9.1 reloads on
  * one of its own) are left alone until a handshake shows that they are in use; the engine does that.
  *
  * All that differs between releases is here, by asking for features, never for a version.

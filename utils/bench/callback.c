@@ -267,8 +267,9 @@ static void *readOn(void *arg) {
 
     if (!ssl) die("out of memory");
     SSL_set_accept_state(ssl);
+    me->way->read(ssl); /* the thread's first read finds its stripe, and OpenSSL's queue of errors for this thread */
     spare_allocation = me->way->spare_allocation;
-    me->way->read(ssl); /* the thread's first read finds its stripe, and its buffer */
+    me->way->read(ssl); /* its buffer */
     atomic_fetch_add(&running, 1);
     getrusage(RUSAGE_THREAD, &usage);
     me->waits = -usage.ru_nvcsw;
