@@ -272,6 +272,7 @@ void simModelIdle(void); /* nothing is due, says the engine */
 void simModelAsks(simCert *cert, int url);
 void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last); /* kind: of no answer */
 void simModelCancelled(simCert *cert);
+simCert *simModelFollowed(void); /* the first certificate of the context that the engine has taken */
 void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source);
 void simModelStored(simCert *cert, int ok);
 void simModelTampered(const char *path);

@@ -34,10 +34,10 @@ typedef struct simMind {
     ocspSource source;
     time_t end;
     /* Rounds. Monotonic milliseconds are 0 for none. */
-    int round, round_asked; /* one is under way */
-    int asked, at_once;     /* by the operator; by a reload or a directive */
-    int may;                /* a request that came during a round: it may be asked again, or that round was enough */
-    int first, bare;        /* at once unless something valid is held: a start; stapling turned on */
+    int round, round_asked, round_may; /* one is under way; asked for; perhaps */
+    int asked, at_once;                /* by the operator; by a reload or a directive */
+    int may;         /* a request that came during a round: it may be asked again, or that round was enough */
+    int first, bare; /* at once unless something valid is held: a start; stapling turned on */
     int rounds_seen;
     int64_t last_end, last_end_true;
     int64_t retry_early, retry_late;     /* monotonic */
@@ -282,6 +282,13 @@ static void simFailed(simMind *m, const simCert *cert, ocspErrorKind kind) {
     failed_kinds[kind]++;
     if (!m->round_asked || m->retry_late <= mono) {
         simBackOff(m, cert);
+    } else if (m->round_may) { /* the order of things decides whether this counts as what was asked for */
+        int64_t early = m->retry_early, late = m->retry_late;
+        unsigned low = m->tries_low;
+        simBackOff(m, cert);
+        m->retry_early = simMin(early, m->retry_early);
+        m->retry_late = simMax(late, m->retry_late);
+        m->tries_low = low;
     } else if (m->retry_early <= mono) { /* chance decides whether the automatic retry was still ahead */
         m->tries_high++;
         m->retry_early = mono;
@@ -474,6 +481,7 @@ void simModelAsks(simCert *cert, int url) {
         simExcuse(m, 12);
     m->round = in_round = 1;
     m->round_asked = m->asked || m->may;
+    m->round_may = m->may && !m->asked;
     m->asked = m->at_once = m->may = 0;
 }
 
@@ -504,6 +512,13 @@ void simModelCancelled(simCert *cert) {
     m->at_once = 1;
 }
 
+simCert *simModelFollowed(void) {
+    int i;
+
+    for (i = 0; i < simCaCertCount() - 1 && !minds[i].in_service; i++) continue;
+    return simCaCert(i);
+}
+
 void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source) {
     simMind *m = &minds[cert->index];
     const simAnswer *a = der ? simCaFind(der, len) : NULL;
@@ -519,6 +534,7 @@ void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *
     if (!m->asked && !m->may && m->last_end)
         simWant(simMonoMs() >= m->last_end + SIM_SECOND, "early", "the file is read twice within a second");
     m->round_asked = m->asked || m->may;
+    m->round_may = m->may && !m->asked;
     m->asked = m->at_once = m->may = 0;
     taken = a && simTake(m, cert, a, source, mtime);
     if (!taken && a && a->whole && a->cert != cert->index) { /* about another certificate: not stapled, no failure */

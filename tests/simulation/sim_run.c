@@ -198,8 +198,7 @@ static int simRead(const char *path, unsigned char **der, size_t *len, time_t *m
     int found = real_world.read_file(path, der, len, mtime, err);
 
     simSay("the response-file is read: %s", found ? "found" : "nothing");
-    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCaCert(sim.served[0]),
-                  OCSP_SOURCE_FILE);
+    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelFollowed(), OCSP_SOURCE_FILE);
     return found;
 }
 
