@@ -97,7 +97,7 @@ void ocspAttachContext(SSL_CTX *ctx);
  * moment: with stapling on, the ocspTick that follows reads what is kept for it and starts the thread that asks for it, so
  * that the responder is asked before the first client can connect. Takes references. NULL takes back what was expected.
  * To attach a context with the same certificate asks for nothing anew then. Without this call, or out of memory, all
- * that is done when one is attached. Main thread, before anything was attached. */
+ * that is done when one is attached; after one was attached, nothing. Main thread. */
 void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store);
 
 /* Whether two certificates are the same, byte for byte. In place of X509_cmp, which makes OpenSSL read the extensions of

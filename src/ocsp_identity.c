@@ -74,14 +74,14 @@ static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
 }
 
 /* RFC 7633: the TLS feature extension lists the TLS extensions that the server promises to answer. */
-static int ocspMustStaple(X509 *leaf, int *unsure) {
+static int ocspMustStaple(X509 *leaf, int *unread) {
     STACK_OF(ASN1_INTEGER) *features = X509_get_ext_d2i(leaf, NID_tlsfeature, NULL, NULL);
     int i, found = 0;
 
     for (i = 0; i < sk_ASN1_INTEGER_num(features); i++)
         if (ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == OCSP_TLS_FEATURE_STATUS_REQUEST) found = 1;
     sk_ASN1_INTEGER_pop_free(features, ASN1_INTEGER_free);
-    *unsure |= !features && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0;
+    *unread = !features && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0;
     return found;
 }
 
@@ -168,7 +168,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
     if (store && X509_STORE_up_ref(store)) id->store = store;
     ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
     if (ok) {
-        id->must_staple = ocspMustStaple(leaf, &id->unsure);
+        id->must_staple = ocspMustStaple(leaf, &id->promise_unread);
+        id->unsure |= id->promise_unread;
         id->unsure |= id->url_count == 0 && X509_get_ext_by_NID(leaf, NID_info_access, -1) >= 0;
         /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's
          * does. */

@@ -87,8 +87,9 @@ typedef struct ocspIdentity {
     char *urls[OCSP_MAX_URLS]; /* http(s) URLs of the certificate's OCSP access descriptions, in their order */
     int url_count;
     int self_signed;
-    int must_staple; /* RFC 7633: the certificate promises a staple */
-    int unsure;      /* something was not found or not understood; had memory run out, it would look the same */
+    int must_staple;    /* RFC 7633: the certificate promises a staple */
+    int promise_unread; /* there is such a promise, if it is one, that could not be read */
+    int unsure;         /* something was not found or not understood; had memory run out, it would look the same */
     time_t not_after;
     unsigned char *request; /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
     size_t request_len;

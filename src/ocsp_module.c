@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -33,8 +34,9 @@
 #define MODULE_NAME "ocsp"
 #define REFRESH_COMMAND "ocsp.refresh"
 #define DEBUG_SUBCOMMAND "ocsp-refresh"
-#define CHAIN_MAX 100 /* certificates of tls-cert-file that are looked at before the server has read them */
-#define SEEK_AGAIN 60 /* seconds between two tries to have the server make a context that we see */
+#define CHAIN_MAX 100           /* certificates of tls-cert-file that are looked at before the server has read them */
+#define EXPECTED_FILE_MAX 65536 /* bytes of a file that is */
+#define SEEK_AGAIN 60           /* seconds between two tries to have the server make a context that we see */
 
 typedef enum { STRING_MARGIN, STRING_URL, STRING_DIR, STRING_FILE, STRINGS } stringConfig;
 
@@ -62,6 +64,7 @@ static int attached, sought_tls; /* main thread: a context was attached; there i
 static time_t seek_at;           /* main thread: not before that, monotonic clock */
 static int on_each_turn;         /* main thread: the event loop tells us of each of its turns */
 static int rest_asked;           /* main thread: the one-shot that ends that is on its way */
+static int expecting;            /* main thread: the engine was told what the server's context will hold */
 
 static _Thread_local int on_ocsp_thread;
 
@@ -248,6 +251,15 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
         return;
     }
     ocspInstallPeerCheck(ctx);
+    if (expecting) {
+        /* All modules are loaded (a dlopen and a new thread do not go together in old C libraries), and the server does
+         * not listen yet. */
+        expecting = 0;
+        ERR_set_mark();
+        ocspTick();
+        ERR_pop_to_mark();
+        sched_yield(); /* on a single core the thread would wait for us until the server accepts */
+    }
     note = Server_TryAlloc(sizeof(*note));
     if (!note) return; /* a handshake will show it */
     note->ctx = ctx;
@@ -276,15 +288,14 @@ static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
     Server_Free(found);
 }
 
-/* The certificates of a PEM file that the server reads itself, at most that many: the leaf comes first. NULL when there is
- * none. */
-static STACK_OF(X509) *certificatesOfFile(ServerCtx *ctx, const char *directive, int most) {
-    char path[4096];
-    BIO *file = *serverConfig(ctx, directive, path, sizeof(path)) ? BIO_new_file(path, "r") : NULL;
+/* The certificates of a PEM file, at most that many: the leaf comes first. NULL when there is none. */
+static STACK_OF(X509) *certificatesOfFile(const char *path, int most) {
+    BIO *file = BIO_new_file(path, "r");
     STACK_OF(X509) *certs = NULL;
     X509 *cert;
 
-    while (file && sk_X509_num(certs) < most && (cert = PEM_read_bio_X509_AUX(file, NULL, NULL, NULL)) != NULL) {
+    /* The last argument: no pass phrase. Without it OpenSSL would ask for one on the terminal. */
+    while (file && sk_X509_num(certs) < most && (cert = PEM_read_bio_X509_AUX(file, NULL, NULL, (void *)"")) != NULL) {
         if (!certs) certs = sk_X509_new_null();
         if (!certs || !sk_X509_push(certs, cert)) {
             X509_free(cert);
@@ -295,8 +306,10 @@ static STACK_OF(X509) *certificatesOfFile(ServerCtx *ctx, const char *directive,
     return certs;
 }
 
+/* The first certificate of a PEM file that the server has just read itself; NULL when it cannot be read. */
 static X509 *leafOfFile(ServerCtx *ctx, const char *directive) {
-    STACK_OF(X509) *certs = certificatesOfFile(ctx, directive, 1);
+    char path[4096];
+    STACK_OF(X509) *certs = *serverConfig(ctx, directive, path, sizeof(path)) ? certificatesOfFile(path, 1) : NULL;
     X509 *leaf = sk_X509_pop(certs);
 
     sk_X509_free(certs);
@@ -344,23 +357,35 @@ static int usesTls(ServerCtx *ctx) {
            strcmp(serverConfig(ctx, "tls-cluster", value, sizeof(value)), "yes") == 0;
 }
 
+/* A file of at most that many bytes; no pipe, which the server could not read after us. */
+static int isFile(const char *path, off_t most) {
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= most;
+}
+
 /* The server's context is made after modules were loaded, and seen when the event loop first sleeps; by then the kernel
- * takes connections. So that the responder is asked before, what that context will hold is read here. Whatever cannot be
- * read the server will complain of; a second certificate (Valkey 9.2's tls-alt-cert-file) is asked for when it is seen. */
+ * takes connections. So that the responder is asked before, what that context will hold is read here, and the thread
+ * starts as it is made. Whatever cannot be read the server will complain of. Not for a long list of CAs, which takes
+ * long to read, nor beside a second certificate (Valkey 9.2), which has to be read from disk at the same time. */
 static void expectContext(ServerCtx *ctx) {
-    char path[4096];
-    STACK_OF(X509) *certs = NULL;
+    char leaf[4096], file[4096], dir[4096];
+    STACK_OF(X509) *certs;
     X509_STORE *store;
 
     if (!stapling || !serverHasTls() || !usesTls(ctx)) return;
+    if (!isFile(serverConfig(ctx, "tls-cert-file", leaf, sizeof(leaf)), EXPECTED_FILE_MAX)) return;
+    if (*serverConfig(ctx, "tls-ca-cert-file", file, sizeof(file)) && !isFile(file, EXPECTED_FILE_MAX)) return;
+    if (*serverConfig(ctx, "tls-alt-cert-file", dir, sizeof(dir))) return;
+    serverConfig(ctx, "tls-ca-cert-dir", dir, sizeof(dir));
     ERR_set_mark();
+    certs = certificatesOfFile(leaf, CHAIN_MAX);
     store = X509_STORE_new();
-    if (store && *serverConfig(ctx, "tls-ca-cert-file", path, sizeof(path))) X509_STORE_load_file(store, path);
-    if (store && *serverConfig(ctx, "tls-ca-cert-dir", path, sizeof(path))) X509_STORE_load_path(store, path);
-    if (store && (certs = certificatesOfFile(ctx, "tls-cert-file", CHAIN_MAX)) != NULL) {
+    if (store && *file) X509_STORE_load_file(store, file);
+    if (store && *dir) X509_STORE_load_path(store, dir);
+    if (certs && store) {
         ocspExpectContext(certs, store);
-        ocspTick();
-        sched_yield(); /* on a single core the thread would wait for us until the server accepts */
+        expecting = 1;
     }
     sk_X509_pop_free(certs, X509_free);
     X509_STORE_free(store);
@@ -425,7 +450,7 @@ static void tellUnseen(const char *why) {
 }
 
 static void tellForeignOpenssl(void) {
-    if (!attached) ocspExpectContext(NULL, NULL);
+    ocspExpectContext(NULL, NULL);
     tellUnseen("the server's TLS context cannot be seen, as its OpenSSL is not the one that this module uses (linked "
                "statically?). Build the patched server instead");
 }
@@ -468,6 +493,7 @@ static void seekContext(ServerCtx *ctx) {
         snprintf(sentence, sizeof(sentence),
                  "the server does not load its tls-cert-file again (%.*s): mend that; it is tried each minute",
                  chars ? (int)len : 0, chars ? chars : "");
+        ocspExpectContext(NULL, NULL);
         tellUnseen(sentence);
         sought_tls = 0;
         seek_at = monotonicSeconds() + SEEK_AGAIN;

@@ -70,7 +70,7 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
         return OCSP_PEER_BAD;
     }
     /* One that promises something which could not be read is held to the most that it can promise. */
-    *must_staple = id->must_staple || (id->unsure && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0);
+    *must_staple = id->must_staple || id->promise_unread;
     if (!der) {
         ocspFail(err, OCSP_ERR_VERIFY, "it staples no OCSP response: turn stapling on there, and see its INFO ocsp");
         state = OCSP_PEER_MISSING;

@@ -36,6 +36,7 @@ static int context_index = -1;    /* SSL_CTX ex_data: 2 * a context's number in 
                                          went through ocspAttachContext */
 static uintptr_t attached_number; /* of the context attached last */
 static int initialized, thread_runs, ticked;
+static int attached_any; /* a context was attached: nothing is expected any more */
 static int attach_told; /* the log was told that there is no memory to attach a context */
 static int64_t next_thread_try;
 
@@ -190,6 +191,7 @@ void ocspAttachContext(SSL_CTX *ctx) {
         return;
     }
     attach_told = 0;
+    attached_any = 1;
     ocspPeersLookAt(ctx);
     attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
     SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));
@@ -197,7 +199,7 @@ void ocspAttachContext(SSL_CTX *ctx) {
 }
 
 void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store) {
-    ocspAttachment *a = ocspAlloc(sizeof(*a));
+    ocspAttachment *a = attached_any ? NULL : ocspAlloc(sizeof(*a));
     X509 *leaf = certs ? sk_X509_value(certs, 0) : NULL;
     int ok = a != NULL;
 
@@ -559,7 +561,7 @@ void ocspShutdown(void) {
     if (!initialized) return;
     atomic_store_explicit(&stapling_on, 0, memory_order_relaxed);
     ocspThreadStop();
-    thread_runs = ticked = initialized = 0;
+    thread_runs = ticked = initialized = attached_any = 0;
     next_thread_try = 0;
     ocspTakeRequests(&waiters);
     while (waiters) {

@@ -1,17 +1,15 @@
 /* other_module.c - another module in the same server, which speaks TLS for itself (as one that asks a directory server
  * does): what it does with OpenSSL must not be taken for the server's own doing.
  *
- *   loadmodule other_module.so CERT KEY [FILE]
+ *   loadmodule other_module.so CERT KEY
  *
  * Makes an SSL_CTX with that certificate when it is loaded, and another one for each command OTHER.CONTEXT, which are
- * kept. It hangs data of its own on contexts, too. With FILE it loads slowly: until that file is there, a minute at most.
+ * kept. It hangs data of its own on contexts, too.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
-#define _GNU_SOURCE
 #include "../../deps/server_module_api.h"
 #include <stdio.h>
-#include <unistd.h>
 #include <openssl/ssl.h>
 
 static char cert[4096], key[4096];
@@ -31,14 +29,11 @@ static int contextCommand(ServerCtx *ctx, ServerString **argv, int argc) {
 }
 
 int RedisModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
-    int i;
-
-    if (serverLoadApi(ctx) || argc < 2) return SERVER_ERR;
+    if (serverLoadApi(ctx) || argc != 2) return SERVER_ERR;
     Server_SetModuleAttribs(ctx, "other", 1, SERVER_API_VERSION);
     snprintf(cert, sizeof(cert), "%s", Server_StringPtrLen(argv[0], NULL));
     snprintf(key, sizeof(key), "%s", Server_StringPtrLen(argv[1], NULL));
     slot = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, NULL);
     if (slot < 0 || !makeContext()) return SERVER_ERR;
-    for (i = 0; argc > 2 && i < 6000 && access(Server_StringPtrLen(argv[2], NULL), F_OK) != 0; i++) usleep(10000);
     return Server_CreateCommand(ctx, "other.context", contextCommand, "readonly", 0, 0, 0);
 }
