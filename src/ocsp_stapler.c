@@ -37,7 +37,7 @@ static int context_index = -1;    /* SSL_CTX ex_data: 2 * a context's number in 
 static uintptr_t attached_number; /* of the context attached last */
 static int initialized, thread_runs, ticked;
 static int attached_any; /* a context was attached: nothing is expected any more */
-static int attach_told; /* the log was told that there is no memory to attach a context */
+static int attach_told;  /* the log was told that there is no memory to attach a context */
 static int64_t next_thread_try;
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
