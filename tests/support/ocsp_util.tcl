@@ -273,7 +273,9 @@ proc ocsp_tool {name} {
 # counted as a dict. `args` are more options of tls_hammer.
 proc ocsp_hammer_start {ca_file {level 0} args} {
     set until [tmpfile hammer-until]
-    set channel [open |[list [ocsp_tool tls_hammer] --port [srv $level port] --ca $ca_file --until $until {*}$args] r]
+    set channel [open |[list [ocsp_tool tls_hammer] --port [srv $level port] --ca $ca_file --until $until --begun \
+        {*}$args] r]
+    gets $channel ;# what is done to the server from here on is done under handshakes
     return [dict create channel $channel until $until]
 }
 

@@ -1,7 +1,7 @@
 /* tls_hammer.c - many handshakes on several threads, each asking for the staple and judging it.
  *
  *   tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3] [--no-ask]
- *              [--mix] [--pause MS] [--hold FILE] [--every SECONDS]
+ *              [--begun] [--mix] [--pause MS] [--hold FILE] [--every SECONDS]
  *
  * Makes --count handshakes in all (0: no bound), or goes on until the file --until exists. A staple is judged in full:
  * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold
@@ -10,7 +10,8 @@
  *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N resumed=N aborted=N busy=N why=...
  *
  * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM
- * or the end of --count ends it. Used by the suites for what has to hold under load (scenarios 17 and 18).
+ * or the end of --count ends it. --begun prints that word after the first one. Used by the suites for what has to hold
+ * under load (scenarios 17 and 18).
  *
  * For the soak: --mix makes each handshake another kind (TLS 1.2 or 1.3, asking or not, taking up a session of before,
  * broken off at some point on purpose, which counts as aborted), --pause sleeps after each, at most that long, --every
@@ -50,7 +51,8 @@ static int ca_count;
 static STACK_OF(X509) *signers; /* the same: a CA that signs answers itself need not send its certificate along */
 static X509_STORE *trust;
 static atomic_long started, handshakes, failed, stapled, unstapled, good, revoked, bad, resumed, aborted, busy;
-static atomic_int stop;
+static atomic_int stop, begun;
+static int say_begun;
 static pthread_mutex_t why_lock = PTHREAD_MUTEX_INITIALIZER;
 static char why[256] = "-";
 
@@ -239,6 +241,10 @@ static void *hammer(void *number) {
             atomic_fetch_add(&busy, 1);
         }
         oneHandshake();
+        if (say_begun && !atomic_exchange(&begun, 1)) {
+            puts("begun");
+            fflush(stdout);
+        }
         if (hold != NULL) atomic_fetch_sub(&busy, 1);
         if (pause_ms > 0) usleep((unsigned)chance(pause_ms * 1000));
     }
@@ -280,6 +286,10 @@ int main(int argc, char **argv) {
         }
         if (strcmp(argv[i], "--mix") == 0) {
             mix = 1;
+            continue;
+        }
+        if (strcmp(argv[i], "--begun") == 0) {
+            say_begun = 1;
             continue;
         }
         if (strcmp(argv[i], "--port") == 0) port = atoi(value);
