@@ -306,9 +306,10 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
     if (news < 0) return 0; /* an older word, revoked or not, is taken for a responder that lags behind */
     if (a->status == V_OCSP_CERTSTATUS_REVOKED) {
-        if (a->this_update > m->contradicts) m->contradicts = a->this_update;
+        /* The operator's word stands for itself: what was known before is his to set aside. */
+        if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) m->contradicts = a->this_update;
     } else if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) {
-        m->contradicts = 0; /* lifted; or the operator's word, which stands for itself */
+        m->contradicts = 0; /* lifted; or the operator's word */
     }
     if (news > 0)
         simHold(m, a, source, end);
