@@ -252,8 +252,8 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     }
     ocspInstallPeerCheck(ctx);
     if (expecting) {
-        /* All modules are loaded (a dlopen and a new thread do not go together in old C libraries), and the server does
-         * not listen yet. */
+        /* The server makes it once all modules are loaded (a dlopen and a new thread do not go together in old C
+         * libraries), and does not listen yet. A module that makes one of its own is earlier, which does no harm else. */
         expecting = 0;
         ERR_set_mark();
         ocspTick();
