@@ -251,7 +251,7 @@ run: ## as demo, but stay up until Ctrl-C and print what to try
 	@$(MAKE) --no-print-directory all
 	@sh utils/ocsp-demo --stay
 
-bench: ## measure stapling beside nginx, HAProxy, Apache and Redis (10 minutes; ARGS=--quick: 2), tables and pictures
+bench: ## measure stapling beside nginx, HAProxy, Apache and Redis (12 minutes; ARGS=--quick: 2), tables and pictures
 	@sh deps/install.sh bench
 	@$(MAKE) --no-print-directory bench-programs
 	@tclsh utils/bench/run.tcl $(ARGS)
