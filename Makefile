@@ -26,7 +26,7 @@ HOSTS := src/ocsp_module.c src/ocsp_builtin.c
 ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
-SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo utils/git-hooks/pre-commit \
     tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
@@ -55,14 +55,27 @@ endif
 
 override CPPFLAGS += -Ideps -Isrc $(OPENSSL_CPPFLAGS)
 WARN := -Wall -Wextra -Werror
-COMPILE = $(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) $(SAN_FLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP
-LINK = $(CC) $(CFLAGS) $(SAN_FLAGS) $(LDFLAGS) $(OPENSSL_LDFLAGS) -pthread
+
+# As Debian builds its packages, which bring CFLAGS and LDFLAGS of the same kind. A sanitizer has checks of its own, and
+# FORTIFY needs an optimizing compiler. HARDEN= turns it off.
+MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
+BRANCHES := $(if $(filter x86_64-%,$(MACHINE)),-fcf-protection,$(if $(filter aarch64-%,$(MACHINE)),-mbranch-protection=standard))
+ifeq ($(SAN),)
+HARDEN ?= -fstack-protector-strong $(BRANCHES) \
+    $(if $(filter -O -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+HARDEN_LINK ?= -Wl,-z,relro,-z,now,-z,noexecstack
+endif
+
+COMPILE = $(CC) -std=gnu11 $(CPPFLAGS) $(HARDEN) $(CFLAGS) $(WARN) $(SAN_FLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP
+LINK = $(CC) $(CFLAGS) $(SAN_FLAGS) $(HARDEN_LINK) $(LDFLAGS) $(OPENSSL_LDFLAGS) -pthread
 LIBS := -lssl -lcrypto -lpthread
 
 object = $(patsubst %.c,$(B)/%.o,$(1))
 ENGINE_OBJECTS := $(call object,$(ENGINE))
 LIBRARY := $(B)/libocsp.a
 UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT)) $(B)/fuzz-replay
+
+comma := ,
 
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -99,7 +112,7 @@ $(B)/%.o: %.c | build/openssl-ok
 # -z defs: whatever is not found in libssl, libcrypto or libc would be missing in the server too.
 $(MODULE): $(ENGINE_OBJECTS) $(call object,src/ocsp_module.c)
 	@echo "  link    $@"
-	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,-z,relro,-z,now -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
 
 # An archive, so that the probe and each unit test are linked with the rooms that they use, and with no others.
 $(LIBRARY): $(ENGINE_OBJECTS)
@@ -108,7 +121,7 @@ $(LIBRARY): $(ENGINE_OBJECTS)
 
 $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
-	$(Q)$(LINK) -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -pie -o $@ $^ $(LIBS)
 
 BENCH_LOADED := $(B)/bench_minimal.so $(B)/bench_bad_disk.so $(B)/bench_empty.so
 BENCH_PROGRAMS := $(B)/bench_load $(B)/bench_callback $(B)/bench_requests $(BENCH_LOADED)
@@ -122,20 +135,26 @@ $(BENCH_LOADED): $(B)/bench_%.so: utils/bench/%.c
 	@echo "  link    $@"
 	$(Q)$(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) -shared -fPIC -o $@ $< -ldl
 
+# See tests/c/counted.c.
+COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
+
 $(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
 	@echo "  link    $@"
-	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
+	$(Q)$(LINK) $(COUNTED) -o $@ $^ -lcmocka $(LIBS)
 
 # ---- fuzzing and the model ----------------------------------------------------------------------------------------
 
 FUZZ := $(sort $(wildcard tests/fuzz/*.c))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) tests/c/support.c)
 
 # connect() is another one in these two programs: see tests/fuzz/http.c.
-$(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) tests/c/support.c) $(LIBRARY)
+FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
+FUZZ_SHARED := tests/c/support.c tests/c/counted.c
+FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
+
+$(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) $(FUZZ_SHARED)) $(LIBRARY)
 	@echo "  link    $@"
-	$(Q)$(LINK) -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
+	$(Q)$(LINK) $(FUZZ_WRAPS) -o $@ $^ -lcmocka $(LIBS)
 
 build/fuzz/%.o: %.c | build/openssl-ok
 	@mkdir -p $(@D)
@@ -144,7 +163,7 @@ build/fuzz/%.o: %.c | build/openssl-ok
 
 build/fuzz/fuzzer: $(FUZZ_OBJECTS)
 	@echo "  link    $@"
-	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread -Wl,--wrap=connect -o $@ $^ -lcmocka $(LIBS)
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread $(FUZZ_WRAPS) -o $@ $^ -lcmocka $(LIBS)
 
 .PHONY: fuzz fuzz-programs model simulate fleet
 fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
@@ -171,8 +190,6 @@ YEARS ?= 1000
 $(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) $(foreach name,$(SIM_WRAPS),-Wl$(comma)--wrap=$(name)) -o $@ $^ $(LIBS) -lm
-
-comma := ,
 
 simulate: ## live through simulated years of outages, jumps and restarts: YEARS=1000, ARGS="--seed N"
 	@sh deps/install.sh build
@@ -264,7 +281,7 @@ IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
 # for one that goes on, and finds faults that are none. The sanitizers look at those.
 CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
-lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lines
+lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lines, how the module and the probe are built
 	@sh deps/install.sh lint
 	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
 	    echo "lint: the sources are formatted with clang-format $(FORMAT_MAJOR), which is not installed: not checked"; fi
@@ -273,6 +290,8 @@ lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lin
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
 	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
 	@echo "lint: licence lines and lengths" && sh utils/check-files
+	@$(MAKE) --no-print-directory all
+	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
 
 format: ## rewrite the C sources in the project's style
 	@sh deps/install.sh lint

@@ -14,7 +14,7 @@ BUILD="gcc libc6-dev make libssl-dev"
 RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
 # tcl-tls lets Tcl speak to a server that speaks only TLS.
 TEST="libcmocka-dev tcl-tls"
-LINT="clang-format cppcheck shellcheck git tcl"
+LINT="binutils clang-format cppcheck shellcheck git tcl"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
