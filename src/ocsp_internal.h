@@ -18,12 +18,14 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
+#include <openssl/ocsp.h>
 #include <openssl/x509.h>
 
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
 #define OCSP_LONGEST_STAPLE_TLS12 (16384 - 4) /* bytes; clients that speak TLS 1.2 end the handshake at a longer one */
 #define OCSP_MAX_URLS 8                       /* of one certificate's authorityInfoAccess; more are ignored */
 #define OCSP_MAX_CERTS 8          /* followed at once: those in service, and a few that were just replaced */
+#define OCSP_NEVER INT64_MAX      /* wall clock seconds */
 #define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of any text from outside that reach INFO or the log */
 
 /* ---- errors (ocsp_util.c) ---------------------------------------------------------------------------------------- */
@@ -41,11 +43,17 @@ typedef struct ocspError {
     ocspErrorKind kind;
     int not_ours; /* the response is about other certificates: in a supplied file that is no error */
     int expired;  /* the response was good, and all that is wrong with it is its age */
+    /* Wall clock seconds from which on the same bytes may be judged otherwise: OCSP_NEVER where time changes nothing, 0
+     * where lack of memory may have been the reason. Set by ocspVerify. */
+    int64_t may_change_at;
     char text[OCSP_SENTENCE_MAX];
 } ocspError;
 
 /* Fills `err` (may be NULL) and returns 0, so that a check can end with `return ocspFail(...)`. */
 int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Lowers err->may_change_at to `at`. `err` may be NULL. */
+void ocspMayChangeAt(ocspError *err, int64_t at);
 
 /* Copies outside text `in` to `out` without control bytes, bytes above 126 as '?', cut to OCSP_OUTSIDE_TEXT_MAX and to
  * out_size - 1. Returns out. */
@@ -127,7 +135,33 @@ ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t 
                           int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
                           ocspError *err);
 
+/* ---- DER (ocsp_der.c) -------------------------------------------------------------------------------------------- */
+
+/* Whether a SEQUENCE of definite length begins at `der` and is there to its end; *following is the number of bytes behind
+ * it. Pure. Any thread. */
+int ocspDerWhole(const unsigned char *der, size_t len, size_t *following);
+
+/* Whether a successful OCSPResponse is DER and small enough in every respect to be parsed and verified in a handshake: values,
+ * depth, SingleResponses, certificates. Returns 1, or 0 with a sentence (kind OCSP_ERR_RESPONSE). Pure, allocates
+ * nothing. Any thread. RFC 6960 section 4.2.1. */
+int ocspDerBounded(const unsigned char *der, size_t len, ocspError *err);
+
+/* ---- signer (ocsp_signer.c) -------------------------------------------------------------------------------------- */
+
+/* Finds who signed `basic` and may: the issuer itself, or an authorized responder that it certified (RFC 6960 section
+ * 4.2.2.2). Verifies at most OCSP_MAX_VERIFICATIONS signatures. Returns the signer's certificate, which belongs to
+ * `basic` or `id`, or NULL with a sentence. Pure. Any thread, inside OpenSSL. */
+X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, ocspError *err);
+
+/* Whether a signature algorithm uses a digest that anybody can forge: MD5 and older, also within RSASSA-PSS. Any thread,
+ * inside OpenSSL. */
+int ocspWeakSignature(const X509_ALGOR *algorithm);
+
 /* ---- verify (ocsp_verify.c) -------------------------------------------------------------------------------------- */
+
+/* Seconds since 1970 of an ASN.1 time in the form that RFC 5280 section 4.1.2.5 wants: seconds, no fractions, Z. *ok is 0,
+ * and so is the result, on any other. Pure, allocates nothing. Any thread. */
+time_t ocspTime(const ASN1_TIME *t, int *ok);
 
 typedef enum { OCSP_SOURCE_NONE, OCSP_SOURCE_NETWORK, OCSP_SOURCE_CACHE, OCSP_SOURCE_FILE } ocspSource;
 
@@ -149,6 +183,11 @@ typedef struct ocspResponse {
 
 #define OCSP_RECEIVED_UNKNOWN ((time_t)-1)
 
+#define OCSP_MAX_SIGNERS 4 /* certificates in a response that its ResponderID names */
+/* Signature verifications that one response can cost: by the issuer's key, and for each certificate that is named its own
+ * signature and then the response's with its key. */
+#define OCSP_MAX_VERIFICATIONS (1 + 2 * OCSP_MAX_SIGNERS)
+
 /* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
  * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our
  * certificate, dates. `received` is when a response without nextUpdate came in; if that is not known, as with what a
@@ -159,11 +198,12 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, tim
                ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
-/* What a freshly verified response is to the one held (held->der NULL: nothing held). */
+/* How a verified response compares with the current one (held->der NULL: there is none). The later thisUpdate is newer;
+ * at an equal thisUpdate the later producedAt; where both are equal revoked replaces good, never the reverse. */
 typedef enum {
     OCSP_FRESH_NEWER, /* publish it */
-    OCSP_FRESH_SAME,  /* equal thisUpdate and status: nothing changes, no failure */
-    OCSP_FRESH_OLDER, /* a failure: earlier thisUpdate, or good where revoked is held with the same thisUpdate */
+    OCSP_FRESH_SAME,  /* the same status, and nothing in it is later: nothing changes, no failure */
+    OCSP_FRESH_OLDER, /* a failure */
 } ocspFreshness;
 ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now);
 
@@ -245,7 +285,7 @@ typedef enum {
 } ocspPeerState;
 
 /* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain`
- * (NULL: none). On anything but good *err holds the reason. *must_staple is what the certificate says (RFC 7633). Pure,
+ * (NULL: none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate says (RFC 7633). Pure,
  * as ocspVerify. Any thread, inside OpenSSL. */
 ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
                             int *must_staple, ocspError *err);

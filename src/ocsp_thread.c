@@ -528,7 +528,8 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     if (freshness == OCSP_FRESH_OLDER) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
                  fresh.this_update < cert->held.this_update ? "older than the response that is held"
-                                                            : "good, but as old as the revoked one that is held");
+                                                            : "not newer than the response that is held (the same "
+                                                              "thisUpdate, no later producedAt), and contradicts it");
         ocspResponseClear(&fresh);
         return 0;
     }

@@ -77,6 +77,10 @@ int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) {
     return 0;
 }
 
+void ocspMayChangeAt(ocspError *err, int64_t at) {
+    if (err && at < err->may_change_at) err->may_change_at = at;
+}
+
 char *ocspCleanText(char *out, size_t out_size, const char *in) {
     size_t n = 0;
 

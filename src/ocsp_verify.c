@@ -1,10 +1,8 @@
-/* ocsp_verify.c - bytes to a verified response, or the reason why not (RFC 6960). Pure: `now` is an argument, nothing
- * is read or asked, so that this one file can be tested, fuzzed and simulated alone.
+/* ocsp_verify.c - bytes to a verified response, or the reason why not (RFC 6960 section 3.2). Pure: `now` is an
+ * argument, nothing is read or asked, so that this one file can be tested, fuzzed and simulated alone.
  *
- * The signer is chosen here by name, not by OCSP_basic_verify's chain building: the only trust anchor is the issuer of
- * the certificate that we serve, and the only certificates that may speak for it are those that it signed itself for
- * that purpose (section 4.2.2.2). Trusting whatever certificates come with a response, as several servers do, lets
- * a leaf sign for itself. What OpenSSL does is the parsing and the signatures.
+ * The order is by cost, because a peer's staple is judged in the handshake: the size and shape of the bytes before they
+ * are parsed (ocsp_der.c), what the response says, and the signatures last (ocsp_signer.c).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -24,9 +22,9 @@ static int ocspIsStrictTime(const ASN1_TIME *t) {
     return i == digits && n == digits + 1 && text[i] == 'Z';
 }
 
-/* Seconds since 1970 of an ASN.1 time; 0 on one that does not parse (then *ok is 0). Allocates nothing: out of memory
- * must not look like a time that is missing. OpenSSL reckons because timegm is not in POSIX. */
-static time_t ocspTime(const ASN1_TIME *t, int *ok) {
+/* Allocates nothing: out of memory must not look like a time that is missing. OpenSSL reckons because timegm is not in
+ * POSIX. */
+time_t ocspTime(const ASN1_TIME *t, int *ok) {
     static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
     struct tm tm;
     int days = 0, secs = 0;
@@ -45,238 +43,227 @@ static void ocspTimeText(char *out, size_t size, time_t t) {
     if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) out[0] = '\0';
 }
 
-/* The response is signed by whom its ResponderID names: does that name `cert`? */
-static int ocspNamesResponder(const OCSP_BASICRESP *basic, X509 *cert) {
-    const ASN1_OCTET_STRING *key_hash = NULL;
-    const X509_NAME *name = NULL;
-    unsigned char md[EVP_MAX_MD_SIZE];
-    unsigned md_len;
-
-    if (!OCSP_resp_get0_id(basic, &key_hash, &name)) return 0;
-    if (name) return X509_NAME_cmp(name, X509_get_subject_name(cert)) == 0;
-    return key_hash && X509_pubkey_digest(cert, EVP_sha1(), md, &md_len) &&
-           (unsigned)ASN1_STRING_length(key_hash) == md_len && memcmp(ASN1_STRING_get0_data(key_hash), md, md_len) == 0;
-}
-
-static int ocspSignedBy(OCSP_BASICRESP *basic, X509 *signer) {
-    STACK_OF(X509) *only = sk_X509_new_null();
-    int ok;
-
-    /* NOINTERN and a stack of one: exactly this key is tried. NOVERIFY: whether it may sign is judged by us. */
-    ok = only && sk_X509_push(only, signer) > 0 &&
-         OCSP_basic_verify(basic, only, NULL, OCSP_NOINTERN | OCSP_NOVERIFY | OCSP_TRUSTOTHER) > 0;
-    sk_X509_free(only);
-    return ok;
-}
-
-/* Why `cert` may not sign for `issuer`, or NULL if it may (RFC 6960 section 4.2.2.2, the delegate). */
-static const char *ocspDelegateFault(X509 *cert, X509 *issuer, time_t now) {
-    int from_ok, to_ok;
-    time_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
-
-    if (!ocspIssued(issuer, cert)) return "its certificate was not issued by the issuer of the one that is served";
-    /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
-    if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
-        return "its certificate holds an extension that is critical and not understood, or broken";
-    if (!(X509_get_extension_flags(cert) & EXFLAG_XKUSAGE) || !(X509_get_extended_key_usage(cert) & XKU_OCSP_SIGN))
-        return "its certificate lacks the extended key usage OCSPSigning";
-    if (!(X509_get_key_usage(cert) & (KU_DIGITAL_SIGNATURE | KU_NON_REPUDIATION))) /* RFC 5280 section 4.2.1.12 */
-        return "its certificate's key usage forbids signatures";
-    /* The same skew as for thisUpdate: some responders make their delegate together with the answer. */
-    if (!from_ok || from > now + OCSP_CLOCK_SKEW) return "its certificate is not valid yet";
-    if (!to_ok || to <= now) return "its certificate has expired";
-    return NULL;
-}
-
-/* The digests that can be forged; SHA-1 is left to the CA's judgement, many private ones still sign with it. */
-static int ocspWeakDigest(const OCSP_BASICRESP *basic) {
-    const ASN1_OBJECT *algorithm;
-    int digest = NID_undef;
-
-    X509_ALGOR_get0(&algorithm, NULL, NULL, OCSP_resp_get0_tbs_sigalg(basic));
-    return OBJ_find_sigid_algs(OBJ_obj2nid(algorithm), &digest, NULL) && (digest == NID_md5 || digest == NID_md4);
-}
-
-#define OCSP_MAX_DEPTH 32 /* of values in values; a response with certificates has about 12 */
-
-/* Are der[0..len) whole DER values, as far as one can tell without their meaning: definite and shortest lengths, no
- * string in pieces? Certificates and names keep the bytes that they were read from, so re-encoding cannot see theirs.
- */
-static int ocspIsDer(const unsigned char *der, size_t len, int depth) {
-    while (len > 0) {
-        unsigned tag = der[0];
-        size_t head = 2, n, i;
-
-        if (len < 2 || depth > OCSP_MAX_DEPTH || tag == 0 || (tag & 0x1f) == 0x1f) return 0;
-        n = der[1];
-        if (n > 127) {
-            head += n & 127;
-            if (head == 2 || head > 5 || head > len || der[2] == 0) return 0;
-            for (n = 0, i = 2; i < head; i++) n = n << 8 | der[i];
-            if (n < 128) return 0;
-        }
-        if (n > len - head) return 0;
-        if ((tag & 0xe0) == 0x20 && tag != 0x30 && tag != 0x31) return 0;
-        if ((tag & 0x20) && !ocspIsDer(der + head, n, depth + 1)) return 0;
-        der += head + n;
-        len -= head + n;
-    }
-    return 1;
-}
-
-/* The same of the BasicOCSPResponse, which is wrapped in a string. */
-static int ocspBodyIsDer(const OCSP_BASICRESP *basic) {
-    unsigned char *bytes = NULL;
-    int n = i2d_OCSP_BASICRESP((OCSP_BASICRESP *)basic, &bytes);
-    int ok = n > 0 && ocspIsDer(bytes, (size_t)n, 0);
-
-    OPENSSL_free(bytes);
-    return ok;
-}
-
-/* Are the bytes what OpenSSL makes of them? It reads BER, lets bytes stand behind the inner structure, and verifies the
- * signature over its own encoding: such bytes would verify here, be stapled, and be refused by strict clients. */
+/* Whether the bytes are what OpenSSL makes of them. It verifies the signature over its own encoding, not over the bytes
+ * that came in: such bytes would verify here, be stapled, and be refused by strict clients. */
 static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP *basic) {
     OCSP_RESPONSE *again = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
     unsigned char *bytes = NULL;
     int n = again ? i2d_OCSP_RESPONSE(again, &bytes) : -1;
-    int same = n >= 0 && (size_t)n == len && memcmp(bytes, der, len) == 0 && ocspBodyIsDer(basic);
+    int same = n >= 0 && (size_t)n == len && memcmp(bytes, der, len) == 0;
 
     OPENSSL_free(bytes);
     OCSP_RESPONSE_free(again);
     return same;
 }
 
-/* Finds who signed and whether it may. Returns the signer (owned by basic or id), or NULL with a sentence. */
-static X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, ocspError *err) {
-    const STACK_OF(X509) *certs = OCSP_resp_get0_certs(basic);
-    const char *fault = "no certificate that the response names as its signer was found in it";
-    int i;
+/* ---- what the response says -------------------------------------------------------------------------------------- */
 
-    if (ocspNamesResponder(basic, id->issuer)) {
-        if (ocspSignedBy(basic, id->issuer)) return id->issuer;
-        fault = "the signature does not verify with the issuer's key";
+/* What one SingleResponse says. */
+typedef struct singleResponse {
+    int status, reason; /* V_OCSP_CERTSTATUS_*; CRLReason, -1 if not given */
+    time_t this_update, revoked_at;
+    time_t next_update; /* 0: not given */
+    time_t expires_at;  /* nextUpdate, or what takes its place when it is not given */
+    int counts;         /* 0: it says good, but of another time than now */
+} singleResponse;
+
+/* Whether an extension may be critical: none of these changes what a status means here, so a response with one is as good
+ * as one without (RFC 6960 sections 4.4.1 to 4.4.4 and 4.4.8). */
+static int ocspIsHarmless(X509_EXTENSION *extension) {
+    switch (OBJ_obj2nid(X509_EXTENSION_get_object(extension))) {
+    case NID_id_pkix_OCSP_Nonce:
+    case NID_id_pkix_OCSP_CrlID:
+    case NID_id_pkix_OCSP_archiveCutoff:
+    case NID_id_pkix_OCSP_valid: /* OpenSSL's name for 1.3.6.1.5.5.7.48.1.9, id-pkix-ocsp-extended-revoke */ return 1;
+    default: return 0;
     }
-    for (i = 0; i < sk_X509_num(certs); i++) {
-        X509 *cert = sk_X509_value(certs, i);
-        const char *delegate_fault;
-        if (!ocspNamesResponder(basic, cert) || X509_cmp(cert, id->issuer) == 0) continue;
-        delegate_fault = ocspDelegateFault(cert, id->issuer, now);
-        if (!delegate_fault && ocspSignedBy(basic, cert)) return cert;
-        fault = delegate_fault ? delegate_fault : "the signature does not verify with the signer's key";
-    }
-    ocspFail(err, OCSP_ERR_VERIFY, "the response's signer is not accepted: %s", fault);
-    return NULL;
 }
 
-/* Of two entries that are equally new: revoked is the word that must not be lost, unknown is none. */
-static int ocspWeight(int status) {
+/* RFC 5280 section 4.2, which RFC 6960 section 4.4 follows: what is critical and not understood forbids to use the
+ * rest. Go and Java refuse such staples. */
+static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
+    char name[OCSP_OUTSIDE_TEXT_MAX + 1] = "?";
+
+    if (!X509_EXTENSION_get_critical(extension) || ocspIsHarmless(extension)) return 1;
+    OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(extension), 1);
+    return ocspFail(
+        err, OCSP_ERR_VERIFY,
+        "the response holds an extension (%s) that is critical and not understood, so clients would refuse it: "
+        "turn it off at the responder",
+        name);
+}
+
+/* Reads a time of the response. RFC 6960 section 4.2.2.1 takes RFC 5280's form for each of them; Go's clients and NSS
+ * refuse a response in which any has another. */
+static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, time_t *out, ocspError *err) {
+    int ok;
+
+    *out = ocspTime(time, &ok);
+    return ok ? 1
+              : ocspFail(err, OCSP_ERR_VERIFY,
+                         "the response's %s is not a time in the form YYYYMMDDHHMMSSZ, without fractions of a second "
+                         "(RFC 5280 section 4.1.2.5.2)",
+                         name);
+}
+
+/* Until when a response without nextUpdate is good that came in at `received`. */
+static time_t ocspDefaultExpiry(time_t this_update, time_t now, time_t received) {
+    /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
+    if (received == OCSP_RECEIVED_UNKNOWN)
+        received = this_update + OCSP_CLOCK_SKEW;
+    else if (received > now + OCSP_CLOCK_SKEW)
+        received = 0;
+    return ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
+}
+
+/* Reads one SingleResponse, whoever it is about. */
+static int ocspReadSingleResponse(OCSP_SINGLERESP *single, time_t now, time_t received, singleResponse *out,
+                                  ocspError *err) {
+    ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
+    int i;
+
+    memset(out, 0, sizeof(*out));
+    out->reason = -1;
+    out->status = OCSP_single_get0_status(single, &out->reason, &revoked_at, &this_update, &next_update);
+    if (out->status != V_OCSP_CERTSTATUS_REVOKED) out->reason = -1;
+    for (i = 0; i < OCSP_SINGLERESP_get_ext_count(single); i++)
+        if (!ocspCheckExtension(OCSP_SINGLERESP_get_ext(single, i), err)) return 0;
+    if (!ocspReadTime(this_update, "thisUpdate", &out->this_update, err) ||
+        (next_update && !ocspReadTime(next_update, "nextUpdate", &out->next_update, err)) ||
+        (out->status == V_OCSP_CERTSTATUS_REVOKED &&
+         !ocspReadTime(revoked_at, "revocationTime", &out->revoked_at, err)))
+        return 0;
+    if (next_update && out->next_update <= 0) /* 0 stands for "not given" */
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before 1970");
+    out->expires_at = next_update ? out->next_update : ocspDefaultExpiry(out->this_update, now, received);
+    out->counts =
+        out->status != V_OCSP_CERTSTATUS_GOOD || (out->this_update <= now + OCSP_CLOCK_SKEW && out->expires_at > now);
+    return 1;
+}
+
+/* ---- which SingleResponse is about the certificate --------------------------------------------------------------- */
+
+#define OCSP_MAX_CERTID_DIGESTS 4 /* digests with which one response may name the certificate */
+
+/* The CertIDs of the certificate, each made once. */
+typedef struct ocspCertIds {
+    int count;
+    const EVP_MD *digest[OCSP_MAX_CERTID_DIGESTS];
+    OCSP_CERTID *id[OCSP_MAX_CERTID_DIGESTS];
+} ocspCertIds;
+
+/* Whether the CertID `theirs` names the certificate, by the digest that the responder chose. The serial, which costs
+ * nothing to compare, comes first. -1 with a reason when that cannot be said. */
+static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds *known, ocspError *err) {
+    ASN1_OBJECT *algorithm = NULL;
+    ASN1_INTEGER *serial = NULL;
+    const EVP_MD *digest;
+    int i;
+
+    if (!OCSP_id_get0_info(NULL, &algorithm, NULL, &serial, theirs) ||
+        ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(id->leaf)) != 0)
+        return 0;
+    digest = EVP_get_digestbyobj(algorithm);
+    if (!digest) return 0;
+    for (i = 0; i < known->count && known->digest[i] != digest; i++) continue;
+    if (i == OCSP_MAX_CERTID_DIGESTS)
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response names the certificate with more than %d digests",
+                        OCSP_MAX_CERTID_DIGESTS) -
+               1;
+    if (i == known->count) {
+        known->digest[i] = digest;
+        known->id[i] = OCSP_cert_to_id(digest, id->leaf, id->issuer);
+        known->count++;
+        /* Digests that every OpenSSL has: hashing with them fails for lack of memory only. */
+        if (!known->id[i] && (EVP_MD_get_type(digest) == NID_sha1 || EVP_MD_get_type(digest) == NID_sha256)) {
+            ocspMayChangeAt(err, 0);
+            return ocspFail(err, OCSP_ERR_VERIFY, "out of memory while comparing the response's CertIDs") - 1;
+        }
+    }
+    return known->id[i] && OCSP_id_cmp(known->id[i], theirs) == 0;
+}
+
+/* Of two statuses that are equally new: a revocation must not be lost, and unknown is better than a good that may be
+ * wrong. */
+static int ocspStatusRank(int status) {
     return status == V_OCSP_CERTSTATUS_REVOKED ? 2 : status == V_OCSP_CERTSTATUS_UNKNOWN;
 }
 
-/* Digests that every OpenSSL has: hashing with them fails for lack of memory only. */
-static int ocspCommonDigest(const EVP_MD *md) {
-    return EVP_MD_get_type(md) == NID_sha1 || EVP_MD_get_type(md) == NID_sha256;
+/* Whether `a` is to be used rather than `b`: the later thisUpdate, among those that count. */
+static int ocspOutranks(const singleResponse *a, const singleResponse *b) {
+    if (a->counts != b->counts) return a->counts;
+    if (a->this_update != b->this_update) return a->this_update > b->this_update;
+    return ocspStatusRank(a->status) > ocspStatusRank(b->status);
 }
 
-/* The entry for exactly our certificate, matched by the hash that the responder chose; of several the newest. */
-static OCSP_SINGLERESP *ocspFindEntry(OCSP_BASICRESP *basic, const ocspIdentity *id, ocspError *err) {
-    OCSP_SINGLERESP *best = NULL;
-    time_t best_time = 0;
-    int best_weight = 0, matched = 0, unsure = 0, i, count = OCSP_resp_count(basic);
+/* Finds the SingleResponse for exactly this certificate: of several the newest, where one that says good counts only
+ * while it is valid, unless no other is there. Every one is read, whoever it is about: a client that refuses the
+ * response for any of them must not get it stapled. Returns 1, or 0 with the reason. */
+static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, time_t received,
+                                  singleResponse *out, ocspError *err) {
+    ocspCertIds known = {0};
+    int found = 0, ours = 0, i, count = OCSP_resp_count(basic);
 
-    for (i = 0; i < count; i++) {
-        OCSP_SINGLERESP *entry = OCSP_resp_get0(basic, i);
-        OCSP_CERTID *theirs = (OCSP_CERTID *)OCSP_SINGLERESP_get0_id(entry), *ours = NULL;
-        ASN1_OBJECT *algorithm = NULL;
-        ASN1_GENERALIZEDTIME *this_update = NULL;
-        const EVP_MD *md;
-        time_t t;
-        int ok, status;
-
-        if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, theirs)) continue;
-        md = EVP_get_digestbyobj(algorithm);
-        if (md && !(ours = OCSP_cert_to_id(md, id->leaf, id->issuer))) unsure |= ocspCommonDigest(md);
-        ok = ours && OCSP_id_cmp(ours, theirs) == 0;
-        OCSP_CERTID_free(ours);
-        if (!ok) continue;
-        matched = 1;
-        status = OCSP_single_get0_status(entry, NULL, NULL, &this_update, NULL);
-        t = ocspTime(this_update, &ok);
-        if (!ok) continue;
-        if (!best || t > best_time || (t == best_time && ocspWeight(status) > best_weight)) {
-            best = entry;
-            best_time = t;
-            best_weight = ocspWeight(status);
-        }
+    memset(out, 0, sizeof(*out));
+    for (i = 0; i < count && ours >= 0; i++) {
+        OCSP_SINGLERESP *next = OCSP_resp_get0(basic, i);
+        singleResponse single;
+        ours = ocspReadSingleResponse(next, now, received, &single, err)
+                   ? ocspIsCertId((OCSP_CERTID *)OCSP_SINGLERESP_get0_id(next), id, &known, err)
+                   : -1;
+        if (ours > 0 && (!found++ || ocspOutranks(&single, out))) *out = single;
+        if (ours > 0 && single.this_update > now + OCSP_CLOCK_SKEW)
+            ocspMayChangeAt(err, single.this_update - OCSP_CLOCK_SKEW);
     }
-    if (unsure) { /* it may be ours, and newer than those that were compared */
-        ocspFail(err, OCSP_ERR_VERIFY, "out of memory while comparing the response's entries");
-        best = NULL;
-    } else if (!best && matched) {
-        ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
-    } else if (!best) {
-        ocspFail(err, OCSP_ERR_VERIFY,
-                 "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
-                 "another certificate or another issuer",
-                 id->serial, count);
-        if (err) err->not_ours = 1;
-    }
-    return best;
+    for (i = 0; i < known.count; i++) OCSP_CERTID_free(known.id[i]);
+    if (ours < 0) return 0;
+    if (found) return 1;
+    ocspFail(err, OCSP_ERR_VERIFY,
+             "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
+             "another certificate or another issuer",
+             id->serial, count);
+    if (err) err->not_ours = 1;
+    return 0;
 }
 
-/* Status and dates of our entry. */
-static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const ocspIdentity *id, X509 *signer,
-                          time_t now, time_t received, ocspResponse *out, ocspError *err) {
-    ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
-    int status = OCSP_single_get0_status(entry, &out->revocation_reason, &revoked_at, &this_update, &next_update);
-    int ok, signer_ok = 1;
+/* Checks status and dates, which count only once the signature has been verified, and fills *out. */
+static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdentity *id, X509 *signer, time_t now,
+                                   ocspResponse *out, ocspError *err) {
+    int signer_ok = 1, revoked = single->status == V_OCSP_CERTSTATUS_REVOKED;
     char text[32];
 
-    if (status == V_OCSP_CERTSTATUS_UNKNOWN)
+    if (single->status == V_OCSP_CERTSTATUS_UNKNOWN)
         return ocspFail(err, OCSP_ERR_RESPONSE,
                         "the responder does not know the certificate (status unknown, serial %s): it may lag behind "
                         "the CA, or be another CA's",
                         id->serial);
-    out->revoked = status == V_OCSP_CERTSTATUS_REVOKED;
-    if (!out->revoked) out->revocation_reason = -1;
-    out->this_update = ocspTime(this_update, &ok);
-    if (!ok) return ocspFail(err, OCSP_ERR_VERIFY, "the response's thisUpdate is not a time");
-    out->next_update = next_update ? ocspTime(next_update, &ok) : 0;
-    if (!ok || (next_update && out->next_update <= 0))
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is not a time");
-    out->revoked_at = out->revoked ? ocspTime(revoked_at, &ok) : 0;
-    out->produced_at = ocspTime(OCSP_resp_get0_produced_at(basic), &ok);
-
-    if (out->this_update > now + OCSP_CLOCK_SKEW) {
-        ocspTimeText(text, sizeof(text), out->this_update);
+    if (single->this_update > now + OCSP_CLOCK_SKEW) {
+        ocspTimeText(text, sizeof(text), single->this_update);
         return ocspFail(
             err, OCSP_ERR_VERIFY,
             "the response's thisUpdate (%s) lies more than %d seconds in the future: compare this machine's "
             "clock with the responder's",
             text, OCSP_CLOCK_SKEW);
     }
-    if (next_update && out->next_update <= now) {
-        ocspTimeText(text, sizeof(text), out->next_update);
-        if (err) err->expired = !out->revoked;
+    if (single->expires_at <= now) {
+        if (err) err->expired = !revoked;
+        if (!single->next_update)
+            return ocspFail(
+                err, OCSP_ERR_VERIFY,
+                "the response has no nextUpdate, and is older than the %d seconds for which such a response "
+                "is used",
+                OCSP_LIFE_WITHOUT_END);
+        ocspTimeText(text, sizeof(text), single->next_update);
         return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
     }
-    if (next_update && out->next_update < out->this_update)
+    if (single->next_update && single->next_update < single->this_update)
         return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before its thisUpdate");
-
-    /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
-    if (received == OCSP_RECEIVED_UNKNOWN)
-        received = out->this_update + OCSP_CLOCK_SKEW;
-    else if (received > now + OCSP_CLOCK_SKEW)
-        received = 0;
-    out->end = next_update ? out->next_update : ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
-    if (out->end <= now) {
-        if (err) err->expired = !out->revoked;
-        return ocspFail(err, OCSP_ERR_VERIFY,
-                        "the response has no nextUpdate, which is taken for a life of %d seconds, and that is over",
-                        OCSP_LIFE_WITHOUT_END);
-    }
-    out->end = ocspMin(out->end, id->not_after);
+    out->revoked = revoked;
+    out->revocation_reason = single->reason;
+    out->revoked_at = single->revoked_at;
+    out->this_update = single->this_update;
+    out->next_update = single->next_update;
+    out->end = ocspMin(single->expires_at, id->not_after);
     out->end = ocspMin(out->end, ocspTime(X509_get0_notAfter(signer), &signer_ok));
     if (!signer_ok || out->end <= now)
         return ocspFail(err, OCSP_ERR_VERIFY,
@@ -285,30 +272,50 @@ static int ocspJudgeEntry(OCSP_SINGLERESP *entry, OCSP_BASICRESP *basic, const o
     return 1;
 }
 
+/* Reads, checks and verifies a BasicOCSPResponse; fills all of *out but its bytes. */
+static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, time_t received,
+                           ocspResponse *out, ocspError *err) {
+    singleResponse single;
+    X509 *signer;
+    int i;
+
+    if (!ocspReadTime(OCSP_resp_get0_produced_at(basic), "producedAt", &out->produced_at, err)) return 0;
+    for (i = 0; i < OCSP_BASICRESP_get_ext_count(basic); i++)
+        if (!ocspCheckExtension(OCSP_BASICRESP_get_ext(basic, i), err)) return 0;
+    if (!ocspFindSingleResponse(basic, id, now, received, &single, err)) return 0;
+    if (ocspWeakSignature(OCSP_resp_get0_tbs_sigalg(basic)))
+        return ocspFail(err, OCSP_ERR_VERIFY,
+                        "the response is signed with MD5 or an older digest, which anybody can forge");
+    signer = ocspFindSigner(basic, id, now, err);
+    return signer && ocspCheckSingleResponse(&single, id, signer, now, out, err);
+}
+
 int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
                ocspResponse *out, ocspError *err) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = NULL;
     OCSP_BASICRESP *basic = NULL;
-    OCSP_SINGLERESP *entry;
-    X509 *signer;
+    size_t following = 0;
     int status, ok = 0;
 
     memset(out, 0, sizeof(*out));
-    if (err) err->not_ours = err->expired = 0;
+    if (err) {
+        err->not_ours = err->expired = 0;
+        err->may_change_at = OCSP_NEVER;
+    }
     if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is not known");
     if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the answer is empty");
     if (len > OCSP_MAX_RESPONSE_BYTES)
         return ocspFail(err, OCSP_ERR_RESPONSE, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 
     ERR_set_mark(); /* what OpenSSL thinks of a bad response must not stay in the thread's error queue */
-    response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    if (ocspDerWhole(der, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     if (!response) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a whole DER-encoded OCSP response", len);
         goto done;
     }
-    if (p != der + len) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "%zu bytes follow the OCSP response", (size_t)(der + len - p));
+    if (following > 0) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "%zu bytes follow the OCSP response", following);
         goto done;
     }
     status = OCSP_response_status(response);
@@ -317,6 +324,7 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, tim
                  OCSP_response_status_str(status));
         goto done;
     }
+    if (!ocspDerBounded(der, len, err)) goto done; /* before OpenSSL parses what it holds */
     basic = OCSP_response_get1_basic(response);
     if (!basic) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
@@ -326,17 +334,11 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, tim
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not DER, or holds bytes that are no part of the OCSP response");
         goto done;
     }
-    entry = ocspFindEntry(basic, id, err);
-    if (!entry) goto done;
-    if (ocspWeakDigest(basic)) {
-        ocspFail(err, OCSP_ERR_VERIFY, "the response is signed with MD5, which anybody can forge");
-        goto done;
-    }
-    signer = ocspFindSigner(basic, id, now, err);
-    if (!signer || !ocspJudgeEntry(entry, basic, id, signer, now, received, out, err)) goto done;
+    if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
     out->der = ocspMemdup(der, len);
     out->len = len;
     ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory while keeping the response");
+    if (!ok) ocspMayChangeAt(err, 0);
 done:
     if (!ok) memset(out, 0, sizeof(*out));
     OCSP_BASICRESP_free(basic);
@@ -358,9 +360,12 @@ ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, t
     if (!held->revoked && held->end <= now && fresh->next_update) return OCSP_FRESH_NEWER;
     /* Held from the future: a clock was wrong, and is right now. */
     if (!held->revoked && held->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;
-    if (fresh->this_update > held->this_update) return OCSP_FRESH_NEWER;
-    if (fresh->this_update < held->this_update || (held->revoked && !fresh->revoked)) return OCSP_FRESH_OLDER;
-    return fresh->revoked && !held->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_SAME;
+    if (fresh->this_update != held->this_update)
+        return fresh->this_update > held->this_update ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
+    /* CFSSL and Go's CAs round thisUpdate to the hour: within it producedAt tells which one was made later. */
+    if (fresh->produced_at > held->produced_at) return OCSP_FRESH_NEWER;
+    if (fresh->revoked == held->revoked) return OCSP_FRESH_SAME;
+    return fresh->produced_at == held->produced_at && fresh->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
 }
 
 time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
@@ -370,6 +375,7 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
     time_t latest = -1;
     int i, ok;
 
+    if (!ocspDerBounded(der, len, NULL)) return -1;
     ERR_set_mark();
     response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     basic = response ? OCSP_response_get1_basic(response) : NULL;

@@ -333,7 +333,7 @@ static testBytes derEntry(const testEntry *entry) {
     if (entry->status == TEST_GOOD) e = testJoin(e, testCopy("\x80\x00", 2));
     if (entry->status == TEST_UNKNOWN) e = testJoin(e, testCopy("\x82\x00", 2));
     if (entry->status == TEST_REVOKED) {
-        testBytes info = derTime(entry->revoked_at ? entry->revoked_at : TEST_NOW - 3600, NULL);
+        testBytes info = derTime(entry->revoked_at ? entry->revoked_at : TEST_NOW - 3600, entry->revoked_text);
         unsigned char reason = (unsigned char)(entry->reason - 1);
         if (entry->reason) info = testJoin(info, testTag(0xa0, testTag(0x0a, testCopy(&reason, 1))));
         e = testJoin(e, testTag(0xa1, info));
@@ -342,6 +342,8 @@ static testBytes derEntry(const testEntry *entry) {
     if (entry->next_update || entry->next_text) {
         e = testJoin(e, testTag(0xa0, derTime(entry->next_update, entry->next_text)));
     }
+    if (entry->extensions.n)
+        e = testJoin(e, testTag(0xa1, testTag(0x30, testCopy(entry->extensions.p, entry->extensions.n))));
     return testTag(0x30, e);
 }
 
@@ -357,11 +359,31 @@ static testBytes derResponder(X509 *who, int by_key) {
     return testTag(0xa1, fromOpenSSL(p, n));
 }
 
+/* RFC 4055 section 3.1: digest, MGF1 with the same digest, length of the salt. */
+static testBytes derPssParams(const EVP_MD *md) {
+    unsigned char salt = (unsigned char)EVP_MD_get_size(md);
+    testBytes hash = testTag(0x30, testJoin(derOid(EVP_MD_get_type(md)), testCopy("\x05\x00", 2)));
+    testBytes mask = testTag(0x30, testJoin(derOid(NID_mgf1), testCopy(hash.p, hash.n)));
+    testBytes all = testJoin(testTag(0xa0, hash), testTag(0xa1, mask));
+    return testTag(0x30, testJoin(all, testTag(0xa2, testTag(0x02, testCopy(&salt, 1)))));
+}
+
+void testSetPssAlgorithm(X509_ALGOR *algorithm, const EVP_MD *md) {
+    testBytes params = derPssParams(md);
+    ASN1_STRING *value = ASN1_STRING_new();
+    must(value && ASN1_STRING_set(value, params.p, (int)params.n));
+    must(X509_ALGOR_set0(algorithm, OBJ_nid2obj(NID_rsassaPss), V_ASN1_SEQUENCE, value));
+    testBytesFree(&params);
+}
+
 static testBytes derSigned(testBytes tbs, const testReply *reply) {
-    const EVP_MD *md = reply->sign_md ? reply->sign_md : EVP_sha256();
+    const EVP_MD *md = reply->pss_md ? reply->pss_md : reply->sign_md ? reply->sign_md : EVP_sha256();
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    EVP_PKEY_CTX *how;
     size_t len = 0;
-    must(ctx && EVP_DigestSignInit(ctx, NULL, md, NULL, reply->key));
+    must(ctx && EVP_DigestSignInit(ctx, &how, md, NULL, reply->key));
+    must(!reply->pss_md || (EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING) > 0 &&
+                            EVP_PKEY_CTX_set_rsa_pss_saltlen(how, EVP_MD_get_size(md)) > 0));
     must(EVP_DigestSign(ctx, NULL, &len, tbs.p, tbs.n));
     unsigned char *signature = malloc(len + 1);
     must(signature);
@@ -372,8 +394,11 @@ static testBytes derSigned(testBytes tbs, const testReply *reply) {
 
     int nid;
     must(OBJ_find_sigid_by_algs(&nid, EVP_MD_get_type(md), EVP_PKEY_get_base_id(reply->key)));
-    testBytes algorithm = derOid(nid);
-    if (EVP_PKEY_get_base_id(reply->key) == EVP_PKEY_RSA) algorithm = testJoin(algorithm, testCopy("\x05\x00", 2));
+    testBytes algorithm = derOid(reply->pss_md ? NID_rsassaPss : nid);
+    if (reply->pss_md)
+        algorithm = testJoin(algorithm, derPssParams(md));
+    else if (EVP_PKEY_get_base_id(reply->key) == EVP_PKEY_RSA)
+        algorithm = testJoin(algorithm, testCopy("\x05\x00", 2));
 
     testBytes all = testJoin(tbs, testTag(0x30, algorithm));
     all = testJoin(all, testTag(0x03, testCopy(signature, len + 1)));
@@ -399,9 +424,10 @@ testBytes testReplyDer(const testReply *reply) {
 
     testBytes tbs = derResponder(reply->responder ? reply->responder : reply->signer, reply->by_key);
     time_t produced = reply->produced_at ? reply->produced_at : reply->entries[0].this_update;
-    tbs = testJoin(tbs, derTime(produced, NULL));
+    tbs = testJoin(tbs, derTime(produced, reply->produced_text));
     testBytes entries = testCopy("", 0);
-    for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derEntry(&reply->entries[i]));
+    for (int again = 0; again <= reply->repeat; again++)
+        for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derEntry(&reply->entries[i]));
     tbs = testJoin(tbs, testTag(0x30, entries));
     if (reply->padding) {
         void *zeros = calloc(1, reply->padding);
@@ -410,13 +436,16 @@ testBytes testReplyDer(const testReply *reply) {
         free(zeros);
         tbs = testJoin(tbs, testTag(0xa1, testTag(0x30, testTag(0x30, extension))));
     }
+    if (reply->extensions.n)
+        tbs = testJoin(tbs, testTag(0xa1, testTag(0x30, testCopy(reply->extensions.p, reply->extensions.n))));
     tbs = testTag(0x30, tbs);
 
     testBytes basic = derSigned(tbs, reply);
     testBytes certs = testCopy("", 0);
-    for (int i = 0; i < 4 && reply->sent[i]; i++) {
+    for (int i = 0; i < 4 * (reply->sent_repeat + 1); i++) {
         unsigned char *p = NULL;
-        int n = i2d_X509(reply->sent[i], &p);
+        if (!reply->sent[i % 4]) continue;
+        int n = i2d_X509(reply->sent[i % 4], &p);
         certs = testJoin(certs, fromOpenSSL(p, n));
     }
     if (certs.n)

@@ -113,27 +113,36 @@ typedef struct testEntry {
     time_t this_update, next_update; /* next_update 0: none */
     const char *this_text;           /* these bytes in place of thisUpdate's */
     const char *next_text;
-    X509 *key_of;    /* hash the key of this one in place of issuer's */
-    size_t cut_hash; /* bytes missing at the end of both hashes */
+    const char *revoked_text;
+    testBytes extensions; /* DER of Extensions in singleExtensions; not consumed */
+    X509 *key_of;         /* hash the key of this one in place of issuer's */
+    size_t cut_hash;      /* bytes missing at the end of both hashes */
 } testEntry;
 
 typedef struct testReply {
     int status; /* OCSPResponseStatus; other than 0 has no body */
-    testEntry entries[4];
+    testEntry entries[5];
     int count;
+    int repeat;           /* so many times all of them */
+    testBytes extensions; /* DER of Extensions in responseExtensions; not consumed */
     X509 *signer;
     EVP_PKEY *key;
     const EVP_MD *sign_md; /* NULL: SHA-256 */
     X509 *sent[4];         /* certificates sent along */
+    int sent_repeat;       /* so many times all of them */
     int by_key;            /* responderID is a key hash, not a name */
     X509 *responder;       /* whose responderID; NULL: signer's */
     time_t produced_at;    /* 0: thisUpdate of the first entry */
-    int break_signature;   /* one bit of it is flipped */
-    int bare;              /* "successful", and nothing more */
-    int other_type;        /* responseType is not id-pkix-ocsp-basic */
-    size_t inner_tail;     /* bytes behind the BasicOCSPResponse, inside the string that carries it */
-    size_t padding;        /* bytes of an extension that nobody knows */
+    const char *produced_text;
+    const EVP_MD *pss_md; /* signed by RSASSA-PSS with this digest */
+    int break_signature;  /* one bit of it is flipped */
+    int bare;             /* "successful", and nothing more */
+    int other_type;       /* responseType is not id-pkix-ocsp-basic */
+    size_t inner_tail;    /* bytes behind the BasicOCSPResponse, inside the string that carries it */
+    size_t padding;       /* bytes of an extension that nobody knows */
 } testReply;
+
+void testSetPssAlgorithm(X509_ALGOR *algorithm, const EVP_MD *md); /* RSASSA-PSS with that digest */
 
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
 testReply testGoodReply(X509 *leaf);
@@ -143,6 +152,13 @@ testBytes testReplyOfSize(testReply reply, size_t size); /* padded to exactly th
 /* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry
  * for `leaf`, its dates around `at`. Returns 1 (good or revoked) or 0. */
 int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, time_t at);
+
+/* ---- work (counted.c) -------------------------------------------------------------------------------------------- */
+
+/* Since testCountFromZero: signatures verified (of responses and certificates), CertIDs made (two hashes each),
+ * BasicOCSPResponses that OpenSSL parsed (with all certificates in them). */
+extern atomic_int test_verifications, test_certids, test_parsed;
+void testCountFromZero(void);
 
 /* ---- TLS over memory --------------------------------------------------------------------------------------------- */
 

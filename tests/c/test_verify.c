@@ -492,6 +492,25 @@ static void acceptance7_berInACertificateSentAlong(void **state) {
     OPENSSL_free(der);
 }
 
+/* OpenSSL takes any byte but 0 for TRUE, where DER has 0xff alone, and Go's clients refuse the rest. */
+static void acceptance7_aBooleanThatIsNotDer(void **state) {
+    (void)state;
+    for (int truth = 1; truth < 256; truth += 127) {
+        unsigned char critical[] = {0x01, 0x01, (unsigned char)truth};
+        unsigned char *oid = NULL;
+        int n = i2d_ASN1_OBJECT(OBJ_nid2obj(NID_id_pkix_OCSP_Nonce), &oid);
+        testBytes all = testJoin(testCopy(oid, (size_t)n), testCopy(critical, 3));
+        testReply reply = goodReply();
+        OPENSSL_free(oid);
+        reply.extensions = testTag(0x30, testJoin(all, testTag(0x04, testCopy("\x05\x00", 2))));
+        if (truth == 0xff)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_RESPONSE);
+        testBytesFree(&reply.extensions);
+    }
+}
+
 static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
     (void)state;
     testReply reply = goodReply();
@@ -809,6 +828,373 @@ static void acceptance9_datesAtTheEndsOfTime(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
+/* ---- extensions -------------------------------------------------------------------------------------------------- */
+
+/* DER of one extension with an empty value. */
+static testBytes extension(const char *oid, int critical) {
+    unsigned char *p = NULL;
+    ASN1_OBJECT *kind = OBJ_txt2obj(oid, 1);
+    int n = i2d_ASN1_OBJECT(kind, &p);
+    testBytes all = testCopy(p, (size_t)n);
+    if (critical) all = testJoin(all, testCopy("\x01\x01\xff", 3));
+    ASN1_OBJECT_free(kind);
+    OPENSSL_free(p);
+    return testTag(0x30, testJoin(all, testTag(0x04, testCopy("\x05\x00", 2))));
+}
+
+static void criticalExtensions(void **state) {
+    (void)state;
+    static const struct {
+        const char *oid;
+        int harmless;
+    } rows[] = {{"1.3.6.1.4.1.99999.1", 0},  /* of no known kind */
+                {"1.3.6.1.5.5.7.48.1.2", 1}, /* nonce */
+                {"1.3.6.1.5.5.7.48.1.3", 1}, /* CRL reference */
+                {"1.3.6.1.5.5.7.48.1.6", 1}, /* archive cutoff */
+                {"1.3.6.1.5.5.7.48.1.9", 1}, /* extended revoked */
+                {"1.3.6.1.5.5.7.48.1.7", 0}, /* service locator, which belongs into requests */
+                {"2.5.29.29", 0}};           /* certificateIssuer, which changes whom an entry is about */
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int critical = 0; critical < 2; critical++) {
+            for (int where = 0; where < 3; where++) {
+                testReply reply = goodReply();
+                testBytes der = extension(rows[i].oid, critical);
+                reply.entries[1] = reply.entries[0];
+                reply.entries[1].cert = pki->rsa_leaf;
+                reply.count = 2;
+                if (where == 2)
+                    reply.extensions = der;
+                else
+                    reply.entries[where].extensions = der; /* the second one is another certificate's */
+                if (rows[i].harmless || !critical)
+                    wantGoodOnly(&reply);
+                else
+                    wantRefused(&reply, OCSP_ERR_VERIFY);
+                testBytesFree(&der);
+            }
+        }
+    }
+}
+
+/* ---- what may sign ----------------------------------------------------------------------------------------------- */
+
+/* A responder's certificate, signed with that digest, by RSASSA-PSS or not. The CA has to be an RSA one. */
+static X509 *responderSignedWith(X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *key, const EVP_MD *md, int pss) {
+    X509 *cert = testCert(&(
+        testCertSpec){.name = "Responder", .issuer = ca, .issuer_key = ca_key, .key = key, .extended = "OCSPSigning"});
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    unsigned char *tbs = NULL, signature[512];
+    size_t len = sizeof(signature);
+    const ASN1_BIT_STRING *string;
+    const X509_ALGOR *outer;
+    if (!pss) {
+        assert_true(X509_sign(cert, ca_key, md) > 0);
+        EVP_MD_CTX_free(ctx);
+        return cert;
+    }
+    /* By hand: OpenSSL verifies MD5 within RSASSA-PSS, and does not write it. */
+    testSetPssAlgorithm((X509_ALGOR *)X509_get0_tbs_sigalg(cert), md);
+    X509_get0_signature(&string, &outer, cert);
+    testSetPssAlgorithm((X509_ALGOR *)outer, md);
+    int n = i2d_re_X509_tbs(cert, &tbs);
+    EVP_PKEY_CTX *how;
+    assert_true(n > 0 && EVP_DigestSignInit(ctx, &how, md, NULL, ca_key) == 1);
+    assert_true(EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING) > 0);
+    assert_true(EVP_PKEY_CTX_set_rsa_pss_saltlen(how, EVP_MD_get_size(md)) > 0);
+    assert_true(EVP_DigestSign(ctx, signature, &len, tbs, (size_t)n) == 1);
+    assert_true(ASN1_BIT_STRING_set((ASN1_BIT_STRING *)string, signature, (int)len));
+    OPENSSL_free(tbs);
+    EVP_MD_CTX_free(ctx);
+    return cert;
+}
+
+/* The digests and keys that a response may be signed with hold for its responder's certificate too, and for RSASSA-PSS,
+ * which names its digest elsewhere. */
+static void weakDigestsAndKeysOfAResponder(void **state) {
+    (void)state;
+    EVP_PKEY *ca_key = testRsaKey(1), *short_key = EVP_RSA_gen(512);
+    X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = ca_key, .ca = 1});
+    X509 *leaf = testCert(
+        &(testCertSpec){.name = "x", .issuer = ca, .issuer_key = ca_key, .key = pki->leaf_key, .urls = {TEST_URL}});
+    const struct {
+        const EVP_MD *md; /* of the responder's certificate */
+        int pss;
+        const EVP_MD *reply_pss; /* of the response, by an RSA key */
+        EVP_PKEY *key;
+        int good;
+    } rows[] = {
+        {EVP_sha256(), 0, NULL, pki->delegate_key, 1},     {EVP_sha1(), 0, NULL, pki->delegate_key, 1},
+        {EVP_md5(), 0, NULL, pki->delegate_key, 0},        {EVP_sha256(), 1, NULL, pki->delegate_key, 1},
+        {EVP_md5(), 1, NULL, pki->delegate_key, 0},        {EVP_sha256(), 0, NULL, short_key, 0},
+        {EVP_sha256(), 0, EVP_sha256(), testRsaKey(2), 1}, {EVP_sha256(), 0, EVP_sha1(), testRsaKey(2), 1},
+        {EVP_sha256(), 0, EVP_md5(), testRsaKey(2), 0},
+    };
+    ocspIdentity *known = leaf_id;
+    leaf_id = testIdentity(leaf, ca);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        X509 *responder = responderSignedWith(ca, ca_key, rows[i].key, rows[i].md, rows[i].pss);
+        testReply reply = testGoodReply(leaf);
+        reply.entries[0].issuer = ca;
+        reply.signer = reply.sent[0] = responder;
+        reply.key = rows[i].key;
+        reply.pss_md = rows[i].reply_pss;
+        if (rows[i].good)
+            wantGoodOnly(&reply);
+        else
+            wantRefused(&reply, OCSP_ERR_VERIFY);
+        X509_free(responder);
+    }
+    ocspIdentityFree(leaf_id);
+    leaf_id = known;
+    X509_free(leaf);
+    X509_free(ca);
+    EVP_PKEY_free(short_key);
+}
+
+/* ---- how much work ----------------------------------------------------------------------------------------------- */
+
+/* The most that is allowed for one response, whatever is in it. */
+static void wantLittleWork(const testReply *reply, int verifications, int certids, int parsed) {
+    testCountFromZero();
+    wantRefused(reply, OCSP_ERR_VERIFY);
+    if (test_verifications > verifications || test_certids > certids || test_parsed > parsed)
+        fail_msg("%d verifications, %d CertIDs, %d parsed; at most %d, %d, %d were due", test_verifications,
+                 test_certids, test_parsed, verifications, certids, parsed);
+}
+
+static void wantNoWork(const testReply *reply) {
+    testCountFromZero();
+    wantRefused(reply, OCSP_ERR_RESPONSE);
+    assert_int_equal(test_verifications, 0);
+    assert_int_equal(test_certids, 0);
+    assert_int_equal(test_parsed, 0);
+}
+
+/* Certificates that bear the responder's name and are not the CA's: whoever answers a handshake can send them. */
+static void workOfAHostileResponse(EVP_PKEY *ca_key) {
+    X509 *ca = testCert(&(testCertSpec){.name = "Work CA", .key = ca_key, .ca = 1});
+    X509 *leaf = testCert(&(testCertSpec){.name = "x", .issuer = ca, .issuer_key = ca_key, .key = pki->leaf_key});
+    testCertSpec spec = {
+        .name = "Responder", .issuer = ca, .issuer_key = ca_key, .key = testEcKey(5), .extended = "OCSPSigning"};
+    X509 *certified = testCert(&spec), *again = testCert(&spec);
+    spec.extended = "serverAuth";
+    X509 *not_for_that = testCert(&spec);
+    spec.extended = "OCSPSigning";
+    spec.issuer = X509_dup(ca); /* the name of the CA, but not its signature */
+    spec.issuer_key = testEcKey(6);
+    X509 *junk = testCert(&spec);
+    ocspIdentity *known = leaf_id;
+    leaf_id = testIdentity(leaf, ca);
+    testReply reply = testGoodReply(leaf);
+    reply.entries[0].issuer = ca;
+    reply.signer = certified;
+    reply.key = testEcKey(6); /* signed by none of them */
+
+    reply.sent[0] = reply.sent[1] = reply.sent[2] = reply.sent[3] = junk;
+    wantLittleWork(&reply, 4, 1, 1); /* each time the certificate's own signature */
+    reply.sent[0] = reply.sent[1] = reply.sent[2] = reply.sent[3] = not_for_that;
+    wantLittleWork(&reply, 0, 1, 1); /* cheap checks come first */
+    reply.sent[0] = reply.sent[2] = certified;
+    reply.sent[1] = reply.sent[3] = again;
+    wantLittleWork(&reply, 5, 1, 1); /* the same key is tried once */
+    reply.sent[0] = reply.sent[1] = reply.sent[2] = reply.sent[3] = junk;
+    reply.sent_repeat = 1; /* eight may come along, but five that are named may not */
+    wantLittleWork(&reply, 0, 1, 1);
+    reply.sent_repeat = 2; /* twelve, and then two hundred: not even parsed */
+    wantNoWork(&reply);
+    reply.sent_repeat = 49;
+    wantNoWork(&reply);
+
+    ocspIdentityFree(leaf_id);
+    leaf_id = known;
+    X509_free(spec.issuer);
+    X509_free(junk);
+    X509_free(not_for_that);
+    X509_free(again);
+    X509_free(certified);
+    X509_free(leaf);
+    X509_free(ca);
+}
+
+static void workOfAHostileResponseByKeyType(void **state) {
+    (void)state;
+    EVP_PKEY *p384 = EVP_EC_gen("P-384");
+    workOfAHostileResponse(testRsaKey(1));
+    workOfAHostileResponse(testEcKey(4));
+    workOfAHostileResponse(p384);
+    EVP_PKEY_free(p384);
+}
+
+/* By key: whoever is named has the key of the signer, so that one signature says all. */
+static void workOfAHostileResponseByKeyHash(void **state) {
+    (void)state;
+    testReply reply = signedBy(pki->delegate, pki->delegate_key);
+    reply.sent[0] = reply.sent[1] = reply.sent[2] = reply.sent[3] = pki->delegate;
+    reply.by_key = reply.break_signature = 1;
+    wantLittleWork(&reply, 5, 1, 1);
+}
+
+static void workOfManySingleResponses(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.entries[0].cert = pki->foreign_leaf; /* our serial, of another issuer */
+    reply.entries[0].issuer = pki->twin;
+    reply.entries[1] = reply.entries[2] = reply.entries[3] = reply.entries[0];
+    reply.entries[1].md = EVP_sha256();
+    reply.entries[2].md = EVP_sha384();
+    reply.entries[3].md = EVP_sha512();
+    reply.count = 4;
+    reply.repeat = 15;
+    wantLittleWork(&reply, 0, 4, 1); /* 64 entries, four digests */
+    reply.repeat = 16;
+    wantNoWork(&reply);
+    reply.repeat = 150;
+    wantNoWork(&reply);
+    reply.repeat = 3;
+    for (int i = 0; i < 4; i++) reply.entries[i].cert = pki->rsa_leaf; /* the serial alone says no */
+    wantLittleWork(&reply, 0, 0, 1);
+    reply = goodReply();
+    reply.entries[0].cert = pki->rsa_leaf;
+    reply.repeat = 63;
+    wantLittleWork(&reply, 0, 0, 1);
+}
+
+static void moreDigestsThanAnybodyUses(void **state) {
+    (void)state;
+    static const char *const digests[] = {"SHA224", "SHA256", "SHA384", "SHA512"};
+    testReply reply = goodReply();
+    for (int i = 0; i < 4; i++) {
+        reply.entries[i] = reply.entries[0];
+        reply.entries[i].md = EVP_get_digestbyname(digests[i]);
+    }
+    reply.count = 4;
+    wantGoodOnly(&reply);
+    reply.entries[4] = reply.entries[0];
+    reply.entries[4].md = EVP_sha1();
+    reply.count = 5;
+    wantLittleWork(&reply, 0, 4, 1);
+}
+
+/* Values of any kind are bounded: here an extension's, which nobody reads. */
+static void workOfManyValues(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    testBytes one = extension("1.3.6.1.4.1.99999.1", 0), many = testCopy("", 0);
+    for (int i = 0; i < 1300; i++) many = testJoin(many, testCopy(one.p, one.n));
+    reply.extensions = many;
+    wantGoodOnly(&reply); /* some 3900 values */
+    for (int i = 0; i < 200; i++) many = testJoin(many, testCopy(one.p, one.n));
+    reply.extensions = many;
+    wantNoWork(&reply);
+    testBytesFree(&one);
+    testBytesFree(&many);
+}
+
+/* Which failures may be remembered, and for how long. */
+static void whenAVerdictMayChange(void **state) {
+    (void)state;
+    testReply replies[] = {goodReply(), goodReply(), goodReply(), signedBy(pki->delegate, pki->delegate_key)};
+    X509 *early = testCert(&(testCertSpec){.name = "Responder",
+                                           .issuer = pki->ca,
+                                           .issuer_key = pki->ca_key,
+                                           .key = pki->delegate_key,
+                                           .extended = "OCSPSigning",
+                                           .not_before = TEST_NOW + 1000});
+    const int64_t until[] = {OCSP_NEVER, OCSP_NEVER, TEST_NOW + 700, TEST_NOW + 700};
+    replies[0].break_signature = 1;
+    replies[1].entries[0].next_update = TEST_NOW - 1;
+    replies[2].entries[0].this_update = TEST_NOW + 1000;
+    replies[3].signer = replies[3].sent[0] = early;
+    for (int i = 0; i < 4; i++) {
+        ocspResponse got;
+        ocspError err = {0};
+        testBytes der = testReplyDer(&replies[i]);
+        assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
+        assert_true(err.may_change_at == until[i]);
+        testBytesFree(&der);
+    }
+    X509_free(early);
+}
+
+/* ---- which of several -------------------------------------------------------------------------------------------- */
+
+/* A second entry that says good of another time hides none that says good of now. Revoked and unknown are as strict as
+ * when they are alone. */
+static void aGoodEntryOfAnotherTimeHidesNone(void **state) {
+    (void)state;
+    static const struct {
+        testStatus status;
+        int this_update, next_update, good;
+    } rows[] = {
+        {TEST_GOOD, 1000, 2000, 1}, /* lies in the future */
+        {TEST_GOOD, -1000, -10, 1}, /* newer, and has expired */
+        {TEST_GOOD, -7200, -10, 1}, /* older, and has expired */
+        {TEST_REVOKED, 1000, 2000, 0},  {TEST_REVOKED, -1000, -10, 0},
+        {TEST_UNKNOWN, -1000, 1000, 0}, {TEST_REVOKED, -7200, 1000, 1}, /* an older one, as ever */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int first = 0; first < 2; first++) {
+            testReply reply = goodReply();
+            reply.count = 2;
+            reply.produced_at = TEST_NOW;
+            reply.entries[1] = reply.entries[0];
+            reply.entries[first].status = rows[i].status;
+            reply.entries[first].this_update = TEST_NOW + rows[i].this_update;
+            reply.entries[first].next_update = TEST_NOW + rows[i].next_update;
+            testBytes der = testReplyDer(&reply);
+            ocspResponse got;
+            ocspError err = {0};
+            int ok = ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err);
+            if (ok != rows[i].good) fail_msg("row %zu: %s", i, ok ? "taken" : err.text);
+            if (ok) {
+                assert_int_equal(got.revoked, 0);
+                assert_int_equal(got.this_update, TEST_NOW - 3600);
+                ocspResponseClear(&got);
+            }
+            testBytesFree(&der);
+        }
+    }
+    testReply reply = goodReply(); /* none for now: the newest says why */
+    reply.count = 2;
+    reply.entries[0].next_update = TEST_NOW - 10;
+    reply.entries[1] = reply.entries[0];
+    reply.entries[1].this_update -= 60;
+    testBytes der = testReplyDer(&reply);
+    ocspResponse got;
+    ocspError err = {0};
+    assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
+    assert_int_equal(err.expired, 1);
+    testBytesFree(&der);
+}
+
+/* Go's clients and NSS read every time in a response. */
+static void everyTimeInTheResponseIsStrict(void **state) {
+    (void)state;
+    testReply reply = goodReply();
+    reply.produced_text = "20300101000000.5Z";
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.produced_text = "20300101000000Z";
+    wantGoodOnly(&reply);
+    reply = goodReply();
+    reply.entries[0].status = TEST_REVOKED;
+    reply.entries[0].revoked_text = "20290101000000.25Z";
+    wantRefused(&reply, OCSP_ERR_VERIFY);
+    reply.entries[0].revoked_text = "20290101000000Z";
+    wantGoodOnly(&reply);
+    for (int which = 0; which < 3; which++) { /* in an entry about another certificate */
+        reply = goodReply();
+        reply.count = 2;
+        reply.entries[1] = reply.entries[0];
+        reply.entries[1].cert = pki->rsa_leaf;
+        reply.entries[1].status = TEST_REVOKED;
+        wantGoodOnly(&reply);
+        if (which == 0) reply.entries[1].this_text = "20300101000000.5Z";
+        if (which == 1) reply.entries[1].next_text = "20400101000000.5Z";
+        if (which == 2) reply.entries[1].revoked_text = "20290101000000.5Z";
+        wantRefused(&reply, OCSP_ERR_VERIFY);
+    }
+}
+
 /* ---- revoked ----------------------------------------------------------------------------------------------------- */
 
 static void revokedIsAResponseOfOurs(void **state) {
@@ -896,6 +1282,26 @@ static void compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse(void **
     assert_int_equal(ocspCompare(&revoked, &good, TEST_NOW), OCSP_FRESH_OLDER);
     assert_int_equal(ocspCompare(&good, &good, TEST_NOW), OCSP_FRESH_SAME);
     assert_int_equal(ocspCompare(&revoked, &revoked, TEST_NOW), OCSP_FRESH_SAME);
+}
+
+/* CAs that round thisUpdate to the hour: within it the later producedAt counts, so that a lifted hold is seen, and so
+ * that an answer from before it, replayed, is not. */
+static void compareByProducedAtWhereThisUpdateIsEqual(void **state) {
+    (void)state;
+    ocspResponse none = {0};
+    for (int was = 0; was < 2; was++) {
+        for (int is = 0; is < 2; is++) {
+            ocspResponse held = made(TEST_NOW - 1000, was), later = made(TEST_NOW - 1000, is),
+                         earlier = made(TEST_NOW - 1000, is), older = made(TEST_NOW - 1001, is);
+            held.produced_at = TEST_NOW - 100;
+            later.produced_at = older.produced_at = TEST_NOW - 40;
+            earlier.produced_at = TEST_NOW - 160;
+            assert_int_equal(ocspCompare(&none, &later, TEST_NOW), OCSP_FRESH_NEWER);
+            assert_int_equal(ocspCompare(&held, &later, TEST_NOW), OCSP_FRESH_NEWER);
+            assert_int_equal(ocspCompare(&held, &earlier, TEST_NOW), was == is ? OCSP_FRESH_SAME : OCSP_FRESH_OLDER);
+            assert_int_equal(ocspCompare(&held, &older, TEST_NOW), OCSP_FRESH_OLDER); /* thisUpdate comes first */
+        }
+    }
 }
 
 /* What has expired is no measure any more, but for two things: a revocation, and the ten minutes of a replayed
@@ -1002,6 +1408,7 @@ int main(void) {
         cmocka_unit_test(acceptance7_berThatIsNotDer),
         cmocka_unit_test(acceptance7_berInACertificateSentAlong),
         cmocka_unit_test(acceptance7_bytesInsideThatAreNoPartOfTheResponse),
+        cmocka_unit_test(acceptance7_aBooleanThatIsNotDer),
         cmocka_unit_test(acceptance7_successfulWithoutABodyOrOfAnotherType),
         cmocka_unit_test(acceptance16_everyByteFlippedInTurn),
         cmocka_unit_test(overTheSizeLimit),
@@ -1021,6 +1428,17 @@ int main(void) {
         cmocka_unit_test(acceptance9_anExpiredCertificateOfOursIsNotStapledFor),
         cmocka_unit_test(acceptance9_datesThatAreNone),
         cmocka_unit_test(acceptance9_datesAtTheEndsOfTime),
+        cmocka_unit_test(criticalExtensions),
+        cmocka_unit_test(weakDigestsAndKeysOfAResponder),
+        cmocka_unit_test(workOfAHostileResponseByKeyType),
+        cmocka_unit_test(workOfAHostileResponseByKeyHash),
+        cmocka_unit_test(workOfManySingleResponses),
+        cmocka_unit_test(moreDigestsThanAnybodyUses),
+        cmocka_unit_test(workOfManyValues),
+        cmocka_unit_test(whenAVerdictMayChange),
+        cmocka_unit_test(aGoodEntryOfAnotherTimeHidesNone),
+        cmocka_unit_test(everyTimeInTheResponseIsStrict),
+        cmocka_unit_test(compareByProducedAtWhereThisUpdateIsEqual),
         cmocka_unit_test(revokedIsAResponseOfOurs),
         cmocka_unit_test(twoEntriesForUsTheWorseOfEquallyNewOnesCounts),
         cmocka_unit_test(twoEntriesForUsTheNewerOneCounts),

@@ -48,7 +48,9 @@ static void one(const uint8_t *data, size_t size) {
     twin = data[0] & 1;
     data++, size--;
     ERR_clear_error();
+    testCountFromZero();
     state = judgeAt(data, size, twin, TEST_NOW, &err);
+    fuzzCheck(test_verifications <= 1 + OCSP_MAX_VERIFICATIONS); /* one to find the issuer of its certificate */
     fuzzCheck(state != OCSP_PEER_MISSING);
     if (state != OCSP_PEER_GOOD) fuzzCheckError(&err);
     /* Whoever signed it might, of what has expired too: anything less is bad, which soft does not let through. */

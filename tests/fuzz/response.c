@@ -51,6 +51,19 @@ int fuzzSignedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at) {
 static const int basic_path[] = {1, 0, 1, 0, -1}, certs_path[] = {1, 0, 1, 0, 3, 0, -1},
                  first_path[] = {1, 0, 1, 0, 3, 0, 0, -1};
 
+/* At that time the SingleResponse that was taken at TEST_NOW must not be. */
+static void notThatOne(const uint8_t *data, size_t size, const ocspResponse *r, time_t at) {
+    ocspResponse other;
+    ocspError err = {0};
+
+    if (ocspVerify(data, size, fuzzGetPki()->id, at, TEST_NOW, &other, &err)) {
+        fuzzCheck(other.this_update != r->this_update || other.end != r->end);
+        ocspResponseClear(&other);
+    } else {
+        fuzzCheckError(&err);
+    }
+}
+
 static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     const fuzzPki *pki = fuzzGetPki();
     const unsigned char *p = data;
@@ -85,14 +98,14 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     peek = ocspPeekNextUpdate(data, size);
     fuzzCheck(peek == 0 || (r->next_update && peek >= r->next_update)); /* never cleared away too early */
 
-    /* The last second of its life, and the first one after it. */
+    /* The last second of its life, the first one after it, and before it began: only another SingleResponse for the
+     * same certificate can take its place then. */
     fuzzCheck(ocspVerify(data, size, pki->id, r->end - 1, TEST_NOW, &other, &err));
-    fuzzCheck(other.end == r->end && other.this_update == r->this_update && other.revoked == r->revoked);
+    fuzzCheck(other.this_update > r->this_update ||
+              (other.end == r->end && other.this_update == r->this_update && other.revoked == r->revoked));
     ocspResponseClear(&other);
-    fuzzCheck(!ocspVerify(data, size, pki->id, r->end, TEST_NOW, &other, &err));
-    fuzzCheckError(&err);
-    fuzzCheck(!ocspVerify(data, size, pki->id, r->this_update - OCSP_CLOCK_SKEW - 1, TEST_NOW, &other, &err));
-    fuzzCheckError(&err);
+    notThatOne(data, size, r, r->end);
+    notThatOne(data, size, r, r->this_update - OCSP_CLOCK_SKEW - 1);
     /* Another CA of the same name never said this. */
     fuzzCheck(!ocspVerify(data, size, pki->twin_id, TEST_NOW, TEST_NOW, &other, &err));
     fuzzCheckError(&err);
@@ -105,11 +118,14 @@ static void one(const uint8_t *data, size_t size) {
     ocspError err = {0};
 
     ERR_clear_error();
+    testCountFromZero();
     if (ocspVerify(data, size, pki->id, TEST_NOW, TEST_NOW, &r, &err)) {
+        fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
         fuzzCheckQueue();
         judge(data, size, &r);
         ocspResponseClear(&r);
     } else {
+        fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
         fuzzCheckError(&err);
         fuzzCheck(err.kind == OCSP_ERR_RESPONSE || err.kind == OCSP_ERR_VERIFY);
         fuzzCheck(memcmp(&r, &nothing, sizeof(r)) == 0);
@@ -222,6 +238,9 @@ static void seeds(fuzzKeep *keep) {
     r = delegated, r.sent[0] = pki->twin, r.signer = pki->twin, keepReply(keep, "twin", &r);
     r = good, r.padding = OCSP_MAX_RESPONSE_BYTES - 400, keepReply(keep, "long", &r);
     r.padding += 4096, keepReply(keep, "too-long", &r);
+    r = delegated, r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->delegate_no_eku, r.break_signature = 1;
+    keepReply(keep, "four-named", &r);
+    r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->delegate, keepReply(keep, "four-certified", &r);
     r = good, r.sent[0] = berCertificate(), keepReply(keep, "ber-sent-along", &r);
     X509_free(r.sent[0]);
     keep("empty", "", 0);
