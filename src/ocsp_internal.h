@@ -284,9 +284,9 @@ typedef enum {
     OCSP_PEER_BAD, /* a staple that does not verify, or a peer whose issuer is not known */
 } ocspPeerState;
 
-/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain`
- * (NULL: none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate says (RFC 7633). Pure,
- * as ocspVerify. Any thread, inside OpenSSL. */
+/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
+ * none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate
+ * says (RFC 7633). Pure, as ocspVerify. Any thread, inside OpenSSL. */
 ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
                             int *must_staple, ocspError *err);
 

@@ -40,6 +40,21 @@ static atomic_int events_waiting;                /* counted up before a push, do
 static atomic_llong verified, rejected, missing; /* written by handshakes */
 static atomic_int told_count;                    /* written by main: spares good handshakes an event */
 
+/* Verdicts on staples that were not good, so that a peer which tries again and again (a cluster node does some ten times a
+ * second) does not cost the verification each time. Any thread reads and writes them, and only while it has `taken`,
+ * for which nobody waits: whoever does not get it verifies. */
+#define OCSP_VERDICTS 64    /* a power of two */
+#define OCSP_VERDICT_MAX 60 /* seconds; lack of memory can look like a bad signature, and heals */
+static struct {
+    unsigned char digest[32]; /* SHA-256 of the peer's certificate and chain, and the staple */
+    int64_t judged_at, until; /* wall clock seconds; stands while judged_at <= now < until; until 0: empty */
+    ocspPeerState state;
+    int must_staple;
+    ocspError err;
+} verdicts[OCSP_VERDICTS];
+static atomic_flag verdicts_taken = ATOMIC_FLAG_INIT;
+static atomic_int verdicts_any; /* spares a network without bad peers the digest */
+
 /* Main thread only. */
 static struct {
     uint64_t peer, state; /* hashes of the address, and of the state with the serial */
@@ -81,10 +96,78 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
         if (response.revoked) {
             if (gmtime_r(&response.revoked_at, &tm)) strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S UTC", &tm);
             ocspFail(err, OCSP_ERR_VERIFY, "its certificate is REVOKED since %s: replace it there", since);
+            ocspMayChangeAt(err, response.end);
         }
         ocspResponseClear(&response);
     }
     ocspIdentityFree(id);
+    return state;
+}
+
+/* The digest by which a verdict is found again. Returns 0 when out of memory. */
+static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
+                             unsigned char digest[32]) {
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    int i, count = sk_X509_num(chain), ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+
+    for (i = -1; ok && i < count; i++) {
+        unsigned char one[EVP_MAX_MD_SIZE];
+        unsigned n;
+        ok =
+            X509_digest(i < 0 ? leaf : sk_X509_value(chain, i), EVP_sha256(), one, &n) && EVP_DigestUpdate(ctx, one, n);
+    }
+    ok = ok && EVP_DigestUpdate(ctx, &count, sizeof(count)) && EVP_DigestUpdate(ctx, der, len) &&
+         EVP_DigestFinal_ex(ctx, digest, NULL);
+    EVP_MD_CTX_free(ctx);
+    return ok;
+}
+
+/* Finds a verdict that stands at `now`; 0 when there is none, or somebody else has the table. */
+static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPeerState *state, int *must_staple,
+                             ocspError *err) {
+    int i = digest[0] & (OCSP_VERDICTS - 1), found;
+
+    /* acquire: pairs with the release below and in ocspRememberVerdict */
+    if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return 0;
+    found = memcmp(verdicts[i].digest, digest, sizeof(verdicts[i].digest)) == 0 && verdicts[i].judged_at <= now &&
+            now < verdicts[i].until;
+    if (found) {
+        *state = verdicts[i].state;
+        *must_staple = verdicts[i].must_staple;
+        *err = verdicts[i].err;
+    }
+    atomic_flag_clear_explicit(&verdicts_taken, memory_order_release);
+    return found;
+}
+
+static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocspPeerState state, int must_staple,
+                                const ocspError *err) {
+    int i = digest[0] & (OCSP_VERDICTS - 1);
+
+    if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return;
+    memcpy(verdicts[i].digest, digest, sizeof(verdicts[i].digest));
+    verdicts[i].judged_at = now;
+    verdicts[i].until = err->may_change_at < now + OCSP_VERDICT_MAX ? err->may_change_at : now + OCSP_VERDICT_MAX;
+    verdicts[i].state = state;
+    verdicts[i].must_staple = must_staple;
+    verdicts[i].err = *err;
+    atomic_flag_clear_explicit(&verdicts_taken, memory_order_release);
+    /* relaxed: whoever sees it late verifies once more */
+    atomic_store_explicit(&verdicts_any, 1, memory_order_relaxed);
+}
+
+/* ocspJudgePeer, or what it said of the same bytes a moment ago. */
+static ocspPeerState ocspJudgePeerOnce(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
+                                       time_t now, int *must_staple, ocspError *err) {
+    unsigned char digest[32];
+    ocspPeerState state;
+    int any = der && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
+    int has_digest = any && ocspVerdictDigest(leaf, chain, der, len, digest);
+
+    if (has_digest && ocspRecallVerdict(digest, now, &state, must_staple, err)) return state;
+    state = ocspJudgePeer(leaf, chain, der, len, now, must_staple, err);
+    if (der && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, der, len, digest)))
+        ocspRememberVerdict(digest, now, state, *must_staple, err);
     return state;
 }
 
@@ -175,7 +258,7 @@ int ocspPeerCallback(SSL *ssl) {
     ocspVerifyPeers how = (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
     X509 *leaf = SSL_get0_peer_certificate(ssl);
     const unsigned char *der = NULL;
-    ocspError err = {OCSP_ERR_NONE, 0, 0, ""};
+    ocspError err = {0};
     int must_staple = 0, refused;
     ocspPeerState state;
     long len;
@@ -190,8 +273,8 @@ int ocspPeerCallback(SSL *ssl) {
         ocspFail(&err, OCSP_ERR_VERIFY, "it shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
-        state = ocspJudgePeer(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
-                              (time_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
+        state = ocspJudgePeerOnce(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
+                                  (time_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
             ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");
@@ -299,6 +382,8 @@ void ocspPeersReset(void) {
     ocspPeersSetPolicy(OCSP_PEERS_NO);
     ocspPeersTick();
     memset(told, 0, sizeof(told));
+    memset(verdicts, 0, sizeof(verdicts)); /* no handshake runs */
+    atomic_store_explicit(&verdicts_any, 0, memory_order_relaxed);
     atomic_store_explicit(&told_count, 0, memory_order_relaxed);
     told_next = 0;
     last_error[0] = '\0';

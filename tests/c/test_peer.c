@@ -59,8 +59,10 @@ static void wantCounts(long long verified, long long missing, long long rejected
     assert_int_equal(number("peers_rejected"), rejected);
 }
 
+static int64_t wall_ahead; /* seconds */
+
 static int64_t testWall(void) {
-    return (int64_t)TEST_NOW * 1000;
+    return ((int64_t)TEST_NOW + wall_ahead) * 1000;
 }
 
 static void policy(ocspVerifyPeers how) {
@@ -459,6 +461,70 @@ static void aContextThatDoesNotAskIsToldOf(void **state) {
     SSL_CTX_free(bare);
 }
 
+/* How many signatures our own code verifies for one link; whether it comes up is the test's to say. */
+static int verificationsOfALink(SSL_CTX *server, int up) {
+    testCountFromZero();
+    assert_int_equal(linkUp(server, links[1]), up);
+    ocspTick();
+    return test_verifications;
+}
+
+/* A peer that is refused tries again and again: what its staple is worth is found out once a minute, for as long as that
+ * stands, and for that staple and that certificate alone. */
+static void aRefusedPeerIsVerifiedOnceAMinute(void **state) {
+    (void)state;
+    testReply good = testGoodReply(pki->leaf), junk = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf),
+              future = testGoodReply(pki->leaf);
+    SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key), *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
+    policy(OCSP_PEERS_REQUIRE);
+    junk.break_signature = 1;
+    stapleReply(&junk);
+    int once = verificationsOfALink(peer, 0);
+    assert_true(once > 0);
+    for (int i = 0; i < 20; i++) assert_int_equal(verificationsOfALink(peer, 0), 0);
+    wantCounts(0, 0, 21);
+    assert_int_equal(lines[1], 1); /* the log and INFO say what they said */
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "signature"));
+    assert_int_equal(verificationsOfALink(renewed, 0), 1); /* the same staple of another certificate: no entry for it */
+    assert_int_equal(verificationsOfALink(peer, 0), 0);
+    assert_int_equal(verificationsOfALink(must, 0), 1);
+    wall_ahead = 59;
+    assert_int_equal(verificationsOfALink(peer, 0), 0);
+    wall_ahead = 60;
+    assert_int_equal(verificationsOfALink(peer, 0), once);
+    wall_ahead = -1; /* the clock went back: dates may say something else */
+    assert_int_equal(verificationsOfALink(peer, 0), once);
+    wall_ahead = 0;
+
+    stapleReply(&good); /* nothing stands between a peer and its recovery, and what is good is never remembered */
+    assert_int_equal(verificationsOfALink(peer, 1), once);
+    assert_int_equal(verificationsOfALink(peer, 1), once);
+
+    revoked.entries[0].next_update = TEST_NOW + 10;
+    stapleReply(&revoked);
+    assert_int_equal(verificationsOfALink(peer, 0), once);
+    wall_ahead = 9;
+    assert_int_equal(verificationsOfALink(peer, 0), 0);
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "REVOKED"));
+    wall_ahead = 10;
+    assert_int_equal(verificationsOfALink(peer, 0), once);
+    look("last_peer_error");
+    assert_non_null(strstr(text_seen, "expired"));
+    wall_ahead = 0;
+
+    future.entries[0].this_update = TEST_NOW + OCSP_CLOCK_SKEW + 5;
+    stapleReply(&future);
+    assert_int_equal(verificationsOfALink(peer, 0), once);
+    wall_ahead = 4;
+    assert_int_equal(verificationsOfALink(peer, 0), 0);
+    wall_ahead = 5; /* this moment it is good */
+    assert_int_equal(verificationsOfALink(peer, 1), once);
+    SSL_CTX_free(must);
+    SSL_CTX_free(renewed);
+}
+
 /* What main does not fetch does not pile up. */
 static void eventsAreBounded(void **state) {
     (void)state;
@@ -567,6 +633,7 @@ static int begin(void **state) {
     links[1] = linkCtx(TLS1_3_VERSION);
     peer = peerCtx(pki->leaf, pki->leaf_key);
     asked = lines[0] = lines[1] = 0;
+    wall_ahead = 0;
     return 0;
 }
 
@@ -602,6 +669,7 @@ int main(void) {
         linked(theLogIsToldOnce),
         linked(goodAgainBeforeItWasTold),
         linked(aContextThatDoesNotAskIsToldOf),
+        linked(aRefusedPeerIsVerifiedOnceAMinute),
         linked(eventsAreBounded),
         linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
         linked(whatAVerifiedLinkCosts),
