@@ -524,4 +524,72 @@ test {failover: a revoked candidate is not elected, with a new certificate it is
     }
 }
 
+# ---- a hostile peer -------------------------------------------------------------------------------------------------
+
+# A staple of nearly 64 KiB full of certificates that bear the responder's name, each of which the CA might have signed.
+# Whoever holds any certificate of the CA can send it.
+proc hostile_staple {ca leaf} {
+    set forger [ocsp_pki_delegate $ca forger -signkey $leaf]
+    set none [string length [ocsp_response_der $leaf $ca [list signer $forger certs none]]]
+    set one [expr {[string length [ocsp_response_der $leaf $ca [list signer $forger]]] - $none}]
+    return [list signer $forger certs [lrepeat [expr {(65000 - $none) / $one}] $forger]]
+}
+
+# PING's latencies in milliseconds, sorted, while another client has the server open links to `peer`, some 20 a second.
+proc pings_while_linking {peer seconds} {
+    set linker [open |[list [info nameofexecutable] - [srv 0 host] [srv 0 port] [dict get $peer port] $::tls] r+]
+    puts $linker [list source [file join $::tests_dir runner client.tcl]]
+    puts $linker {
+        lassign $argv - host server_port peer_port tls
+        set client [valkey $host $server_port 0 $tls]
+        while 1 {
+            catch {$client set key value; $client migrate 127.0.0.1 $peer_port key 0 5000}
+            after 50
+        }
+    }
+    close $linker write
+    set until [expr {[clock milliseconds] + 1000 * $seconds}]
+    set times {}
+    while {[clock milliseconds] < $until} {
+        set began [clock microseconds]
+        r ping
+        lappend times [expr {([clock microseconds] - $began) / 1000.0}]
+        after 1
+    }
+    exec kill [pid $linker]
+    catch {close $linker}
+    return [lsort -real $times]
+}
+
+# OCSP_TEST_HOSTILE=SECONDS measures how long PING takes beside a hostile peer and beside a good one, in turn.
+foreach key {ec ec384 rsa} {
+    set key_ca [ocsp_pki_ca [dict get $lab dir] ca-$key -key $key]
+    set key_leaf [ocsp_pki_leaf $key_ca server-$key]
+    set key_peer [ocsp_pki_leaf $key_ca peer-$key]
+    start_server [ocsp_server $key_leaf $key_ca {*}$links stapling no verify-peers require] {
+        set peer [peer_start $key_peer 1.3]
+        test "$key: a hostile peer's staple is refused before it is parsed" {
+            ocsp_response_file $staple_file $key_peer $key_ca [hostile_staple $key_ca $key_peer]
+            assert_equal [dict get [link_to $peer] done] 0
+            assert_match {*the response * more than *} [ocsp_info last_peer_error]
+            ocsp_response_file $staple_file $key_peer $key_ca good
+            assert_equal [dict get [link_to $peer] done] 1
+            assert_equal [ocsp_info last_peer_error] {}
+        }
+        if {[info exists ::env(OCSP_TEST_HOSTILE)]} {
+            foreach turn {1 2} {
+                foreach what {good hostile} {
+                    set behaviour [expr {$what eq "good" ? "good" : [hostile_staple $key_ca $key_peer]}]
+                    ocsp_response_file $staple_file $key_peer $key_ca $behaviour
+                    set times [pings_while_linking $peer $::env(OCSP_TEST_HOSTILE)]
+                    set count [llength $times]
+                    puts [format "%s, %s peer: %d PINGs, p50 %.2f ms, p99 %.2f ms, the longest %.2f ms" $key $what $count \
+                        [lindex $times [expr {$count / 2}]] [lindex $times [expr {$count * 99 / 100}]] [lindex $times end]]
+                }
+            }
+        }
+        peer_stop $peer
+    }
+}
+
 ocsp_lab_close $lab
