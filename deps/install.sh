@@ -14,6 +14,9 @@ BUILD="gcc libc6-dev make libssl-dev"
 RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
 # tcl-tls lets Tcl speak to a server that speaks only TLS.
 TEST="libcmocka-dev tcl-tls"
+# OCSP responders of four kinds for tests/unit/ocsp-interop.tcl: about 70 MB. Those that need Go, Java or Node.js run where
+# these are installed already, and in one root of `make test-matrix`.
+RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
 LINT="binutils clang-format cppcheck shellcheck git tcl"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
@@ -231,7 +234,7 @@ for group in ${groups:-all}; do
     case $group in
     build) packages="$packages $BUILD" ;;
     run) packages="$packages $BUILD $RUN" ;;
-    test) packages="$packages $BUILD $RUN $TEST" ;;
+    test) packages="$packages $BUILD $RUN $TEST $RESPONDERS" ;;
     lint) packages="$packages $BUILD $LINT" ;;
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
@@ -239,7 +242,7 @@ for group in ${groups:-all}; do
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
-    all) packages="$packages $BUILD $RUN $TEST $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
+    all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below

@@ -256,7 +256,7 @@ proc ocsp_assert_refused {ca {level 0}} {
 # Compiles support/NAME.c, once for each suite, and returns the program's or library's path.
 proc ocsp_tool {name} {
     set library [expr {$name in {
-        clock_shift fault_inject fault_nth accept_threads foreign_openssl other_module
+        clock_shift fault_inject fault_nth accept_threads foreign_openssl other_module loopback_only
     }}]
     set out [file join $::workdir $name[expr {$library ? ".so" : {}}]]
     if {[file exists $out]} {return $out}

@@ -1,0 +1,205 @@
+# ocsp-interop.tcl - scenario 34: responders made with other people's libraries and HTTP servers (support/responders/).
+#
+# Each has a CA of its own and goes through the same life: good, revoked, hold lifted, gone, a restart without it, back.
+# A responder whose software is not installed is skipped; deps/install.sh installs that of the first four, and the root
+# of one release in tests/matrix/root has all of them.
+#
+# Weight: 45
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+set programs [file join $::ocsp_support_dir responders]
+
+# ---- the responders -------------------------------------------------------------------------------------------------
+
+# Each prepare_... makes what its program needs and returns the command line without DIR and PORT, or raises with the
+# reason why the responder cannot run here.
+
+proc prepare_python {} {
+    foreach python {python3 /usr/bin/python3} {
+        if {![catch {exec $python -c {import cryptography.x509.ocsp} 2>@1}]} {
+            return [list $python [file join $::programs python.py]]
+        }
+    }
+    error "python3-cryptography is not installed"
+}
+
+proc prepare_ruby {} {
+    if {[catch {exec ruby -e {require "webrick"; require "openssl"} 2>@1}]} {
+        error "ruby or ruby-webrick is not installed"
+    }
+    return [list ruby [file join $::programs ruby.rb]]
+}
+
+proc prepare_erlang {} {
+    set check {[] = [M || M <- [public_key, httpd], code:ensure_loaded(M) =/= {module, M}], halt(0).}
+    if {[catch {exec erl -noshell -eval $check 2>@1}]} {
+        error "erlang-public-key or erlang-inets is not installed"
+    }
+    return [list escript [file join $::programs erlang.escript]]
+}
+
+proc prepare_nss {} {
+    foreach tool {httpserv certutil pk12util} {
+        if {[auto_execok $tool] eq {}} {error "libnss3-tools is not installed"}
+    }
+    return [list [info nameofexecutable] [file join $::programs nss.tcl]]
+}
+
+proc prepare_go {} {
+    if {[auto_execok go] eq {}} {error "golang-go is not installed"}
+    if {![file exists /usr/share/gocode/src/golang.org/x/crypto/ocsp]} {
+        error "golang-golang-x-crypto-dev is not installed"
+    }
+    set program [file join $::workdir go_responder]
+    exec env GO111MODULE=off GOPATH=/usr/share/gocode go build -o $program [file join $::programs go.go] 2>@1
+    return [list $program]
+}
+
+proc prepare_java {} {
+    if {[auto_execok javac] eq {}} {error "a JDK is not installed"}
+    set jars [lmap name {bcprov bcpkix bcutil} {set _ /usr/share/java/$name.jar}]
+    foreach jar $jars {if {![file exists $jar]} {error "libbcpkix-java is not installed"}}
+    set classes [file join $::workdir java_responder]
+    file mkdir $classes
+    exec javac -d $classes -cp [join $jars :] [file join $::programs Java.java] 2>@1
+    return [list java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp [join [linsert $jars 0 $classes] :] Java]
+}
+
+proc prepare_node {} {
+    if {[auto_execok node] eq {}} {error "nodejs is not installed"}
+    # Debian's libraries; a Node.js from elsewhere does not look there by itself.
+    lappend path {*}[expr {[info exists ::env(NODE_PATH)] ? $::env(NODE_PATH) : {}}] /usr/share/nodejs
+    set environment [list env NODE_PATH=[join $path :]]
+    if {[catch {exec {*}$environment node -e {require("asn1.js")} 2>@1}]} {error "node-asn1.js is not installed"}
+    return [list {*}$environment node [file join $::programs node.js]]
+}
+
+# name -> options:
+#   prepare CMD     see above                 key ec|rsa       of the CA, the server and the delegate
+#   delegate 0|1    an authorized responder signs, or the CA
+#   path            of its URL                more {...}       what follows DIR and PORT on its command line
+#   rereads 0|1     whether a changed index.txt counts without a restart
+#   reason 0|1      whether it says why a certificate was revoked
+set responders {
+    {Python (cryptography, http.server)} {prepare prepare_python key ec delegate 1}
+    {Ruby (OpenSSL::OCSP, WEBrick)} {prepare prepare_ruby key rsa delegate 1}
+    {Erlang (public_key, inets)} {prepare prepare_erlang key ec delegate 0}
+    {NSS (httpserv)} {prepare prepare_nss key rsa delegate 0 path ocsp rereads 0 reason 0 more loopback_only}
+    {Go (x/crypto/ocsp, net/http)} {prepare prepare_go key rsa delegate 1}
+    {Java (Bouncy Castle, com.sun.net.httpserver)} {prepare prepare_java key ec delegate 1}
+    {Node.js (asn1.js, http)} {prepare prepare_node key rsa delegate 1}
+}
+
+# Starts the responder that `config` describes for the CA in its `dir`; it ends at the latest when this process does.
+proc interop_start {config} {
+    set command [list {*}[dict get $config command] [dict get $config dir] [dict get $config port]]
+    foreach tool [dict get $config more] {lappend command [ocsp_tool $tool]}
+    set errors [file join [dict get $config dir] stderr]
+    set channel [open |[list {*}$command 2>>$errors] r+]
+    fconfigure $channel -blocking 0 -buffering line
+    wait_for_condition 1200 50 {[gets $channel url] >= 0 || [eof $channel]} else {
+        fail "the responder does not come up: [read_text $errors]"
+    }
+    if {$url ne [dict get $config url]} {fail "the responder does not start: [read_text $errors]"}
+    return $channel
+}
+
+proc interop_stop {channel} {
+    set pids [pid $channel]
+    catch {close $channel write}
+    for {set i 0} {$i < 200 && [llength [lmap pid $pids {if {![is_alive $pid]} continue}]] > 0} {incr i} {after 50}
+    foreach pid $pids {if {[is_alive $pid]} {send_signal $pid KILL}}
+    catch {close $channel}
+}
+
+# The book has changed: what it says counts from here on, and is told in another second than what was told before.
+proc interop_reread {config channel} {
+    if {![dict get $config rereads]} {
+        interop_stop $channel
+        set channel [interop_start $config]
+    }
+    set produced [ocsp_info produced_at]
+    while {[clock seconds] <= max($produced, [ocsp_info this_update])} {after 50}
+    return $channel
+}
+
+# ---- the life of a server with each of them -------------------------------------------------------------------------
+
+proc interop_tests {name config} {
+    set dir [dict get $config dir]
+    set ca [ocsp_pki_ca $dir ca -key [dict get $config key]]
+    set leaf [ocsp_pki_leaf $ca server -key [dict get $config key] -aia [list [dict get $config url]]]
+    if {[dict get $config delegate]} {ocsp_pki_delegate $ca responder -key [dict get $config key]}
+    set index [ocsp_pki_index [file join $dir index.txt] $leaf]
+    set channel [interop_start $config]
+
+    start_server [ocsp_server $leaf $ca retry-delay 3600] {
+        test "34.1 $name: good" {
+            ocsp_wait_info state good
+            assert_equal [ocsp_info response_source] network
+            assert_equal [ocsp_info responder_url] [dict get $config url]
+            assert_equal [ocsp_info refresh_failures] 0
+            ocsp_assert_good $ca
+        }
+
+        test "34.2 $name: revoked, with the reason certificateHold" {
+            ocsp_pki_revoke $index $leaf certificateHold
+            set channel [interop_reread $config $channel]
+            assert_equal [r ocsp.refresh] OK
+            assert_equal [ocsp_info state] revoked
+            ocsp_assert_staple revoked
+            if {[dict get $config reason]} {
+                assert_match {*hold*} [string tolower [dict get [ocsp_handshake] reason]]
+            }
+            ocsp_assert_refused $ca
+        }
+
+        test "34.3 $name: the hold is lifted" {
+            ocsp_pki_restore $index $leaf
+            set channel [interop_reread $config $channel]
+            assert_equal [r ocsp.refresh] OK
+            assert_equal [ocsp_info state] good
+            ocsp_assert_good $ca
+        }
+
+        test "34.4 $name: the responder is gone, the staple stays and INFO says why" {
+            interop_stop $channel
+            set before [ocsp_info failures_network]
+            assert_error "*[dict get $config url]*onnect*" {r ocsp.refresh}
+            assert_equal [ocsp_info failures_network] [expr {$before + 1}]
+            assert_match "*[dict get $config url]*onnect*" [ocsp_info last_error]
+            ocsp_assert_good $ca
+        }
+
+        test "34.5 $name: a restart without the responder, stapled from disk" {
+            restart_server 0 true false
+            assert_equal [ocsp_staple] good
+            assert_equal [ocsp_info response_source] cache
+            ocsp_assert_good $ca
+        }
+
+        test "34.6 $name: the responder is back" {
+            set channel [interop_start $config]
+            set channel [interop_reread $config $channel]
+            assert_equal [r ocsp.refresh] OK
+            assert_equal [ocsp_info last_error] {}
+            ocsp_assert_good $ca
+        }
+    }
+    interop_stop $channel
+}
+
+dict for {name options} $responders {
+    set config [dict merge {path {} more {} rereads 1 reason 1} $options]
+    if {[catch {[dict get $config prepare]} command]} {
+        skip_test "34 $name" [lindex [split $command \n] end]
+        continue
+    }
+    dict set config command $command
+    dict set config dir [ocsp_tmpdir interop]
+    dict set config port [find_available_port]
+    dict set config url http://127.0.0.1:[dict get $config port]/[dict get $config path]
+    interop_tests $name $config
+}
