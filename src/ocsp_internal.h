@@ -172,6 +172,7 @@ typedef struct ocspResponse {
     int revoked;           /* certStatus revoked; otherwise good (unknown is never a response of ours) */
     int revocation_reason; /* CRLReason, -1 if not given */
     time_t revoked_at;
+    int certid_digest; /* NID: SHA-1 if a CertID that names the certificate has it, else that of the one used */
     time_t this_update, produced_at;
     time_t next_update; /* 0: not given */
     time_t end; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */

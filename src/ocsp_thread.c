@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <openssl/objects.h>
 #include <openssl/rand.h>
 
 #ifdef __APPLE__
@@ -57,7 +58,7 @@ typedef struct ocspCert {
     int cache_tried, unsaved;
     int64_t store_at_ms, load_at_ms;
     /* What the log was told, so that it is told once. */
-    int told_state, told_failure, told_half, told_expired, told_bare, told_kept;
+    int told_state, told_failure, told_half, told_expired, told_bare, told_kept, logged_certid_digest;
 } ocspCert;
 
 static struct {
@@ -352,6 +353,22 @@ static void ocspTellSuccess(const ocspCert *cert, const ocspResponse *before, in
     }
 }
 
+/* Logs a notice, once for each certificate, when the response names it by a CertID that most clients do not look for. OCSP
+ * thread. Clients compute the CertID that they compare with SHA-1 (RFC 5019 section 2.1.1) and see no status in a response
+ * with another digest, which verifies all the same. */
+static void ocspLogCertIdDigest(ocspCert *cert) {
+    if (cert->held.certid_digest == NID_sha1 || cert->logged_certid_digest) return;
+    cert->logged_certid_digest = 1;
+    ocspLog(
+        OCSP_LOG_NOTICE,
+        "certificate %s: the OCSP response identifies it by a CertID with %s. Java, curl, NSS and `openssl ocsp` look "
+        "for SHA-1 and find no status in it: %s",
+        cert->id->serial, OBJ_nid2sn(cert->held.certid_digest),
+        cert->held.source == OCSP_SOURCE_FILE
+            ? "request the response for response-file with a SHA-1 CertID"
+            : "configure the responder to answer with the CertID of the request, which has SHA-1");
+}
+
 static void ocspTellFailure(ocspCert *cert, int64_t delay_ms) {
     char when[40];
 
@@ -446,6 +463,7 @@ static void ocspHold(ocspCert *cert, ocspResponse *fresh, ocspSource source) {
         ocspRefreshAtMs(&cert->held, worker.options.refresh_margin, ocsp_world.wall_ms(), ocsp_world.random());
     ocspPublish();
     ocspTellSuccess(cert, &before, was_expired);
+    ocspLogCertIdDigest(cert);
     ocspResponseClear(&before);
     cert->told_half = cert->told_expired = cert->told_bare = 0;
     cert->unsaved = source == OCSP_SOURCE_NETWORK;

@@ -65,6 +65,7 @@ typedef struct singleResponse {
     time_t next_update; /* 0: not given */
     time_t expires_at;  /* nextUpdate, or what takes its place when it is not given */
     int counts;         /* 0: it says good, but of another time than now */
+    int certid_digest;  /* NID */
 } singleResponse;
 
 /* Whether an extension may be critical: none of these changes what a status means here, so a response with one is as good
@@ -196,13 +197,21 @@ static int ocspOutranks(const singleResponse *a, const singleResponse *b) {
     return ocspStatusRank(a->status) > ocspStatusRank(b->status);
 }
 
+/* The NID of the digest in a SingleResponse's CertID. */
+static int ocspCertIdDigest(OCSP_SINGLERESP *single) {
+    ASN1_OBJECT *algorithm = NULL;
+
+    OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, (OCSP_CERTID *)OCSP_SINGLERESP_get0_id(single));
+    return OBJ_obj2nid(algorithm);
+}
+
 /* Finds the SingleResponse for exactly this certificate: of several the newest, where one that says good counts only
  * while it is valid, unless no other is there. Every one is read, whoever it is about: a client that refuses the
  * response for any of them must not get it stapled. Returns 1, or 0 with the reason. */
 static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, time_t received,
                                   singleResponse *out, ocspError *err) {
     ocspCertIds known = {0};
-    int found = 0, ours = 0, i, count = OCSP_resp_count(basic);
+    int found = 0, ours = 0, sha1 = 0, i, count = OCSP_resp_count(basic);
 
     memset(out, 0, sizeof(*out));
     for (i = 0; i < count && ours >= 0; i++) {
@@ -211,12 +220,14 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
         ours = ocspReadSingleResponse(next, now, received, &single, err)
                    ? ocspIsCertId((OCSP_CERTID *)OCSP_SINGLERESP_get0_id(next), id, &known, err)
                    : -1;
+        if (ours > 0) sha1 |= (single.certid_digest = ocspCertIdDigest(next)) == NID_sha1;
         if (ours > 0 && (!found++ || ocspOutranks(&single, out))) *out = single;
         if (ours > 0 && single.this_update > now + OCSP_CLOCK_SKEW)
             ocspMayChangeAt(err, single.this_update - OCSP_CLOCK_SKEW);
     }
     for (i = 0; i < known.count; i++) OCSP_CERTID_free(known.id[i]);
     if (ours < 0) return 0;
+    if (sha1) out->certid_digest = NID_sha1;
     if (found) return 1;
     ocspFail(err, OCSP_ERR_VERIFY,
              "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
@@ -261,6 +272,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     out->revoked = revoked;
     out->revocation_reason = single->reason;
     out->revoked_at = single->revoked_at;
+    out->certid_digest = single->certid_digest;
     out->this_update = single->this_update;
     out->next_update = single->next_update;
     out->end = ocspMin(single->expires_at, id->not_after);

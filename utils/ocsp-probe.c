@@ -85,6 +85,7 @@ typedef struct probeReport {
     int have_response; /* it verified, now or before its end; the rest is filled */
     char signer[PROBE_TEXT];
     int delegate;
+    int certid_digest; /* NID */
     time_t this_update, next_update, produced_at, end, revoked_at;
     int reason;
 } probeReport;
@@ -175,6 +176,7 @@ static void describeSigner(const unsigned char *der, size_t len, const ocspIdent
 
 static void describeResponse(const ocspResponse *response, const ocspIdentity *id, probeReport *r) {
     r->have_response = 1;
+    r->certid_digest = response->certid_digest;
     r->this_update = response->this_update;
     r->next_update = response->next_update;
     r->produced_at = response->produced_at;
@@ -196,6 +198,26 @@ static void describeIdentity(const ocspIdentity *id, probeReport *r) {
 static void conclude(probeReport *r, probeStatus status, int exit_status) {
     r->status = status;
     r->exit_status = exit_status;
+}
+
+/* Adds a sentence to the note. */
+static void addNote(probeReport *r, const char *sentence) {
+    size_t used = strlen(r->note);
+
+    say(r->note + used, sizeof(r->note) - used, "%s%s", used ? ". " : "", sentence);
+}
+
+/* A response that verified names the certificate by a CertID, and most clients compute theirs with SHA-1. */
+static void judgeCertId(probeReport *r) {
+    char sentence[OCSP_SENTENCE_MAX];
+
+    if (r->certid_digest == NID_sha1) return;
+    say(sentence, sizeof(sentence),
+        "the CertID has %s: Java, curl, NSS and `openssl ocsp` look for SHA-1 and find no status in this response; "
+        "configure the responder to answer with the CertID of the request",
+        OBJ_nid2sn(r->certid_digest));
+    addNote(r, sentence);
+    if (r->exit_status == EXIT_GOOD) r->exit_status = EXIT_WARN;
 }
 
 /* A response that verified: good or revoked, and for how long. */
@@ -221,8 +243,7 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
             spanText(age, span, sizeof(span)));
         if (age > PROBE_OLD_WITHOUT_END) {
             r->exit_status = EXIT_WARN;
-            say(r->note, sizeof(r->note),
-                "Java and others refuse a response without nextUpdate that is older than 15 minutes");
+            addNote(r, "Java and others refuse a response without nextUpdate that is older than 15 minutes");
         }
         return;
     }
@@ -246,6 +267,7 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
     if (ocspVerify(der, len, id, r->now, r->now, &response, &err)) {
         describeResponse(&response, id, r);
         judgeVerified(options, &response, r);
+        judgeCertId(r);
         ocspResponseClear(&response);
         return;
     }
@@ -646,6 +668,7 @@ static void printPeople(FILE *out, const probeReport *r) {
         if (r->next_update && r->end != r->next_update) printDate(out, "stapled to", r->end, r->now);
         fprintf(out, "  %-12s %s (%s)\n", "signed by", r->signer,
                 r->delegate ? "a delegate of the issuer" : "the issuer");
+        fprintf(out, "  %-12s %s\n", "certid", OBJ_nid2sn(r->certid_digest));
     }
     if (r->bytes) fprintf(out, "  %-12s %zu bytes\n", "response", r->bytes);
     if (r->protocol[0]) fprintf(out, "  %-12s %s\n", "protocol", r->protocol);
@@ -701,6 +724,7 @@ static void printJson(FILE *out, const probeReport *r) {
         jsonNumber(out, "expires_in_seconds", (long long)(r->end - r->now));
         jsonText(out, "signer", r->signer);
         jsonNumber(out, "signer_is_delegate", r->delegate);
+        jsonText(out, "certid_digest", OBJ_nid2sn(r->certid_digest));
         if (r->revoked_at) {
             jsonNumber(out, "revoked_at", (long long)r->revoked_at);
             jsonText(out, "reason", r->reason >= 0 ? OCSP_crl_reason_str(r->reason) : "");
@@ -747,6 +771,9 @@ static long long valueStapled(const probeReport *r) {
 static long long valueRevoked(const probeReport *r) {
     return r->status == STATUS_REVOKED;
 }
+static long long valueCertIdSha1(const probeReport *r) {
+    return r->certid_digest == NID_sha1;
+}
 static long long valueThisUpdate(const probeReport *r) {
     return (long long)r->this_update;
 }
@@ -774,7 +801,7 @@ static long long valueTime(const probeReport *r) {
 
 static const probeMetric metrics[] = {
     {"ocsp_probe_up", "1 if a status could be asked for, 0 if not (connect, handshake, usage)", always, valueUp},
-    {"ocsp_probe_exit_status", "0 good, 1 near its end, 2 critical, 3 could not tell", always, valueExit},
+    {"ocsp_probe_exit_status", "0 good, 1 good with a warning, 2 critical, 3 could not tell", always, valueExit},
     {"ocsp_probe_time_seconds", "when this was looked at (Unix time)", always, valueTime},
     {"ocsp_probe_stapled", "1 if an OCSP response came, whatever it says", wasReached, valueStapled},
     {"ocsp_probe_good", "1 if it verified, holds now, and says good", wasReached, valueGood},
@@ -785,6 +812,8 @@ static const probeMetric metrics[] = {
     {"ocsp_probe_produced_at_seconds", "producedAt (Unix time)", hasResponse, valueProducedAt},
     {"ocsp_probe_end_seconds", "end of its validity: least of nextUpdate and of both certificates' ends (Unix time)",
      hasNextUpdate, valueEnd},
+    {"ocsp_probe_certid_sha1", "1 if the response has the CertID that most clients look for (SHA-1), 0 if not",
+     hasResponse, valueCertIdSha1},
     {"ocsp_probe_certificate_not_after_seconds", "the certificate's own end (Unix time)", hasCertificate,
      valueNotAfter},
     {"ocsp_probe_must_staple", "1 if the certificate promises a staple", hasCertificate, valueMustStaple},
@@ -878,7 +907,8 @@ static void printHelp(void) {
         "\n"
         "exit status\n"
         "  0  good\n"
-        "  1  good, but near its end (--warn), or without nextUpdate and older than some clients accept\n"
+        "  1  good, but near its end (--warn), without nextUpdate and older than some clients accept, or with a CertID\n"
+        "     of another digest than SHA-1, in which most clients find no status\n"
         "  2  critical: no staple, revoked, expired, or not valid for this certificate and these trusted certificates\n"
         "  3  could not tell: no connection, no answer, wrong usage\n"
         "  With several servers the worst one counts: 2 before 3 before 1 before 0.");

@@ -139,6 +139,7 @@ static struct {
     atomic_int backdate; /* seconds */
     atomic_llong fixed;  /* this thisUpdate always; 0: now */
     atomic_llong ticks;  /* each answer one second newer than the last, from here; 0: off */
+    const EVP_MD *md;    /* of its CertIDs; NULL: SHA-1 */
     int takes_ms;
     const char *dead_url;                 /* this one does not answer */
     const char *foreign_url;              /* this one's answers are signed by somebody else */
@@ -172,6 +173,7 @@ static testReply replyFor(X509 *leaf) {
     entry->next_update = responder.no_next ? 0 : entry->this_update + responder.life;
     if (responder.revoked) entry->status = TEST_REVOKED;
     if (responder.unknown) entry->status = TEST_UNKNOWN;
+    entry->md = responder.md;
     reply.status = responder.status;
     if (responder.foreign) {
         reply.signer = pki->twin;
@@ -1287,6 +1289,45 @@ static void acceptance17_aRenewedCertificateGetsItsOwnNeverTheOldOnes(void **sta
     SSL_CTX_free(renewed);
 }
 
+/* ---- what clients do not look for --------------------------------------------------------------------------------- */
+
+/* A notice once for each certificate: not at each refresh, not at a reload, not when the digest comes and goes. */
+static void certIdsWithoutSha1AreANoticeOnce(void **state) {
+    (void)state;
+    responder.md = EVP_sha384();
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    assert_true(stapledBoth(ctx));
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "CertID with SHA384"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "configure the responder"), 1);
+    responder.md = EVP_sha256();
+    run(3LL * TEST_DAY * 1000);
+    responder.md = NULL;
+    run(2LL * TEST_DAY * 1000);
+    responder.md = EVP_sha256();
+    SSL_CTX *again = reloadLeaf();
+    run(2LL * TEST_DAY * 1000);
+    assert_true(askedTimes() > 5);
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "CertID with"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, NULL), 0);
+    SSL_CTX *renewed = reload(pki->renewed_leaf, pki->leaf_key, pki->ca); /* another certificate: once more */
+    settle();
+    assert_true(stapledBoth(renewed));
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "CertID with SHA256"), 1);
+    SSL_CTX_free(ctx);
+    SSL_CTX_free(again);
+    SSL_CTX_free(renewed);
+}
+
+static void certIdsWithSha1AreNoNotice(void **state) {
+    (void)state;
+    SSL_CTX *ctx = reloadLeaf();
+    run(3LL * TEST_DAY * 1000);
+    assert_true(stapledBoth(ctx));
+    assert_int_equal(linesTold(OCSP_LOG_DEBUG, "CertID"), 0);
+    SSL_CTX_free(ctx);
+}
+
 /* Its staple is kept for handshakes that had begun, and ends with the response: nobody asks for a new one. */
 static void acceptance17_nobodyAsksForAReplacedCertificate(void **state) {
     (void)state;
@@ -1673,6 +1714,24 @@ static void acceptance24_suppliedFile(void **state) {
     assert_true(stapledBoth(renewed)); /* and when it comes, the file serves it */
     assert_int_equal(askedTimes(), 0); /* never the network */
     SSL_CTX_free(renewed);
+    SSL_CTX_free(ctx);
+    free(supplied);
+}
+
+/* There is no request that its responder could answer with. */
+static void aSuppliedFileWithoutSha1CertIdsIsANotice(void **state) {
+    (void)state;
+    supplied = testPath(dir, "response.der");
+    options.response_file = supplied;
+    setOptions();
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].md = EVP_sha256();
+    supply(&reply);
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    assert_true(stapledBoth(ctx));
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "CertID with SHA256"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "request the response for response-file"), 1);
     SSL_CTX_free(ctx);
     free(supplied);
 }
@@ -2232,6 +2291,9 @@ int main(void) {
         simulated(offAtStartAsksNobody),
         simulated(acceptance18_aWiderMarginIsHeededAtOnce),
         simulated(acceptance18_aShorterRetryDelayIsHeededAtOnce),
+        simulated(certIdsWithoutSha1AreANoticeOnce),
+        simulated(certIdsWithSha1AreNoNotice),
+        simulated(aSuppliedFileWithoutSha1CertIdsIsANotice),
         simulated(acceptance24_suppliedFile),
         simulated(acceptance24_suppliedFileBadExpiredRemoved),
         simulated(acceptance24_swappedBySymbolicLink),

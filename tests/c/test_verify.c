@@ -1249,6 +1249,36 @@ static void twoEntriesForUsTheNewerOneCounts(void **state) {
     }
 }
 
+/* Clients look for SHA-1: it counts as soon as one CertID for this certificate has it, and others' CertIDs do not count. */
+static void theDigestOfTheCertIdIsReported(void **state) {
+    (void)state;
+    const EVP_MD *const digests[] = {NULL, EVP_sha256(), EVP_sha384(), EVP_sha512()};
+    const int expected[] = {NID_sha1, NID_sha256, NID_sha384, NID_sha512};
+    for (int i = 0; i < 4; i++) {
+        testReply reply = goodReply();
+        reply.entries[0].md = digests[i];
+        ocspResponse got = wantGood(&reply);
+        assert_int_equal(got.certid_digest, expected[i]);
+        ocspResponseClear(&got);
+    }
+    for (int sha1_at = 0; sha1_at < 2; sha1_at++) {
+        for (int sha1_newer = 0; sha1_newer < 2; sha1_newer++) {
+            testReply reply = goodReply();
+            reply.count = 2;
+            reply.entries[1] = reply.entries[0];
+            reply.entries[1 - sha1_at].md = EVP_sha256();
+            reply.entries[sha1_newer ? 1 - sha1_at : sha1_at].this_update -= 60;
+            ocspResponse got = wantGood(&reply);
+            assert_int_equal(got.certid_digest, NID_sha1);
+            ocspResponseClear(&got);
+            reply.entries[sha1_at].cert = pki->rsa_leaf;
+            got = wantGood(&reply);
+            assert_int_equal(got.certid_digest, NID_sha256);
+            ocspResponseClear(&got);
+        }
+    }
+}
+
 /* ---- newer, same, older ------------------------------------------------------------------------------------------ */
 
 static ocspResponse made(time_t this_update, int revoked) {
@@ -1442,6 +1472,7 @@ int main(void) {
         cmocka_unit_test(revokedIsAResponseOfOurs),
         cmocka_unit_test(twoEntriesForUsTheWorseOfEquallyNewOnesCounts),
         cmocka_unit_test(twoEntriesForUsTheNewerOneCounts),
+        cmocka_unit_test(theDigestOfTheCertIdIsReported),
         cmocka_unit_test(compareByThisUpdate),
         cmocka_unit_test(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse),
         cmocka_unit_test(compareWithAnExpiredOne),
