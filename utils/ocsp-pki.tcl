@@ -37,7 +37,7 @@
 #                                               processes, by NAME: same NAME, same key
 #
 #   Options, with their defaults:
-#   -key ec              ec (P-256), ec384, rsa (2048 bits), or a handle whose key is used again
+#   -key ec              ec (P-256), ec384, rsa (2048 bits), ed25519, or a handle whose key is used again
 #   -subject NAME        the CN; or "/O=Some CA/CN=Root". Two CAs may have the same: pass it, their files differ by NAME
 #   -serial HEX          random 64 bits; 0x is optional. "01AB", "00" and "-5" too. The same with two CAs is fine
 #   -from -3600          notBefore. Times are seconds from now (20, +20, -20) or absolute (@1700000000)
@@ -98,7 +98,8 @@ proc ::ocsp::pki::make_key {type file} {
         ec { ocsp_openssl "" genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $file }
         ec384 { ocsp_openssl "" genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out $file }
         rsa { ocsp_openssl "" genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out $file }
-        default { error "'$type' is no type of key: choose ec, ec384 or rsa." }
+        ed25519 { ocsp_openssl "" genpkey -algorithm ED25519 -out $file }
+        default { error "'$type' is no type of key: choose ec, ec384, rsa or ed25519." }
     }
 }
 
@@ -130,6 +131,8 @@ proc ::ocsp::pki::public_key {file} {
     }
     lassign [ocsp_der_children [dict get [ocsp_der_read $der] content]] version algorithm octets
     set oid [ocsp_der_oidname [dict get [ocsp_der_read [dict get $algorithm content]] content]]
+    # Its file holds the private half alone.
+    if {$oid eq "1.3.101.112"} { return [list [ocsp_openssl "" pkey -in $file -pubout -outform DER] ed25519] }
     set inner [ocsp_der_children [dict get [ocsp_der_read [dict get $octets content]] content]]
     if {$oid eq "1.2.840.113549.1.1.1"} {
         set bits [ocsp_der_seq [dict get [lindex $inner 1] whole] [dict get [lindex $inner 2] whole]] ;# n, e

@@ -26,7 +26,7 @@
 #                                         key_type (rsa or ec), ski (bytes, may be empty), not_before, not_after
 #   ocsp_cert_sha256 CERT               lower-case hex of the SHA-256 of its DER: the name of its cache file,
 #                                         ocsp-<that>.der
-#   ocsp_cert_id CERT ISSUER ?sha1|sha256?   the DER CertID
+#   ocsp_cert_id CERT ISSUER ?sha1|sha256|sha384|sha512?   the DER CertID
 #   ocsp_request_info DER               of an OCSPRequest. dict: nonce (0|1), nonce_ext (DER), certids: list of dicts
 #                                         hash (sha1, sha256, or the OID), name_hash, key_hash (hex), serial (hex),
 #                                         der (the CertID as it came)
@@ -43,7 +43,8 @@
 #   ocsp_file_read FILE, ocsp_file_write FILE BYTES    whole binary files; written beside and renamed
 #   ocsp_digest sha1|sha256 BYTES       the hash, as bytes
 #   ocsp_sign KEYFILE BYTES ?sha256?    the signature, as bytes;  both remember what they were asked
-#   ocsp_sign_algorithm rsa|ec ?sha256? the AlgorithmIdentifier that goes with it
+#   ocsp_sign_algorithm rsa|ec|ed25519 ?sha256?   the AlgorithmIdentifier that goes with it. The digest "pss" is RSASSA-PSS
+#                                       with SHA-256; a key for Ed25519 takes no other digest than its own
 #   ocsp_openssl INPUT ARG ...          runs `openssl ARG ...` with bytes on stdin, returns stdout as bytes
 #
 # The program is `openssl` from PATH, or $env(OPENSSL).
@@ -57,7 +58,9 @@ namespace eval ::ocsp {
     variable memo           ;# what openssl answered: hashes and signatures of equal bytes are asked for once
     array set memo {}
     variable memo_max 4000  ;# then it starts anew, so that a long run does not grow without end
-    variable hash_oids {1.3.14.3.2.26 sha1 2.16.840.1.101.3.4.2.1 sha256}
+    variable hash_oids {
+        1.3.14.3.2.26 sha1 2.16.840.1.101.3.4.2.1 sha256 2.16.840.1.101.3.4.2.2 sha384 2.16.840.1.101.3.4.2.3 sha512
+    }
 }
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -275,8 +278,17 @@ proc ocsp_cert_info {cert} {
     dict create der $der serial [::ocsp::serial_hex $number] serial_number $number \
         subject [dict get $subject whole] issuer [dict get $issuer whole] spki [dict get $spki whole] \
         key_bits [string range [dict get $key content] 1 end] \
-        key_type [expr {$type eq "1.2.840.113549.1.1.1" ? "rsa" : "ec"}] ski $ski \
+        key_type [::ocsp::key_type $type] ski $ski \
         not_before [::ocsp::seconds $from] not_after [::ocsp::seconds $to]
+}
+
+# The type of a key by the algorithm of its SubjectPublicKeyInfo.
+proc ::ocsp::key_type {oid} {
+    switch -- $oid {
+        1.2.840.113549.1.1.1 { return rsa }
+        1.3.101.112 { return ed25519 }
+        default { return ec }
+    }
 }
 
 proc ocsp_cert_sha256 {cert} { ::ocsp::hex [ocsp_digest sha256 [dict get [ocsp_cert_info $cert] der]] }
@@ -286,7 +298,7 @@ proc ::ocsp::cert_id {name key_bits serial_number hash} {
     variable hash_oids
     set oid ""
     foreach {known label} $hash_oids { if {$label eq $hash} { set oid $known } }
-    if {$oid eq ""} { error "'$hash' is no hash that CertIDs are made with here: choose sha1 or sha256." }
+    if {$oid eq ""} { error "'$hash' is no hash that CertIDs are made with here: choose sha1, sha256, sha384 or sha512." }
     ocsp_der_seq [ocsp_der_seq [ocsp_der_oid $oid] [ocsp_der_null]] [ocsp_der_octets [ocsp_digest $hash $name]] \
         [ocsp_der_octets [ocsp_digest $hash $key_bits]] [ocsp_der_int $serial_number]
 }
@@ -468,11 +480,43 @@ proc ocsp_digest {hash bytes} {
 proc ocsp_sign {keyfile bytes {digest sha256}} {
     # By the key itself: another may have been made under the same name.
     ::ocsp::remember [list sign [ocsp_file_read $keyfile] $digest $bytes] {
-        ocsp_openssl $bytes dgst -$digest -sign $keyfile -binary
+        ::ocsp::sign $keyfile $bytes $digest
     }
 }
 
+proc ::ocsp::sign {keyfile bytes digest} {
+    if {[::ocsp::is_ed25519 $keyfile]} {
+        # OpenSSL 3.0 signs in one go what it can measure: a file.
+        close [file tempfile path ocsp-sign]
+        ocsp_file_write $path $bytes
+        set signature [ocsp_openssl "" pkeyutl -sign -inkey $keyfile -rawin -in $path]
+        file delete $path
+        return $signature
+    }
+    if {$digest eq "pss"} {
+        return [ocsp_openssl $bytes dgst -sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest \
+            -sign $keyfile -binary]
+    }
+    ocsp_openssl $bytes dgst -$digest -sign $keyfile -binary
+}
+
+# A PKCS #8 key says its algorithm in its first bytes.
+proc ::ocsp::is_ed25519 {keyfile} {
+    set der [lindex [lindex [ocsp_pem_read $keyfile] 0] 1]
+    expr {[string first [ocsp_der_oid 1.3.101.112] $der] == 7}
+}
+
+# RFC 4055 section 3.1: SHA-256, MGF1 with SHA-256, a salt as long as the digest.
+proc ::ocsp::pss_algorithm {} {
+    set sha256 [ocsp_der_seq [ocsp_der_oid 2.16.840.1.101.3.4.2.1] [ocsp_der_null]]
+    ocsp_der_seq [ocsp_der_oid 1.2.840.113549.1.1.10] [ocsp_der_seq [ocsp_der_explicit 0 $sha256] \
+        [ocsp_der_explicit 1 [ocsp_der_seq [ocsp_der_oid 1.2.840.113549.1.1.8] $sha256]] \
+        [ocsp_der_explicit 2 [ocsp_der_int 32]]]
+}
+
 proc ocsp_sign_algorithm {key_type {digest sha256}} {
+    if {$key_type eq "ed25519"} { return [ocsp_der_seq [ocsp_der_oid 1.3.101.112]] }
+    if {"$key_type,$digest" eq "rsa,pss"} { return [::ocsp::pss_algorithm] }
     set oids {
         rsa,sha1 1.2.840.113549.1.1.5 rsa,sha256 1.2.840.113549.1.1.11
         rsa,sha384 1.2.840.113549.1.1.12 rsa,sha512 1.2.840.113549.1.1.13

@@ -38,7 +38,7 @@
 #                            certificateHold removeFromCRL privilegeWithdrawn aACompromise, or a number; "": left out
 #     revoked_at -60         times: seconds from the request's (20, +20, -20) or absolute (@1700000000)
 #     this 0, next +3600, produced 0      next none leaves it out
-#     hash request           of the CertIDs: request (as asked), sha1, sha256
+#     hash request           of the CertIDs: request (as asked), sha1, sha256, sha384, sha512
 #     entries {ours}         any list, in that order, of: ours; serial (another serial number of our CA); issuer (our
 #                            serial number of another CA); issuer-key (of a CA of the same name with another key); or a
 #                            dict of CertID and entry keys, such as {serial 0A1B status revoked next +20 this -5} or
@@ -50,7 +50,7 @@
 #     certs auto             auto: the signer's, unless it is the CA; none; or a list of handles or files, in that order
 #     responder_id name      name, key
 #     signature good         good, bad (one bit flipped), empty
-#     digest sha256          sha1, sha256, sha384, sha512
+#     digest sha256          sha1, sha256, sha384, sha512; pss: RSASSA-PSS with SHA-256
 #     nonce echo             echo (when asked with one), none
 #     size 0                 make the DER exactly so many bytes long (an unknown extension fills it), 0: as it comes
 #     freeze 0               1: sign once, without a nonce, then the same bytes again and again until the next behaviour
@@ -209,8 +209,8 @@ namespace eval ::ocsp::responder {
             certificateHold 7 removeFromCRL privilegeWithdrawn aACompromise}
     }
     variable choices {
-        status {good revoked unknown} hash {request sha1 sha256} responder_id {name key} signature {good bad empty}
-        digest {sha1 sha256 sha384 sha512} nonce {echo none} length {right none short chunked huge endless}
+        status {good revoked unknown} hash {request sha1 sha256 sha384 sha512} responder_id {name key} signature {good bad empty}
+        digest {sha1 sha256 sha384 sha512 pss} nonce {echo none} length {right none short chunked huge endless}
         case {normal lower} piece_from {body start} drop {no reset reset-mid close accept hang headers line}
     }
     variable huge_bytes 70000
@@ -277,7 +277,7 @@ proc ::ocsp::responder::number {key word} {
 
 proc ::ocsp::responder::same_hashes {certid ca} {
     set hash [dict get $certid hash]
-    if {$hash ni {sha1 sha256}} { return 0 }
+    if {$hash ni {sha1 sha256 sha384 sha512}} { return 0 }
     expr {[::ocsp::hex [ocsp_digest $hash [dict get $ca subject]]] eq [dict get $certid name_hash] &&
           [::ocsp::hex [ocsp_digest $hash [dict get $ca key_bits]]] eq [dict get $certid key_hash]}
 }

@@ -4,7 +4,7 @@
 # Those staples come from a server of ours (support/tls_peer.c). A client that is not installed is left out and
 # said so. With CLIENT_TABLE=FILE in the environment, and all clients there, the table is written to FILE.
 #
-# Weight: 80
+# Weight: 130
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -195,6 +195,87 @@ foreach client $present {
     }
 }
 
+# ---- what a response may use ----------------------------------------------------------------------------------------
+
+set rsa_delegate [ocsp_pki_delegate $ca rsa_delegate -key rsa]
+set ed25519_delegate [ocsp_pki_delegate $ca ed25519_delegate -key ed25519]
+
+# What the response uses -> its behaviour, and whether every client has to take it. All are good and verify.
+set uses [list \
+    {CertID with SHA-1, ECDSA P-256 with SHA-256, signed by the CA} {} 1 \
+    {CertID with SHA-256} {hash sha256} 0 \
+    {CertID with SHA-384} {hash sha384} 0 \
+    {responder named by its key} {responder_id key} 1 \
+    {several SingleResponses} {entries {serial ours {serial 7F01}}} 1 \
+    {authorized responder, ECDSA P-256} [list signer $delegate] 1 \
+    {authorized responder, RSA (PKCS #1) with SHA-256} [list signer $rsa_delegate] 1 \
+    {authorized responder, RSASSA-PSS with SHA-256} [list signer $rsa_delegate digest pss] 0 \
+    {authorized responder, Ed25519} [list signer $ed25519_delegate] 0 \
+    {ECDSA P-256 with SHA-1} {digest sha1} 0 \
+    {no nextUpdate} {next none} 1 \
+]
+
+# Go's crypto/tls does not look at a staple, and a TLS client of `openssl` does not refuse for one: these two are given the
+# response itself.
+set judge [file join $dir ocsp_judge]
+set ::env(GO111MODULE) off
+set judge_missing [catch {
+    exec env GOPATH=/usr/share/gocode go build -o $judge [file join $programs ocsp_judge.go] 2>@1
+}]
+set verifiers [list {`openssl ocsp`} [list sh -c {
+    text=$(openssl ocsp -respin "$0" -cert "$1" -issuer "$2" -CAfile "$2" -no_nonce 2>&1)
+    case $text in *"Response verify OK"*": good"*) exit 0 ;; esac
+    exit 3
+}]]
+if {$judge_missing} {
+    skip_test "30 Go `x/crypto/ocsp`" "golang-golang-x-crypto-dev is not installed"
+} else {
+    lappend verifiers {Go `x/crypto/ocsp`} [list $judge]
+}
+
+# accepts or refuses: what a client says to the staple in the file.
+proc client_verdict {client} {
+    set peer [open |[list [ocsp_tool tls_peer] --cert [dict get $::leaf full] --key [dict get $::leaf key] \
+        --staple $::staple_file] r]
+    regexp {port=(\d+)} [gets $peer] - port
+    set verdict [lindex [verdict_of $client $port] 0]
+    exec kill [pid $peer]
+    catch {close $peer}
+    return $verdict
+}
+
+proc verifier_verdict {command} {
+    if {[catch {exec {*}$command $::staple_file [dict get $::leaf cert] $::ca_file 2>@1} text options]} {
+        assert_equal [lindex [dict get $options -errorcode] 2] 3 $text
+        return refuses
+    }
+    return accepts
+}
+
+set judging [lmap client $present {if {![dict get $client judges]} continue; set client}]
+set use_rows {}
+foreach {what behaviour for_all} $uses {
+    test "30.[incr number] what a response may use: $what" {
+        ocsp_response_file $staple_file $leaf $ca [concat {this -60} $behaviour]
+        set row [list $what]
+        foreach client $judging {lappend row [client_verdict $client]}
+        foreach {- command} $verifiers {lappend row [verifier_verdict $command]}
+        if {$for_all} {assert_equal [lsearch -all -inline [lrange $row 1 end] refuses] {} $row}
+        lappend use_rows $row
+    }
+}
+
+# The second table, below the first one.
+proc put_uses_table {channel} {
+    set names [concat [lmap client $::judging {dict get $client name}] [dict keys $::verifiers]]
+    puts $channel "\nWhat a response may use, all of them good and verified by this engine:\n"
+    puts $channel "| the response | [join $names { | }] |"
+    puts $channel "|[string repeat ---| [expr {[llength $names] + 1}]]"
+    foreach row $::use_rows {
+        puts $channel "| [join [lmap cell $row {expr {$cell eq "refuses" ? "**refuses**" : $cell}}] { | }] |"
+    }
+}
+
 if {[info exists env(CLIENT_TABLE)] && [llength $rows] == [llength $clients]} {
     set channel [open $env(CLIENT_TABLE) w]
     fconfigure $channel -encoding utf-8
@@ -206,6 +287,7 @@ if {[info exists env(CLIENT_TABLE)] && [llength $rows] == [llength $clients]} {
         if {[lindex $row 4] eq "accepts"} {lset row 4 **accepts**}
         puts $channel "| [join $row { | }] |"
     }
+    put_uses_table $channel
     close $channel
 }
 
