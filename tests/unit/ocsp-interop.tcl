@@ -4,7 +4,7 @@
 # A responder whose software is not installed is skipped; deps/install.sh installs that of the first four, and the root
 # of one release in tests/matrix/root has all of them.
 #
-# Weight: 45
+# Weight: 60
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
