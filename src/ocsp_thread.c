@@ -32,6 +32,13 @@
 #define st_mtim st_mtimespec /* POSIX 2008's name came late there */
 #endif
 
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(__DragonFly__) || defined(__illumos__)
+#define OCSP_HAVE_PIPE2 1
+#else
+#define OCSP_HAVE_PIPE2 0 /* macOS, for one */
+#endif
+
 #define OCSP_THREAD_NAME "bio_ocsp"
 #define OCSP_THREAD_STACK (1024 * 1024)    /* the name service's modules need most of it */
 #define OCSP_LOOK_MS 1000                  /* how often the wall clock and a supplied file are looked at */
@@ -1090,16 +1097,23 @@ static void *ocspThreadMain(void *unused) {
     return NULL;
 }
 
+/* Opens the pipe that wakes the thread; both ends do not block, and no program that the server starts inherits them.
+ * 1, or 0 with errno set. Main thread. With pipe2 both flags are there from the start; where there is none, another
+ * thread that forks and executes in the moment before fcntl passes the descriptors on. */
 static int ocspOpenPipe(void) {
+    if (wake_pipe[0] >= 0) return 1;
+#if OCSP_HAVE_PIPE2
+    return pipe2(wake_pipe, O_CLOEXEC | O_NONBLOCK) == 0;
+#else
     int i;
 
-    if (wake_pipe[0] >= 0) return 1;
     if (pipe(wake_pipe) != 0) return 0;
     for (i = 0; i < 2; i++) {
         fcntl(wake_pipe[i], F_SETFD, FD_CLOEXEC);
         fcntl(wake_pipe[i], F_SETFL, O_NONBLOCK);
     }
     return 1;
+#endif
 }
 
 int ocspThreadStart(void) {

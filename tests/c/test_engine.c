@@ -7,15 +7,18 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
+#define _GNU_SOURCE
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <openssl/err.h>
@@ -2055,6 +2058,40 @@ static void acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork(void **sta
     SSL_CTX_free(ctx);
 }
 
+#ifdef __linux__
+/* Before libc's: pipes that the engine asks for. */
+static atomic_int pipes_made, pipe_flags;
+int pipe2(int fds[2], int flags) {
+    atomic_store(&pipe_flags, flags);
+    atomic_fetch_add(&pipes_made, 1);
+    return (int)syscall(SYS_pipe2, fds, flags);
+}
+
+/* A program that the server starts (a script, a crash handler) must not inherit the wake pipe, not even one that another
+ * thread starts while the pipe is being made: so the flags come with it. */
+static void theWakePipeIsNotInherited(void **state) {
+    (void)state;
+    char was_open[256];
+    for (int fd = 0; fd < 256; fd++) was_open[fd] = fcntl(fd, F_GETFD) >= 0;
+    atomic_store(&pipes_made, 0);
+    SSL_CTX *ctx = reloadLeaf();
+    ocspTick();
+    testWaitFor(!strcmp(text("state"), "good"));
+    assert_int_equal(atomic_load(&pipes_made), 1);
+    assert_int_equal(atomic_load(&pipe_flags), O_CLOEXEC | O_NONBLOCK);
+    int ends = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        struct stat st;
+        if (was_open[fd] || fstat(fd, &st) != 0 || !S_ISFIFO(st.st_mode)) continue;
+        assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+        assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+        ends++;
+    }
+    assert_int_equal(ends, 2);
+    SSL_CTX_free(ctx);
+}
+#endif
+
 /* BGSAVE: a child of the server exits while the parent's thread works. */
 static void acceptance20_aForkedChildExitsAlone(void **state) {
     (void)state;
@@ -2309,6 +2346,9 @@ int main(void) {
         threaded(aContextThatWasNeverAttachedIsFoundByItsHandshake),
         threaded(aLateHandshakeOfAReplacedContextChangesNothing),
         threaded(acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork),
+#ifdef __linux__
+        threaded(theWakePipeIsNotInherited),
+#endif
         threaded(acceptance20_aForkedChildExitsAlone),
         threaded(tenThousandHandshakesWhileResponsesArePublishedEveryMillisecond),
         threaded(acceptance17_reloadedAThousandTimesUnderHandshakes),
