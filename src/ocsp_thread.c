@@ -50,6 +50,7 @@
 typedef struct ocspCert {
     ocspIdentity *id;
     int in_service; /* 0: its context was replaced; what is held is kept for handshakes that had begun */
+    int served;     /* it was in service until the last reload */
     int position;   /* in its context: INFO tells of the first two */
     ocspCertState state;
     ocspResponse held; /* held.der NULL: nothing. Kept past its end: it tells what is older */
@@ -769,20 +770,29 @@ static void ocspAskAll(void) {
         if (worker.certs[i]->in_service && worker.certs[i]->state == OCSP_STATE_PENDING) worker.certs[i]->asked = 1;
 }
 
+/* Makes room for one more certificate: the oldest that is neither in service nor was until this reload. There is one
+ * whenever the list is full, as a context holds at most half as many certificates as are followed. */
+static void ocspMakeRoom(void) {
+    int i;
+
+    if (worker.count < OCSP_MAX_CERTS) return;
+    for (i = 0; i < worker.count; i++)
+        if (!worker.certs[i]->in_service && !worker.certs[i]->served) break;
+    if (i < worker.count) ocspForget(i);
+}
+
 /* Follows a certificate of a newly attached context. One that is known keeps all it has: a staple belongs to the
  * certificate, not to the SSL_CTX (HAProxy stapled the old certificate's response after a renewal). Takes `id`; 0 when
  * out of memory. */
 static int ocspFollowCert(ocspIdentity *id, int position) {
     ocspCert *cert = ocspFindCert(id);
-    int i;
 
     if (cert) {
         ocspIdentityFree(cert->id);
         /* A context that was expected is no reload of it: what was begun for it goes on. */
         if (worker.attached_before) cert->due_now = 1;
     } else {
-        for (i = 0; worker.count == OCSP_MAX_CERTS && i < worker.count; i++)
-            if (!worker.certs[i]->in_service) ocspForget(i);
+        ocspMakeRoom();
         cert = worker.count < OCSP_MAX_CERTS ? ocspAlloc(sizeof(*cert)) : NULL;
         if (!cert) {
             ocspIdentityFree(id);
@@ -814,23 +824,33 @@ static int ocspTellsMore(const ocspIdentity *id, const ocspIdentity *known) {
            id->self_signed > known->self_signed;
 }
 
-/* Identifies the certificates of worker.attachment: all of them, or those that are not known in full. */
+/* Identifies the certificates of worker.attachment: all of them, or those that are not known in full. All are identified
+ * and those that are known are marked before the first one is followed, because following a new one may forget an old
+ * one that is not in service. */
 static void ocspIdentifyAll(int only_unsure) {
     const ocspAttachment *a = worker.attachment;
+    ocspIdentity *ids[OCSP_MAX_CERTS / 2] = {NULL};
     int i, missing = 0, unsure = 0;
 
     for (i = 0; i < a->count; i++) {
         const ocspCert *known = only_unsure ? ocspCertAt(i) : NULL;
-        ocspIdentity *id;
+        ocspCert *same;
         if (known && !known->id->unsure) continue;
-        id = ocspIdentityNew(a->leaf[i], a->chain[i], a->store);
-        if (id && known && !ocspTellsMore(id, known->id)) {
-            ocspIdentityFree(id);
+        ids[i] = ocspIdentityNew(a->leaf[i], a->chain[i], a->store);
+        if (ids[i] && known && !ocspTellsMore(ids[i], known->id)) {
+            ocspIdentityFree(ids[i]);
+            ids[i] = NULL;
             unsure = 1;
             continue;
         }
-        if (id) unsure |= id->unsure;
-        if (!id || !ocspFollowCert(id, i)) missing = 1;
+        if (!ids[i]) missing = 1;
+        same = ids[i] ? ocspFindCert(ids[i]) : NULL;
+        if (same) same->in_service = 1;
+    }
+    for (i = 0; i < a->count; i++) {
+        if (!ids[i]) continue;
+        unsure |= ids[i]->unsure;
+        if (!ocspFollowCert(ids[i], i)) missing = 1;
     }
     if (missing && !worker.identify_at_ms)
         ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until it is looked at again");
@@ -849,7 +869,10 @@ static void ocspFollow(ocspAttachment *a) {
         ocspAttachmentFree(worker.attachment);
         worker.attachment = a;
         worker.identify_at_ms = 0;
-        for (i = 0; i < worker.count; i++) worker.certs[i]->in_service = 0;
+        for (i = 0; i < worker.count; i++) {
+            worker.certs[i]->served = worker.certs[i]->in_service;
+            worker.certs[i]->in_service = 0;
+        }
     }
     ocspIdentifyAll(!a);
     worker.empty_state = worker.attachment->expected ? OCSP_STATE_NO_TLS : OCSP_STATE_NO_CERTIFICATE;

@@ -1521,6 +1521,74 @@ static SSL_CTX *twoCertificates(void) {
     return ctx;
 }
 
+/* Renews one of the two certificates of a context 20 times. Nobody answers for the other one any more: all that it can
+ * show is what was held for it, with the first handshake after each reload and after the worker has seen it. */
+static void renewedBesideAnother(int renew_rsa) {
+    SSL_CTX *rsa_client = tls13_rsa, *ec_client = tls13;
+    SSL_CTX *ctx = twoCertificates();
+    settle();
+    assert_true(stapled(ctx, rsa_client) && stapled(ctx, ec_client));
+    responder.down = 1;
+    for (int i = 0; i < 20; i++) {
+        X509 *fresh = testCert(&(testCertSpec){.name = "r",
+                                               .issuer = pki->ca,
+                                               .issuer_key = pki->ca_key,
+                                               .key = renew_rsa ? pki->rsa_leaf_key : pki->leaf_key,
+                                               .urls = {TEST_URL}});
+        SSL_CTX *next = testServerCtx(renew_rsa ? pki->leaf : fresh, pki->leaf_key, pki->ca);
+        testServerAdd(next, renew_rsa ? fresh : pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
+        ocspInstallCallback(next);
+        ocspAttachContext(next);
+        for (int look = 0; look < 3; look++) {
+            if (!stapled(next, renew_rsa ? ec_client : rsa_client))
+                fail_msg("renewal %d, look %d: the other certificate has lost its staple", i + 1, look);
+            assert_false(stapled(next, renew_rsa ? rsa_client : ec_client));
+            run(1500);
+        }
+        SSL_CTX_free(ctx);
+        ctx = next;
+        X509_free(fresh);
+    }
+    SSL_CTX_free(ctx);
+}
+
+static void acceptance23_renewalsOfOneCertificateLeaveTheOthersStaple(void **state) {
+    (void)state;
+    renewedBesideAnother(1);
+}
+
+static void acceptance23_theSameForTheOtherOne(void **state) {
+    (void)state;
+    renewedBesideAnother(0);
+}
+
+/* Back to a certificate that was replaced long ago, beside a new one: it is in service again before room is made. */
+static void acceptance23_aCertificateThatReturnsKeepsItsStaple(void **state) {
+    (void)state;
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    for (int i = 0; i < OCSP_MAX_CERTS; i++) {
+        X509 *rsa = testCert(&(testCertSpec){.name = "r",
+                                             .issuer = pki->ca,
+                                             .issuer_key = pki->ca_key,
+                                             .key = pki->rsa_leaf_key,
+                                             .urls = {TEST_URL}});
+        int last = i == OCSP_MAX_CERTS - 1;
+        SSL_CTX_free(ctx);
+        responder.down = 1;
+        ctx = last ? testServerCtx(pki->leaf, pki->leaf_key, pki->ca) : reload(rsa, pki->rsa_leaf_key, pki->ca);
+        if (last) {
+            testServerAdd(ctx, rsa, pki->rsa_leaf_key, pki->ca);
+            ocspInstallCallback(ctx);
+            ocspAttachContext(ctx);
+        }
+        run(1500);
+        X509_free(rsa);
+    }
+    assert_true(stapledBoth(ctx));
+    SSL_CTX_free(ctx);
+}
+
 static int writes_seen;
 static void lookAtTheDisk(const ocspWait *wait) {
     (void)wait;
@@ -2323,6 +2391,9 @@ int main(void) {
         simulated(moreReloadsThanAreFollowed),
         simulated(theFirstResponseIsStoredBeforeTheSecondIsAskedFor),
         simulated(acceptance23_rsaAndEcdsaInOneContext),
+        simulated(acceptance23_renewalsOfOneCertificateLeaveTheOthersStaple),
+        simulated(acceptance23_theSameForTheOtherOne),
+        simulated(acceptance23_aCertificateThatReturnsKeepsItsStaple),
         simulated(acceptance18_offStopsWithTheNextHandshakeAndOnStartsFromWhatIsHeld),
         simulated(acceptance18_onWithNothingHeldAsksAtOnce),
         simulated(offAtStartAsksNobody),
