@@ -105,9 +105,23 @@ static int ocspWriteAll(int fd, const unsigned char *bytes, size_t len) {
     return 1;
 }
 
+/* A name, or its removal, is safe on disk only with its directory. Some file systems (and directories that may not be
+ * read) cannot sync one, which is no failure. Returns 1, or 0 with errno: it could have been synced and was not, and a
+ * power failure may undo what was done. */
+static int ocspSyncDirectory(const char *dir) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ok, saved;
+
+    if (fd < 0) return 1;
+    ok = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP;
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return ok;
+}
+
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
     char path[PATH_MAX], temp[PATH_MAX], suffix[40], clean[OCSP_OUTSIDE_TEXT_MAX + 1];
-    int fd, dir_fd, ok, saved;
+    int fd, ok, saved;
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME, &now);
@@ -132,20 +146,29 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
         errno = saved;
         goto failed;
     }
-    /* The name is safe on disk only with its directory. Some file systems (and directories that may not be read) cannot
-     * do that, which is no failure; one that could and did not must be tried again, or a power failure takes the file. */
-    dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd >= 0) {
-        ok = fsync(dir_fd) == 0 || errno == EINVAL || errno == ENOTSUP;
-        saved = errno;
-        close(dir_fd);
-        errno = saved;
-    }
+    ok = ocspSyncDirectory(dir);
     if (ok) return 1;
 failed:
     saved = errno;
     return ocspFail(err, OCSP_ERR_NETWORK, "the response cannot be kept in %s: %s",
                     ocspShown(dir, clean, sizeof(clean)), strerror(saved));
+}
+
+int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err) {
+    char path[PATH_MAX], clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    struct stat st;
+
+    if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
+        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
+    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) return 1; /* no response can be read there */
+    if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
+        return ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be removed: %s", ocspShown(path, clean, sizeof(clean)),
+                        strerror(errno));
+    /* Also when there was no such file: the removal before may not have been synced. */
+    if (!ocspSyncDirectory(dir))
+        return ocspFail(err, OCSP_ERR_NETWORK, "the removal of %s cannot be synced: %s",
+                        ocspShown(path, clean, sizeof(clean)), strerror(errno));
+    return 1;
 }
 
 /* Is `name` one that we give? 1: a response, 2: a temporary file, 0: not ours. */

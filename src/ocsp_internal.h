@@ -308,13 +308,15 @@ int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mti
 
 /* The file of a certificate: dir/ocsp-<sha256>.der. Load returns 1, 0 with a sentence, or 0 with kind OCSP_ERR_NONE
  * when there is no such file. Store writes a temporary file, fsyncs and renames; 0 with a sentence leaves the old
- * file as it was, or the new one in its place where a power failure may take it. Prune removes files of ours whose
+ * file as it was, or the new one in its place where a power failure may take it. Remove returns 1 when there is no such
+ * file any more and a power failure does not bring it back, or 0 with a sentence that names it. Prune removes files of ours whose
  * response ended OCSP_CACHE_KEEP seconds before now, and temporary files left by a kill. All block on the disk and are
  * called outside OpenSSL; prune enters it for parsing through `wait` (may be NULL). OCSP thread, or (load) main before
  * the first accept. */
 int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
                   ocspError *err);
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
+int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err);
 void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait);
 
 /* ---- between main and the thread (ocsp_stapler.c) ---------------------------------------------------------------- */
@@ -401,6 +403,7 @@ typedef struct ocspWorld {
     uint64_t (*file_mark)(const char *);
     int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, time_t *, ocspError *);
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
+    int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
     void (*cache_prune)(const char *, time_t, const ocspWait *);
 } ocspWorld;
 extern ocspWorld ocsp_world;

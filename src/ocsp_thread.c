@@ -44,6 +44,7 @@
 #define OCSP_LOOK_MS 1000                  /* how often the wall clock and a supplied file are looked at */
 #define OCSP_STORE_AGAIN_MS (60 * 1000)    /* how often a disk that refused is tried again */
 #define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often a certificate that lacks something is looked at again */
+#define OCSP_LEFT_DIRS 4                   /* directories that cache-dir named before and that are still looked at */
 #define OCSP_PRUNE_MS (3600 * 1000)        /* how often, at most, old files are looked for: it reads all of ours */
 
 /* One certificate that is followed. */
@@ -63,10 +64,13 @@ typedef struct ocspCert {
     time_t last_success;
     char url[OCSP_OUTSIDE_TEXT_MAX + 1];
     char last_error[OCSP_ROUND_TEXT_MAX];
-    int cache_tried, unsaved;
+    int cache_tried;
+    int unsaved; /* what is held is to be stored */
+    int outdated; /* what lies on disk has not been compared with what is held, or contradicts it and could not be removed */
     int64_t store_at_ms, load_at_ms;
     /* What the log was told, so that it is told once. */
-    int told_state, told_failure, told_half, told_expired, told_bare, told_kept, logged_certid_digest;
+    int told_state, told_failure, told_half, told_expired, told_bare, told_kept, told_outdated;
+    int logged_certid_digest;
 } ocspCert;
 
 static struct {
@@ -85,8 +89,9 @@ static struct {
     int batch_good;
     ocspReport report;
     int told_disk;
-    int64_t prune_at_ms; /* monotonic: the first store from then on looks for old files */
-    X509 *asking;        /* the leaf that a fetch is under way for */
+    char *left_dirs[OCSP_LEFT_DIRS]; /* owned; the newest first: what cache-dir was before */
+    int64_t prune_at_ms;             /* monotonic: the first store from then on looks for old files */
+    X509 *asking;                    /* the leaf that a fetch is under way for */
 } worker;
 
 /* ---- the gate, the pipe ------------------------------------------------------------------------------------------ */
@@ -190,6 +195,7 @@ ocspWorld ocsp_world = {
     .file_mark = ocspFileMark,
     .cache_load = ocspCacheLoad,
     .cache_store = ocspCacheStore,
+    .cache_remove = ocspCacheRemove,
     .cache_prune = ocspCachePrune,
 };
 
@@ -475,6 +481,7 @@ static void ocspHold(ocspCert *cert, ocspResponse *fresh, ocspSource source) {
     ocspResponseClear(&before);
     cert->told_half = cert->told_expired = cert->told_bare = 0;
     cert->unsaved = source == OCSP_SOURCE_NETWORK;
+    cert->outdated = source != OCSP_SOURCE_CACHE || worker.left_dirs[0];
     cert->store_at_ms = 0;
 }
 
@@ -541,21 +548,47 @@ static void ocspFailed(ocspCert *cert, ocspErrorKind kind, int asked) {
     snprintf(worker.batch_error, sizeof(worker.batch_error), "%s", cert->last_error);
 }
 
+/* Verifies the content of a file that was last written at `mtime`. Without nextUpdate a response lives for ten minutes
+ * from its receipt, of which a file tells by its time alone, and that is new again when the file is copied or restored. So
+ * the life begins at the latest when the response was signed (thisUpdate or producedAt, whichever is later), with the
+ * clocks' skew on top: 15 minutes in all, which is what Java takes. A CA that leaves nextUpdate out says that newer
+ * information is always available (RFC 6960 section 4.2.2.1) and signs when it is asked, so that what was just received
+ * loses nothing by this; what a CA signed long before it handed it out is asked for again after a restart. */
+static int ocspVerifyFile(const ocspCert *cert, const unsigned char *der, size_t len, time_t mtime, ocspResponse *out,
+                          ocspError *err) {
+    time_t now = ocspNow(), latest;
+
+    if (!ocspVerify(der, len, cert->id, now, mtime, out, err)) return 0;
+    latest = out->produced_at > out->this_update ? out->produced_at : out->this_update;
+    latest += OCSP_CLOCK_SKEW + OCSP_LIFE_WITHOUT_END;
+    if (out->next_update || out->end <= latest) return 1;
+    out->end = latest;
+    if (out->end > now) return 1;
+    if (err) err->expired = !out->revoked;
+    ocspResponseClear(out);
+    return ocspFail(err, OCSP_ERR_VERIFY,
+                    "the response has no nextUpdate and was signed more than %d seconds ago: ask the responder anew",
+                    OCSP_CLOCK_SKEW + OCSP_LIFE_WITHOUT_END);
+}
+
 /* Verifies bytes for `cert` and holds them if they are news. Returns 1, or 0 with the reason. */
 static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSource source, time_t received,
                     ocspError *err) {
     time_t now = ocspNow();
     ocspResponse fresh;
     ocspFreshness freshness;
+    int ok;
 
-    if (!ocspVerify(der, len, cert->id, now, received, &fresh, err)) return 0;
+    ok = source == OCSP_SOURCE_NETWORK ? ocspVerify(der, len, cert->id, now, received, &fresh, err)
+                                       : ocspVerifyFile(cert, der, len, received, &fresh, err);
+    if (!ok) return 0;
     freshness = ocspCompare(&cert->held, &fresh, now);
     if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* what the operator supplies is his word */
     if (freshness == OCSP_FRESH_OLDER) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
-                 fresh.this_update < cert->held.this_update ? "older than the response that is held"
-                                                            : "not newer than the response that is held (the same "
-                                                              "thisUpdate, no later producedAt), and contradicts it");
+                 fresh.this_update < cert->held.this_update   ? "older than the response that is held"
+                 : fresh.produced_at < cert->held.produced_at ? "produced earlier than the response that is held"
+                                                              : "good, but as old as the current response, which says revoked");
         ocspResponseClear(&fresh);
         return 0;
     }
@@ -701,31 +734,120 @@ static void ocspLoadCached(ocspCert *cert) {
     ocspFree(der);
 }
 
+/* What lies on disk for a certificate, against what is held. */
+typedef enum {
+    OCSP_KEPT_HARMLESS,    /* nothing, or a response that says the same, or nothing that could be stapled */
+    OCSP_KEPT_NEWER,       /* newer than what is held */
+    OCSP_KEPT_CONTRADICTS, /* an older response with another status, or, for a revoked certificate, one that may be that */
+} ocspKept;
+
+/* Compares what `dir` holds for `cert` with what is held, and with `adopt` takes it if it is newer. OCSP thread, in
+ * OpenSSL, which is left for the disk. For a revoked certificate a file that cannot be read or does not verify now (memory
+ * has run out, the clock is wrong) counts as good, because it may be read and verify after a restart. */
+static ocspKept ocspCompareKept(ocspCert *cert, const char *dir, int adopt) {
+    ocspKept kept = cert->held.revoked ? OCSP_KEPT_CONTRADICTS : OCSP_KEPT_HARMLESS;
+    unsigned char *der = NULL;
+    size_t len = 0;
+    time_t mtime = 0;
+    ocspResponse found;
+    ocspError err = {0};
+    int ok;
+
+    ocspGateLeave();
+    ok = ocsp_world.cache_load(dir, cert->id, &der, &len, &mtime, &err);
+    ocspGateEnter();
+    if ((!ok && err.kind == OCSP_ERR_NONE) || (ok && len == cert->held.len && memcmp(der, cert->held.der, len) == 0)) {
+        kept = OCSP_KEPT_HARMLESS;
+    } else if (ok && ocspVerifyFile(cert, der, len, mtime, &found, &err)) {
+        kept = found.revoked == cert->held.revoked ? OCSP_KEPT_HARMLESS : OCSP_KEPT_CONTRADICTS;
+        if (ocspCompare(&cert->held, &found, ocspNow()) == OCSP_FRESH_NEWER) kept = OCSP_KEPT_NEWER;
+        ocspResponseClear(&found);
+    }
+    if (kept == OCSP_KEPT_NEWER && adopt && !ocspTake(cert, der, len, OCSP_SOURCE_CACHE, mtime, &err))
+        kept = OCSP_KEPT_HARMLESS; /* no memory to take it: it is no reason not to store what is held */
+    ocspFree(der);
+    return kept;
+}
+
+/* Removes what `dir` holds for `cert` if it contradicts what is held; with `adopt` takes it if it is newer. Returns what
+ * is there then. */
+static ocspKept ocspClearKept(ocspCert *cert, const char *dir, int adopt, ocspError *err) {
+    ocspKept kept = ocspCompareKept(cert, dir, adopt);
+    int removed;
+
+    if (kept != OCSP_KEPT_CONTRADICTS) return kept;
+    ocspGateLeave();
+    removed = ocsp_world.cache_remove(dir, cert->id, err);
+    ocspGateEnter();
+    return removed ? OCSP_KEPT_HARMLESS : kept;
+}
+
+/* Tells once what a restart would do after the disk refused: `outdated`: there lies what contradicts what is held;
+ * `unsaved`: what is held is not there. */
+static void ocspTellDisk(ocspCert *cert, const ocspError *outdated, const ocspError *unsaved) {
+    if (outdated && !cert->told_outdated) {
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "%s. It may hold an older response that says %s for the certificate with serial %s, and after a restart "
+            "that would be stapled until it expires: remove the file, or make its directory writable",
+            outdated->text, cert->held.revoked ? "good" : "revoked", cert->id->serial);
+    } else if (!outdated && cert->told_outdated) {
+        ocspLog(OCSP_LOG_NOTICE, "no outdated response for the certificate with serial %s is on disk any more",
+                cert->id->serial);
+    }
+    cert->told_outdated = outdated != NULL;
+    if (unsaved && !outdated && !worker.told_disk)
+        ocspLog(OCSP_LOG_WARNING,
+                "%s. It is stapled from memory all the same, but a restart would begin without it: make "
+                "cache-dir writable, or choose another",
+                unsaved->text);
+    if (unsaved) worker.told_disk = 1;
+}
+
+/* Brings the disk in line with what is held for `cert`: what contradicts it is removed first, so that a kill or a full
+ * disk in the middle leaves nothing rather than a response that a restart must not staple; then it is stored. A newer
+ * response that another server left in the same directory is taken instead of being overwritten. Between the look and
+ * the rename another server may still store one: that window is a few milliseconds, and closes with the next response.
+ * Returns 1 when something was stored. OCSP thread, in OpenSSL. */
+static int ocspStoreCert(ocspCert *cert) {
+    const char *dir = worker.options.cache_dir ? worker.options.cache_dir : "";
+    int i, storing = cert->unsaved && ocspCaches(), stored = 0, outdated = 0;
+    ocspKept kept = OCSP_KEPT_HARMLESS;
+    ocspError stale = {0}, err = {0};
+
+    for (i = 0; i < OCSP_LEFT_DIRS && worker.left_dirs[i]; i++)
+        outdated |= ocspClearKept(cert, worker.left_dirs[i], 0, &stale) == OCSP_KEPT_CONTRADICTS;
+    if (*dir) kept = ocspClearKept(cert, dir, ocspCaches(), &stale);
+    if (storing && kept != OCSP_KEPT_NEWER) {
+        ocspGateLeave();
+        stored = ocsp_world.cache_store(dir, cert->id, cert->held.der, cert->held.len, &err);
+        ocspGateEnter();
+        if (stored) kept = OCSP_KEPT_HARMLESS;
+        cert->unsaved = !stored;
+    }
+    cert->outdated = outdated || kept == OCSP_KEPT_CONTRADICTS;
+    ocspTellDisk(cert, cert->outdated ? &stale : NULL, storing && cert->unsaved ? &err : NULL);
+    if (cert->outdated || (storing && cert->unsaved)) cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
+    if (stored && worker.told_disk) {
+        ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
+        worker.told_disk = 0;
+    }
+    return stored;
+}
+
+/* Is there something to store, or to compare? Without the issuer, which a reload may have taken away, nothing that lies
+ * there can be verified. */
+static int ocspDiskIsBehind(const ocspCert *cert) {
+    return cert->held.der && ((cert->outdated && cert->id->issuer) || (cert->unsaved && ocspCaches()));
+}
+
 static void ocspStoreUnsaved(void) {
     ocspWait wait = ocspWorkerWait();
-    ocspError err = {0};
-    int i, ok, stored = 0;
+    int i, stored = 0;
 
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
-        if (!cert->unsaved || !ocspCaches() || ocsp_world.mono_ms() < cert->store_at_ms) continue;
-        ocspGateLeave();
-        ok = ocsp_world.cache_store(worker.options.cache_dir, cert->id, cert->held.der, cert->held.len, &err);
-        ocspGateEnter();
-        if (ok) {
-            cert->unsaved = 0;
-            stored = 1;
-            if (worker.told_disk) ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
-            worker.told_disk = 0;
-        } else {
-            cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
-            if (!worker.told_disk)
-                ocspLog(OCSP_LOG_WARNING,
-                        "%s. It is stapled from memory all the same, but a restart would begin without it: make "
-                        "cache-dir writable, or choose another",
-                        err.text);
-            worker.told_disk = 1;
-        }
+        if (ocspDiskIsBehind(cert) && ocsp_world.mono_ms() >= cert->store_at_ms) stored |= ocspStoreCert(cert);
     }
     if (stored && ocsp_world.mono_ms() >= worker.prune_at_ms) {
         worker.prune_at_ms = ocsp_world.mono_ms() + OCSP_PRUNE_MS;
@@ -733,6 +855,31 @@ static void ocspStoreUnsaved(void) {
         ocsp_world.cache_prune(worker.options.cache_dir, ocspNow(), &wait);
         ocspGateEnter();
     }
+}
+
+/* cache-dir was `dir` and is another one now. What lies there is left for whoever may use it, another server or a restart
+ * with the old directive, but from now on nothing is stored there: what contradicts a later response must be removed all
+ * the same. Takes `dir`. */
+static void ocspLeaveDirectory(char *dir) {
+    const char *now = worker.options.cache_dir ? worker.options.cache_dir : "";
+    int i, kept = 0;
+
+    for (i = 0; i < OCSP_LEFT_DIRS; i++) { /* neither the one in use, nor one twice */
+        char *left = worker.left_dirs[i];
+        worker.left_dirs[i] = NULL;
+        if (left && (strcmp(left, now) == 0 || strcmp(left, dir) == 0)) {
+            ocspFree(left);
+            left = NULL;
+        }
+        if (left) worker.left_dirs[kept++] = left;
+    }
+    if (!*dir) {
+        ocspFree(dir);
+        return;
+    }
+    ocspFree(worker.left_dirs[OCSP_LEFT_DIRS - 1]);
+    memmove(worker.left_dirs + 1, worker.left_dirs, sizeof(worker.left_dirs) - sizeof(worker.left_dirs[0]));
+    worker.left_dirs[0] = dir;
 }
 
 /* ---- what main handed over --------------------------------------------------------------------------------------- */
@@ -897,16 +1044,19 @@ static int ocspDiffers(const char *a, const char *b) {
 static void ocspApplyOptions(void) {
     ocspOptions old = worker.options;
     const ocspOptions *new = &worker.options;
-    int i, source_changed;
+    int i, source_changed, disk_changed;
 
     worker.options.responder_url = worker.options.cache_dir = worker.options.response_file = NULL;
     if (!ocspTakeOptions(&worker.options)) {
         worker.options = old;
         return;
     }
+    disk_changed = ocspDiffers(old.cache_dir, new->cache_dir) || ocspDiffers(old.response_file, new->response_file);
     if (ocspDiffers(old.cache_dir, new->cache_dir)) {
         worker.told_disk = 0;
         worker.prune_at_ms = 0;
+        if (old.cache_dir) ocspLeaveDirectory((char *)old.cache_dir);
+        old.cache_dir = NULL;
     }
     source_changed =
         ocspDiffers(old.responder_url, new->responder_url) || ocspDiffers(old.response_file, new->response_file);
@@ -919,7 +1069,8 @@ static void ocspApplyOptions(void) {
             cert->attempt = 0;
             ocspShowUrl(cert);
         }
-        if (ocspDiffers(old.cache_dir, new->cache_dir) || ocspDiffers(old.response_file, new->response_file)) {
+        if (disk_changed) {
+            cert->outdated = 1;
             cert->cache_tried = cert->told_kept = 0;
             cert->load_at_ms = 0;
             cert->unsaved = ocspHoldsValid(cert) && cert->held.source != OCSP_SOURCE_FILE;
@@ -1026,7 +1177,7 @@ static void ocspCapByClock(ocspCert *cert) {
 static int64_t ocspStep(int ask_network) {
     ocspAttachment *a;
     int64_t wait = OCSP_LOOK_MS;
-    int i, requests, ran = 0, failed = 0, askable = 0;
+    int i, requests, ran = 0, failed = 0, askable = 0, behind = 0;
 
     /* Requests first: what main had set before it asked is then taken after, and so known when the request is
      * served. */
@@ -1038,9 +1189,15 @@ static int64_t ocspStep(int ask_network) {
     if (!worker.options.stapling) {
         ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
         worker.batch = 0;
-        for (i = 0; i < worker.count; i++) worker.certs[i]->asked = worker.certs[i]->due_now = 0;
+        /* What a restart must not staple is removed all the same. */
+        ocspStoreUnsaved();
+        for (i = 0; i < worker.count; i++) {
+            worker.certs[i]->asked = worker.certs[i]->due_now = 0;
+            behind |= ocspDiskIsBehind(worker.certs[i]);
+        }
         ocspReportStatus();
-        return ocspAnythingNew() ? OCSP_LOOK_MS : -1; /* there was no memory to take it: nobody wakes us again */
+        /* there was no memory to take what is new: nobody wakes us again */
+        return behind || ocspAnythingNew() ? OCSP_LOOK_MS : -1;
     }
     ocspWatchFile();
     for (i = 0; i < worker.count; i++) {
@@ -1075,7 +1232,7 @@ static int64_t ocspStep(int ask_network) {
         ocspReportStatus();
         ocspAnswer(&served, NULL);
     }
-    ocspStoreUnsaved();
+    if (ask_network) ocspStoreUnsaved(); /* not on main before the first accept */
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
         if (cert->in_service) ocspTellTime(cert);
@@ -1193,6 +1350,7 @@ void ocspThreadStop(void) {
     while (worker.count > 0) ocspForget(0);
     ocspAttachmentFree(worker.attachment);
     ocspFreeOptions(&worker.options);
+    for (i = 0; i < OCSP_LEFT_DIRS; i++) ocspFree(worker.left_dirs[i]);
     memset(&worker, 0, sizeof(worker));
 }
 

@@ -246,10 +246,25 @@ static int askedTimes(void) {
 
 /* A disk that can refuse. */
 static atomic_int disk_full, disk_writes;
+static int present_at_store; /* was there a file of that certificate when the last store began? */
 static int fakeStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t n, ocspError *err) {
+    char path[300];
     atomic_fetch_add(&disk_writes, 1);
+    snprintf(path, sizeof(path), "%s/ocsp-%s.der", dir, id->sha256_hex);
+    present_at_store = access(path, F_OK) == 0;
     if (disk_full) return ocspFail(err, OCSP_ERR_NETWORK, "the test's disk is full");
     return real_world.cache_store(dir, id, der, n, err);
+}
+
+/* Before libc's: files that cannot be removed. */
+static atomic_int unlink_fault, unlinks_refused;
+int unlink(const char *path) {
+    if (unlink_fault && strstr(path, "ocsp-")) {
+        atomic_fetch_add(&unlinks_refused, 1);
+        errno = unlink_fault;
+        return -1;
+    }
+    return unlinkat(AT_FDCWD, path, 0);
 }
 
 static int prunes;
@@ -278,7 +293,7 @@ static int begin(void **state) {
     atomic_store(&mono, 5000000);
     memset((void *)&responder, 0, sizeof(responder));
     responder.life = TEST_DAY;
-    disk_full = disk_writes = prunes = 0;
+    disk_full = disk_writes = prunes = unlink_fault = unlinks_refused = 0;
     forgetLines();
     dir = testDir();
     options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
@@ -1244,6 +1259,310 @@ static void acceptance16_tenRenewedCertificatesInARow(void **state) {
     }
 }
 
+/* ---- what a restart must not staple ------------------------------------------------------------------------------ */
+
+static char *leafFile(const char *in_dir) {
+    char name[100];
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    snprintf(name, sizeof(name), "ocsp-%s.der", id->sha256_hex);
+    ocspIdentityFree(id);
+    return testPath(in_dir, name);
+}
+
+/* What the file of `leaf` in a directory says: -1 there is none, else V_OCSP_CERTSTATUS_... */
+static int keptStatus(const char *in_dir) {
+    char *path = leafFile(in_dir);
+    int status = -1;
+    if (access(path, F_OK) == 0) {
+        testBytes der = testReadFile(path);
+        const unsigned char *p = der.p;
+        OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)der.n);
+        OCSP_BASICRESP *basic = OCSP_response_get1_basic(response);
+        status = OCSP_single_get0_status(OCSP_resp_get0(basic, 0), NULL, NULL, NULL, NULL);
+        OCSP_BASICRESP_free(basic);
+        OCSP_RESPONSE_free(response);
+        testBytesFree(&der);
+    }
+    free(path);
+    return status;
+}
+
+static void keep(const char *in_dir, testStatus status, time_t this_update) {
+    char *path = leafFile(in_dir);
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].status = status;
+    reply.entries[0].this_update = this_update;
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    free(path);
+}
+
+/* Good is held and lies in `dir`. */
+static SSL_CTX *goodOnDisk(void) {
+    options.cache_dir = dir;
+    setOptions();
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    run(5000);
+    return ctx;
+}
+
+/* The next answer says something else. */
+static void askAgain(int revoked) {
+    responder.revoked = revoked;
+    SSL_CTX_free(reloadLeaf());
+    settle();
+    wantState(revoked ? "revoked" : "good");
+}
+
+static void wantNothingAfterARestart(void) {
+    responder.down = 1;
+    restart();
+    SSL_CTX *ctx = reloadLeaf();
+    ocspWorkerPrime();
+    assert_false(stapledBoth(ctx));
+    run(5000);
+    assert_false(stapledBoth(ctx));
+    SSL_CTX_free(ctx);
+}
+
+static void acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    disk_full = 1;
+    askAgain(1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart would begin without it"), 1);
+    SSL_CTX_free(ctx);
+    wantNothingAfterARestart();
+}
+
+/* And neither is one whose process is killed while it writes: what contradicts it is away before that. */
+static void acceptance16_whatIsContradictedIsRemovedBeforeItsSuccessorIsWritten(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    assert_int_equal(present_at_store, 0);
+    askAgain(0);
+    assert_int_equal(present_at_store, 1); /* nothing is removed without need */
+    run(5000);
+    askAgain(1);
+    assert_int_equal(present_at_store, 0);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+static void acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    disk_full = 1;
+    unlink_fault = EROFS;
+    askAgain(1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart would begin without it"), 0);
+    char *path = leafFile(dir);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, strrchr(path, '/')), 1); /* what to remove */
+    free(path);
+    assert_int_equal(unlinks_refused, 1);
+    run(600 * 1000);
+    assert_true(unlinks_refused >= 9 && unlinks_refused <= 11); /* once a minute */
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    unlink_fault = 0;
+    run(61 * 1000);
+    assert_int_equal(keptStatus(dir), -1);
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "on disk any more"), 1);
+    disk_full = 0;
+    run(61 * 1000);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+static void acceptance16_itIsRemovedAlsoWhileStaplingIsOff(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    disk_full = 1;
+    unlink_fault = EROFS;
+    askAgain(1);
+    options.stapling = 0;
+    setOptions();
+    run(1000);
+    unlink_fault = 0;
+    run(61 * 1000);
+    assert_int_equal(keptStatus(dir), -1);
+    disk_full = 0;
+    run(61 * 1000);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    assert_int_equal(ocspWorkerStep(), -1); /* nothing is left to do until somebody wakes it */
+    SSL_CTX_free(ctx);
+}
+
+/* A file that cannot be judged now may be judged good after the restart. */
+static void acceptance16_whatMayBeGoodAfterARestartIsRemovedToo(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    keep(dir, TEST_GOOD, wallNow() + 4000); /* from the future: this machine's clock is behind */
+    disk_full = 1;
+    askAgain(1);
+    assert_int_equal(keptStatus(dir), -1);
+    keep(dir, TEST_REVOKED, wallNow() - 100); /* says the same, and less: stays */
+    run(61 * 1000);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+static void acceptance16_aLiftedHoldThatTheDiskRefusesIsNoRevocationAfterARestart(void **state) {
+    (void)state;
+    responder.revoked = 1;
+    options.cache_dir = dir;
+    setOptions();
+    SSL_CTX *ctx = reloadLeaf();
+    settle();
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    run(5000);
+    disk_full = 1;
+    askAgain(0);
+    assert_int_equal(keptStatus(dir), -1);
+    SSL_CTX_free(ctx);
+}
+
+/* Where cache-dir leads later, or led before, there must not be good when the operator goes back to it. */
+static void acceptance16_anOlderGoodResponseInADirectoryThatWasLeft(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    char *other = testPath(dir, "other");
+    assert_int_equal(mkdir(other, 0700), 0);
+    options.cache_dir = other;
+    setOptions();
+    settle();
+    assert_int_equal(keptStatus(other), V_OCSP_CERTSTATUS_GOOD);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_GOOD); /* it may be another server's */
+    options.cache_dir = "";
+    setOptions();
+    run(5000);
+    askAgain(1);
+    assert_int_equal(keptStatus(dir), -1);
+    assert_int_equal(keptStatus(other), -1);
+    options.cache_dir = dir;
+    setOptions();
+    settle();
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    keep(other, TEST_GOOD, wallNow() - 100);
+    options.cache_dir = other;
+    disk_full = 1;
+    setOptions();
+    settle();
+    assert_int_equal(keptStatus(other), -1);
+    free(other);
+    SSL_CTX_free(ctx);
+}
+
+/* Responses that the operator supplies are not kept; what lies there from before must not come back when they end. */
+static void acceptance24_aSuppliedRevocationOutlivesWhatWasKept(void **state) {
+    (void)state;
+    SSL_CTX *ctx = goodOnDisk();
+    char *path = testPath(dir, "supplied.der");
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].status = TEST_REVOKED;
+    reply.entries[0].this_update = wallNow();
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    options.response_file = path;
+    setOptions();
+    run(2000);
+    wantState("revoked");
+    assert_int_equal(keptStatus(dir), -1);
+    options.response_file = "";
+    SSL_CTX_free(ctx);
+    wantNothingAfterARestart();
+    testBytesFree(&der);
+    free(path);
+}
+
+/* Two servers with one cache-dir: this one's responder lags behind. */
+static void acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten(void **state) {
+    (void)state;
+    responder.fixed = TEST_NOW - 1000;
+    keep(dir, TEST_GOOD, TEST_NOW - 2000);
+    SSL_CTX *ctx = goodOnDisk();
+    assert_int_equal(number("this_update"), TEST_NOW - 2000);
+    keep(dir, TEST_REVOKED, TEST_NOW - 500); /* by the other server */
+    SSL_CTX_free(reloadLeaf());
+    settle();
+    wantState("revoked");
+    assert_string_equal(text("response_source"), "cache");
+    assert_int_equal(number("this_update"), TEST_NOW - 500);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    assert_int_equal(disk_writes, 0);
+    assert_true(stapledBoth(ctx));
+    /* What this one's responder says later is newer, and replaces it. */
+    responder.fixed = 0;
+    run(5000);
+    askAgain(0);
+    assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- the age of a file ------------------------------------------------------------------------------------------- */
+
+/* Without nextUpdate a response lives for ten minutes from its receipt. A copy of its file has a new time, but what it
+ * holds was signed when it was signed. */
+static void acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew(void **state) {
+    (void)state;
+    responder.no_next = 1;
+    ocsp_world.cache_load = loadAsJustStored;
+    ocsp_world.cache_prune = keepOldFiles;
+    SSL_CTX *ctx = goodOnDisk();
+    SSL_CTX_free(ctx);
+    responder.down = 1;
+    static const struct {
+        int64_t passes;
+        long long expires; /* 0: nothing is stapled */
+    } starts[] = {{0, 600}, {200, 600}, {200, 495}, {400, 95}, {94, 1}, {1, 0}, {100, 0}};
+    for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
+        pass(starts[i].passes * 1000);
+        restart();
+        ctx = reloadLeaf();
+        ocspWorkerPrime();
+        assert_int_equal(stapledBoth(ctx), starts[i].expires > 0);
+        assert_int_equal(number("expires_in_seconds"), starts[i].expires > 0 ? starts[i].expires : -1);
+        SSL_CTX_free(ctx);
+    }
+}
+
+/* thisUpdate may be rounded down to the hour: then producedAt tells when it was signed. */
+static void acceptance16_whatWasJustReceivedIsStapledAfterARestart(void **state) {
+    (void)state;
+    ocsp_world.cache_load = loadAsJustStored;
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].next_update = 0;
+    reply.entries[0].this_update = TEST_NOW - 3000;
+    reply.produced_at = TEST_NOW - 30;
+    options.cache_dir = dir;
+    setOptions();
+    responder.down = 1;
+    char *path = leafFile(dir);
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    SSL_CTX *ctx = reloadLeaf();
+    ocspWorkerPrime();
+    assert_true(stapledBoth(ctx));
+    assert_int_equal(number("expires_in_seconds"), 600);
+    SSL_CTX_free(ctx);
+    reply.produced_at = TEST_NOW - 901;
+    der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    restart();
+    ctx = reloadLeaf();
+    ocspWorkerPrime();
+    assert_false(stapledBoth(ctx));
+    assert_int_equal(linesTold(OCSP_LOG_NOTICE, "signed more than"), 1);
+    SSL_CTX_free(ctx);
+    free(path);
+}
+
 /* ---- §17, §23: contexts ------------------------------------------------------------------------------------------ */
 
 static void acceptance17_theSameCertificateKeepsItsStaple(void **state) {
@@ -1568,11 +1887,8 @@ static void acceptance23_aCertificateThatReturnsKeepsItsStaple(void **state) {
     SSL_CTX *ctx = reloadLeaf();
     settle();
     for (int i = 0; i < OCSP_MAX_CERTS; i++) {
-        X509 *rsa = testCert(&(testCertSpec){.name = "r",
-                                             .issuer = pki->ca,
-                                             .issuer_key = pki->ca_key,
-                                             .key = pki->rsa_leaf_key,
-                                             .urls = {TEST_URL}});
+        X509 *rsa = testCert(&(testCertSpec){
+            .name = "r", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->rsa_leaf_key, .urls = {TEST_URL}});
         int last = i == OCSP_MAX_CERTS - 1;
         SSL_CTX_free(ctx);
         responder.down = 1;
@@ -2375,6 +2691,17 @@ int main(void) {
         simulated(acceptance16_aDiskThatHasRoomAgainGetsWhatIsHeld),
         simulated(acceptance16_oldFilesAreLookedForAtMostHourly),
         simulated(acceptance16_tenRenewedCertificatesInARow),
+        simulated(acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart),
+        simulated(acceptance16_whatIsContradictedIsRemovedBeforeItsSuccessorIsWritten),
+        simulated(acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain),
+        simulated(acceptance16_itIsRemovedAlsoWhileStaplingIsOff),
+        simulated(acceptance16_whatMayBeGoodAfterARestartIsRemovedToo),
+        simulated(acceptance16_aLiftedHoldThatTheDiskRefusesIsNoRevocationAfterARestart),
+        simulated(acceptance16_anOlderGoodResponseInADirectoryThatWasLeft),
+        simulated(acceptance24_aSuppliedRevocationOutlivesWhatWasKept),
+        simulated(acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten),
+        simulated(acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew),
+        simulated(acceptance16_whatWasJustReceivedIsStapledAfterARestart),
         simulated(acceptance17_theSameCertificateKeepsItsStaple),
         simulated(acceptance17_aReloadAsksAtOnce),
         simulated(acceptance17_reloadsDoNotBeatTheFloorOfASecond),
