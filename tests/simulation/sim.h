@@ -136,6 +136,7 @@ typedef struct simWorld {
     int64_t ends;         /* milliseconds */
     int life;             /* seconds */
     int presign, backdate, delegate_life;
+    int round; /* seconds that thisUpdate is rounded down to, and producedAt to a sixtieth of them; 0: neither is */
     int no_next;
     int late_delegates; /* the next one is made when the last has ended */
     int urls, must_staple, two_certs;
@@ -212,7 +213,7 @@ typedef struct simAnswer {
     int odd;   /* nobody knows how it is wrong */
     int cert;  /* whom it is about, -1: none of ours */
     int status;
-    time_t this_update, next_update;
+    int64_t this_update, next_update, produced_at;
     time_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
     const char *what;
 } simAnswer;
@@ -236,6 +237,13 @@ const simAnswer *simCaEarlier(int cert, int back); /* an answer that was given b
 long long simCaCount(void);
 int simCaSelfTest(void); /* exit status */
 
+/* Of two answers about one certificate: 1 when `a` was signed later than `b`, -1 when earlier, by thisUpdate and then by
+ * producedAt. */
+int simOrder(const simAnswer *a, const simAnswer *b);
+
+/* When something that was read from a file of this time was received, as far as one can tell. */
+int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now);
+
 /* Would a client that follows RFC 6960 and the README take it, and until when? */
 int simJudge(const simAnswer *answer, const simCert *cert, time_t now, time_t received, time_t *end);
 
@@ -257,12 +265,15 @@ void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
 void simKilled(void) __attribute__((noreturn));                                /* sim_run.c: the process ends here */
 void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /* sim_model.c: the engine deletes */
+void simDiskRefused(const char *path);                                         /* sim_model.c: it may not */
+void simDiskChanged(const char *path); /* sim_model.c: a name was made, replaced or removed */
+void simDiskSynced(const char *dir);   /* sim_model.c: its names outlive a power failure */
 
 /* ---- the promises (sim_model.c) ---------------------------------------------------------------------------------- */
 
 void simModelBegin(void);
-void simModelStart(void); /* a new process */
-void simModelEnd(void);   /* of the process */
+void simModelStart(void);    /* a new process */
+void simModelEnd(int power); /* of the process; power: that went away */
 void simModelAttach(const int *certs, int count, int chain);
 void simModelDisturbed(int clock); /* something begins or ends; clock: so that waits may be reckoned anew */
 void simModelOptions(const ocspOptions *options);
@@ -273,7 +284,8 @@ void simModelAsks(simCert *cert, int url);
 void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last); /* kind: of no answer */
 void simModelCancelled(simCert *cert);
 simCert *simModelFollowed(void); /* the first certificate of the context that the engine has taken */
-void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source);
+/* `dir`: of the cache, NULL for a response-file. */
+void simModelReads(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
 void simModelStored(simCert *cert, int ok);
 void simModelTampered(const char *path);
 void simModelPower(void);

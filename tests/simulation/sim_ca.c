@@ -458,8 +458,8 @@ static simDelegate *simGetDelegate(int flavour) {
 }
 
 /* A whole response. Bytes of the result begin at d->bytes + d->at. */
-static void simCompose(simDer *d, const simEntry *entries, int count, X509 *signer, const simDelegate *delegate,
-                       int key, int by_key, int really) {
+static void simCompose(simDer *d, const simEntry *entries, int count, time_t produced_at, X509 *signer,
+                       const simDelegate *delegate, int key, int by_key, int really) {
     size_t end, certs_end, tbs_end, inner, id_end;
     unsigned char tbs[4096], signature[SIM_SIGNATURE], md[20];
     size_t tbs_len;
@@ -471,7 +471,7 @@ static void simCompose(simDer *d, const simEntry *entries, int count, X509 *sign
     tbs_end = inner = part.at;
     for (i = count - 1; i >= 0; i--) simPutEntry(&part, &entries[i]);
     simWrap(&part, 0x30, inner);
-    simPutTime(&part, entries[0].this_update);
+    simPutTime(&part, produced_at);
     id_end = part.at;
     if (by_key) {
         simMust(X509_pubkey_digest(signer, EVP_sha1(), md, NULL));
@@ -599,6 +599,19 @@ static const simEvent *simLatest(simKind kind) {
     return found;
 }
 
+/* Was the certificate revoked at that time (true seconds)? A CA that rounds thisUpdate shows what it knows when it signs. */
+static int simRevokedAt(time_t signed_at) {
+    const simWorld *w = simThisWorld();
+    int64_t at = ((int64_t)signed_at - SIM_EPOCH) * 1000;
+    int i;
+
+    for (i = 0; i < w->event_count; i++) {
+        const simEvent *e = &w->events[i];
+        if (e->kind == SIM_REVOKED && !e->off && e->at <= at && at < e->at + e->lasts) return 1;
+    }
+    return 0;
+}
+
 static const simAnswer *simRefusal(simKind kind, const simCert *cert) {
     simAnswer made = {.cert = cert->index, .what = simKindName(kind)};
     unsigned char bytes[300];
@@ -651,7 +664,14 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     }
     if (kind == SIM_NO_NEXT || (w->no_next && kind != SIM_BACKWARDS)) offer->next_update = 0;
 
-    if (revoked && (revoked->b || offer->this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
+    offer->produced_at = ca_presign ? offer->this_update : now;
+    if (w->round && kind != SIM_FUTURE && kind != SIM_EXPIRED && kind != SIM_BACKWARDS) {
+        /* As CFSSL and Go's CAs do. Overlapping, as above. */
+        offer->this_update -= offer->this_update % w->round;
+        offer->produced_at -= offer->produced_at % (w->round >= 60 ? w->round / 60 : 1);
+        if (offer->next_update) offer->next_update = offer->this_update + ca_life + ca_presign + w->round;
+        if (simRevokedAt(now)) offer->status = V_OCSP_CERTSTATUS_REVOKED;
+    } else if (revoked && (revoked->b || offer->this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
         offer->status = V_OCSP_CERTSTATUS_REVOKED;
 }
 
@@ -729,7 +749,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         made.sound = 0;
     }
 
-    simCompose(&d, entries, count, signer, delegate, key, by_key, really);
+    simCompose(&d, entries, count, made.produced_at, signer, delegate, key, by_key, really);
     {
         unsigned char *der = d.bytes + d.at;
         size_t len = sizeof(d.bytes) - d.at;
@@ -751,6 +771,20 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         made.odd = kind == SIM_FLIPPED;
         return simKeep(&made, longer, len);
     }
+}
+
+int simOrder(const simAnswer *a, const simAnswer *b) {
+    if (a->this_update != b->this_update) return a->this_update > b->this_update ? 1 : -1;
+    if (a->produced_at != b->produced_at) return a->produced_at > b->produced_at ? 1 : -1;
+    return 0;
+}
+
+/* A copy of a file has a new time: without nextUpdate what it holds counts as received within five minutes of its
+ * signature. A time that lies in the future is judged as it is. */
+int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now) {
+    int64_t signed_at = a->this_update > a->produced_at ? a->this_update : a->produced_at;
+
+    return mtime > signed_at + 300 && mtime <= now + 300 ? signed_at + 300 : mtime;
 }
 
 int simJudge(const simAnswer *a, const simCert *cert, time_t now, time_t received, time_t *end) {
@@ -801,7 +835,8 @@ int simCaSelfTest(void) {
                 sk_X509_push(chain, ca);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
                 simMust(id && id->issuer);
-                simCompose(&der, &entry, 1, d ? d->cert : ca, d, d ? KEY_DELEGATE : KEY_CA, by_key, really);
+                simCompose(&der, &entry, 1, entry.this_update, d ? d->cert : ca, d, d ? KEY_DELEGATE : KEY_CA, by_key,
+                           really);
                 len = sizeof(der.bytes) - der.at;
                 if (!ocspVerify(der.bytes + der.at, len, id, simCaTime(), simCaTime(), &r, &err)) {
                     printf("self-test: a good response is refused: %s\n", err.text);

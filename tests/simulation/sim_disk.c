@@ -257,6 +257,7 @@ int __wrap_open(const char *path, int flags, ...) {
     }
     if (flags & O_CREAT) {
         if (!simMayWrite()) return -1;
+        simDiskChanged(path);
         n = simNameFind(path, 1);
         if (n->file && (flags & O_EXCL)) {
             errno = EEXIST;
@@ -345,6 +346,7 @@ int __wrap_fsync(int fd) {
         if (strncmp(names[i].path, fds[fd].dir, n) == 0 && names[i].path[n] == '/')
             simNameSet(&names[i].durable, names[i].file);
     }
+    if (fds[fd].dir[0]) simDiskSynced(fds[fd].dir);
     return 0;
 }
 
@@ -366,6 +368,7 @@ int __wrap_rename(const char *from, const char *to) {
     a = simNameFind(from, 0); /* the table may have changed */
     simNameSet(&b->file, a->file);
     simNameSet(&a->file, NULL);
+    simDiskChanged(to);
     return 0;
 }
 
@@ -377,8 +380,17 @@ int __wrap_unlink(const char *path) {
         return -1;
     }
     if (kill_in > 0 && --kill_in == 0) simKilled();
+    /* A full disk lets files be removed; one that is mounted read-only, or broken, does not. */
+    if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simChance(), 3)) {
+        simSay("%s cannot be removed", path);
+        simDiskRefused(path);
+        errno = simOneIn(simChance(), 2) ? EROFS : EIO;
+        return -1;
+    }
+    simSay("%s is removed", path);
     simDiskRemoved(path, n->file->now.p, n->file->now.n);
     simNameSet(&n->file, NULL);
+    simDiskChanged(path);
     return 0;
 }
 

@@ -10,6 +10,7 @@
  *   fresh      when the responders are well again: a round within the longest wait that the policy knows, and then a
  *              fresh response, if they have one
  *   contradicted  once a revocation is known, no older good word is stapled
+ *   revived    nor from the disk after a restart, unless the disk could not be brought to forget it
  *   schedule   what INFO says of the next try lies ahead, and before the response's end
  *   restart    what lay valid on disk is stapled from the first handshake on, also of a new certificate or directory
  *   disk       what is stapled lies on disk soon after, whatever ended the process; nothing valid is deleted
@@ -26,6 +27,19 @@
 #define SIM_HOUR_ROUNDS 256
 #define SIM_QUIET_SLACK (10 * SIM_SECOND)
 #define SIM_INFO_EACH 16 /* looks: making INFO costs more than what it tells of */
+
+#define SIM_SHELVES 2
+
+/* A directory, for one certificate. */
+typedef struct simShelf {
+    int clean;          /* since a process ended that knew `lasting` and had the time to remove what is older */
+    int used;           /* by this process */
+    int64_t due_at;     /* true time: since then it must be clean; in that very moment the process may die before */
+    int64_t refused_at; /* true time: the disk refused to remove what lies there; SIM_NEVER: it did not */
+    int changed;        /* since due_at */
+    int durable;        /* and synced */
+    int tampered;       /* something was put there from outside */
+} simShelf;
 
 typedef struct simMind {
     int followed, in_service;
@@ -50,10 +64,14 @@ typedef struct simMind {
     const simAnswer *saved; /* what the engine was told is on disk */
     char saved_path[160];
     int tampered;
-    int judged;           /* the last answer would have been good, had nothing been held */
-    int untold;           /* what is held came from the network, and no store was tried yet */
-    int unread;           /* what lies on disk for it has not been looked at, in this directory */
-    time_t contradicts;   /* thisUpdate of the newest revocation that is known, 0: none */
+    int judged;                   /* the last answer would have been good, had nothing been held */
+    int untold;                   /* what is held came from the network, and no store was tried yet */
+    int unread;                   /* what lies on disk for it has not been looked at, in this directory */
+    const simAnswer *contradicts; /* the newest revocation that this process knows */
+    /* Across restarts: the newest revocation that any process knew, and for each directory whether good from before it
+     * must not lie there. */
+    const simAnswer *lasting;
+    simShelf shelf[SIM_SHELVES];
     int64_t better_since; /* true time: the responders have something better than what is held; 0: no */
     int64_t needs_since;  /* true time: nothing valid is held, or it is time to refresh; 0: no */
     int64_t longest_wait; /* after the last round, by what was held then */
@@ -182,7 +200,8 @@ static void simExcuse(const simMind *m, int allows) {
 
 /* ---- what is held ------------------------------------------------------------------------------------------------ */
 
-/* "Older means an earlier thisUpdate, same an equal thisUpdate and status": 1 newer, 0 same, -1 older. */
+/* "Older means an earlier thisUpdate, same an equal thisUpdate and status": 1 newer, 0 same, -1 older. Written without
+ * simOrder, which the judge uses. */
 static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
     const simAnswer *held = m->held;
     int held_revoked, revoked = a->status == V_OCSP_CERTSTATUS_REVOKED;
@@ -192,8 +211,10 @@ static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
     if (!held_revoked && m->end <= now && a->next_update) return 1;
     if (!held_revoked && held->this_update > now + 300) return 1;
     if (a->this_update != held->this_update) return a->this_update > held->this_update ? 1 : -1;
+    /* "With an equal thisUpdate the later producedAt is newer; what was produced earlier says nothing." */
+    if (a->produced_at > held->produced_at) return 1;
     if (revoked == held_revoked) return 0;
-    return revoked ? 1 : -1;
+    return a->produced_at == held->produced_at && revoked ? 1 : -1;
 }
 
 /* A good answer that leaves the refresh due. Before the formula: again after it, soon. After it: patience. */
@@ -296,8 +317,35 @@ static void simFailed(simMind *m, const simCert *cert, ocspErrorKind kind) {
     }
 }
 
+static int simShelfOf(const char *dir) {
+    return !dir || !*dir ? -1 : strcmp(dir, "other") == 0;
+}
+
+/* A revocation is known: what says good and is older must go from all directories that this process uses or has used. */
+static void simKnowRevoked(simMind *m, const simAnswer *a) {
+    int i;
+
+    if (m->contradicts != a) {
+        for (i = 0; i < SIM_SHELVES; i++) {
+            m->shelf[i].due_at = simTrueMs();
+            m->shelf[i].refused_at = SIM_NEVER;
+            m->shelf[i].changed = m->shelf[i].durable = 0;
+        }
+    }
+    m->contradicts = m->lasting = a;
+}
+
+/* Good: the CA has lifted it, or the operator says so, or a responder lags behind and nobody remembers. */
+static void simKnowGood(simMind *m, const simAnswer *a, ocspSource source) {
+    int i;
+
+    if (source == OCSP_SOURCE_FILE || (m->contradicts && simOrder(a, m->contradicts) > 0)) m->contradicts = NULL;
+    if (source == OCSP_SOURCE_FILE || (m->lasting && simOrder(a, m->lasting) > 0)) m->lasting = NULL;
+    for (i = 0; i < SIM_SHELVES && source == OCSP_SOURCE_NETWORK; i++) m->shelf[i].clean = 0;
+}
+
 /* Returns whether the round ended well. */
-static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSource source, time_t received) {
+static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSource source, int64_t received) {
     time_t end = 0, now = simNow();
     int news;
 
@@ -305,12 +353,11 @@ static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSour
     if (!m->judged) return 0;
     news = source == OCSP_SOURCE_FILE ? 1 : simCompare(m, a, now);
     if (news < 0) return 0; /* an older word, revoked or not, is taken for a responder that lags behind */
-    if (a->status == V_OCSP_CERTSTATUS_REVOKED) {
-        /* The operator's word stands for itself: what was known before is his to set aside. */
-        if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) m->contradicts = a->this_update;
-    } else if (a->this_update > m->contradicts || source == OCSP_SOURCE_FILE) {
-        m->contradicts = 0; /* lifted; or the operator's word */
-    }
+    /* The operator's word stands for itself: what was known before is his to set aside. */
+    if (a->status != V_OCSP_CERTSTATUS_REVOKED)
+        simKnowGood(m, a, source);
+    else if (!m->contradicts || simOrder(a, m->contradicts) > 0 || source == OCSP_SOURCE_FILE)
+        simKnowRevoked(m, a);
     if (news > 0)
         simHold(m, a, source, end);
     else if (source == OCSP_SOURCE_NETWORK) /* a file says nothing of the responder */
@@ -324,12 +371,24 @@ static int simDiffers(const char *a, const char *b) {
     return strcmp(a ? a : "", b ? b : "") != 0;
 }
 
+/* The directory in use: what is known already holds there from now on. */
+static void simUseShelf(simMind *m) {
+    int i = simShelfOf(engine.cache_dir);
+
+    if (i < 0 || m->shelf[i].used) return;
+    m->shelf[i].used = 1;
+    m->shelf[i].due_at = simTrueMs();
+    m->shelf[i].refused_at = SIM_NEVER;
+    m->shelf[i].changed = m->shelf[i].durable = 0;
+}
+
 static void simTakeOptions(void) {
     ocspOptions old = engine;
     int i, source, n = simCaCertCount();
 
     engine = wanted;
     options_new = 0;
+    for (i = 0; i < n; i++) simUseShelf(&minds[i]);
     source = simDiffers(old.responder_url, engine.responder_url) || simDiffers(old.response_file, engine.response_file);
     for (i = 0; i < n; i++) {
         simMind *m = &minds[i];
@@ -364,6 +423,7 @@ static void simTakeAttachment(void) {
     for (i = 0; i < attach_count; i++) {
         simMind *m = &minds[attach[i]];
         if (!m->followed) m->unread = 1;
+        simUseShelf(m);
         m->followed = m->in_service = 1;
         m->chain = attach_chain;
         if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
@@ -520,15 +580,16 @@ simCert *simModelFollowed(void) {
     return simCaCert(i);
 }
 
-void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *cert, ocspSource source) {
+void simModelReads(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert) {
     simMind *m = &minds[cert->index];
     const simAnswer *a = der ? simCaFind(der, len) : NULL;
+    int64_t received = a ? simReceived(a, mtime, simNow()) : 0;
+    ocspSource source = dir ? OCSP_SOURCE_CACHE : OCSP_SOURCE_FILE;
     int taken;
 
-    if (source == OCSP_SOURCE_CACHE) {
-        simWant(simLeft(m) <= 0, "staple", "the cache is read though something valid is held");
-        m->unread = 0;
-        if (a) simTake(m, cert, a, source, mtime);
+    if (dir) { /* to begin with, or before something is stored there: what is newer is taken */
+        if (simLeft(m) <= 0) m->unread = 0;
+        if (a && !simHasFile(&engine) && strcmp(dir, engine.cache_dir) == 0) simTake(m, cert, a, source, received);
         return;
     }
     simSettle(m);
@@ -537,7 +598,7 @@ void simModelReads(const unsigned char *der, size_t len, time_t mtime, simCert *
     m->round_asked = m->asked || m->may;
     m->round_may = m->may && !m->asked;
     m->asked = m->at_once = m->may = 0;
-    taken = a && simTake(m, cert, a, source, mtime);
+    taken = a && simTake(m, cert, a, source, received);
     if (!taken && a && a->whole && a->cert != cert->index) { /* about another certificate: not stapled, no failure */
         m->retry_early = m->retry_late = 0;
     } else if (!taken) {
@@ -555,11 +616,17 @@ void simModelStaple(simCert *cert, const unsigned char *der, size_t len) {
     time_t now = simNow(), end;
 
     if (want && simNow() >= m->end) want = NULL;
-    if (a == want && (der != NULL) == (want != NULL) && !m->contradicts) return;
+    if (a == want && (der != NULL) == (want != NULL) && !m->contradicts && !m->lasting) return;
     if (der && !a) simBroken("staple", "%zu bytes are stapled that no responder ever sent", len);
-    if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->contradicts && a->this_update <= m->contradicts)
+    if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->contradicts && simOrder(a, m->contradicts) <= 0)
         simBroken("contradicted", "a good answer is stapled, thisUpdate %+lld s; one of %+lld s said revoked",
-                  (long long)(a->this_update - now), (long long)(m->contradicts - now));
+                  (long long)(a->this_update - now), (long long)(m->contradicts->this_update - now));
+    if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->lasting && simOrder(a, m->lasting) <= 0 &&
+        m->source == OCSP_SOURCE_CACHE && m->shelf[simShelfOf(engine.cache_dir)].clean)
+        simBroken("revived",
+                  "after a restart a good answer is stapled from the disk, thisUpdate %+lld s; one of %+lld s "
+                  "said revoked, and an earlier process knew it",
+                  (long long)(a->this_update - now), (long long)(m->lasting->this_update - now));
     if (a == want && (der != NULL) == (want != NULL)) return;
     if (der && a->cert != cert->index) simBroken("staple", "another certificate's response is stapled");
     if (der && !simJudge(a, cert, now, now, &end))
@@ -761,7 +828,7 @@ static const simAnswer *simOnDisk(const simCert *cert, const ocspOptions *o) {
     snprintf(path, sizeof(path), "%s/%s", o->cache_dir, cert->file);
     if (!simDiskRead(path, &bytes, &len, &mtime)) return NULL;
     a = simCaFind(bytes, len);
-    return a && simJudge(a, cert, simNow(), mtime, &end) ? a : NULL;
+    return a && simJudge(a, cert, simNow(), simReceived(a, mtime, simNow()), &end) ? a : NULL;
 }
 
 void simModelFirstHandshake(void) {
@@ -876,6 +943,36 @@ void simModelStored(simCert *cert, int ok) {
     m->saved = m->held;
     m->tampered = simActive(SIM_DISK_LIES);
     snprintf(m->saved_path, sizeof(m->saved_path), "%s/%s", engine.cache_dir, cert->file);
+    m->shelf[simShelfOf(engine.cache_dir)].tampered = 0;
+}
+
+static int simIsFileOf(const char *path, int cert) {
+    return strcmp(path + (strrchr(path, '/') ? strrchr(path, '/') - path + 1 : 0), simCaCert(cert)->file) == 0;
+}
+
+static int simShelfOfPath(const char *path) {
+    return strncmp(path, "other/", 6) == 0;
+}
+
+void simDiskChanged(const char *path) {
+    int i, n = simCaCertCount();
+
+    /* A temporary file counts too: who writes one has had the time to remove what must go. */
+    for (i = 0; i < n; i++)
+        if (strstr(path, simCaCert(i)->file)) minds[i].shelf[simShelfOfPath(path)].changed = 1;
+}
+
+void simDiskSynced(const char *dir) {
+    int i, n = simCaCertCount(), shelf = simShelfOf(dir);
+
+    for (i = 0; i < n && shelf >= 0; i++) minds[i].shelf[shelf].durable = minds[i].shelf[shelf].changed;
+}
+
+void simDiskRefused(const char *path) {
+    int i, n = simCaCertCount();
+
+    for (i = 0; i < n; i++)
+        if (simIsFileOf(path, i)) minds[i].shelf[simShelfOfPath(path)].refused_at = simTrueMs();
 }
 
 /* From outside: what lies there is not what was stored. */
@@ -883,7 +980,9 @@ void simModelTampered(const char *path) {
     int i, n = simCaCertCount();
 
     for (i = 0; i < n; i++)
-        if (strcmp(path + (strrchr(path, '/') ? strrchr(path, '/') - path + 1 : 0), simCaCert(i)->file) == 0) {
+        if (simIsFileOf(path, i)) {
+            minds[i].shelf[simShelfOfPath(path)].tampered = 1;
+            minds[i].shelf[simShelfOfPath(path)].clean = 0;
             minds[i].saved = NULL;
             if (minds[i].unsaved_since != SIM_NEVER && minds[i].held) minds[i].unsaved_since = SIM_NEVER;
         }
@@ -910,17 +1009,31 @@ void simModelPower(void) {
     }
 }
 
+/* May what says `a` (NULL: nobody knows what) be removed while it could still be stapled? If what is held contradicts it. */
+static int simMayRemove(const simMind *m, const simAnswer *a, const simCert *cert) {
+    time_t end;
+
+    if (!m->held) return 0;
+    if (m->held->status == V_OCSP_CERTSTATUS_REVOKED)
+        return !a || a->status != V_OCSP_CERTSTATUS_REVOKED || !simJudge(a, cert, simNow(), simNow(), &end) ||
+               simActive(SIM_DISK_UNREADABLE); /* it may say good for all that can be known */
+    return a && a->status == V_OCSP_CERTSTATUS_REVOKED && simOrder(a, m->held) < 0;
+}
+
 void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len) {
     const simAnswer *a = simCaFind(bytes, len);
-    int i, n = simCaCertCount();
+    int i, n = simCaCertCount(), contradicted = 0, old;
 
     if (strstr(path, ".tmp-")) return;
-    simWant(!a || !a->sound || !a->next_update || a->next_update + 7 * 86400 < simNow(), "disk",
-            "a response is deleted that has not expired for seven days");
+    old = !a || !a->sound || !a->next_update || a->next_update + 7 * 86400 < simNow();
+    for (i = 0; i < n; i++)
+        if (simIsFileOf(path, i) && simMayRemove(&minds[i], a, simCaCert(i))) contradicted = 1;
+    simWant(old || contradicted, "disk",
+            "a response is deleted that has not expired for seven days and that nothing contradicts");
     for (i = 0; i < n; i++)
         if (minds[i].saved && strcmp(path, minds[i].saved_path) == 0) {
             minds[i].saved = NULL;
-            minds[i].unsaved_since = SIM_NEVER;
+            if (old) minds[i].unsaved_since = SIM_NEVER;
         }
 }
 
@@ -937,6 +1050,12 @@ void simModelStart(void) {
 
     for (i = 0; i < SIM_MAX_CERTS; i++) {
         simMind *m = &minds[i], fresh = {.saved = m->saved, .tampered = m->tampered, .unsaved_since = SIM_NEVER};
+        int shelf;
+        fresh.lasting = m->lasting;
+        for (shelf = 0; shelf < SIM_SHELVES; shelf++) {
+            fresh.shelf[shelf].clean = m->shelf[shelf].clean;
+            fresh.shelf[shelf].refused_at = SIM_NEVER;
+        }
         memcpy(fresh.saved_path, m->saved_path, sizeof(fresh.saved_path));
         *m = fresh;
     }
@@ -951,7 +1070,24 @@ void simModelStart(void) {
     memset(&report, 0, sizeof(report));
 }
 
-void simModelEnd(void) {}
+/* Which directories must be free of what a later process must not staple? Those that this one used, in which it had the
+ * time to remove it: its first look is in the moment when it learns of the revocation, and a disk that refused is tried
+ * again within a minute. What was removed and not synced a power failure may bring back. */
+void simModelEnd(int power) {
+    int64_t now = simTrueMs(), last;
+    int i, shelf;
+
+    for (i = 0; i < SIM_MAX_CERTS; i++) {
+        simMind *m = &minds[i];
+        if (!m->contradicts) continue;
+        for (shelf = 0; shelf < SIM_SHELVES; shelf++) {
+            simShelf *s = &m->shelf[shelf];
+            last = simMax(s->refused_at == SIM_NEVER ? -SIM_HOUR : s->refused_at, clock_disturbed_at);
+            s->clean = s->used && m->chain && m->in_service && !s->tampered && (now > s->due_at || s->changed) &&
+                       (s->refused_at == SIM_NEVER || now > last + 61 * SIM_SECOND) && (!power || s->durable);
+        }
+    }
+}
 
 void simModelAttach(const int *list, int count, int chain) {
     memcpy(attach, list, sizeof(int) * (size_t)count);

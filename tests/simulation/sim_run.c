@@ -189,8 +189,8 @@ static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der,
                    ocspError *err) {
     int found = real_world.cache_load(dir, id, der, len, mtime, err);
 
-    simSay("the cache is read: %s", found ? "found" : "nothing");
-    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id), OCSP_SOURCE_CACHE);
+    simSay("the cache in %s is read: %s", dir, found ? "found" : "nothing");
+    simModelReads(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
     return found;
 }
 
@@ -198,7 +198,7 @@ static int simRead(const char *path, unsigned char **der, size_t *len, time_t *m
     int found = real_world.read_file(path, der, len, mtime, err);
 
     simSay("the response-file is read: %s", found ? "found" : "nothing");
-    simModelReads(found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelFollowed(), OCSP_SOURCE_FILE);
+    simModelReads(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelFollowed());
     return found;
 }
 
@@ -393,6 +393,7 @@ static void simStart(void) {
 }
 
 static void simStop(void) {
+    simModelEnd(sim.dying == 2);
     locks_held = 0; /* the process that died may have held some */
     ocspShutdown();
     simDropContext();

@@ -138,11 +138,11 @@ void simPrintWorld(const simWorld *w) {
     int i;
     char at[48], lasts[48];
 
-    printf("  world %llu, %s long: responses live %d s%s, signed %s, backdated %d s, by %s;\n"
+    printf("  world %llu, %s long: responses live %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
            "  %d URL%s,%s%s certificates of %d s, answers take about %d ms\n"
            "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
            (unsigned long long)w->number, simTimeText(w->ends, at, sizeof(at)), w->life,
-           w->no_next ? " but have no nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
+           w->no_next ? " but have no nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate, w->round,
            w->delegate_life ? "delegates" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
            w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_life, w->latency,
            w->options.refresh_margin, w->options.retry_delay, w->options.timeout, w->options.cache_dir);
@@ -353,6 +353,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     w->two_certs = simOneIn(&rng, 4);
     w->cert_life = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life * 4 + 60, 300 * 86400) : 10 * 366 * 86400;
     w->latency = (int)simLogBetween(&rng, 1, 2000);
+    if (simOneIn(&rng, 4)) w->round = w->life / 4 < 3600 ? w->life / 4 : 3600;
     w->options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     w->options.stapling = 1;
     if (simOneIn(&rng, 3)) w->options.refresh_margin = (int)simBetween(&rng, 1, simOneIn(&rng, 20) ? 99 : 40);

@@ -114,7 +114,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
             }
         }
     }
-    for (i = 0; i < 10 && simClock() < until; i++) {
+    for (i = 0; i < 11 && simClock() < until; i++) {
         smaller = *w;
         if (i == 0) smaller.presign = 0;
         if (i == 1) smaller.backdate = 0;
@@ -126,6 +126,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
         if (i == 7) smaller.latency = 1;
         if (i == 8) smaller.cert_life = 10 * 366 * 86400;
         if (i == 9) smaller.no_next = 0;
+        if (i == 10) smaller.round = 0;
         if (memcmp(&smaller, w, sizeof(smaller)) == 0 || !simStillBreaks(&smaller, first, &again)) continue;
         *w = smaller;
         w->ends = again.at + SIM_MINUTE;
