@@ -30,7 +30,7 @@ static const char *ocspShown(const char *path, char *clean, size_t size) {
     return ocspCleanText(clean, size, path);
 }
 
-int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err) {
+int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     /* O_NONBLOCK: a FIFO in the file's place must not hang the server's start */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -82,7 +82,7 @@ static int ocspCachePath(char *out, size_t size, const char *dir, const ocspIden
     return n > 0 && (size_t)n < size;
 }
 
-int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
                   ocspError *err) {
     char path[PATH_MAX];
     struct stat st;
@@ -185,7 +185,7 @@ static int ocspOurFile(const char *name) {
     return *name && name[strspn(name, "0123456789")] == '\0' ? 2 : 0;
 }
 
-void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait) {
+void ocspCachePrune(const char *dir, int64_t now, const ocspWait *wait) {
     DIR *d = opendir(dir);
     struct dirent *entry;
 
@@ -195,7 +195,7 @@ void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait) {
         char path[PATH_MAX];
         unsigned char *der;
         size_t len;
-        time_t mtime, end;
+        int64_t mtime, end;
         struct stat st;
 
         if (!ours || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode)) continue;

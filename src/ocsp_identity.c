@@ -150,7 +150,7 @@ static int ocspNameIdentity(ocspIdentity *id) {
         ok = id->serial != NULL;
         /* An end that does not parse stays 0: such a certificate is never stapled for. */
         if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &end) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &end))
-            id->not_after = (time_t)days * 86400 + secs;
+            id->not_after = (int64_t)days * 86400 + secs;
     }
     OPENSSL_free(hex);
     BN_free(serial);

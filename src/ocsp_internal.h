@@ -7,7 +7,8 @@
  *                        +---- schedule <---+--> cache
  *
  * Errors travel as one kind plus one sentence, made where the fault was seen. Times are wall clock seconds since 1970
- * (time_t) where a certificate or a response speaks, and milliseconds (int64_t) where we wait.
+ * where a certificate or a response speaks, and milliseconds where we wait; both int64_t, because
+ * time_t has 32 bits on some systems, and certificates outlive 2038.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -59,6 +60,10 @@ void ocspMayChangeAt(ocspError *err, int64_t at);
  * out_size - 1. Returns out. */
 char *ocspCleanText(char *out, size_t out_size, const char *in);
 
+/* Seconds since 1970 as "YYYY-MM-DD hh:mm:ss UTC", whatever the width of time_t; "?" outside the years 0 to 9999. Returns
+ * out. */
+char *ocspUtcText(int64_t seconds, char *out, size_t size);
+
 /* What a URL tells. */
 typedef struct ocspUrl {
     char *host, *port; /* host without brackets */
@@ -98,7 +103,7 @@ typedef struct ocspIdentity {
     int must_staple;    /* RFC 7633: the certificate promises a staple */
     int promise_unread; /* there is such a promise, if it is one, that could not be read */
     int unsure;         /* something was not found or not understood; had memory run out, it would look the same */
-    time_t not_after;
+    int64_t not_after;
     unsigned char *request; /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
     size_t request_len;
 } ocspIdentity;
@@ -151,7 +156,7 @@ int ocspDerBounded(const unsigned char *der, size_t len, ocspError *err);
 /* Finds who signed `basic` and may: the issuer itself, or an authorized responder that it certified (RFC 6960 section
  * 4.2.2.2). Verifies at most OCSP_MAX_VERIFICATIONS signatures. Returns the signer's certificate, which belongs to
  * `basic` or `id`, or NULL with a sentence. Pure. Any thread, inside OpenSSL. */
-X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, ocspError *err);
+X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, ocspError *err);
 
 /* Whether a signature algorithm uses a digest that anybody can forge: MD5 and older, also within RSASSA-PSS. Any thread,
  * inside OpenSSL. */
@@ -161,7 +166,7 @@ int ocspWeakSignature(const X509_ALGOR *algorithm);
 
 /* Seconds since 1970 of an ASN.1 time in the form that RFC 5280 section 4.1.2.5 wants: seconds, no fractions, Z. *ok is 0,
  * and so is the result, on any other. Pure, allocates nothing. Any thread. */
-time_t ocspTime(const ASN1_TIME *t, int *ok);
+int64_t ocspTime(const ASN1_TIME *t, int *ok);
 
 typedef enum { OCSP_SOURCE_NONE, OCSP_SOURCE_NETWORK, OCSP_SOURCE_CACHE, OCSP_SOURCE_FILE } ocspSource;
 
@@ -171,18 +176,18 @@ typedef struct ocspResponse {
     size_t len;
     int revoked;           /* certStatus revoked; otherwise good (unknown is never a response of ours) */
     int revocation_reason; /* CRLReason, -1 if not given */
-    time_t revoked_at;
+    int64_t revoked_at;
     int certid_digest; /* NID: SHA-1 if a CertID that names the certificate has it, else that of the one used */
-    time_t this_update, produced_at;
-    time_t next_update; /* 0: not given */
-    time_t end; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
+    int64_t this_update, produced_at;
+    int64_t next_update; /* 0: not given */
+    int64_t end; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
     ocspSource source;
 } ocspResponse;
 
 #define OCSP_CLOCK_SKEW 300       /* seconds that thisUpdate may lie in the future */
 #define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
 
-#define OCSP_RECEIVED_UNKNOWN ((time_t)-1)
+#define OCSP_RECEIVED_UNKNOWN ((int64_t)-1)
 
 #define OCSP_MAX_SIGNERS 4 /* certificates in a response that its ResponderID names */
 /* Signature verifications that one response can cost: by the issuer's key, and for each certificate that is named its own
@@ -195,7 +200,7 @@ typedef struct ocspResponse {
  * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1
  * and fills *out (release with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside
  * OpenSSL. */
-int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
+int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int64_t now, int64_t received,
                ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
@@ -206,11 +211,11 @@ typedef enum {
     OCSP_FRESH_SAME,  /* the same status, and nothing in it is later: nothing changes, no failure */
     OCSP_FRESH_OLDER, /* a failure */
 } ocspFreshness;
-ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now);
+ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, int64_t now);
 
 /* The end of the last entry's validity in an unverified response, for clearing old files away: nextUpdate's maximum, 0
  * when one has none, -1 when it does not parse. */
-time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
+int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 
 /* ---- schedule (ocsp_schedule.c) ---------------------------------------------------------------------------------- */
 
@@ -225,7 +230,7 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 
 /* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate
  * half of the life (`end` - 300). */
-time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
+int64_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
 
 /* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most
  * a tenth of the margin window and of the time until then, or, where the wait from thisUpdate to the formula is longer
@@ -255,7 +260,7 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
 typedef struct ocspStaple {
     X509 *leaf;         /* a reference */
     int settled;        /* 0: its context was replaced, or its issuer is not known: another context may tell more */
-    time_t end;         /* staple while now < end */
+    int64_t end;        /* staple while now < end */
     unsigned char *der; /* owned; NULL when nothing is held yet */
     size_t len;
 } ocspStaple;
@@ -288,7 +293,7 @@ typedef enum {
 /* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
  * none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate
  * says (RFC 7633). Pure, as ocspVerify. Any thread, inside OpenSSL. */
-ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
+ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
                             int *must_staple, ocspError *err);
 
 int ocspPeerCallback(SSL *ssl); /* a client's part of ocspStatusCallback: 1 accepts, 0 refuses; any thread */
@@ -304,7 +309,7 @@ void ocspPeersReset(void);                    /* main, no handshake may run */
 
 /* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree
  * it) and *mtime, or 0 with a sentence (kind OCSP_ERR_NETWORK). Blocks on the disk. Outside OpenSSL. */
-int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err);
+int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err);
 
 /* The file of a certificate: dir/ocsp-<sha256>.der. Load returns 1, 0 with a sentence, or 0 with kind OCSP_ERR_NONE
  * when there is no such file. Store writes a temporary file, fsyncs and renames; 0 with a sentence leaves the old
@@ -313,11 +318,11 @@ int ocspReadFile(const char *path, unsigned char **der, size_t *len, time_t *mti
  * response ended OCSP_CACHE_KEEP seconds before now, and temporary files left by a kill. All block on the disk and are
  * called outside OpenSSL; prune enters it for parsing through `wait` (may be NULL). OCSP thread, or (load) main before
  * the first accept. */
-int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
                   ocspError *err);
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
 int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err);
-void ocspCachePrune(const char *dir, time_t now, const ocspWait *wait);
+void ocspCachePrune(const char *dir, int64_t now, const ocspWait *wait);
 
 /* ---- between main and the thread (ocsp_stapler.c) ---------------------------------------------------------------- */
 
@@ -337,7 +342,7 @@ typedef struct ocspStatus {
     ocspCertState state;
     int held, revoked, must_staple;
     char serial[OCSP_OUTSIDE_TEXT_MAX + 1], responder_url[OCSP_OUTSIDE_TEXT_MAX + 1];
-    time_t this_update, next_update, produced_at, end, last_success;
+    int64_t this_update, next_update, produced_at, end, last_success;
     size_t bytes;
     ocspSource source;
     int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock, 0: none */
@@ -398,13 +403,13 @@ typedef struct ocspWorld {
     uint32_t (*random)(void);
     ocspFetchResult (*fetch)(const char *, const unsigned char *, size_t, X509_STORE *, int64_t, const ocspWait *,
                              unsigned char **, size_t *, ocspError *);
-    int (*read_file)(const char *, unsigned char **, size_t *, time_t *, ocspError *);
+    int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
     /* a file's identity changes when it is replaced or written: mtime, size, inode, device; 0 when there is none */
     uint64_t (*file_mark)(const char *);
-    int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, time_t *, ocspError *);
+    int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
     int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
-    void (*cache_prune)(const char *, time_t, const ocspWait *);
+    void (*cache_prune)(const char *, int64_t, const ocspWait *);
 } ocspWorld;
 extern ocspWorld ocsp_world;
 

@@ -71,13 +71,12 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
 
-ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, time_t now,
+ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
                             int *must_staple, ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
     ocspResponse response;
     ocspPeerState state = OCSP_PEER_BAD;
-    struct tm tm;
-    char since[40] = "an unknown time";
+    char since[40];
 
     *must_staple = 1; /* of a certificate that cannot be read nothing better is known */
     if (!id) {
@@ -94,7 +93,7 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
     } else {
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
         if (response.revoked) {
-            if (gmtime_r(&response.revoked_at, &tm)) strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S UTC", &tm);
+            ocspUtcText(response.revoked_at, since, sizeof(since));
             ocspFail(err, OCSP_ERR_VERIFY, "its certificate is REVOKED since %s: replace it there", since);
             ocspMayChangeAt(err, response.end);
         }
@@ -158,7 +157,7 @@ static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocs
 
 /* ocspJudgePeer, or what it said of the same bytes a moment ago. */
 static ocspPeerState ocspJudgePeerOnce(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
-                                       time_t now, int *must_staple, ocspError *err) {
+                                       int64_t now, int *must_staple, ocspError *err) {
     unsigned char digest[32];
     ocspPeerState state;
     int any = der && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
@@ -274,7 +273,7 @@ int ocspPeerCallback(SSL *ssl) {
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
         state = ocspJudgePeerOnce(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
-                                  (time_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
+                                  (int64_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
             ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");

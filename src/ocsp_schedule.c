@@ -27,8 +27,8 @@ static int64_t ocspMarginWindow(const ocspResponse *held, int margin_percent) {
     return life > 0 ? life * margin_percent / 100 : 0;
 }
 
-time_t ocspRefreshFormula(const ocspResponse *held, int margin_percent) {
-    return held->end - (time_t)ocspMarginWindow(held, margin_percent);
+int64_t ocspRefreshFormula(const ocspResponse *held, int margin_percent) {
+    return held->end - (int64_t)ocspMarginWindow(held, margin_percent);
 }
 
 /* The formula in milliseconds, so that a response of a few seconds has a window too; and when the wait for it began. */

@@ -85,9 +85,9 @@ static int ocspWeakKey(X509 *cert) {
 }
 
 /* Why `cert` may not sign for `issuer` as its authorized responder, or NULL if it may. */
-static const char *ocspResponderFault(X509 *cert, X509 *issuer, time_t now, ocspError *err) {
+static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocspError *err) {
     int from_ok, to_ok;
-    time_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
+    int64_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
 
     /* The same skew as for thisUpdate: some responders make their certificate together with the answer. */
     if (from_ok && from > now + OCSP_CLOCK_SKEW) {
@@ -133,7 +133,7 @@ static int ocspNamedSigners(OCSP_BASICRESP *basic, X509 *issuer, X509 *named[OCS
     return count;
 }
 
-X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, ocspError *err) {
+X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, ocspError *err) {
     const char *fault = "no certificate that the response names as its signer was found in it";
     X509 *named[OCSP_MAX_SIGNERS], *tried[OCSP_MAX_SIGNERS + 1];
     int i, tried_count = 0, count = ocspNamedSigners(basic, id->issuer, named);

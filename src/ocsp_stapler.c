@@ -295,7 +295,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
     }
     leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
-        time_t now = (time_t)(ocsp_world.wall_ms() / 1000);
+        int64_t now = (int64_t)(ocsp_world.wall_ms() / 1000);
         set = ocspSlotEnter(&token);
         for (i = 0; set && i < set->count && !staple; i++) {
             if (set->staples[i].leaf == leaf) staple = &set->staples[i];

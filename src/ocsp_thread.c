@@ -61,7 +61,7 @@ typedef struct ocspCert {
     int64_t refresh_at_ms, retry_at_ms, last_round_ms; /* wall; monotonic, 0: none; monotonic, 0: never */
     unsigned attempt;                                  /* rounds without progress in a row, for the back-off */
     long long consecutive_failures, last_fetch_ms;
-    time_t last_success;
+    int64_t last_success;
     char url[OCSP_OUTSIDE_TEXT_MAX + 1];
     char last_error[OCSP_ROUND_TEXT_MAX];
     int cache_tried;
@@ -201,8 +201,8 @@ ocspWorld ocsp_world = {
 
 /* ---- small questions --------------------------------------------------------------------------------------------- */
 
-static time_t ocspNow(void) {
-    return (time_t)(ocsp_world.wall_ms() / 1000);
+static int64_t ocspNow(void) {
+    return (int64_t)(ocsp_world.wall_ms() / 1000);
 }
 
 static int64_t ocspRemainingMs(const ocspCert *cert) {
@@ -232,11 +232,8 @@ static void ocspShowUrl(ocspCert *cert) {
 }
 
 /* Times in the log are UTC, as in certificates. */
-static const char *ocspWhen(time_t t, char *out, size_t size) {
-    struct tm tm;
-
-    if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) snprintf(out, size, "?");
-    return out;
+static const char *ocspWhen(int64_t t, char *out, size_t size) {
+    return ocspUtcText(t, out, size);
 }
 
 /* When `cert` is due, in milliseconds from now: 0 or less is now, INT64_MAX never. */
@@ -421,7 +418,7 @@ static void ocspTellState(ocspCert *cert) {
 
 /* Warnings that come with time alone. */
 static void ocspTellTime(ocspCert *cert) {
-    time_t now = ocspNow(), formula;
+    int64_t now = ocspNow(), formula;
     int valid = ocspHoldsValid(cert);
     char when[40];
 
@@ -554,9 +551,9 @@ static void ocspFailed(ocspCert *cert, ocspErrorKind kind, int asked) {
  * clocks' skew on top: 15 minutes in all, which is what Java takes. A CA that leaves nextUpdate out says that newer
  * information is always available (RFC 6960 section 4.2.2.1) and signs when it is asked, so that what was just received
  * loses nothing by this; what a CA signed long before it handed it out is asked for again after a restart. */
-static int ocspVerifyFile(const ocspCert *cert, const unsigned char *der, size_t len, time_t mtime, ocspResponse *out,
+static int ocspVerifyFile(const ocspCert *cert, const unsigned char *der, size_t len, int64_t mtime, ocspResponse *out,
                           ocspError *err) {
-    time_t now = ocspNow(), latest;
+    int64_t now = ocspNow(), latest;
 
     if (!ocspVerify(der, len, cert->id, now, mtime, out, err)) return 0;
     latest = out->produced_at > out->this_update ? out->produced_at : out->this_update;
@@ -572,9 +569,9 @@ static int ocspVerifyFile(const ocspCert *cert, const unsigned char *der, size_t
 }
 
 /* Verifies bytes for `cert` and holds them if they are news. Returns 1, or 0 with the reason. */
-static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSource source, time_t received,
+static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSource source, int64_t received,
                     ocspError *err) {
-    time_t now = ocspNow();
+    int64_t now = ocspNow();
     ocspResponse fresh;
     ocspFreshness freshness;
     int ok;
@@ -586,9 +583,10 @@ static int ocspTake(ocspCert *cert, const unsigned char *der, size_t len, ocspSo
     if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* what the operator supplies is his word */
     if (freshness == OCSP_FRESH_OLDER) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
-                 fresh.this_update < cert->held.this_update   ? "older than the response that is held"
-                 : fresh.produced_at < cert->held.produced_at ? "produced earlier than the response that is held"
-                                                              : "good, but as old as the current response, which says revoked");
+                 fresh.this_update < cert->held.this_update ? "older than the response that is held"
+                 : fresh.produced_at < cert->held.produced_at
+                     ? "produced earlier than the response that is held"
+                     : "good, but as old as the current response, which says revoked");
         ocspResponseClear(&fresh);
         return 0;
     }
@@ -647,7 +645,7 @@ static int ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorK
 static int ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
     unsigned char *der = NULL;
     size_t len = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspError err = {0};
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     int ok;
@@ -707,7 +705,7 @@ static int ocspCaches(void) {
 static void ocspLoadCached(ocspCert *cert) {
     unsigned char *der = NULL;
     size_t len = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspError err = {0};
     int found;
 
@@ -748,7 +746,7 @@ static ocspKept ocspCompareKept(ocspCert *cert, const char *dir, int adopt) {
     ocspKept kept = cert->held.revoked ? OCSP_KEPT_CONTRADICTS : OCSP_KEPT_HARMLESS;
     unsigned char *der = NULL;
     size_t len = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspResponse found;
     ocspError err = {0};
     int ok;
@@ -1166,7 +1164,7 @@ static void ocspCapByClock(ocspCert *cert) {
     if (!cert->held.der) return;
     if (cert->held.revoked && cert->refresh_at_ms > hourly) cert->refresh_at_ms = hourly;
     if (cert->held.next_update == 0 && cert->held.end > now_ms / 1000 + OCSP_LIFE_WITHOUT_END) {
-        cert->held.end = (time_t)(now_ms / 1000) + OCSP_LIFE_WITHOUT_END;
+        cert->held.end = (int64_t)(now_ms / 1000) + OCSP_LIFE_WITHOUT_END;
         cert->refresh_at_ms = ocspRefreshAtMs(&cert->held, worker.options.refresh_margin, now_ms, ocsp_world.random());
         ocspPublish();
     }

@@ -203,4 +203,30 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
     return 1;
 }
 
+#define OCSP_DAYS_TO_1970 INT64_C(719468) /* from the first of March of the year 0 */
+#define OCSP_DAYS_OF_400_YEARS INT64_C(146097)
+
+/* Reckoned here, because gmtime_r takes a time_t. The year begins in March, so that the leap day is its last. */
+char *ocspUtcText(int64_t seconds, char *out, size_t size) {
+    const int64_t earliest = INT64_C(-62167219200), latest = INT64_C(253402300799); /* the years 0 to 9999 */
+    int64_t days, era;
+    int second, of_era, year, of_year, month;
+
+    if (seconds < earliest || seconds > latest) {
+        snprintf(out, size, "?");
+        return out;
+    }
+    second = (int)((seconds % 86400 + 86400) % 86400);
+    days = (seconds - second) / 86400 + OCSP_DAYS_TO_1970;
+    era = days >= 0 ? days / OCSP_DAYS_OF_400_YEARS : -1;
+    of_era = (int)(days - era * OCSP_DAYS_OF_400_YEARS);
+    year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    of_year = of_era - (365 * year + year / 4 - year / 100);
+    month = (5 * of_year + 2) / 153; /* 0 is March */
+    snprintf(out, size, "%04d-%02d-%02d %02d:%02d:%02d UTC", (int)(year + era * 400 + (month >= 10)),
+             month < 10 ? month + 3 : month - 9, of_year - (153 * month + 2) / 5 + 1, second / 3600, second / 60 % 60,
+             second % 60);
+    return out;
+}
+
 #endif /* OCSP_SUPPORTED */

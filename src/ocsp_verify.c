@@ -24,23 +24,21 @@ static int ocspIsStrictTime(const ASN1_TIME *t) {
 
 /* Allocates nothing: out of memory must not look like a time that is missing. OpenSSL reckons because timegm is not in
  * POSIX. */
-time_t ocspTime(const ASN1_TIME *t, int *ok) {
+int64_t ocspTime(const ASN1_TIME *t, int *ok) {
     static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
     struct tm tm;
     int days = 0, secs = 0;
 
     *ok = t && ocspIsStrictTime(t) && ASN1_TIME_to_tm(t, &tm) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &tm);
-    return *ok ? (time_t)days * 86400 + secs : 0;
+    return *ok ? (int64_t)days * 86400 + secs : 0;
 }
 
-static time_t ocspMin(time_t a, time_t b) {
+static int64_t ocspMin(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static void ocspTimeText(char *out, size_t size, time_t t) {
-    struct tm tm;
-
-    if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) out[0] = '\0';
+static void ocspTimeText(char *out, size_t size, int64_t t) {
+    ocspUtcText(t, out, size);
 }
 
 /* Whether the bytes are what OpenSSL makes of them. It verifies the signature over its own encoding, not over the bytes
@@ -61,11 +59,11 @@ static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP 
 /* What one SingleResponse says. */
 typedef struct singleResponse {
     int status, reason; /* V_OCSP_CERTSTATUS_*; CRLReason, -1 if not given */
-    time_t this_update, revoked_at;
-    time_t next_update; /* 0: not given */
-    time_t expires_at;  /* nextUpdate, or what takes its place when it is not given */
-    int counts;         /* 0: it says good, but of another time than now */
-    int certid_digest;  /* NID */
+    int64_t this_update, revoked_at;
+    int64_t next_update; /* 0: not given */
+    int64_t expires_at;  /* nextUpdate, or what takes its place when it is not given */
+    int counts;          /* 0: it says good, but of another time than now */
+    int certid_digest;   /* NID */
 } singleResponse;
 
 /* Whether an extension may be critical: none of these changes what a status means here, so a response with one is as good
@@ -96,7 +94,7 @@ static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
 
 /* Reads a time of the response. RFC 6960 section 4.2.2.1 takes RFC 5280's form for each of them; Go's clients and NSS
  * refuse a response in which any has another. */
-static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, time_t *out, ocspError *err) {
+static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, int64_t *out, ocspError *err) {
     int ok;
 
     *out = ocspTime(time, &ok);
@@ -108,7 +106,7 @@ static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, time
 }
 
 /* Until when a response without nextUpdate is good that came in at `received`. */
-static time_t ocspDefaultExpiry(time_t this_update, time_t now, time_t received) {
+static int64_t ocspDefaultExpiry(int64_t this_update, int64_t now, int64_t received) {
     /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
     if (received == OCSP_RECEIVED_UNKNOWN)
         received = this_update + OCSP_CLOCK_SKEW;
@@ -118,7 +116,7 @@ static time_t ocspDefaultExpiry(time_t this_update, time_t now, time_t received)
 }
 
 /* Reads one SingleResponse, whoever it is about. */
-static int ocspReadSingleResponse(OCSP_SINGLERESP *single, time_t now, time_t received, singleResponse *out,
+static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t received, singleResponse *out,
                                   ocspError *err) {
     ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
     int i;
@@ -208,7 +206,7 @@ static int ocspCertIdDigest(OCSP_SINGLERESP *single) {
 /* Finds the SingleResponse for exactly this certificate: of several the newest, where one that says good counts only
  * while it is valid, unless no other is there. Every one is read, whoever it is about: a client that refuses the
  * response for any of them must not get it stapled. Returns 1, or 0 with the reason. */
-static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, time_t received,
+static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
                                   singleResponse *out, ocspError *err) {
     ocspCertIds known = {0};
     int found = 0, ours = 0, sha1 = 0, i, count = OCSP_resp_count(basic);
@@ -238,7 +236,7 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
 }
 
 /* Checks status and dates, which count only once the signature has been verified, and fills *out. */
-static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdentity *id, X509 *signer, time_t now,
+static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdentity *id, X509 *signer, int64_t now,
                                    ocspResponse *out, ocspError *err) {
     int signer_ok = 1, revoked = single->status == V_OCSP_CERTSTATUS_REVOKED;
     char text[32];
@@ -285,7 +283,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
 }
 
 /* Reads, checks and verifies a BasicOCSPResponse; fills all of *out but its bytes. */
-static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t now, time_t received,
+static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
                            ocspResponse *out, ocspError *err) {
     singleResponse single;
     X509 *signer;
@@ -302,7 +300,7 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, time_t
     return signer && ocspCheckSingleResponse(&single, id, signer, now, out, err);
 }
 
-int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, time_t now, time_t received,
+int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int64_t now, int64_t received,
                ocspResponse *out, ocspError *err) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = NULL;
@@ -364,7 +362,7 @@ void ocspResponseClear(ocspResponse *r) {
     memset(r, 0, sizeof(*r));
 }
 
-ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, time_t now) {
+ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, int64_t now) {
     if (!held->der) return OCSP_FRESH_NEWER;
     /* An expired good answer is history: another one that says itself that it still holds is worth more than nothing.
      * Two things are not renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of
@@ -380,11 +378,11 @@ ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, t
     return fresh->produced_at == held->produced_at && fresh->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
 }
 
-time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
+int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response;
     OCSP_BASICRESP *basic;
-    time_t latest = -1;
+    int64_t latest = -1;
     int i, ok;
 
     if (!ocspDerBounded(der, len, NULL)) return -1;
@@ -393,7 +391,7 @@ time_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {
     basic = response ? OCSP_response_get1_basic(response) : NULL;
     for (i = 0; basic && i < OCSP_resp_count(basic); i++) {
         ASN1_GENERALIZEDTIME *next_update = NULL;
-        time_t t;
+        int64_t t;
         OCSP_single_get0_status(OCSP_resp_get0(basic, i), NULL, NULL, NULL, &next_update);
         t = next_update ? ocspTime(next_update, &ok) : 0;
         if (t == 0) {

@@ -275,7 +275,7 @@ static void verifyForged(void) {
 static void peekOnce(void) {
     testReply reply = testGoodReply(pki->leaf);
     testBytes der = testReplyDer(&reply);
-    time_t end;
+    int64_t end;
 
     engine(end = ocspPeekNextUpdate(der.p, der.n));
     /* A file is removed for its end: it must not seem earlier than it is. */
@@ -350,7 +350,7 @@ static void storeOnce(void) {
     testBytes old = testReplyDer(&reply), fresh;
     unsigned char *der = NULL;
     size_t len = 0;
-    time_t mtime;
+    int64_t mtime;
     ocspError err = {0};
     int stored, loaded;
 
@@ -466,7 +466,7 @@ static void fetchWithoutMemory(void **state) {
                                           .issuer_key = pki->ca_key,
                                           .key = pki->leaf_key,
                                           .not_before = 1,
-                                          .not_after = TEST_NOW + 20 * 365 * (time_t)TEST_DAY,
+                                          .not_after = TEST_NOW + 20 * 365 * (int64_t)TEST_DAY,
                                           .alt_names = "IP:127.0.0.1"});
 
     (void)state;
@@ -508,8 +508,8 @@ static void pass(int64_t ms) {
     wall += ms;
     mono += ms;
 }
-static time_t wallNow(void) {
-    return (time_t)(wall / 1000);
+static int64_t wallNow(void) {
+    return (int64_t)(wall / 1000);
 }
 
 static int ca_says_revoked;

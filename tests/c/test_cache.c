@@ -62,7 +62,7 @@ static void wantStored(void) {
 static void wantLoaded(void) {
     unsigned char *der = NULL;
     size_t n = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspError err = {0};
     if (!ocspCacheLoad(dir, id, &der, &n, &mtime, &err)) fail_msg("not loaded: %s", err.text);
     assert_int_equal(n, good.n);
@@ -75,7 +75,7 @@ static void wantLoaded(void) {
 static void wantNotLoaded(ocspErrorKind kind) {
     unsigned char *der = (unsigned char *)1;
     size_t n = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspError err = {0};
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, &err), 0);
     assert_int_equal(err.kind, kind);
@@ -107,7 +107,7 @@ static void acceptance16_noSuchFileIsNoError(void **state) {
     (void)state;
     unsigned char *der = (unsigned char *)1;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     ocspError err = {.kind = OCSP_ERR_VERIFY};
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, &err), 0);
     assert_int_equal(err.kind, OCSP_ERR_NONE);
@@ -122,7 +122,7 @@ static void acceptance16_mtimeIsTheFiles(void **state) {
     assert_int_equal(utime(path, &when), 0);
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1);
     assert_int_equal(mtime, 1234567890);
     ocspFree(der);
@@ -239,7 +239,7 @@ static void acceptance16_directoryMissing(void **state) {
     char *missing = testPath(dir, "missing");
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     assert_int_equal(ocspCacheStore(missing, id, good.p, good.n, &err), 0);
     wantSentence(&err);
     assert_non_null(strstr(err.text, "missing")); /* it names the place */
@@ -255,7 +255,7 @@ static void acceptance16_aFileInTheDirectorysPlace(void **state) {
     char *file = testPath(dir, "file");
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     testWriteFile(file, "x", 1);
     assert_int_equal(ocspCacheStore(file, id, good.p, good.n, &err), 0);
     wantSentence(&err);
@@ -293,7 +293,7 @@ static void acceptance16_emptyTruncatedAndOverTheLimit(void **state) {
     testWriteFile(path, big, OCSP_MAX_RESPONSE_BYTES);
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1); /* judged by verify, not here */
     assert_int_equal(n, OCSP_MAX_RESPONSE_BYTES);
     ocspFree(der);
@@ -401,7 +401,7 @@ static void longNamesAreRefused(void **state) {
     ocspError err = {0};
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     assert_int_equal(ocspCacheStore(longer, id, good.p, good.n, &err), 0);
     wantSentence(&err);
     assert_int_equal(ocspCacheLoad(longer, id, &der, &n, &mtime, &err), 0);
@@ -511,7 +511,7 @@ static void acceptance16_directoryThatMayNotBeWritten(void **state) {
 
 /* ---- clearing away ----------------------------------------------------------------------------------------------- */
 
-static void put(const char *name, testBytes bytes, time_t mtime) {
+static void put(const char *name, testBytes bytes, int64_t mtime) {
     char *path = testPath(dir, name);
     testWriteFile(path, bytes.p, bytes.n);
     if (mtime) {
@@ -635,7 +635,7 @@ static void acceptance24_readFileFollowsLinksAndTellsWhatIsWrong(void **state) {
     (void)state;
     unsigned char *der;
     size_t n;
-    time_t mtime;
+    int64_t mtime;
     ocspError err = {0};
     put("response", good, 1700000000);
     char *link_path = testPath(dir, "link");

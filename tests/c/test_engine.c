@@ -268,7 +268,7 @@ int unlink(const char *path) {
 }
 
 static int prunes;
-static void fakePrune(const char *in_dir, time_t now, const ocspWait *wait) {
+static void fakePrune(const char *in_dir, int64_t now, const ocspWait *wait) {
     prunes++;
     real_world.cache_prune(in_dir, now, wait);
 }
@@ -760,7 +760,7 @@ static void withoutNextUpdateAskedAgainAtHalfOfTenMinutes(void **state) {
 }
 
 /* A cache-dir that was changed is read again at the end of what is held, and finds it: no word of the responder. */
-static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, time_t *mtime,
+static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
                             ocspError *err) {
     int found = real_world.cache_load(from, id, der, n, mtime, err);
     *mtime = wallNow();
@@ -768,7 +768,7 @@ static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned c
 }
 
 /* The files here are of the real clock's year: old, and so for clearing away. */
-static void keepOldFiles(const char *from, time_t now, const ocspWait *wait) {
+static void keepOldFiles(const char *from, int64_t now, const ocspWait *wait) {
     (void)from, (void)now, (void)wait;
 }
 

@@ -26,7 +26,7 @@ typedef enum { A_FILE, A_DIRECTORY, A_LINK, A_FIFO } entryType;
 typedef struct entry {
     char name[256];
     entryType type;
-    time_t mtime;
+    int64_t mtime;
     const uint8_t *bytes;
     size_t size;
     int made; /* 0: there was no making it (a slash in its name, or the name is taken) */
@@ -68,7 +68,7 @@ static int readEntries(const uint8_t *data, size_t size, entry *entries, int *st
     *store = 0;
     while (size >= 5 && count < MAX_ENTRIES) {
         entry *e = &entries[count++];
-        time_t age = (time_t)(data[1] << 8 | data[2]) * AGE_STEP;
+        int64_t age = (int64_t)(data[1] << 8 | data[2]) * AGE_STEP;
         size_t len = (size_t)(data[3] << 8 | data[4]);
         memset(e, 0, sizeof(*e));
         if (len == 0xffff) len = size; /* all that is left: how a file can be longer than two bytes tell */
@@ -121,7 +121,7 @@ static int exists(const char *name) {
 /* A second reading of the rule for what may be removed. */
 static int mayGo(const entry *e) {
     const char *end = e->name + 5 + 64;
-    time_t until;
+    int64_t until;
 
     if (e->type != A_FILE || strncmp(e->name, "ocsp-", 5) != 0) return 0;
     if (strspn(e->name + 5, "0123456789abcdef") != 64) return 0;
@@ -139,7 +139,7 @@ static void checkLoad(const entry *entries, int count) {
     char name[300];
     unsigned char *der = (unsigned char *)"not set";
     size_t len = 0;
-    time_t mtime = 0;
+    int64_t mtime = 0;
     ocspError err = {0};
     int i;
 
@@ -181,7 +181,7 @@ static void checkStore(const entry *entries, int count) {
     const ocspIdentity *id = fuzzGetPki()->id;
     unsigned char *der;
     size_t len;
-    time_t mtime;
+    int64_t mtime;
     ocspError err = {0};
 
     if (ocspCacheStore(dir, id, bytes, sizeof(bytes), &err)) {
@@ -232,14 +232,14 @@ static void one(const uint8_t *data, size_t size) {
 
 /* ---- seeds ------------------------------------------------------------------------------------------------------- */
 
-static testBytes entryBytes(int flags, time_t age, const void *bytes, size_t n) {
+static testBytes entryBytes(int flags, int64_t age, const void *bytes, size_t n) {
     uint8_t head[] = {(uint8_t)flags, (uint8_t)(age / AGE_STEP >> 8), (uint8_t)(age / AGE_STEP),
                       (uint8_t)(n < 0xffff ? n >> 8 : 0xff), (uint8_t)(n < 0xffff ? n : 0xff)};
 
     return testJoin(testCopy(head, sizeof(head)), testCopy(bytes, n));
 }
 
-static testBytes reply(time_t next_update) {
+static testBytes reply(int64_t next_update) {
     const fuzzPki *pki = fuzzGetPki();
     const testReply r = {.count = 1,
                          .entries = {{.cert = pki->leaf,
@@ -251,7 +251,7 @@ static testBytes reply(time_t next_update) {
     return testReplyDer(&r);
 }
 
-static void keepEntry(fuzzKeep *keep, const char *name, int flags, time_t age, const void *bytes, size_t n) {
+static void keepEntry(fuzzKeep *keep, const char *name, int flags, int64_t age, const void *bytes, size_t n) {
     testBytes all = entryBytes(flags, age, bytes, n);
 
     keep(name, all.p, all.n);

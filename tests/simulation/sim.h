@@ -177,7 +177,7 @@ void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(
 int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
 int64_t simMonoMs(void);
-time_t simCaTime(void);
+int64_t simCaTime(void);
 int simFaulty(void);         /* some responder is not well */
 simRng *simChance(void);     /* the world's, not the engine's */
 int simActive(simKind kind); /* is such an event under way? */
@@ -196,7 +196,7 @@ typedef struct simCert {
     X509 *parsed[2]; /* the same, read from bytes */
     int turn;
     EVP_PKEY *key;
-    time_t not_after;
+    int64_t not_after;
     int must_staple, urls, self_signed;
     unsigned char serial[8], sha256[32];
     char file[80]; /* ocsp-<sha256>.der */
@@ -214,7 +214,7 @@ typedef struct simAnswer {
     int cert;  /* whom it is about, -1: none of ours */
     int status;
     int64_t this_update, next_update, produced_at;
-    time_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
+    int64_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
     const char *what;
 } simAnswer;
 
@@ -245,7 +245,7 @@ int simOrder(const simAnswer *a, const simAnswer *b);
 int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now);
 
 /* Would a client that follows RFC 6960 and the README take it, and until when? */
-int simJudge(const simAnswer *answer, const simCert *cert, time_t now, time_t received, time_t *end);
+int simJudge(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
 
 /* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */
 
@@ -258,9 +258,9 @@ void simDiskEnd(void);
 void simDiskPower(void);            /* what was not synced is gone, or not */
 void simDiskCloseAll(void);         /* the process ended */
 void simDiskKillAt(int operations); /* 0: never */
-int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time_t *mtime); /* for the model */
-int simDiskLied(const char *path);                                                          /* about the file there */
-void simDiskWrite(const char *path, const void *bytes, size_t len);                         /* from outside; durable */
+int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int64_t *mtime); /* for the model */
+int simDiskLied(const char *path);                                                           /* about the file there */
+void simDiskWrite(const char *path, const void *bytes, size_t len);                          /* from outside; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
 void simKilled(void) __attribute__((noreturn));                                /* sim_run.c: the process ends here */

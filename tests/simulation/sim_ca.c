@@ -44,7 +44,7 @@ typedef struct simDelegate {
     X509 *cert; /* whose name and key it has */
     unsigned char *der;
     int len;
-    time_t from, to;
+    int64_t from, to;
 } simDelegate;
 
 enum {
@@ -89,8 +89,8 @@ static void simNextSerial(unsigned char *out) {
     for (i = 0; i < 8; i++) out[i] = (unsigned char)(number >> (56 - 8 * i));
 }
 
-static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, time_t from,
-                            time_t to) {
+static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, int64_t from,
+                            int64_t to) {
     X509 *cert = X509_new();
     X509_NAME *subject = X509_NAME_new();
     unsigned char serial[8];
@@ -225,7 +225,7 @@ static int simIntoId(unsigned char *out, X509 *issuer, X509 *leaf, const EVP_MD 
 
 simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed) {
     simCert *c = calloc(1, sizeof(*c));
-    time_t now = simCaTime();
+    int64_t now = simCaTime();
     OCSP_CERTID *id;
     char access[SIM_MAX_URLS * 40] = "";
     int i;
@@ -327,8 +327,9 @@ static void simWrap(simDer *d, int tag, size_t end) {
     }
 }
 
-static void simPutTime(simDer *d, time_t t) {
+static void simPutTime(simDer *d, int64_t when) {
     size_t end = d->at;
+    time_t t = (time_t)when;
     char text[32];
     struct tm tm;
 
@@ -343,7 +344,7 @@ typedef struct simEntry {
     const unsigned char *id;
     size_t id_len;
     int status;
-    time_t this_update, next_update;
+    int64_t this_update, next_update;
 } simEntry;
 
 static void simPutEntry(simDer *d, const simEntry *e) {
@@ -423,7 +424,8 @@ static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t 
     simRemember(sha1, key_number[key], 1);
 }
 
-static void simUtcTime(unsigned char *out, time_t when) {
+static void simUtcTime(unsigned char *out, int64_t t) {
+    time_t when = (time_t)t;
     char text[64];
     struct tm tm;
 
@@ -436,10 +438,10 @@ static void simUtcTime(unsigned char *out, time_t when) {
 static simDelegate *simGetDelegate(int flavour) {
     simDelegate *d = &delegates[flavour];
     const simTemplate *t = &templates[flavour];
-    time_t now = simCaTime();
-    time_t overlap = simThisWorld()->late_delegates             ? 0
-                     : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
-                                                                : ca_life + ca_presign;
+    int64_t now = simCaTime();
+    int64_t overlap = simThisWorld()->late_delegates             ? 0
+                      : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
+                                                                 : ca_life + ca_presign;
 
     if (d->der && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
         return d;
@@ -458,7 +460,7 @@ static simDelegate *simGetDelegate(int flavour) {
 }
 
 /* A whole response. Bytes of the result begin at d->bytes + d->at. */
-static void simCompose(simDer *d, const simEntry *entries, int count, time_t produced_at, X509 *signer,
+static void simCompose(simDer *d, const simEntry *entries, int count, int64_t produced_at, X509 *signer,
                        const simDelegate *delegate, int key, int by_key, int really) {
     size_t end, certs_end, tbs_end, inner, id_end;
     unsigned char tbs[4096], signature[SIM_SIGNATURE], md[20];
@@ -600,7 +602,7 @@ static const simEvent *simLatest(simKind kind) {
 }
 
 /* Was the certificate revoked at that time (true seconds)? A CA that rounds thisUpdate shows what it knows when it signs. */
-static int simRevokedAt(time_t signed_at) {
+static int simRevokedAt(int64_t signed_at) {
     const simWorld *w = simThisWorld();
     int64_t at = ((int64_t)signed_at - SIM_EPOCH) * 1000;
     int i;
@@ -634,7 +636,7 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
     const simEvent *change, *revoked = simLatest(SIM_REVOKED);
-    time_t now = simCaTime(), began = fault ? (time_t)(SIM_EPOCH + fault->at / 1000) : 0;
+    int64_t now = simCaTime(), began = fault ? (int64_t)(SIM_EPOCH + fault->at / 1000) : 0;
 
     memset(offer, 0, sizeof(*offer));
     offer->sound = offer->whole = 1;
@@ -646,15 +648,15 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     ca_backdate = w->backdate < ca_life ? w->backdate : 0;
 
     if (kind == SIM_FROZEN) now = began;
-    if (kind == SIM_OLDER) now = began - (time_t)fault->a;
+    if (kind == SIM_OLDER) now = began - (int64_t)fault->a;
     offer->this_update = now - ca_backdate;
     if (ca_presign) offer->this_update = now / ca_presign * ca_presign;
-    if (kind == SIM_BACKDATED) offer->this_update = now - (time_t)fault->a;
-    if (kind == SIM_FUTURE) offer->this_update = now + (time_t)fault->a;
+    if (kind == SIM_BACKDATED) offer->this_update = now - (int64_t)fault->a;
+    if (kind == SIM_FUTURE) offer->this_update = now + (int64_t)fault->a;
     /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
     offer->next_update = offer->this_update + ca_life + ca_presign;
     if (kind == SIM_EXPIRED) {
-        offer->this_update -= ca_life + ca_presign + 1 + (time_t)simLogBetween(simChance(), 1, 100000);
+        offer->this_update -= ca_life + ca_presign + 1 + (int64_t)simLogBetween(simChance(), 1, 100000);
         offer->next_update = offer->this_update + ca_life;
     }
     if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
@@ -671,7 +673,7 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
         offer->produced_at -= offer->produced_at % (w->round >= 60 ? w->round / 60 : 1);
         if (offer->next_update) offer->next_update = offer->this_update + ca_life + ca_presign + w->round;
         if (simRevokedAt(now)) offer->status = V_OCSP_CERTSTATUS_REVOKED;
-    } else if (revoked && (revoked->b || offer->this_update >= (time_t)(SIM_EPOCH + revoked->at / 1000)))
+    } else if (revoked && (revoked->b || offer->this_update >= (int64_t)(SIM_EPOCH + revoked->at / 1000)))
         offer->status = V_OCSP_CERTSTATUS_REVOKED;
 }
 
@@ -787,7 +789,7 @@ int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now) {
     return mtime > signed_at + 300 && mtime <= now + 300 ? signed_at + 300 : mtime;
 }
 
-int simJudge(const simAnswer *a, const simCert *cert, time_t now, time_t received, time_t *end) {
+int simJudge(const simAnswer *a, const simCert *cert, int64_t now, int64_t received, int64_t *end) {
     if (!a || !a->sound || a->cert != cert->index) return 0;
     if (a->this_update > now + 300) return 0;
     if (a->signer_to && a->signer_from > now + 300) return 0;
@@ -910,12 +912,12 @@ int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
 }
 
 /* Pure, and asked about the same files after each store: by hash. */
-time_t __real_ocspPeekNextUpdate(const unsigned char *der, size_t len);
-time_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len);
-time_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len) {
+int64_t __real_ocspPeekNextUpdate(const unsigned char *der, size_t len);
+int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len);
+int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len) {
     static struct {
         uint64_t hash;
-        time_t end;
+        int64_t end;
     } peeked[1024];
     uint64_t h = simHash(der, len, 2) | 1;
 

@@ -29,7 +29,7 @@ typedef struct simFile { /* an inode */
     int links;           /* names, durable names and descriptors */
     simBytes now, durable;
     int lied; /* the disk said that it is synced, and it is not */
-    time_t mtime;
+    int64_t mtime;
     ino_t number;
 } simFile;
 
@@ -143,7 +143,7 @@ void simDiskKillAt(int operations) {
     kill_in = operations;
 }
 
-int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, time_t *mtime) {
+int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int64_t *mtime) {
     simName *n = simNameFind(path, 0);
 
     if (!n || !n->file) return 0;
@@ -166,7 +166,7 @@ static simFile *simFileNew(void) {
     simBytesSet(&f->now, "", 0);
     simBytesSet(&f->durable, "", 0);
     f->number = ++inodes;
-    f->mtime = (time_t)(simWallMs() / 1000);
+    f->mtime = (int64_t)(simWallMs() / 1000);
     return f;
 }
 
@@ -327,7 +327,7 @@ ssize_t __wrap_write(int fd, const void *from, size_t n) {
     if (!f->now.p) abort();
     memcpy(f->now.p + f->now.n, from, n);
     f->now.n += n;
-    f->mtime = (time_t)(simWallMs() / 1000);
+    f->mtime = (int64_t)(simWallMs() / 1000);
     return (ssize_t)n;
 }
 

@@ -46,7 +46,7 @@ typedef struct simMind {
     int chain; /* its issuer is known */
     const simAnswer *held;
     ocspSource source;
-    time_t end;
+    int64_t end;
     /* Rounds. Monotonic milliseconds are 0 for none. */
     int round, round_asked, round_may; /* one is under way; asked for; perhaps */
     int asked, at_once;                /* by the operator; by a reload or a directive */
@@ -102,8 +102,8 @@ static int64_t simMin(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static time_t simNow(void) {
-    return (time_t)(simWallMs() / 1000);
+static int64_t simNow(void) {
+    return (int64_t)(simWallMs() / 1000);
 }
 
 static int simHasFile(const ocspOptions *o) {
@@ -202,7 +202,7 @@ static void simExcuse(const simMind *m, int allows) {
 
 /* "Older means an earlier thisUpdate, same an equal thisUpdate and status": 1 newer, 0 same, -1 older. Written without
  * simOrder, which the judge uses. */
-static int simCompare(const simMind *m, const simAnswer *a, time_t now) {
+static int simCompare(const simMind *m, const simAnswer *a, int64_t now) {
     const simAnswer *held = m->held;
     int held_revoked, revoked = a->status == V_OCSP_CERTSTATUS_REVOKED;
 
@@ -233,7 +233,7 @@ static void simNothingNewer(simMind *m, const simCert *cert) {
     }
 }
 
-static void simHold(simMind *m, const simAnswer *a, ocspSource source, time_t end) {
+static void simHold(simMind *m, const simAnswer *a, ocspSource source, int64_t end) {
     m->held = a;
     hour_count[m - minds] = 0; /* no outage, or its end */
     m->source = source;
@@ -285,7 +285,7 @@ static void simSawSame(simMind *m, const simCert *cert) {
 
 /* What kind of failure an answer is, by the policy's table. */
 static ocspErrorKind simKindOf(const simMind *m, const simAnswer *a) {
-    time_t now = simNow();
+    int64_t now = simNow();
 
     if (a->odd) return OCSP_ERR_NONE;
     if (!a->whole) return OCSP_ERR_RESPONSE;
@@ -346,7 +346,7 @@ static void simKnowGood(simMind *m, const simAnswer *a, ocspSource source) {
 
 /* Returns whether the round ended well. */
 static int simTake(simMind *m, const simCert *cert, const simAnswer *a, ocspSource source, int64_t received) {
-    time_t end = 0, now = simNow();
+    int64_t end = 0, now = simNow();
     int news;
 
     m->judged = simJudge(a, cert, now, received, &end);
@@ -467,7 +467,7 @@ void simModelStepBegins(void) {
             m->refresh_early = simMin(m->refresh_early, m->refresh_late);
         }
         if (!m->held->next_update && m->end > now / 1000 + 600) { /* the clock went back */
-            m->end = (time_t)(now / 1000) + 600;
+            m->end = (int64_t)(now / 1000) + 600;
             simPlanRefresh(m);
         }
         if (m->retry_late) m->retry_early = simMin(m->retry_early, simMonoMs() + simCap(m, cert));
@@ -589,7 +589,8 @@ void simModelReads(const char *dir, const unsigned char *der, size_t len, int64_
 
     if (dir) { /* to begin with, or before something is stored there: what is newer is taken */
         if (simLeft(m) <= 0) m->unread = 0;
-        if (a && !simHasFile(&engine) && strcmp(dir, engine.cache_dir) == 0) simTake(m, cert, a, source, received);
+        if (a && m->chain && !simHasFile(&engine) && strcmp(dir, engine.cache_dir) == 0)
+            simTake(m, cert, a, source, received);
         return;
     }
     simSettle(m);
@@ -613,7 +614,7 @@ void simModelStaple(simCert *cert, const unsigned char *der, size_t len) {
     simMind *m = &minds[cert->index];
     const simAnswer *a = der ? simCaFind(der, len) : NULL;
     const simAnswer *want = wanted.stapling && m->followed && simLeft(m) > 0 ? m->held : NULL;
-    time_t now = simNow(), end;
+    int64_t now = simNow(), end;
 
     if (want && simNow() >= m->end) want = NULL;
     if (a == want && (der != NULL) == (want != NULL) && !m->contradicts && !m->lasting) return;
@@ -754,7 +755,7 @@ static void simCheckDisk(const simMind *m, const simCert *cert) {
     char path[160];
     const unsigned char *bytes;
     size_t len;
-    time_t mtime;
+    int64_t mtime;
 
     if (!engine.cache_dir || !*engine.cache_dir || simHasFile(&engine) || m->unsaved_since == SIM_NEVER) return;
     if (simTrueMs() < simStoredBy(m)) return; /* a disk that refused is tried again within a minute */
@@ -775,7 +776,7 @@ void simModelDisturbed(int clock) {
 /* Would what the CA says now, where nothing is wrong, be held for a while? On the safe side: not always when it would. */
 static int simOffersBetter(const simMind *m, const simCert *cert) {
     simAnswer offer;
-    time_t now = simNow();
+    int64_t now = simNow();
     int64_t life;
 
     if (simActive(SIM_REVOKED) || simCaDelegates()) return 0;
@@ -820,7 +821,7 @@ static const simAnswer *simOnDisk(const simCert *cert, const ocspOptions *o) {
     const unsigned char *bytes;
     const simAnswer *a;
     size_t len;
-    time_t mtime, end;
+    int64_t mtime, end;
 
     if (!o->stapling || simHasFile(o) || !o->cache_dir || !*o->cache_dir || simActive(SIM_DISK_UNREADABLE) ||
         cert->self_signed)
@@ -997,7 +998,7 @@ void simModelPower(void) {
         const unsigned char *bytes = NULL;
         const simAnswer *a;
         size_t len = 0;
-        time_t mtime;
+        int64_t mtime;
         if (!m->saved || m->tampered || simDiskLied(m->saved_path)) continue;
         if (simDiskRead(m->saved_path, &bytes, &len, &mtime) && len == m->saved->len &&
             memcmp(bytes, m->saved->der, len) == 0)
@@ -1011,7 +1012,7 @@ void simModelPower(void) {
 
 /* May what says `a` (NULL: nobody knows what) be removed while it could still be stapled? If what is held contradicts it. */
 static int simMayRemove(const simMind *m, const simAnswer *a, const simCert *cert) {
-    time_t end;
+    int64_t end;
 
     if (!m->held) return 0;
     if (m->held->status == V_OCSP_CERTSTATUS_REVOKED)

@@ -91,8 +91,8 @@ int64_t simTrueOfWall(int64_t wall_ms) {
     return at;
 }
 
-time_t simCaTime(void) {
-    return (time_t)(SIM_EPOCH + sim.now / 1000);
+int64_t simCaTime(void) {
+    return (int64_t)(SIM_EPOCH + sim.now / 1000);
 }
 
 /* Chance hangs on the time alone, so that a history with less in it goes on like the whole one, as far as it can. */
@@ -185,7 +185,7 @@ static simCert *simCertOf(const ocspIdentity *id) {
     return NULL;
 }
 
-static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, time_t *mtime,
+static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
                    ocspError *err) {
     int found = real_world.cache_load(dir, id, der, len, mtime, err);
 
@@ -194,7 +194,7 @@ static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der,
     return found;
 }
 
-static int simRead(const char *path, unsigned char **der, size_t *len, time_t *mtime, ocspError *err) {
+static int simRead(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
     int found = real_world.read_file(path, der, len, mtime, err);
 
     simSay("the response-file is read: %s", found ? "found" : "nothing");
@@ -442,7 +442,7 @@ static void simTamper(simKind kind, int64_t a) {
     unsigned char copy[8192];
     char path[160];
     size_t len;
-    time_t mtime;
+    int64_t mtime;
     const simAnswer *old;
 
     if (!*sim.options.cache_dir) return;
