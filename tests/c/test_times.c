@@ -15,20 +15,34 @@
 #define IN_2151 INT64_C(5711817600) /* 2151-01-01 */
 
 static const testPki *pki;
+static X509 *ca;
+
+static X509 *until(const char *end, X509 *cert) {
+    assert_int_equal(ASN1_TIME_set_string_X509(X509_getm_notAfter(cert), end), 1);
+    assert_true(X509_sign(cert, pki->ca_key, EVP_sha256()) > 0);
+    return cert;
+}
 
 static int setUp(void **state) {
     (void)state;
     pki = testGetPki();
+    ca = until("22000101000000Z", testCert(&(testCertSpec){.name = "far CA", .key = pki->ca_key, .ca = 1}));
     return 0;
 }
 
-/* A certificate as `leaf` that ends then. */
+static int tearDown(void **state) {
+    (void)state;
+    X509_free(ca);
+    return 0;
+}
+
+/* A certificate that ends then. */
 static X509 *leafUntil(const char *end) {
-    X509 *cert = testCert(&(testCertSpec){
-        .name = "far", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .urls = {TEST_URL}});
-    assert_int_equal(ASN1_TIME_set_string_X509(X509_getm_notAfter(cert), end), 1);
-    assert_true(X509_sign(cert, pki->ca_key, EVP_sha256()) > 0);
-    return cert;
+    return until(end, testCert(&(testCertSpec){.name = "far",
+                                               .issuer = ca,
+                                               .issuer_key = pki->ca_key,
+                                               .key = pki->leaf_key,
+                                               .urls = {TEST_URL}}));
 }
 
 static void textOfTimes(void **state) {
@@ -78,7 +92,7 @@ static void aCertificateThatEndsAfter2038And2106(void **state) {
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         X509 *leaf = leafUntil(ends[i].end);
-        ocspIdentity *id = testIdentity(leaf, pki->ca);
+        ocspIdentity *id = testIdentity(leaf, ca);
         assert_true(id->not_after == ends[i].seconds);
         ocspIdentityFree(id);
         X509_free(leaf);
@@ -87,12 +101,13 @@ static void aCertificateThatEndsAfter2038And2106(void **state) {
 
 static void aResponseThatEndsAfter2038And2106(void **state) {
     X509 *leaf = leafUntil("21510101000000Z");
-    ocspIdentity *id = testIdentity(leaf, pki->ca);
+    ocspIdentity *id = testIdentity(leaf, ca);
     testReply reply = testGoodReply(leaf);
     ocspResponse r;
     ocspError err = {0};
 
     (void)state;
+    reply.entries[0].issuer = reply.signer = ca;
     for (int far = 0; far < 2; far++) {
         int64_t now = far ? IN_2150 + 3600 : TEST_NOW, end = far ? IN_2151 : IN_2039;
         if (far) reply.entries[0].this_text = "21500101000000Z";
@@ -102,7 +117,7 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
         if (!ocspVerify(der.p, der.n, id, now, now, &r, &err)) fail_msg("%s", err.text);
         assert_true(r.end == end);
         if (far) assert_true(r.this_update == IN_2150);
-        assert_true(ocspPeekNextUpdate(der.p, der.n) == (far ? IN_2151 + 366 * 86400 - 86400 : IN_2039));
+        assert_true(ocspPeekNextUpdate(der.p, der.n) == (far ? IN_2151 + 365 * 86400 : IN_2039));
         /* The margin of what is left of its life, in seconds and in milliseconds. */
         assert_true(ocspRefreshFormula(&r, 10) == end - (end - r.this_update) / 10);
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) / 1000 <= ocspRefreshFormula(&r, 10));
@@ -122,5 +137,5 @@ int main(void) {
         cmocka_unit_test(aCertificateThatEndsAfter2038And2106),
         cmocka_unit_test(aResponseThatEndsAfter2038And2106),
     };
-    return cmocka_run_group_tests_name("times", tests, setUp, NULL);
+    return cmocka_run_group_tests_name("times", tests, setUp, tearDown);
 }
