@@ -182,6 +182,44 @@ test {16 a full disk: a warning, what was stored stays whole, what is in memory 
     }
 }
 
+# Good is on disk, the CA revokes, and the disk refuses the revoked response. What a restart staples then, with the
+# responder down: nothing.
+test {16 a revocation that a full disk refuses is not undone by a restart} {
+    set flag [file join [dict get $lab dir] full]
+    file delete -force $flag $file
+    ocsp_responder_behave $responder good
+    set environment [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_DISK_FULL $flag]
+    start_server [concat [ocsp_server $leaf $ca cache-dir $cache] [list env $environment]] {
+        ocsp_wait_info state good
+        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        set this_update [ocsp_info this_update]
+        while {[clock seconds] <= $this_update} {after 50}
+        ocsp_file_write $flag {}
+        ocsp_responder_behave $responder {status revoked next 7200}
+        r debug ocsp-refresh
+        ocsp_wait_info state revoked
+        ocsp_assert_staple revoked
+        wait_for_condition 100 50 {![file exists $file]} else {fail "the good response is still on disk"}
+        assert_equal [llength [ocsp_log_lines 0 *restart\ would\ begin\ without*]] 1
+        ocsp_responder_behave $responder {drop close}
+        foreach how {sigterm sigkill} {
+            restart_server 0 true false 1 $how
+            ocsp_assert_staple none
+            assert_equal [ocsp_info response_source] none
+        }
+        file delete $flag
+        ocsp_responder_behave $responder {status revoked next 7200}
+        r debug ocsp-refresh
+        ocsp_wait_info state revoked
+        wait_for_condition 100 50 {[file exists $file]} else {fail "the revoked response was not stored"}
+        ocsp_responder_behave $responder {drop close}
+        restart_server 0 true false
+        ocsp_assert_staple revoked
+    }
+    file delete -force $file
+    ocsp_responder_behave $responder good
+}
+
 test {16 cache-dir "" stores nothing and reads nothing; set at run time it begins} {
     file delete -force $file
     start_server [ocsp_server $leaf $ca cache-dir {}] {
