@@ -67,7 +67,7 @@ typedef struct ocspCert {
     int cache_tried;
     int unsaved; /* what is held is to be stored */
     int outdated; /* what lies on disk has not been compared with what is held, or contradicts it and could not be removed */
-    int64_t store_at_ms, load_at_ms;
+    int64_t store_at_ms, load_at_ms; /* monotonic, 0: at once */
     /* What the log was told, so that it is told once. */
     int told_state, told_failure, told_half, told_expired, told_bare, told_kept, told_outdated;
     int logged_certid_digest;
@@ -845,7 +845,8 @@ static void ocspStoreUnsaved(void) {
 
     for (i = 0; i < worker.count; i++) {
         ocspCert *cert = worker.certs[i];
-        if (ocspDiskIsBehind(cert) && ocsp_world.mono_ms() >= cert->store_at_ms) stored |= ocspStoreCert(cert);
+        if (!ocspDiskIsBehind(cert) || (cert->store_at_ms && ocsp_world.mono_ms() < cert->store_at_ms)) continue;
+        stored |= ocspStoreCert(cert);
     }
     if (stored && ocsp_world.mono_ms() >= worker.prune_at_ms) {
         worker.prune_at_ms = ocsp_world.mono_ms() + OCSP_PRUNE_MS;

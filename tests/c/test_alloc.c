@@ -748,6 +748,76 @@ static void revocation(void) {
     finish(ctx);
 }
 
+/* The disk refuses, and the good response from before must not stay there, whatever could not be allocated. */
+static int diskRefuses(const char *in_dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+                       ocspError *err) {
+    (void)in_dir;
+    (void)id;
+    (void)der;
+    (void)len;
+    return ocspFail(err, OCSP_ERR_NETWORK, "the test's disk is full");
+}
+
+static void refusedRevocation(void) {
+    long saved = fail_at;
+    SSL_CTX *ctx;
+
+    fail_at = 0;
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    ctx = load(pki->leaf, 0);
+    attach(ctx);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    assert_int_equal(testCountFiles(dir), 1);
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    ca_says_revoked = 1;
+    ocsp_world.cache_store = diskRefuses;
+    attach(ctx);
+    steps();
+    if (shake(ctx, client13) == V_OCSP_CERTSTATUS_REVOKED) assert_int_equal(testCountFiles(dir), 0);
+    heals(ctx, V_OCSP_CERTSTATUS_REVOKED, "after the revocation");
+    assert_int_equal(testCountFiles(dir), 0);
+    options.cache_dir = ""; /* the directory that is left is remembered, if there is memory to */
+    setOptions(&options);
+    steps();
+    finish(ctx);
+}
+
+/* A newer response lies in the directory, of another server, as one is to be stored there. */
+static void adoption(void) {
+    long saved = fail_at;
+    SSL_CTX *ctx;
+    ocspIdentity *id;
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes der;
+
+    fail_at = 0;
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    ctx = load(pki->leaf, 0);
+    attach(ctx);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    reply.entries[0].status = TEST_REVOKED;
+    reply.entries[0].this_update = wallNow() + 60;
+    reply.entries[0].next_update = wallNow() + 100 * TEST_DAY;
+    der = testReplyDer(&reply);
+    id = testIdentity(pki->leaf, pki->ca);
+    assert_int_equal(ocspCacheStore(dir, id, der.p, der.n, NULL), 1);
+    ocspIdentityFree(id);
+    testBytesFree(&der);
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    attach(ctx);
+    steps();
+    shake(ctx, client13);
+    finish(ctx);
+}
+
 /* A renewed certificate, then a supplied file for it, then stapling off and on. */
 static void reloadAndFile(void) {
     long saved = fail_at;
@@ -821,6 +891,8 @@ static void engineWithoutMemory(void **state) {
     walkBy(3, "engine, the first staple", firstStaple);
     walkBy(3, "engine, a restart from disk", fromDisk);
     walkBy(3, "engine, a revocation", revocation);
+    walkBy(3, "engine, a revocation that the disk refuses", refusedRevocation);
+    walkBy(3, "engine, another server's response", adoption);
     walkBy(3, "engine, a reload and a file", reloadAndFile);
     walkBy(3, "engine, a file alone", suppliedOnly);
     SSL_CTX_free(client12);

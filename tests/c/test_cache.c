@@ -217,6 +217,27 @@ static void acceptance16_aFileThatIsNotSyncedIsAFailure(void **state) {
     assert_int_equal(testCountFiles(dir), 1);
 }
 
+static void removedIsGoneAndSynced(void **state) {
+    (void)state;
+    ocspError err = {0};
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* there is none: that is what is wanted */
+    wantStored();
+    sync_fault = EIO;
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 0);
+    wantSentence(&err);
+    assert_int_equal(testCountFiles(dir), 0);
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 0); /* gone, but a power failure may bring it back */
+    sync_fault = 0;
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
+    char *missing = testPath(dir, "missing"), *path = filePath(dir, id);
+    assert_int_equal(ocspCacheRemove(missing, id, &err), 1);
+    assert_int_equal(mkdir(path, 0700), 0); /* no response can be read there */
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
+    assert_int_equal(testCountFiles(dir), 1);
+    free(missing);
+    free(path);
+}
+
 static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
     (void)state;
     for (int i = 0; i < 10; i++) {
@@ -312,7 +333,7 @@ static void acceptance16_anEnormousFile(void **state) {
     (void)state;
     char *path = filePath(dir, id);
     testWriteFile(path, "x", 1);
-    assert_int_equal(truncate(path, (off_t)1 << 40), 0);
+    assert_int_equal(truncate(path, sizeof(off_t) > 4 ? (off_t)(INT64_C(1) << 40) : 0x7fffffff), 0);
     wantNotLoaded(OCSP_ERR_RESPONSE);
     ocspCachePrune(dir, TEST_NOW, NULL);
     free(path);
@@ -667,6 +688,7 @@ int main(void) {
         with_dir(acceptance16_killedInTheMiddleOfWriting),
         with_dir(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe),
         with_dir(acceptance16_aFileThatIsNotSyncedIsAFailure),
+        with_dir(removedIsGoneAndSynced),
         with_dir(acceptance16_tenRenewedCertificatesHaveTenFiles),
         with_dir(acceptance16_directoryMissing),
         with_dir(acceptance16_aFileInTheDirectorysPlace),
