@@ -809,13 +809,14 @@ static void ocspTellDisk(ocspCert *cert, const ocspError *outdated, const ocspEr
  * Returns 1 when something was stored. OCSP thread, in OpenSSL. */
 static int ocspStoreCert(ocspCert *cert) {
     const char *dir = worker.options.cache_dir ? worker.options.cache_dir : "";
-    int i, storing = cert->unsaved && ocspCaches(), stored = 0, outdated = 0;
+    /* Without the issuer, which a reload may have taken away, what lies there cannot be judged: that is put off. */
+    int i, judged = cert->id->issuer != NULL, storing = cert->unsaved && ocspCaches(), stored = 0, outdated = 0;
     ocspKept kept = OCSP_KEPT_HARMLESS;
     ocspError stale = {0}, err = {0};
 
-    for (i = 0; i < OCSP_LEFT_DIRS && worker.left_dirs[i]; i++)
+    for (i = 0; judged && i < OCSP_LEFT_DIRS && worker.left_dirs[i]; i++)
         outdated |= ocspClearKept(cert, worker.left_dirs[i], 0, &stale) == OCSP_KEPT_CONTRADICTS;
-    if (*dir) kept = ocspClearKept(cert, dir, ocspCaches(), &stale);
+    if (judged && *dir) kept = ocspClearKept(cert, dir, ocspCaches(), &stale);
     if (storing && kept != OCSP_KEPT_NEWER) {
         ocspGateLeave();
         stored = ocsp_world.cache_store(dir, cert->id, cert->held.der, cert->held.len, &err);
@@ -823,9 +824,10 @@ static int ocspStoreCert(ocspCert *cert) {
         if (stored) kept = OCSP_KEPT_HARMLESS;
         cert->unsaved = !stored;
     }
-    cert->outdated = outdated || kept == OCSP_KEPT_CONTRADICTS;
-    ocspTellDisk(cert, cert->outdated ? &stale : NULL, storing && cert->unsaved ? &err : NULL);
-    if (cert->outdated || (storing && cert->unsaved)) cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
+    if (judged) cert->outdated = outdated || kept == OCSP_KEPT_CONTRADICTS;
+    ocspTellDisk(cert, judged && cert->outdated ? &stale : NULL, storing && cert->unsaved ? &err : NULL);
+    if ((judged && cert->outdated) || (storing && cert->unsaved))
+        cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
     if (stored && worker.told_disk) {
         ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
         worker.told_disk = 0;
