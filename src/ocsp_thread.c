@@ -825,7 +825,8 @@ static int ocspStoreCert(ocspCert *cert) {
         cert->unsaved = !stored;
     }
     if (judged) cert->outdated = outdated || kept == OCSP_KEPT_CONTRADICTS;
-    ocspTellDisk(cert, judged && cert->outdated ? &stale : NULL, storing && cert->unsaved ? &err : NULL);
+    ocspTellDisk(cert, cert->outdated && (judged || cert->told_outdated) ? &stale : NULL,
+                 storing && cert->unsaved ? &err : NULL);
     if ((judged && cert->outdated) || (storing && cert->unsaved))
         cert->store_at_ms = ocsp_world.mono_ms() + OCSP_STORE_AGAIN_MS;
     if (stored && worker.told_disk) {

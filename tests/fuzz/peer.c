@@ -56,8 +56,8 @@ static void one(const uint8_t *data, size_t size) {
     /* Whoever signed it might, of what has expired too: anything less is bad, which soft does not let through. */
     if (state != OCSP_PEER_BAD) fuzzCheck(signedForUs(data, size, twin));
     if (state == OCSP_PEER_GOOD || state == OCSP_PEER_REVOKED) {
-        /* The very rules by which we staple: only the age of what has no end is known less well. */
-        fuzzCheck(ocspVerify(data, size, twin ? pki->twin_id : pki->id, TEST_NOW, TEST_NOW, &r, &err));
+        /* The very rules by which we staple, with the receipt not known. */
+        fuzzCheck(ocspVerify(data, size, twin ? pki->twin_id : pki->id, TEST_NOW, OCSP_RECEIVED_UNKNOWN, &r, &err));
         fuzzCheck(r.revoked == (state == OCSP_PEER_REVOKED));
         fuzzCheck(r.next_update || TEST_NOW < r.this_update + OCSP_CLOCK_SKEW + OCSP_LIFE_WITHOUT_END);
         /* The other CA of that name never said it. */

@@ -677,6 +677,8 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
         offer->status = V_OCSP_CERTSTATUS_REVOKED;
 }
 
+#define SIM_LONG_AGO (1000 * 86400) /* seconds */
+
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     simAnswer made;
@@ -710,8 +712,10 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simChance(), 2)) {
             entries[count++].status = V_OCSP_CERTSTATUS_GOOD; /* as old: the revocation must not be lost */
         } else {
-            entries[count].this_update -= 1 + simBetween(simChance(), 0, 1000);
-            entries[count++].status = (int)simBetween(simChance(), 0, 2);
+            /* So old that it has expired by any clock: it never counts, also when the newer one does not for a while. */
+            entries[count].this_update -= SIM_LONG_AGO + simBetween(simChance(), 0, 1000);
+            entries[count].next_update = entries[count].this_update + 1000;
+            entries[count++].status = simOneIn(simChance(), 2) ? V_OCSP_CERTSTATUS_GOOD : V_OCSP_CERTSTATUS_REVOKED;
         }
         if (cert_count > 1) {
             const simCert *other = certs[(cert->index + 1) % cert_count];
