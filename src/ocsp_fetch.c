@@ -3,10 +3,8 @@
  *
  * Sockets never block here: all waiting is done in one poll() that also listens for the thread's wake-up, with
  * milliseconds on the monotonic clock. OpenSSL parses URLs, chooses the proxy and speaks TLS. Its HTTP client is not
- * used, and that is shorter: status, type, length and transfer encoding are judged here in any case (OpenSSL hides
- * the status, 3.0 refuses what 3.5 accepts, and only its own parser sees the header), and once the header is read,
- * all that remains is to read a known number of bytes. It also counts in whole seconds and spends all of them on one
- * dead address.
+ * used: it speaks HTTP/1.0, hides the status, 3.0 refuses what 3.5 accepts, it counts in whole seconds and spends all
+ * of them on one dead address. ocsp_http.c reads the answer.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -31,8 +29,7 @@
 #define MSG_NOSIGNAL 0 /* the thread blocks SIGPIPE all the same */
 #endif
 
-#define OCSP_MAX_HEADER_BYTES (16 * 1024) /* of an answer's status line and header fields */
-#define OCSP_MAX_ADDRESSES 8              /* of one name that are tried */
+#define OCSP_MAX_ADDRESSES 8 /* of one name that are tried */
 #define OCSP_MIME_REQUEST "application/ocsp-request"
 #define OCSP_MIME_RESPONSE "application/ocsp-response"
 
@@ -40,6 +37,7 @@
 typedef struct ocspConn {
     int fd;
     SSL *ssl;
+    const char *host; /* the responder's, as the URL names it */
     int64_t deadline; /* monotonic ms */
     const ocspWait *wait;
     int cancelled;
@@ -93,18 +91,34 @@ static int ocspNoProxy(const char *host) {
     return 0;
 }
 
-/* The proxy that the environment names for this URL, by OpenSSL's reading of http_proxy and https_proxy. */
-static int ocspProxyParse(ocspAsk *ask) {
+/* The environment variable that names the proxy for this URL. */
+static const char *ocspProxyVariable(const ocspAsk *ask) {
+    return ask->url.use_tls ? "https_proxy" : "http_proxy";
+}
+
+/* Finds the proxy that the environment names for this URL, by OpenSSL's reading of http_proxy and https_proxy. Returns
+ * 1, also without a proxy, or 0 with a sentence, which never shows the password. */
+static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     const char *text =
         ocspNoProxy(ask->url.host) ? NULL : OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
     size_t len;
 
     if (!text || !*text) return 1;
-    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) return 0; /* TLS to the proxy itself: not served */
+    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy itself: not served */
+        return ocspFail(err, OCSP_ERR_NETWORK,
+                        "the proxy in the environment variable %s cannot be parsed: write it like "
+                        "http://proxy.example.com:3128 (http:// for https responders too)",
+                        ocspProxyVariable(ask));
+    /* An @ behind the host is the password's: a / ? or # in it ended the host too early. */
+    if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@'))
+        return ocspFail(err, OCSP_ERR_NETWORK,
+                        "the user or the password in the environment variable %s is not percent-encoded as a URL "
+                        "needs it: write %% as %%25, @ as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",
+                        ocspProxyVariable(ask));
     len = strlen(ask->proxy.user);
     if (len == 0) return 1;
     ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
-    if (!ask->proxy_auth) return 0;
+    if (!ask->proxy_auth) return ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking the proxy");
     EVP_EncodeBlock((unsigned char *)ask->proxy_auth, (unsigned char *)ask->proxy.user, (int)len);
     return 1;
 }
@@ -158,7 +172,13 @@ static int ocspPoll(ocspConn *c, short events, const char *what) {
 static int ocspTlsFail(ocspConn *c, const char *what) {
     long verdict = SSL_get_verify_result(c->ssl);
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
 
+    if (verdict == X509_V_ERR_HOSTNAME_MISMATCH || verdict == X509_V_ERR_IP_ADDRESS_MISMATCH)
+        return ocspFail(c->err, OCSP_ERR_NETWORK,
+                        "the responder's TLS certificate is not for the name %s: use a name in the URL that stands in "
+                        "the certificate, or add this one to the certificate",
+                        ocspCleanText(clean, sizeof(clean), c->host));
     if (verdict != X509_V_OK)
         return ocspFail(c->err, OCSP_ERR_NETWORK,
                         "the responder's TLS certificate is not accepted: %s (trusted are the system's roots and "
@@ -204,9 +224,11 @@ static int ocspWrite(ocspConn *c, const void *bytes, size_t len) {
     return 1;
 }
 
-/* Reads what is there, 1 to `size` bytes: the number, 0 at the end of data, -1 on failure (told or cancelled). */
-static ssize_t ocspRead(ocspConn *c, void *buf, size_t size) {
+/* Reads what is there, 1 to `size` bytes: the number, 0 at the end of data, -1 on failure (told or cancelled). For
+ * ocspHttpStart: `conn` is an ocspConn. */
+static ssize_t ocspRead(void *conn, void *buf, size_t size) {
     const char *what = "waiting for the answer";
+    ocspConn *c = conn;
 
     for (;;) {
         ssize_t n;
@@ -261,129 +283,29 @@ static int ocspConnect(ocspConn *c, const struct addrinfo *address) {
 
 /* ---- HTTP -------------------------------------------------------------------------------------------------------- */
 
-typedef struct ocspHead {
-    int status;
-    int type_ok, has_type;
-    int has_encoding;
-    int64_t length; /* -1: until the end of data; -2: not a number, or two that differ */
-    char type[64];
-} ocspHead;
-
-/* Reads up to the empty line that ends the header. Bytes of the body that came along are moved to `buf`'s start and
- * counted in *got. A strict reader of what we need and no more: RFC 9112 sections 4 to 6. */
-static int ocspReadHead(ocspConn *c, char *buf, size_t *got, ocspHead *head) {
-    char *line, *end = NULL;
-
-    memset(head, 0, sizeof(*head));
-    head->length = -1;
-    *got = 0;
-    while (!end) {
-        ssize_t n;
-        if (*got >= OCSP_MAX_HEADER_BYTES)
-            return ocspFail(c->err, OCSP_ERR_NETWORK, "the answer's header does not end within %d bytes",
-                            OCSP_MAX_HEADER_BYTES);
-        n = ocspRead(c, buf + *got, OCSP_MAX_HEADER_BYTES - *got);
-        if (n < 0) return 0;
-        if (n == 0)
-            return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed %s",
-                            *got ? "in the middle of the answer's header" : "without an answer");
-        *got += (size_t)n;
-        buf[*got] = '\0';
-        if (strncmp(buf, "HTTP/1.", *got < 7 ? *got : 7) != 0)
-            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer is not HTTP/1.x");
-        end = memmem(buf, *got, "\r\n\r\n", 4);
-    }
-    if (memchr(buf, '\0', (size_t)(end - buf)))
-        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header holds a NUL");
-    *end = '\0';
-    for (line = strpbrk(buf, "\r\n"); line; line = strpbrk(line + 2, "\r\n"))
-        if (line[0] != '\r' || line[1] != '\n') /* RFC 9112 section 2.2: others would see a field where we see none */
-            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header has a line break that is not CR LF");
-    if (strspn(buf + 9, "0123456789") != 3 || buf[8] != ' ' || (buf[12] != ' ' && buf[12] != '\r' && buf[12] != '\0'))
-        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's status line is not HTTP's");
-    head->status = atoi(buf + 9);
-
-    for (line = strstr(buf, "\r\n"); line; line = strstr(line, "\r\n")) {
-        char *value, *stop;
-        line += 2;
-        value = line + strcspn(line, ":\r\n");
-        if (*value++ != ':') continue;
-        if (value[-2] == ' ' || value[-2] == '\t') /* RFC 9112 section 5.1: some would read another field than we do */
-            return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's header has a blank before a colon");
-        value += strspn(value, " \t");
-        stop = value + strcspn(value, "\r\n");
-        if (strncasecmp(line, "Content-Type:", 13) == 0) {
-            size_t len = strcspn(value, "; \t\r\n"); /* parameters such as charset mean nothing here */
-            snprintf(head->type, sizeof(head->type), "%.*s", (int)len, value);
-            head->type_ok = (!head->has_type || head->type_ok) && strcasecmp(head->type, OCSP_MIME_RESPONSE) == 0;
-            head->has_type = 1;
-        } else if (strncasecmp(line, "Transfer-Encoding:", 18) == 0) {
-            head->has_encoding = 1;
-        } else if (strncasecmp(line, "Content-Length:", 15) == 0) {
-            size_t digits = strspn(value, "0123456789");
-            int64_t length = digits > 0 && digits < 16 ? strtoll(value, NULL, 10) : -2;
-            if (value + digits + strspn(value + digits, " \t") != stop) length = -2;
-            head->length = head->length != -1 && head->length != length ? -2 : length;
-        }
-    }
-    end += 4;
-    *got -= (size_t)(end - buf);
-    memmove(buf, end, *got);
-    return 1;
+/* Whether the HTTP answer comes from, or through, a proxy that reads it: that of a plain responder, outside a tunnel. */
+static int ocspViaProxy(const ocspAsk *ask) {
+    return ask->proxy.host && !ask->tls;
 }
 
-/* The body, of which the first `got` bytes are in `head_bytes`. */
-static int ocspReadBody(ocspConn *c, const ocspHead *head, const char *head_bytes, size_t got, unsigned char **body,
-                        size_t *body_len) {
-    size_t want =
-        head->length >= 0 ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1; /* + 1: to see it is too long */
-
-    if (want == 0) return 1; /* an empty body is a bad response, not a bad exchange: ocspVerify judges it */
-    *body = ocspAlloc(want);
-    if (!*body) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while reading the answer");
-    if (got > want) got = want;
-    memcpy(*body, head_bytes, got);
-    while (got < want) {
-        ssize_t n = ocspRead(c, *body + got, want - got);
-        if (n < 0) return 0;
-        if (n == 0) break;
-        got += (size_t)n;
-    }
-    if (head->length >= 0 && got < want)
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection was closed after %zu of the %zu bytes promised", got,
-                        want);
-    if (got > OCSP_MAX_RESPONSE_BYTES)
-        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
-    *body_len = got;
-    if (got == 0) {
-        ocspFree(*body);
-        *body = NULL;
-    }
-    return 1;
+/* Fails because the proxy answered 407. */
+static int ocspProxyDenies(const ocspAsk *ask, ocspErrorKind kind, ocspError *err) {
+    if (ask->proxy_auth)
+        return ocspFail(err, kind,
+                        "the proxy does not accept the user and the password in the environment variable %s (HTTP "
+                        "status 407): correct them",
+                        ocspProxyVariable(ask));
+    return ocspFail(err, kind,
+                    "the proxy asks for a user and a password (HTTP status 407): write them into the environment "
+                    "variable %s like http://user:password@proxy.example.com:3128, percent-encoded",
+                    ocspProxyVariable(ask));
 }
 
-static int ocspJudgeHead(ocspConn *c, const ocspHead *head) {
-    char clean[sizeof(head->type)];
-
-    if (head->status != 200)
-        return ocspFail(c->err, OCSP_ERR_HTTP, "HTTP status %d%s", head->status,
-                        head->status >= 300 && head->status < 400 ? " (redirects are not followed: set the URL that it "
-                                                                    "leads to)"
-                                                                  : "");
-    if (!head->type_ok)
-        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's type is %s and not " OCSP_MIME_RESPONSE,
-                        head->has_type ? ocspCleanText(clean, sizeof(clean), head->type) : "missing");
-    if (head->has_encoding) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer is chunked, or otherwise encoded");
-    if (head->length == -2) return ocspFail(c->err, OCSP_ERR_HTTP, "the answer's Content-Length is not a number");
-    if (head->length > OCSP_MAX_RESPONSE_BYTES)
-        return ocspFail(c->err, OCSP_ERR_HTTP, "the answer promises %lld bytes, more than %d", (long long)head->length,
-                        OCSP_MAX_RESPONSE_BYTES);
-    return 1;
-}
-
-/* HTTP/1.0 in the request, so that no server may answer in chunks, and a Host field, so that virtual hosts work. */
+/* Sends the request. HTTP/1.1, because some servers and proxies refuse HTTP/1.0 (426, 505). `Connection: close` ends
+ * the connection after one answer; `Accept-Encoding: identity` asks for no compression, which a request without that
+ * field would allow (RFC 9110 section 12.5.3). */
 static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
-    int via_proxy = ask->proxy.host && !ask->tls;
+    int via_proxy = ocspViaProxy(ask);
     char *get_target = get ? ocspGetTarget(ask->url.target, ask->request, ask->request_len) : NULL;
     const char *target = get ? get_target : ask->url.target;
     size_t size = strlen(ask->url.authority) * 2 + (target ? strlen(target) : 0) + 1024 + ask->request_len +
@@ -396,8 +318,8 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
         return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking");
     }
     n = snprintf(head, size,
-                 "%s %s%s%s HTTP/1.0\r\nHost: %s\r\nAccept: " OCSP_MIME_RESPONSE "\r\nUser-Agent: valkey-ocsp\r\n"
-                 "Connection: close\r\n%s%s%s",
+                 "%s %s%s%s HTTP/1.1\r\nHost: %s\r\nAccept: " OCSP_MIME_RESPONSE "\r\nAccept-Encoding: identity\r\n"
+                 "User-Agent: valkey-ocsp\r\nConnection: close\r\n%s%s%s",
                  get ? "GET" : "POST", via_proxy ? "http://" : "", via_proxy ? ask->url.authority : "", target,
                  ask->url.authority, via_proxy && ask->proxy_auth ? "Proxy-Authorization: Basic " : "",
                  via_proxy && ask->proxy_auth ? ask->proxy_auth : "", via_proxy && ask->proxy_auth ? "\r\n" : "");
@@ -417,37 +339,48 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
 }
 
 /* RFC 9110 section 9.3.6: a tunnel through the proxy, for https. */
-static int ocspTunnel(ocspConn *c, const ocspAsk *ask, char *buf) {
+static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     char *head;
     size_t size =
         strlen(ask->url.host) * 2 + strlen(ask->url.port) * 2 + 256 + (ask->proxy_auth ? strlen(ask->proxy_auth) : 0);
     const char *open = strchr(ask->url.host, ':') ? "[" : "", *shut = *open ? "]" : "";
-    ocspHead answer;
-    size_t got;
+    ocspHttpHead answer;
     int n, ok;
 
     head = ocspAlloc(size);
     if (!head) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking the proxy");
-    n = snprintf(head, size, "CONNECT %s%s%s:%s HTTP/1.0\r\nHost: %s%s%s:%s\r\n%s%s%s\r\n", open, ask->url.host, shut,
+    n = snprintf(head, size, "CONNECT %s%s%s:%s HTTP/1.1\r\nHost: %s%s%s:%s\r\n%s%s%s\r\n", open, ask->url.host, shut,
                  ask->url.port, open, ask->url.host, shut, ask->url.port,
                  ask->proxy_auth ? "Proxy-Authorization: Basic " : "", ask->proxy_auth ? ask->proxy_auth : "",
                  ask->proxy_auth ? "\r\n" : "");
     ok = ocspWrite(c, head, (size_t)n);
     ocspFree(head);
-    if (!ok || !ocspReadHead(c, buf, &got, &answer)) return 0;
+    ocspHttpStart(reader, ocspRead, c, c->err);
+    if (!ok || !ocspHttpReadHead(reader, &answer)) return 0;
+    if (answer.status == 407) return ocspProxyDenies(ask, OCSP_ERR_NETWORK, c->err);
     if (answer.status < 200 || answer.status > 299)
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "the proxy refuses the tunnel with HTTP status %d", answer.status);
+        return ocspFail(c->err, OCSP_ERR_NETWORK,
+                        "the proxy refuses the tunnel with HTTP status %d: allow CONNECT to port %s of the responder "
+                        "there, or put the responder's host into no_proxy",
+                        answer.status, ask->url.port);
     return 1;
 }
 
 /* ---- TLS --------------------------------------------------------------------------------------------------------- */
 
+/* Whether a chain was refused because it leads to no trusted certificate. */
+static int ocspUntrusted(int error) {
+    return error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT || error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY ||
+           error == X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE || error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT ||
+           error == X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN;
+}
+
 /* The system's roots first; what they do not know may be known to tls-ca-cert-file (`store`), where a private CA
- * stands. */
+ * stands. Of two errors the one of the roots that know the CA is kept. */
 static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
     X509_STORE_CTX *again;
     SSL *ssl = X509_STORE_CTX_get_ex_data(chain, SSL_get_ex_data_X509_STORE_CTX_idx());
-    int ok = X509_verify_cert(chain);
+    int ok = X509_verify_cert(chain), error = X509_STORE_CTX_get_error(chain);
 
     if (ok > 0 || !store) return ok > 0;
     again = X509_STORE_CTX_new();
@@ -458,7 +391,7 @@ static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
         /* not among what is copied: without it short keys and old digests would pass */
         X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(again), SSL_get_security_level(ssl));
         ok = X509_verify_cert(again);
-        X509_STORE_CTX_set_error(chain, X509_STORE_CTX_get_error(again));
+        if (ok > 0 || ocspUntrusted(error)) X509_STORE_CTX_set_error(chain, X509_STORE_CTX_get_error(again));
     }
     X509_STORE_CTX_free(again);
     return ok > 0;
@@ -505,28 +438,25 @@ static int ocspTlsConnect(ocspConn *c, const ocspAsk *ask) {
 static ocspFetchResult ocspExchange(const ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
                                     const ocspWait *wait, unsigned char **body, size_t *body_len, int *status,
                                     ocspError *err) {
-    ocspConn c = {-1, NULL, deadline, wait, 0, err};
-    char *buf = ocspAlloc(OCSP_MAX_HEADER_BYTES + 1);
-    ocspHead head;
-    size_t got;
+    ocspConn c = {-1, NULL, ask->url.host, deadline, wait, 0, err};
+    ocspHttpReader *reader = ocspAlloc(sizeof(*reader));
+    ocspHttpHead head;
     int ok;
 
     *status = 0;
     memset(err, 0, sizeof(*err));
-    ok = buf ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking");
+    ok = reader ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking");
     ok = ok && ocspConnect(&c, address);
-    if (ask->tls) ok = ok && (!ask->proxy.host || ocspTunnel(&c, ask, buf)) && ocspTlsConnect(&c, ask);
-    ok = ok && ocspSendRequest(&c, ask, get) && ocspReadHead(&c, buf, &got, &head);
+    if (ask->tls) ok = ok && (!ask->proxy.host || ocspTunnel(&c, ask, reader)) && ocspTlsConnect(&c, ask);
+    ok = ok && ocspSendRequest(&c, ask, get);
+    if (ok) ocspHttpStart(reader, ocspRead, &c, err);
+    ok = ok && ocspHttpReadHead(reader, &head);
     if (ok) *status = head.status;
-    ok = ok && ocspJudgeHead(&c, &head) && ocspReadBody(&c, &head, buf, got, body, body_len);
-    if (!ok) {
-        ocspFree(*body);
-        *body = NULL;
-        *body_len = 0;
-    }
+    if (ok && head.status == 407 && ocspViaProxy(ask)) ok = ocspProxyDenies(ask, OCSP_ERR_HTTP, err);
+    ok = ok && ocspHttpJudgeHead(&head, err) && ocspHttpReadBody(reader, &head, body, body_len);
     SSL_free(c.ssl);
     if (c.fd >= 0) close(c.fd);
-    ocspFree(buf);
+    ocspFree(reader);
     return ok ? OCSP_FETCH_OK : c.cancelled ? OCSP_FETCH_CANCELLED : OCSP_FETCH_FAILED;
 }
 
@@ -537,7 +467,8 @@ static void ocspTellWhere(const ocspAsk *ask, const struct addrinfo *address, in
     if (!several && !ask->proxy.host) return;
     if (address) getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST);
     memcpy(reason, err->text, sizeof(reason));
-    snprintf(err->text, sizeof(err->text), "%s%s%s%.5s%s%s%.46s: %.200s", ask->proxy.host ? "through the proxy " : "",
+    snprintf(err->text, sizeof(err->text), "%s%.100s%s%.5s%s%s%.46s: %.320s",
+             ask->proxy.host ? "through the proxy " : "",
              ask->proxy.host ? ocspCleanText(clean, sizeof(clean), ask->proxy.host) : "", ask->proxy.host ? ":" : "",
              ask->proxy.host ? ask->proxy.port : "", several && ask->proxy.host ? " " : "", several ? "at " : "",
              several ? host : "", reason);
@@ -558,15 +489,16 @@ static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinf
         int64_t now = ocspMonotonicMs(), share = now + (deadline - now) / left;
         result = ocspExchange(ask, a, 0, share, wait, body, body_len, &status, err);
         /* The responder refuses POST: some know only GET (RFC 5019 section 5). Never after silence: that would double
-         * the time that a dead responder takes. */
-        if (result == OCSP_FETCH_FAILED && err->kind == OCSP_ERR_HTTP &&
+         * the time that a dead responder takes. Nor after a proxy's 407: a second wrong password may lock the user
+         * out. */
+        if (result == OCSP_FETCH_FAILED && err->kind == OCSP_ERR_HTTP && !(status == 407 && ocspViaProxy(ask)) &&
             ((status >= 400 && status < 500) || status == 501)) {
             int posted = status;
             char reason[OCSP_SENTENCE_MAX];
             result = ocspExchange(ask, a, 1, share, wait, body, body_len, &status, err);
             memcpy(reason, err->text, sizeof(reason));
             if (result == OCSP_FETCH_FAILED)
-                snprintf(err->text, sizeof(err->text), "HTTP status %d to POST, and to GET: %.200s", posted, reason);
+                snprintf(err->text, sizeof(err->text), "HTTP status %d to POST, and to GET: %.440s", posted, reason);
         }
         if (result == OCSP_FETCH_FAILED) ocspTellWhere(ask, a, several, err);
         if (result != OCSP_FETCH_FAILED || err->kind != OCSP_ERR_NETWORK) return result;
@@ -596,12 +528,7 @@ ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t 
         ocspFail(err, OCSP_ERR_NETWORK, "the URL cannot be parsed");
         goto done;
     }
-    if (!ocspProxyParse(&ask)) {
-        ocspFail(err, OCSP_ERR_NETWORK,
-                 "the proxy in the environment variable http_proxy or https_proxy cannot be parsed: "
-                 "write it like http://proxy.example.com:3128");
-        goto done;
-    }
+    if (!ocspProxyParse(&ask, err)) goto done;
     if (ask.url.use_tls && !(ask.tls = ocspTlsContext(store))) {
         ocspFail(err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
         goto done;

@@ -18,6 +18,7 @@
 #include "ocsp.h"
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 #include <openssl/ocsp.h>
 #include <openssl/x509.h>
@@ -34,7 +35,7 @@
 typedef enum {
     OCSP_ERR_NONE,
     OCSP_ERR_NETWORK,  /* no complete answer: name, connect, TLS, reset, time-out; an unreadable response file */
-    OCSP_ERR_HTTP,     /* status not 200, type missing or wrong, too long, chunked */
+    OCSP_ERR_HTTP,     /* status not 200, type missing or wrong, too long, encoded otherwise than in chunks */
     OCSP_ERR_RESPONSE, /* not parsable, trailing bytes, not successful, unknown, older than what is held */
     OCSP_ERR_VERIFY,   /* signature, signer, no entry for our certificate, dates */
     OCSP_ERR_KINDS
@@ -78,6 +79,10 @@ typedef struct ocspUrl {
 int ocspUrlParse(ocspUrl *url, const char *text);
 void ocspUrlClear(ocspUrl *url);
 
+/* Decodes percent-encoded text in place (RFC 3986 section 2.1). Returns 1, or 0: a % without two hexadecimal digits, or
+ * %00. Any thread. */
+int ocspPercentDecode(char *text);
+
 /* The host's allocator (libc's until ocspInit). NULL when out of memory. ocspAlloc zeroes. */
 void *ocspAlloc(size_t size);
 void *ocspMemdup(const void *bytes, size_t len);
@@ -120,6 +125,52 @@ void ocspIdentityFree(ocspIdentity *id);
  * key identifier, which changes when a CA renews its certificate with the same key). Any thread, inside OpenSSL. */
 int ocspIssued(X509 *issuer, X509 *cert);
 
+/* ---- HTTP (ocsp_http.c) ------------------------------------------------------------------------------------------ */
+
+#define OCSP_MAX_HEADER_BYTES (16 * 1024) /* of an answer's header with all interim answers; of its chunk extensions */
+
+/* Reads one answer. The caller owns it and sets it up with ocspHttpStart; the fields are private. */
+typedef struct ocspHttpReader {
+    ssize_t (*read)(void *source, void *buf, size_t size);
+    void *source;
+    ocspError *err;
+    size_t budget; /* bytes that the lines to come may have */
+    int in_body;   /* lines are those of the chunked encoding */
+    int interim;   /* an interim answer was skipped */
+    size_t at, got;
+    char buf[OCSP_MAX_HEADER_BYTES + 1]; /* bytes `at` to `got` are read and not consumed */
+} ocspHttpReader;
+
+#define OCSP_HTTP_NO_LENGTH (-1) /* values of ocspHttpHead.length that are no length */
+#define OCSP_HTTP_NO_NUMBER (-2)
+#define OCSP_HTTP_LENGTHS_DIFFER (-3)
+
+/* What the header of the final answer says. Text is cleaned and cut; "" where there is none. */
+typedef struct ocspHttpHead {
+    int status;
+    int chunked;
+    int64_t length;                           /* bytes of the body, or OCSP_HTTP_... */
+    char type[64], other_type[64];            /* media types without parameters; the second one if it differs */
+    char transfer[64], coding[64];            /* a transfer coding and a content coding that cannot be decoded */
+    char location[OCSP_OUTSIDE_TEXT_MAX + 1]; /* where a redirect leads */
+} ocspHttpHead;
+
+/* Sets up a reader for one answer. `read` returns 1 to `size` bytes, 0 at the end of data, or -1 after it has filled
+ * *err (or was cancelled). `source` is its first argument. */
+void ocspHttpStart(ocspHttpReader *r, ssize_t (*read)(void *source, void *buf, size_t size), void *source,
+                   ocspError *err);
+
+/* Reads the header of the final answer; interim answers (1xx) are skipped. Returns 1, or 0 with a sentence in *err. */
+int ocspHttpReadHead(ocspHttpReader *r, ocspHttpHead *head);
+
+/* Whether the answer may hold an OCSP response that can be read: status, type, encodings, length. Returns 1, or 0 with
+ * a sentence. Pure. */
+int ocspHttpJudgeHead(const ocspHttpHead *head, ocspError *err);
+
+/* Reads the body, after ocspHttpJudgeHead has accepted the header. Returns 1 with *body (ocspFree it) of 1 to
+ * OCSP_MAX_RESPONSE_BYTES bytes, or NULL for an empty one; or 0 with a sentence and *body NULL. */
+int ocspHttpReadBody(ocspHttpReader *r, const ocspHttpHead *head, unsigned char **body, size_t *body_len);
+
 /* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
 
 /* How a fetch waits. All NULL/-1 is a plain blocking wait. */
@@ -132,10 +183,11 @@ typedef struct ocspWait {
 
 typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetchResult;
 
-/* Asks one URL: POST, then GET when the POST was answered 4xx or 501; each address of the name in turn, all within
- * timeout_ms on the monotonic clock (the name look-up is bounded by the system's resolver). On OCSP_FETCH_OK *body
- * (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len is 0 and *body NULL for an empty
- * body. OCSP thread, or any where SIGPIPE is blocked or ignored (TLS writes without MSG_NOSIGNAL). RFC 6960 appendix A. */
+/* Asks one URL in HTTP/1.1: POST, then GET when the POST was answered 4xx or 501 (but not a proxy's 407); each address
+ * of the name in turn, all within timeout_ms on the monotonic clock (the name look-up is bounded by the system's
+ * resolver). On OCSP_FETCH_OK *body (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len
+ * is 0 and *body NULL for an empty body. OCSP thread, or any where SIGPIPE is blocked or ignored (TLS writes without
+ * MSG_NOSIGNAL). RFC 6960 appendix A. */
 ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
                           int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
                           ocspError *err);

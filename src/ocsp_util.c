@@ -110,6 +110,25 @@ int ocspParseRefreshMargin(const char *text, int *percent, const char **why) {
     return 1;
 }
 
+int ocspPercentDecode(char *text) {
+    char *out = text;
+
+    for (; *text; text++) {
+        char digits[3] = "";
+        if (*text == '%') {
+            if (strspn(text + 1, "0123456789abcdefABCDEF") < 2) return 0;
+            memcpy(digits, text + 1, 2);
+            *out = (char)strtoul(digits, NULL, 16);
+            if (*out++ == '\0') return 0;
+            text += 2;
+        } else {
+            *out++ = *text;
+        }
+    }
+    *out = '\0';
+    return 1;
+}
+
 void ocspUrlClear(ocspUrl *url) {
     ocspFree(url->host);
     ocspFree(url->port);

@@ -27,6 +27,7 @@
 #include <unistd.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 
 #define PATIENT_MS 30000 /* for exchanges that end by themselves */
 #define BRIEF_MS 400     /* for those that only the time-out ends */
@@ -427,12 +428,75 @@ static void acceptance7_rightBodyWrongOrMissingType(void **state) {
     for (size_t i = 0; i < 7; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
+/* Chunked, in one piece and byte by byte, on a connection that is closed or not. */
 static void acceptance7_chunked(void **state) {
     (void)state;
-    wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n"), OCSP_ERR_HTTP, 1,
-                 PATIENT_MS);
-    wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "transfer-encoding: gzip, chunked\r\nContent-Length: 10\r\n\r\n"),
-                 OCSP_ERR_HTTP, 1, PATIENT_MS);
+    char body[300];
+    size_t half = sizeof(answer) / 2, rest = sizeof(answer) - half;
+    size_t n = (size_t)snprintf(body, sizeof(body), "%zx;a=b\r\n", half);
+    memcpy(body + n, answer, half);
+    n += half;
+    n += (size_t)snprintf(body + n, sizeof(body) - n, "\r\n00%zX\r\n", rest);
+    memcpy(body + n, answer + half, rest);
+    n += rest;
+    n += (size_t)snprintf(body + n, sizeof(body) - n, "\r\n0\r\nX-Trailer: y\r\n\r\n");
+    for (int held = 0; held < 2; held++)
+        for (int pace = 0; pace >= -1; pace--)
+            wantGoodFrom((turn){.head = "HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n",
+                                .body = body,
+                                .body_len = n,
+                                .pace_ms = pace,
+                                .then = held ? THEN_HOLD : THEN_CLOSE});
+}
+
+/* The kind of the failure, one request (no GET), and words of the sentence. */
+static void wantWordsFrom(turn t, ocspErrorKind kind, const char *words) {
+    startServer(&t, 1, NULL);
+    got g = fetch(PATIENT_MS);
+    wantKind(g, kind);
+    if (!strstr(g.err.text, words)) fail_msg("no \"%s\" in: %s", words, g.err.text);
+    assert_int_equal(seenRequests(), 1);
+    stopServer();
+}
+
+static void acceptance7_otherEncodingsAreNamed(void **state) {
+    (void)state;
+    wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE
+                            "transfer-encoding: gzip, chunked\r\nContent-Length: 10\r\n\r\n"),
+                  OCSP_ERR_HTTP, "Transfer-Encoding is gzip");
+    wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Content-Encoding: gzip\r\nContent-Length: 10\r\n\r\n"),
+                  OCSP_ERR_HTTP, "Content-Encoding is gzip");
+}
+
+static void acceptance7_brokenChunks(void **state) {
+    (void)state;
+    static const struct {
+        const char *body;
+        afterAnswer then;
+        ocspErrorKind kind;
+    } rows[] = {{"xyz\r\n", THEN_HOLD, OCSP_ERR_HTTP},
+                {"10001\r\n", THEN_HOLD, OCSP_ERR_HTTP},
+                {"ffffffffffffffffffff\r\n", THEN_HOLD, OCSP_ERR_HTTP},
+                {"5\r\nhello!", THEN_CLOSE, OCSP_ERR_NETWORK},
+                {"5\r\nhello!\r\n", THEN_HOLD, OCSP_ERR_HTTP},
+                {"5\r\nhel", THEN_CLOSE, OCSP_ERR_NETWORK},
+                {"5\r\nhello\r\n0\r\n", THEN_CLOSE, OCSP_ERR_NETWORK}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n",
+                            .body = rows[i].body,
+                            .body_len = strlen(rows[i].body),
+                            .then = rows[i].then},
+                     rows[i].kind, 1, PATIENT_MS);
+    turn endless = {.head = "HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n",
+                    .body = "5\r\nhello\r\n",
+                    .body_len = 10,
+                    .then = REPEAT,
+                    .repeat = 10};
+    wantKindFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
+    endless.body = "0\r\nX-Trailer: y\r\n";
+    endless.body_len = 17;
+    endless.repeat = 14;
+    wantKindFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
 static void acceptance7_bodyOver64KiBPromised(void **state) {
@@ -452,10 +516,73 @@ static void acceptance7_bodyOver64KiBPromised(void **state) {
 
 static void acceptance7_bodyOver64KiBEndless(void **state) {
     (void)state;
-    turn t = answering(OK10);
-    t.then = REPEAT;
-    t.repeat = sizeof(answer);
-    wantKindFrom(t, OCSP_ERR_HTTP, 1, PATIENT_MS);
+    static const char *const begins[] = {"this is no DER", "0\203\001\001a SEQUENCE of more than 64 KiB"};
+    for (int i = 0; i < 2; i++)
+        wantKindFrom(
+            (turn){.head = OK10, .body = begins[i], .body_len = strlen(begins[i]), .then = REPEAT, .repeat = 9},
+            OCSP_ERR_HTTP, 1, PATIENT_MS);
+}
+
+/* A DER SEQUENCE that is complete. */
+static const unsigned char sequence[] = "0\026a whole DER SEQUENCE: 22";
+
+/* Neither a length nor chunks, and the responder keeps the connection open: the DER says where it ends. */
+static void theDerEndsABodyWithoutALength(void **state) {
+    (void)state;
+    for (int pace = 0; pace >= -1; pace--) {
+        turn t = {.head = "HTTP/1.1 200 OK\r\n" TYPE "\r\n",
+                  .body = sequence,
+                  .body_len = 24,
+                  .pace_ms = pace,
+                  .then = THEN_HOLD};
+        startServer(&t, 1, NULL);
+        wantBody(fetch(PATIENT_MS), sequence, 24);
+        stopServer();
+    }
+    /* What follows is handed on with it: ocspVerify refuses it. */
+    turn t = {.head = OK10, .body = sequence, .body_len = 25, .then = THEN_HOLD};
+    startServer(&t, 1, NULL);
+    wantBody(fetch(PATIENT_MS), sequence, 25);
+    stopServer();
+}
+
+static void interimAnswersAreSkipped(void **state) {
+    (void)state;
+    wantGoodFrom(answering("HTTP/1.1 100 Continue\r\n\r\n" OK10));
+    wantGoodFrom(answering("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102\r\n\r\n" OK10));
+    turn slow = answering("HTTP/1.1 100 Continue\r\n\r\n" OK10);
+    slow.pace_ms = -1;
+    wantGoodFrom(slow);
+    /* The status that counts is the final one. */
+    turn script[2] = {answering("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 405 No\r\n\r\n"), answering(OK10)};
+    startServer(script, 2, NULL);
+    wantBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assert_int_equal(seenRequests(), 2);
+    stopServer();
+    wantKindFrom((turn){.head = "HTTP/1.1 100 Continue\r\n\r\n", .then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+    wantKindFrom((turn){.head = "HTTP/1.1 100 Continue\r\n\r\n", .then = REPEAT, .repeat = 25}, OCSP_ERR_NETWORK, 1,
+                 PATIENT_MS);
+    wantWordsFrom(answering("HTTP/1.1 101 Switching Protocols\r\n\r\n"), OCSP_ERR_HTTP, "HTTP status 101");
+}
+
+/* What other stacks send, and what the operator is told. */
+static void oddAnswersHaveASentenceEach(void **state) {
+    (void)state;
+    static const struct {
+        const char *head, *words;
+    } rows[] = {
+        {"\xef\xbb\xbf" OK10, "byte order mark"},
+        {"\x15\x03\x03", "begin the responder's URL with https://"},
+        {"<html>\n", "begins with \"<html>\" and not with HTTP/1.x: check that host and port"},
+        {"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" TYPE "\r\n", "two Content-Types, text/html and"},
+        {"HTTP/1.1 302 Found\r\nLocation: http://new.example/ocsp\r\n\r\n", "leads to: http://new.example/ocsp"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        wantWordsFrom(answering(rows[i].head), OCSP_ERR_HTTP, rows[i].words);
+    /* HTTP/0.9: the body alone. */
+    wantWordsFrom((turn){.head = "", .body = sequence, .body_len = 24}, OCSP_ERR_HTTP, "HTTP/0.9");
+    wantGoodFrom(answering("\r\n" OK10));
+    wantGoodFrom(answering("HTTP/1.1 200 OK\r\n" TYPE TYPE "cOnTENt-tYPE: APPLICATION/ocsp-response\r\n\r\n"));
 }
 
 static void contentLengthThatIsNone(void **state) {
@@ -468,13 +595,14 @@ static void contentLengthThatIsNone(void **state) {
     for (int i = 0; i < 5; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-/* It would end a value and begin no line, so that what follows is seen by others and not by us. */
+/* RFC 9112 section 2.2: LF alone ends a line too. CR alone does not, and is refused. */
 static void aBareLineFeedOrCarriageReturn(void **state) {
     (void)state;
-    static const char *const heads[] = {"HTTP/1.1 200 OK\r\n" TYPE "X: a\nTransfer-Encoding: chunked\r\n\r\n",
-                                        "HTTP/1.1 200 OK\r\n" TYPE "X: a\rY: b\r\n\r\n",
-                                        "HTTP/1.1 200 OK\n" TYPE "\r\n"};
-    for (int i = 0; i < 3; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+    wantGoodFrom(answering("HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\nX: a\n\n"));
+    wantGoodFrom(answering("HTTP/1.1 200 OK\n" TYPE "\r\n"));
+    wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\nTransfer-Encoding: gzip\r\n\r\n"), OCSP_ERR_HTTP,
+                  "Transfer-Encoding is gzip"); /* seen as the field that it is */
+    wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\rY: b\r\n\r\n"), OCSP_ERR_HTTP, "carriage return");
 }
 
 static void whatIsNoHttp(void **state) {
@@ -498,8 +626,8 @@ static void acceptance7_redirectsAreNotFollowed(void **state) {
 
 static void acceptance7_otherStatusesAlsoWithARightBody(void **state) {
     (void)state;
-    static const int statuses[] = {100, 201, 202, 204, 206, 500, 502, 503, 504, 599};
-    for (size_t i = 0; i < 10; i++) {
+    static const int statuses[] = {101, 201, 202, 204, 206, 500, 502, 503, 504, 505, 599};
+    for (size_t i = 0; i < 11; i++) {
         char head[200];
         snprintf(head, sizeof(head), "HTTP/1.1 %d Hm\r\n" TYPE "\r\n", statuses[i]);
         wantKindFrom(answering(head), OCSP_ERR_HTTP, 1, PATIENT_MS); /* and no GET */
@@ -549,11 +677,11 @@ static void thePostIsAsTheRfcSays(void **state) {
     (void)state;
     static const struct {
         const char *path, *line;
-    } rows[] = {{"", "POST / HTTP/1."},
-                {"/", "POST / HTTP/1."},
-                {"/ocsp", "POST /ocsp HTTP/1."},
-                {"/a/b/?q=1", "POST /a/b/?q=1 HTTP/1."},
-                {"?q=1", "POST /?q=1 HTTP/1."}};
+    } rows[] = {{"", "POST / HTTP/1.1\r\n"},
+                {"/", "POST / HTTP/1.1\r\n"},
+                {"/ocsp", "POST /ocsp HTTP/1.1\r\n"},
+                {"/a/b/?q=1", "POST /a/b/?q=1 HTTP/1.1\r\n"},
+                {"?q=1", "POST /?q=1 HTTP/1.1\r\n"}};
     for (int i = 0; i < 5; i++) {
         turn t = answering(OK10);
         startServer(&t, 1, NULL);
@@ -564,6 +692,8 @@ static void thePostIsAsTheRfcSays(void **state) {
         assert_memory_equal(r.p, rows[i].line, strlen(rows[i].line));
         assert_non_null(strstr((char *)r.p, host));
         assert_non_null(strstr((char *)r.p, "\r\nContent-Type: application/ocsp-request\r\n"));
+        assert_non_null(strstr((char *)r.p, "\r\nConnection: close\r\n"));
+        assert_non_null(strstr((char *)r.p, "\r\nAccept-Encoding: identity\r\n"));
         char length[64];
         snprintf(length, sizeof(length), "\r\nContent-Length: %zu\r\n", sizeof(asked));
         assert_non_null(strstr((char *)r.p, length));
@@ -587,7 +717,7 @@ static void theGetCarriesTheRequestInThePath(void **state) {
         const char *line = (const char *)server.request[1].p;
         size_t n = strlen(rows[i].before);
         assert_memory_equal(line, rows[i].before, n);
-        const char *end = memmem(line, server.request[1].n, " HTTP/1.", 8);
+        const char *end = memmem(line, server.request[1].n, " HTTP/1.1\r\nHost: ", 17);
         assert_non_null(end);
         assert_null(memmem(line, (size_t)(end - line), "//", 2));
         char base64[200];
@@ -894,6 +1024,8 @@ static void httpsWithTheNameAndTheTrustedCa(void **state) {
     slow.pace_ms = 1;
     wantBody(fetchTls(tls, slow, "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
     wantKind(fetchTls(tls, (turn){.then = THEN_HOLD}, "ocsp.test.invalid", store, BRIEF_MS), OCSP_ERR_NETWORK);
+    turn open = {.head = OK10, .body = sequence, .body_len = 24, .then = THEN_HOLD}; /* the DER ends it here too */
+    wantBody(fetchTls(tls, open, "ocsp.test.invalid", store, PATIENT_MS), sequence, 24);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -904,8 +1036,31 @@ static void httpsOfAnotherName(void **state) {
     X509_STORE *store = testStore(tls_ca, NULL);
     got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
     wantKind(g, OCSP_ERR_NETWORK);
-    assert_non_null(strstr(g.err.text, "certificate"));
-    wantKind(fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS), OCSP_ERR_NETWORK);
+    assert_non_null(strstr(g.err.text, "certificate is not for the name ocsp.test.invalid: use a name in the URL"));
+    g = fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS);
+    wantKind(g, OCSP_ERR_NETWORK);
+    assert_non_null(strstr(g.err.text, "certificate is not for the name 127.0.0.1: use a name in the URL"));
+    X509_STORE_free(store);
+    SSL_CTX_free(tls);
+}
+
+/* The system's roots know the CA, tls-ca-cert-file does not: what is told is the name, not the store that failed last. */
+static void httpsOfAnotherNameByTheSystemsRoots(void **state) {
+    (void)state;
+    SSL_CTX *tls = responderTls("DNS:other.test.invalid", 0);
+    X509_STORE *store = testStore(testGetPki()->root, NULL);
+    char path[] = "/tmp/ocsp-test-roots-XXXXXX";
+    int fd = mkstemp(path);
+    FILE *file = fdopen(fd, "w");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_X509(file, tls_ca), 1);
+    fclose(file);
+    setenv("SSL_CERT_FILE", path, 1);
+    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
+    unsetenv("SSL_CERT_FILE");
+    unlink(path);
+    wantKind(g, OCSP_ERR_NETWORK);
+    if (!strstr(g.err.text, "is not for the name ocsp.test.invalid")) fail_msg("%s", g.err.text);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -958,23 +1113,93 @@ static void proxyOfTheEnvironmentIsAskedForHttp(void **state) {
     got g = fetchWith("http://far.test.invalid:8080/ocsp", NULL, PATIENT_MS, &counting); /* resolves nowhere here */
     noProxies();
     wantBody(g, answer, sizeof(answer));
-    static const char line[] = "POST http://far.test.invalid:8080/ocsp HTTP/1.";
+    static const char line[] = "POST http://far.test.invalid:8080/ocsp HTTP/1.1\r\n";
     assert_memory_equal(server.request[0].p, line, sizeof(line) - 1);
     assert_non_null(memmem(server.request[0].p, server.request[0].n, "\r\nHost: far.test.invalid:8080\r\n", 31));
     assert_null(memmem(server.request[0].p, server.request[0].n, "Proxy-Authorization", 19));
     stopServer();
 }
 
+/* RFC 3986 section 3.2.1: in a URL they are percent-encoded; RFC 7617: the proxy gets them as they are. */
 static void proxyWithCredentials(void **state) {
     (void)state;
-    turn t = answering(OK10);
+    static const struct {
+        const char *in_url, *plain;
+    } rows[] = {{"user:pw@", "user:pw"},
+                {"us%65r:p%40ss%3aword%2F%25@", "user:p@ss:word/%"},
+                {"user%20name:%c3%A4@", "user name:\xc3\xa4"},
+                {"user:+~!@", "user:+~!"},
+                {"user@", "user"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int tunnel = 0; tunnel < 2; tunnel++) {
+            turn t = answering(tunnel ? "HTTP/1.1 403 Forbidden\r\n\r\n" : OK10);
+            startServer(&t, 1, NULL);
+            setProxy(tunnel ? "https_proxy" : "http_proxy", rows[i].in_url);
+            got g = fetchWith(tunnel ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS,
+                              &counting);
+            noProxies();
+            if (tunnel)
+                wantKind(g, OCSP_ERR_NETWORK);
+            else
+                wantBody(g, answer, sizeof(answer));
+            char field[200] = "\r\nProxy-Authorization: Basic ";
+            EVP_EncodeBlock((unsigned char *)field + strlen(field), (const unsigned char *)rows[i].plain,
+                            (int)strlen(rows[i].plain));
+            strcat(field, "\r\n");
+            if (!memmem(server.request[0].p, server.request[0].n, field, strlen(field)))
+                fail_msg("%s, tunnel %d", rows[i].in_url, tunnel);
+            stopServer();
+        }
+}
+
+/* Told, and never shown. */
+static void proxyCredentialsThatAreNotEncoded(void **state) {
+    (void)state;
+    static const char *const bad[] = {"user:secret%@", "user:secret%4@",  "user:secret%4g@",
+                                      "%:secret@",     "user:secret%00@", "user:80/secret@"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        for (int tls = 0; tls < 2; tls++) {
+            char url[100];
+            snprintf(url, sizeof(url), "http://%s127.0.0.1:1", bad[i]);
+            setenv(tls ? "https_proxy" : "http_proxy", url, 1);
+            got g =
+                fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS, &counting);
+            noProxies();
+            wantKind(g, OCSP_ERR_NETWORK);
+            if (!strstr(g.err.text,
+                        tls ? " https_proxy is not percent-encoded" : " http_proxy is not percent-encoded") ||
+                !strstr(g.err.text, "write % as %25") || strstr(g.err.text, "secret"))
+                fail_msg("%s: %s", bad[i], g.err.text);
+        }
+}
+
+/* 407: what to do about it, and no second try with a password that may be wrong. */
+static void aProxyThatWantsAPassword(void **state) {
+    (void)state;
+    static const char *const words[2][2] = {{"asks for a user and a password (HTTP status 407)", "variable http_proxy"},
+                                            {"does not accept the user and the password", "variable http_proxy"}};
+    for (int with = 0; with < 2; with++)
+        for (int tls = 0; tls < 2; tls++) {
+            turn t = {.head = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Type: text/html\r\n"
+                              "Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 6\r\n\r\n<html>",
+                      .then = THEN_HOLD};
+            startServer(&t, 1, NULL);
+            setProxy(tls ? "https_proxy" : "http_proxy", with ? "user:secret@" : "");
+            got g =
+                fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS, &counting);
+            noProxies();
+            wantKind(g, tls ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP);
+            if (!strstr(g.err.text, words[with][0]) || !strstr(g.err.text, tls ? "https_proxy" : words[with][1]) ||
+                strstr(g.err.text, "secret") || !strstr(g.err.text, "through the proxy 127.0.0.1:"))
+                fail_msg("%s", g.err.text);
+            assert_int_equal(seenRequests(), 1);
+            stopServer();
+        }
+    /* From the responder itself it is a status as any other. */
+    turn t = answering("HTTP/1.1 407 Hm\r\n\r\n");
     startServer(&t, 1, NULL);
-    setProxy("http_proxy", "user:pw@");
-    got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
-    noProxies();
-    wantBody(g, answer, sizeof(answer));
-    assert_non_null(
-        memmem(server.request[0].p, server.request[0].n, "\r\nProxy-Authorization: Basic dXNlcjpwdw==\r\n", 43));
+    wantKind(fetch(PATIENT_MS), OCSP_ERR_HTTP);
+    assert_int_equal(seenRequests(), 2);
     stopServer();
 }
 
@@ -987,7 +1212,7 @@ static void noProxyGoesDirect(void **state) {
     got g = fetch(PATIENT_MS);
     noProxies();
     wantBody(g, answer, sizeof(answer));
-    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.", 18);
+    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.1\r\n", 21);
     stopServer();
 }
 
@@ -1047,9 +1272,9 @@ static void httpsGoesThroughATunnel(void **state) {
     got g = fetchWith("https://far.test.invalid:8443/ocsp", store, PATIENT_MS, &counting);
     noProxies();
     wantBody(g, answer, sizeof(answer));
-    static const char line[] = "CONNECT far.test.invalid:8443 HTTP/1.";
+    static const char line[] = "CONNECT far.test.invalid:8443 HTTP/1.1\r\nHost: far.test.invalid:8443\r\n";
     assert_memory_equal(server.connect_request.p, line, sizeof(line) - 1);
-    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.", 18); /* inside, as without a proxy */
+    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.1\r\n", 21); /* inside, as without a proxy */
     stopServer();
     X509_STORE_free(store);
     SSL_CTX_free(tls);
@@ -1057,13 +1282,13 @@ static void httpsGoesThroughATunnel(void **state) {
 
 static void aProxyThatRefusesTheTunnel(void **state) {
     (void)state;
-    turn t = {.head = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"};
+    turn t = {.head = "HTTP/1.1 403 Forbidden\r\n\r\n"};
     startServer(&t, 1, NULL);
     setProxy("https_proxy", "");
     got g = fetchWith("https://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
     noProxies();
     wantKind(g, OCSP_ERR_NETWORK);
-    assert_non_null(strstr(g.err.text, "407"));
+    assert_non_null(strstr(g.err.text, "HTTP status 403: allow CONNECT to port 443"));
     assert_int_equal(seenRequests(), 1); /* no GET into a tunnel that is none */
     stopServer();
 }
@@ -1110,8 +1335,13 @@ int main(void) {
         cmocka_unit_test(acceptance7_htmlWithStatus200),
         cmocka_unit_test(acceptance7_rightBodyWrongOrMissingType),
         cmocka_unit_test(acceptance7_chunked),
+        cmocka_unit_test(acceptance7_otherEncodingsAreNamed),
+        cmocka_unit_test(acceptance7_brokenChunks),
         cmocka_unit_test(acceptance7_bodyOver64KiBPromised),
         cmocka_unit_test(acceptance7_bodyOver64KiBEndless),
+        cmocka_unit_test(theDerEndsABodyWithoutALength),
+        cmocka_unit_test(interimAnswersAreSkipped),
+        cmocka_unit_test(oddAnswersHaveASentenceEach),
         cmocka_unit_test(contentLengthThatIsNone),
         cmocka_unit_test(aBareLineFeedOrCarriageReturn),
         cmocka_unit_test(whatIsNoHttp),
@@ -1140,10 +1370,13 @@ int main(void) {
         cmocka_unit_test(opensslIsLeftForEachWait),
         cmocka_unit_test(httpsWithTheNameAndTheTrustedCa),
         cmocka_unit_test(httpsOfAnotherName),
+        cmocka_unit_test(httpsOfAnotherNameByTheSystemsRoots),
         cmocka_unit_test(httpsOfAnUnknownCaOrExpired),
         cmocka_unit_test(httpsAskedOfAPlainResponder),
         cmocka_unit_test(proxyOfTheEnvironmentIsAskedForHttp),
         cmocka_unit_test(proxyWithCredentials),
+        cmocka_unit_test(proxyCredentialsThatAreNotEncoded),
+        cmocka_unit_test(aProxyThatWantsAPassword),
         cmocka_unit_test(noProxyGoesDirect),
         cmocka_unit_test(noProxyNamesDomains),
         cmocka_unit_test(aDeadProxyIsNamed),

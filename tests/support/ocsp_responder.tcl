@@ -63,9 +63,15 @@
 #     refused_body empty     as body
 #     type application/ocsp-response      the Content-Type; none leaves it out
 #     version 1.1            or 1.0;   status_line "": other than "", sent in place of the whole status line
-#     before ""              bytes sent before the status line
-#     length right           right, none (the close ends the body), short (promises 100 bytes more than come, and
-#                            closes), chunked, huge (promises and sends 70000), endless (no length, no end)
+#     min_version 1.0        1.1: requests in HTTP/1.0 are answered with refuse_old and without a body
+#     refuse_old 426         that status
+#     before ""              bytes sent before the status line, such as an interim answer
+#     line_end crlf          lf: the header's lines end with LF alone
+#     length right           right, none (the close ends the body, or nothing does), short (promises 100 bytes more than
+#                            come, and closes), chunked, chunked-ext (with extensions and trailers), chunked-bad (a size
+#                            that is no number), twice (the right one, two times), huge (promises and sends 70000),
+#                            endless (no length, no end)
+#     encode none            gzip: the body is compressed, with Content-Encoding; gzip-te: with Transfer-Encoding
 #     keep 0                 1: the connection stays open after the body
 #     case normal            lower: header names in lower case
 #     headers {}             list of further header lines, sent as they are
@@ -95,7 +101,7 @@
 #
 # PROXY. It answers absolute-form requests (GET http://other/...) itself, as the responder of that name; the log says
 # proxy 1 and has the target. CONNECT host:port is tunnelled to that port on loopback, whatever the host is called, and
-# is logged with method CONNECT. Behaviour key proxy_status, not 0, refuses CONNECTs with that status.
+# is logged with method CONNECT. Behaviour key proxy_status, not 0, refuses CONNECTs with that status and a page.
 #
 # WITHOUT HTTP
 #
@@ -122,7 +128,7 @@ namespace eval ::ocsp::responder {
         response_status successful signer ca certs auto responder_id name signature good digest sha256 nonce echo size 0
         freeze 0
         body ocsp http 200 location /moved post 0 get 0 refused_body empty type application/ocsp-response version 1.1
-        status_line "" before "" length right keep 0 case normal headers {} piece 0 piece_ms 20 piece_from body delay 0
+        status_line "" min_version 1.0 refuse_old 426 before "" line_end crlf length right encode none keep 0 case normal headers {} piece 0 piece_ms 20 piece_from body delay 0
         drop no proxy_status 0
     }
 
@@ -162,6 +168,13 @@ namespace eval ::ocsp::responder {
         no-type {"the right body without a type" {type none}}
         charset {"a parameter behind the type" {type "application/ocsp-response; charset=utf-8"}}
         chunked {"200, chunked" {length chunked}}
+        chunked-ext {"chunked, with extensions and trailers" {length chunked-ext}}
+        chunked-bad {"chunked, with a size that is no number" {length chunked-bad}}
+        gzip {"compressed, with Content-Encoding" {encode gzip}}
+        interim {"100 and 103 before the answer" {before "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"}}
+        line-feeds {"a header whose lines end with LF alone" {line_end lf}}
+        http-1.1-only {"426 to HTTP/1.0" {min_version 1.1}}
+        keep-no-length {"open after the body, without a length" {length none keep 1}}
         huge {"70000 bytes, promised and sent" {length huge}}
         endless {"a body without an end" {length endless}}
         no-length {"the close ends the body" {length none}}
@@ -210,15 +223,18 @@ namespace eval ::ocsp::responder {
     }
     variable choices {
         status {good revoked unknown} hash {request sha1 sha256 sha384 sha512} responder_id {name key} signature {good bad empty}
-        digest {sha1 sha256 sha384 sha512 pss} nonce {echo none} length {right none short chunked huge endless}
+        digest {sha1 sha256 sha384 sha512 pss} nonce {echo none} line_end {crlf lf}
+        length {right none short chunked chunked-ext chunked-bad twice huge endless} encode {none gzip gzip-te}
+        min_version {1.0 1.1}
         case {normal lower} piece_from {body start} drop {no reset reset-mid close accept hang headers line}
     }
     variable huge_bytes 70000
     variable page "<html><head><title>It works</title></head><body><p>This is no OCSP response.</p></body></html>\n"
     variable phrases {
         200 OK 301 "Moved Permanently" 302 Found 307 "Temporary Redirect" 308 "Permanent Redirect" 400 "Bad Request"
-        403 Forbidden 404 "Not Found" 405 "Method Not Allowed" 429 "Too Many Requests" 500 "Internal Server Error"
-        501 "Not Implemented" 502 "Bad Gateway" 503 "Service Unavailable"
+        403 Forbidden 404 "Not Found" 405 "Method Not Allowed" 407 "Proxy Authentication Required" 426 "Upgrade Required" 429 "Too Many Requests"
+        500 "Internal Server Error" 501 "Not Implemented" 502 "Bad Gateway" 503 "Service Unavailable"
+        505 "HTTP Version Not Supported"
     }
     variable made 0        ;# signatures asked for, for the statistics
     variable running       ;# in the tests' process: pid -> pipe of each responder that was started here
@@ -935,6 +951,10 @@ proc ::ocsp::responder::answer {sock id request} {
         ended $n client-closed
         return 0
     }
+    if {[dict get $request version] < [dict get $full min_version]} {
+        dict set full http [dict get $full refuse_old]
+        dict set full body empty
+    }
     respond $sock $id $n $method $full $rule_id $info
 }
 
@@ -969,26 +989,42 @@ proc ::ocsp::responder::respond {sock id n method full rule_id info} {
     }
     set body [content $full $rule_id $info]
     set length [dict get $full length]
-    set keep [expr {[dict get $full keep] && $length in {right chunked huge}}]
+    set keep [expr {[dict get $full keep] && $length ni {short endless}}]
     set headers [list "Server: ocsp mock"]
     if {[dict get $full type] ne "none"} { lappend headers "Content-Type: [dict get $full type]" }
     if {$status / 100 == 3} { lappend headers "Location: [dict get $full location]" }
     if {$status == 405} { lappend headers "Allow: [expr {$method eq "POST" ? "GET" : "POST"}]" }
+    switch -- [dict get $full encode] {
+        gzip {
+            set body [zlib gzip $body]
+            lappend headers "Content-Encoding: gzip"
+        }
+        gzip-te {
+            set body [zlib gzip $body]
+            lappend headers "Transfer-Encoding: gzip"
+        }
+    }
     switch -- $length {
         right { lappend headers "Content-Length: [string length $body]" }
+        twice {
+            set size [string length $body]
+            lappend headers "Content-Length: $size, $size" "Content-Length: $size"
+        }
         short { lappend headers "Content-Length: [expr {[string length $body] + 100}]" }
         huge {
             set body [binary format a$huge_bytes $body]
             lappend headers "Content-Length: $huge_bytes"
         }
-        chunked {
+        chunked - chunked-ext - chunked-bad {
             lappend headers "Transfer-Encoding: chunked"
             set half [expr {[string length $body] / 2}]
+            set extension [expr {$length eq "chunked-ext" ? " ;name=\"a;b\"" : $length eq "chunked-bad" ? "h" : ""}]
+            set trailer [expr {$length eq "chunked-ext" ? "X-Trailer: after the body\r\n" : ""}]
             set chunks ""
             foreach chunk [list [string range $body 0 $half-1] [string range $body $half end]] {
-                if {$chunk ne ""} { append chunks [format %x [string length $chunk]] \r\n $chunk \r\n }
+                if {$chunk ne ""} { append chunks [format %x [string length $chunk]] $extension \r\n $chunk \r\n }
             }
-            set body ${chunks}0\r\n\r\n
+            set body ${chunks}0\r\n$trailer\r\n
         }
     }
     lappend headers "Connection: [expr {$keep ? "keep-alive" : "close"}]"
@@ -1004,6 +1040,7 @@ proc ::ocsp::responder::respond {sock id n method full rule_id info} {
     set first [dict get $full status_line]
     if {$first eq ""} { set first "HTTP/[dict get $full version] $status $phrase" }
     set head [dict get $full before][join [concat [list $first] $headers [dict get $full headers]] \r\n]\r\n\r\n
+    if {[dict get $full line_end] eq "lf"} { set head [string map {\r\n \n} $head] }
     note $n http $status
     if {[dict get $full drop] eq "reset-mid"} {
         send $sock $head[string range $body 0 [expr {[string length $body] / 2 - 1}]]
@@ -1064,7 +1101,8 @@ proc ::ocsp::responder::tunnel {sock id n target refuse} {
     }
     if {$refuse != 0} {
         note $n http $refuse
-        send $sock "HTTP/1.1 $refuse Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        send $sock "HTTP/1.1 $refuse Refused\r\nContent-Type: text/html\r\nContent-Length: [string length \
+            $::ocsp::responder::page]\r\nConnection: close\r\n\r\n$::ocsp::responder::page"
         ended $n sent
         return 0
     }

@@ -361,6 +361,12 @@ proc responder_checks {} {
         http-500-html closed "* 500 *text/html*<html>*" http-500-right closed "* 500 *application/ocsp-response*"
         html closed "*200 OK*text/html*<html>*" html-as-ocsp closed "*application/ocsp-response*<html>*"
         wrong-type closed "*text/plain*" charset closed "*application/ocsp-response; charset=utf-8*"
+        chunked-ext closed "*ing: chunked*;name=\"a;b\"\r\n*\r\n0\r\nX-Trailer: *\r\n\r\n"
+        chunked-bad closed "*ing: chunked*h\r\n*" gzip closed "*Content-Encoding: gzip*\r\n\r\n\x1f\x8b*"
+        {encode gzip-te} closed "*Transfer-Encoding: gzip*\r\n\r\n\x1f\x8b*"
+        interim closed "HTTP/1.1 100 *\r\n\r\nHTTP/1.1 103 *\r\n\r\nHTTP/1.1 200*"
+        line-feeds closed "HTTP/1.1 200 OK\n*\n\n*" {length twice} closed "*Length: *, *\r\nContent-Length: *"
+        http-1.1-only closed "*200 OK*"
         chunked closed "*Transfer-Encoding: chunked*\r\n0\r\n\r\n" huge closed "*Content-Length: 70000*"
         empty closed "*200 OK*Content-Length: 0*" one-byte closed "*Length: 1*\r\n\r\n0" no-length closed "*200 OK*"
         http-1.0 closed "HTTP/1.0 200*" lower-case closed "*content-type: application*content-length: *"
@@ -375,6 +381,7 @@ proc responder_checks {} {
     foreach {behaviour pattern} {
         hang "" endless "*\x00\x00*" endless-headers "*X-Filler*X-Filler*" endless-line "*aaaaaaaa" drip "H*"
         drip-body "*\r\n\r\n*" keep-alive "*200 OK*keep-alive*"
+        keep-no-length "*200 OK*keep-alive\r\n\r\n0*"
     } {
         ocsp_responder_behave $r $behaviour
         ocsp_responder_forget $r
@@ -382,6 +389,11 @@ proc responder_checks {} {
         check "the log of $behaviour" {
             until {[dict get [lindex [ocsp_responder_log $r] 0] end] in {client-closed sent}}
         }
+    }
+    foreach {behaviour status} {http-1.1-only 426 {min_version 1.1 refuse_old 505} 505} {
+        ocsp_responder_behave $r $behaviour
+        check "HTTP/1.0 refused with $status" [list has [wired $port [string map {HTTP/1.1 HTTP/1.0} [get $der]]] \
+            "*HTTP/1.1 $status *Content-Length: 0\r\n*"]
     }
     ocsp_responder_behave $r no-type
     check "no type" { same [string match -nocase *content-type* [lindex [wire $port [post $der]] 1]] 0 }
