@@ -197,7 +197,7 @@ static void ocspHttpType(ocspHttpHead *head, const char *list) {
     char type[sizeof(head->type)];
 
     while (ocspHttpElement(&list, &element) > 0) {
-        ocspHttpKeep(type, sizeof(type), element, strcspn(element, "; \t,"));
+        snprintf(type, sizeof(type), "%.*s", (int)strcspn(element, "; \t,"), element);
         if (head->type[0] == '\0')
             memcpy(head->type, type, sizeof(type));
         else if (strcasecmp(head->type, type) != 0)
@@ -299,18 +299,22 @@ static int ocspHttpStatusFault(const ocspHttpHead *head, ocspError *err) {
 }
 
 static int ocspHttpTypeFault(const ocspHttpHead *head, ocspError *err) {
+    char type[sizeof(head->type)], other[sizeof(head->other_type)];
+
+    ocspCleanText(type, sizeof(type), head->type);
+    ocspCleanText(other, sizeof(other), head->other_type);
     if (head->other_type[0])
         return ocspFail(err, OCSP_ERR_HTTP,
                         "the answer has two Content-Types, %s and %s: the responder, or a proxy in front of it, must "
                         "send " OCSP_MIME_RESPONSE " alone",
-                        head->type, head->other_type);
+                        type, other);
     if (head->type[0] == '\0')
         return ocspFail(err, OCSP_ERR_HTTP,
                         "the answer has no Content-Type: the responder must send " OCSP_MIME_RESPONSE);
     return ocspFail(err, OCSP_ERR_HTTP,
                     "the answer's Content-Type is %s and not " OCSP_MIME_RESPONSE
                     ": check that the URL is that of an OCSP responder",
-                    head->type);
+                    type);
 }
 
 int ocspHttpJudgeHead(const ocspHttpHead *head, ocspError *err) {

@@ -145,7 +145,7 @@ typedef struct ocspHttpReader {
 #define OCSP_HTTP_NO_NUMBER (-2)
 #define OCSP_HTTP_LENGTHS_DIFFER (-3)
 
-/* What the header of the final answer says. Text is cleaned and cut; "" where there is none. */
+/* What the header of the final answer says. Text is cut, and cleaned but for the types; "" where there is none. */
 typedef struct ocspHttpHead {
     int status;
     int chunked;

@@ -293,6 +293,8 @@ static void contentTypes(void **state) {
         BAD("a page", ONE "Content-Type: text/html\r\nContent-Encoding: gzip\r\n\r\nhello", OCSP_ERR_HTTP,
             "Content-Type is text/html and not application/ocsp-response"),
         BAD("longer", ONE "Content-Type: application/ocsp-responses\r\n\r\nhello", OCSP_ERR_HTTP, "Content-Type is"),
+        BAD("a control byte within", ONE "Content-Type: application/ocsp-\x0eresponse\r\n\r\nhello", OCSP_ERR_HTTP,
+            "Content-Type is application/ocsp-response and not"),
         BAD("made harmless", ONE "Content-Type: text/\x1b[31m\xc3\xa4\r\n\r\nhello", OCSP_ERR_HTTP, "text/[31m?? and"),
     };
     CHECK(rows);
