@@ -54,6 +54,24 @@ static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
     assert_true(out[0] == '#');
 }
 
+/* RFC 3986 section 2.1. */
+static void percentDecoding(void **state) {
+    (void)state;
+    static const struct {
+        const char *in, *out; /* out NULL: refused */
+    } rows[] = {{"", ""},         {"user:pw", "user:pw"}, {"%41%7a%7A", "Azz"}, {"p%40ss%3Aw%2Frd%25", "p@ss:w/rd%"},
+                {"%2541", "%41"}, /* once */
+                {"a+b", "a+b"},   {"%01%ff", "\x01\xff"}, {"%", NULL},          {"a%4", NULL},
+                {"%g0", NULL},    {"%0g", NULL},          {"% 41", NULL},       {"%-1", NULL},
+                {"%0x", NULL},    {"%\x11\x12", NULL},    {"%%41", NULL},       {"a%00b", NULL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[40];
+        snprintf(text, sizeof(text), "%s", rows[i].in);
+        if (ocspPercentDecode(text) != (rows[i].out != NULL)) fail_msg("%s", rows[i].in);
+        if (rows[i].out) assert_string_equal(text, rows[i].out);
+    }
+}
+
 static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state) {
     (void)state;
     for (int n = -5; n < 250; n++) {
@@ -259,6 +277,7 @@ int main(void) {
         cmocka_unit_test(cleanTextKeepsPlainText),
         cmocka_unit_test(cleanTextDropsEveryControlByte),
         cmocka_unit_test(cleanTextCutsAtTwoHundredAndAtTheBuffer),
+        cmocka_unit_test(percentDecoding),
         cmocka_unit_test(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent),
         cmocka_unit_test(refreshMarginRefusesEverythingElse),
         cmocka_unit_test(responderUrlTakesHttpAndHttps),
