@@ -128,7 +128,8 @@ namespace eval ::ocsp::responder {
         response_status successful signer ca certs auto responder_id name signature good digest sha256 nonce echo size 0
         freeze 0
         body ocsp http 200 location /moved post 0 get 0 refused_body empty type application/ocsp-response version 1.1
-        status_line "" min_version 1.0 refuse_old 426 before "" line_end crlf length right encode none keep 0 case normal headers {} piece 0 piece_ms 20 piece_from body delay 0
+        status_line "" min_version 1.0 refuse_old 426 before "" line_end crlf length right
+        encode none keep 0 case normal headers {} piece 0 piece_ms 20 piece_from body delay 0
         drop no proxy_status 0
     }
 
@@ -171,7 +172,8 @@ namespace eval ::ocsp::responder {
         chunked-ext {"chunked, with extensions and trailers" {length chunked-ext}}
         chunked-bad {"chunked, with a size that is no number" {length chunked-bad}}
         gzip {"compressed, with Content-Encoding" {encode gzip}}
-        interim {"100 and 103 before the answer" {before "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"}}
+        interim {"100 and 103 before the answer"
+            {before "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"}}
         line-feeds {"a header whose lines end with LF alone" {line_end lf}}
         http-1.1-only {"426 to HTTP/1.0" {min_version 1.1}}
         keep-no-length {"open after the body, without a length" {length none keep 1}}
@@ -232,7 +234,8 @@ namespace eval ::ocsp::responder {
     variable page "<html><head><title>It works</title></head><body><p>This is no OCSP response.</p></body></html>\n"
     variable phrases {
         200 OK 301 "Moved Permanently" 302 Found 307 "Temporary Redirect" 308 "Permanent Redirect" 400 "Bad Request"
-        403 Forbidden 404 "Not Found" 405 "Method Not Allowed" 407 "Proxy Authentication Required" 426 "Upgrade Required" 429 "Too Many Requests"
+        403 Forbidden 404 "Not Found" 405 "Method Not Allowed"
+        407 "Proxy Authentication Required" 426 "Upgrade Required" 429 "Too Many Requests"
         500 "Internal Server Error" 501 "Not Implemented" 502 "Bad Gateway" 503 "Service Unavailable"
         505 "HTTP Version Not Supported"
     }

@@ -25,9 +25,9 @@ set rows {
     {HTML with status 200 and its own type}     {body html type text/html}              http url
     {right body with a wrong type}              {type application/octet-stream}         http url
     {right body without a type}                 {type none}                             http url
-    {200 but chunked}                           {length chunked}                        http url
+    {chunked, a size that is no number}         {length chunked-bad}                    http url
     {body over 64 KiB, promised}                {length huge}                           http url
-    {body over 64 KiB, endless}                 {length endless}                        http url
+    {body over 64 KiB, endless}                 {length endless body html}              http url
     {301 to a right answer}                     {http 301 location /c}                  http url
     {302 to a right answer}                     {http 302 location /c}                  http url
     {307 to a right answer}                     {http 307 location /c}                  http url
@@ -55,6 +55,43 @@ set rows {
     {endless headers}                           {drop headers}                          network url
 }
 
+# What other stacks send, and what the operator is told: name, behaviour, kind, a pattern of the sentence.
+set told_rows {
+    {compressed, although not asked}
+        {encode gzip} http
+        {*the answer's Content-Encoding is gzip, which was not asked for: switch compression off *}
+    {Transfer-Encoding: gzip}
+        {encode gzip-te} http
+        {*the answer's Transfer-Encoding is gzip, and only chunked can be read: switch it off *}
+    {Transfer-Encoding: gzip, chunked}
+        {length chunked headers {{Transfer-Encoding: gzip}}} http
+        {*the answer's Transfer-Encoding is gzip, and only chunked can be read: switch it off *}
+    {Content-Type twice, different}
+        {headers {{Content-Type: text/html}}} http
+        {*two Content-Types, application/ocsp-response and text/html: the responder, or a proxy *, must send *}
+    {two Content-Lengths that differ}
+        {headers {{Content-Length: 1}}} http
+        {*two Content-Lengths that differ: the responder, or a proxy in front of it, must send one*}
+    {a byte order mark before the status line}
+        {before \xef\xbb\xbf} http
+        {*begins with a byte order mark (BOM) and not with HTTP/1.1: remove it *}
+    {HTTP/2}
+        {status_line {HTTP/2 200}} http
+        {*begins with "HTTP/2 200" and not with HTTP/1.x: check that host and port *}
+    {a redirect}
+        {http 302 location http://new.example/ocsp} http
+        {*HTTP status 302: redirects are not followed; set responder-url to *leads to: http://new.example/ocsp*}
+    {a redirect with control bytes}
+        {http 307 location http://new.example/\x07\x1b\[31m/ocsp} http
+        {*HTTP status 307: *leads to: http://new.example/\[31m/ocsp*}
+    {a switch of protocols}
+        {http 101} http
+        {*HTTP status 101: the responder switches to a protocol that was not asked for*}
+    {an interim answer alone}
+        {before "HTTP/1.1 100 Continue\r\n\r\n" status_line "HTTP/1.1 199 Wait" body empty} network
+        {*closed in the middle of the answer's header, after an interim answer*}
+}
+
 # Answers that are right in an unusual shape.
 set good_rows {
     {HTTP/1.0}                          {version 1.0}
@@ -64,6 +101,20 @@ set good_rows {
     {lower-case headers}                {case lower}
     {body in many small pieces}         {piece 7 piece_ms 1}
     {the whole answer in small pieces}  {piece 11 piece_ms 1 piece_from start}
+    {type twice}                        {headers {{content-type: Application/OCSP-Response;x=y}}}
+    {an empty line before the status line}  {before "\r\n"}
+    {interim answers}                   {before "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: </>\r\n\r\n"}
+    {chunked}                           {length chunked}
+    {chunked and kept open}             {length chunked keep 1}
+    {chunked, extensions and trailers}  {length chunked-ext}
+    {chunked in many small pieces}      {length chunked-ext piece 3 piece_ms 1 piece_from start}
+    {Transfer-Encoding: identity}       {headers {{Transfer-Encoding: identity}}}
+    {line feeds alone}                  {line_end lf}
+    {Content-Length three times, equal} {length twice}
+    {no length}                         {length none}
+    {no length and kept open}           {length none keep 1}
+    {426 to HTTP/1.0}                   {min_version 1.1}
+    {505 to HTTP/1.0}                   {min_version 1.1 refuse_old 505}
     {further headers}                   {headers {{Cache-Control: max-age=3600} {X-Nothing: at all} {ETag: "0"}}}
 }
 
@@ -143,6 +194,21 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
     }
 
     ocsp_set timeout 20
+    foreach {name behaviour kind pattern} $told_rows {
+        test "7.[incr number] $name -> $kind, and a sentence that says what to do" {
+            set held [ocsp_info_all]
+            foreach path {/a /b} {ocsp_responder_behave $responder $behaviour $path}
+            r debug ocsp-refresh
+            ocsp_wait_above refresh_failures [dict get $held refresh_failures]
+            assert_match $pattern [ocsp_info last_error]
+            assert_equal [ocsp_info failures_$kind] [expr {[dict get $held failures_$kind] + 1}] [ocsp_info last_error]
+            assert_equal [ocsp_info this_update] [dict get $held this_update]
+            assert_equal [dict get [ocsp_handshake] staple] good
+            ocsp_responder_behave $responder good /b
+            ocsp_round
+        }
+    }
+
     foreach {name behaviour} $good_rows {
         test "7.[incr number] $name -> good" {
             # A newer answer than the one held, so that taking it can be seen.
@@ -157,6 +223,10 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
             assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
             assert_morethan [ocsp_info this_update] [dict get $before this_update]
             assert_equal [asked $responder] {POST/a}
+            set request [lindex [ocsp_responder_log $responder] 0]
+            assert_equal [dict get $request version] 1.1
+            assert_match 127.0.0.1:* [dict get $request host]
+            assert_equal [dict get $request headers connection] close
             assert_equal [dict get [ocsp_handshake] this] [ocsp_info this_update]
         }
     }
@@ -213,6 +283,66 @@ test "7.[incr number] closed as soon as accepted -> network" {
     }
     ocsp_lab_close $lab2
 }
+
+# What a proxy or an https responder does wrong: a server, and where the answer comes from, each.
+set responder2 [ocsp_responder_start -ca $ca]
+set secure [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $ca localhostonly -san DNS:localhost]]
+set proxy http://127.0.0.1:[dict get $responder2 port]
+set plain [ocsp_responder_url $responder2 /x]
+set password p%40ss%2Fw:rd
+foreach {name behaviour environment url kind pattern} [list \
+    {a proxy that answers 407 with a page} \
+        {http 407 body html type text/html} [list http_proxy $proxy] http://far.invalid/x http \
+        {*through the proxy 127.0.0.1:*: the proxy asks for a user and a password (HTTP status 407): write them into *\
+         http_proxy like http://user:password@*} \
+    {a proxy that answers 407 to a wrong password} \
+        {http 407 body html type text/html} [list http_proxy [string map [list // //user:$password@] $proxy]] \
+        http://far.invalid/x http \
+        {*the proxy does not accept the user and the password in * http_proxy (HTTP status 407): correct them*} \
+    {a proxy that answers 407 to CONNECT} \
+        {proxy_status 407} [list https_proxy $proxy] https://far.invalid/x network \
+        {*the proxy asks for a user and a password (HTTP status 407): write them into * https_proxy like *} \
+    {a proxy that refuses CONNECT} \
+        {proxy_status 403} [list https_proxy $proxy] https://far.invalid/x network \
+        {*refuses the tunnel with HTTP status 403: allow CONNECT to port 443 of the responder there, or put *no_proxy*} \
+    {a password for the proxy that is not percent-encoded} \
+        good [list http_proxy http://user:secret%@127.0.0.1:1] http://far.invalid/x network \
+        {*password in the environment variable http_proxy is not percent-encoded *: write % as %25, *} \
+    {a certificate for another name} \
+        good {} https://127.0.0.1:[dict get $secure port]/ network \
+        {*the responder's TLS certificate is not for the name 127.0.0.1: use a name in the URL that stands in *} \
+] {
+    test "7.[incr number] $name -> $kind, and a sentence that says what to do" {
+        ocsp_responder_behave $responder2 $behaviour
+        ocsp_responder_forget $responder2
+        set leaf [ocsp_pki_leaf $ca leaf7$number -aia [list $url]]
+        start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $environment]] {
+            ocsp_wait_info failures_$kind 1
+            assert_match [regsub -all {\s+} $pattern { }] [ocsp_info last_error]
+            foreach secret {secret p@ss p%40ss} {assert_no_match *$secret* [ocsp_info last_error]}
+            if {$environment ne {} && $behaviour ne "good"} {
+                assert_equal [llength [ocsp_responder_log $responder2]] 1
+            }
+            assert_equal [ocsp_info state] pending
+        }
+    }
+}
+
+test "7.[incr number] the user and the password in http_proxy are percent-decoded" {
+    ocsp_responder_behave $responder2 good
+    ocsp_responder_forget $responder2
+    set leaf [ocsp_pki_leaf $ca leaf7$number -aia [list http://far.invalid/x]]
+    set environment [list http_proxy [string map {// //us%65r:p%40ss%3Aw%2Frd@} $proxy]]
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $environment]] {
+        ocsp_wait_info state good
+        set request [lindex [ocsp_responder_log $responder2] 0]
+        assert_equal [dict get $request proxy] 1
+        assert_equal [dict get $request headers proxy-authorization] \
+            "Basic [binary encode base64 user:p@ss:w/rd]"
+    }
+}
+ocsp_responder_stop $responder2
+ocsp_responder_stop $secure
 
 # A certificate that has never had a response: no misbehaviour may ever be stapled.
 test "7.[incr number] with nothing held, no answer of the table is ever stapled" {

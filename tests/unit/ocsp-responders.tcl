@@ -343,16 +343,17 @@ test {4.10 a name that does not resolve -> network} {
 }
 
 test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not asked} {
-    set tls_leaf [ocsp_pki_leaf $ca tlsresponder]
+    set tls_leaf [ocsp_pki_leaf $ca tlsresponder -san DNS:localhost]
     set secure [ocsp_responder_start -ca $ca -tls $tls_leaf]
     set leaf [ocsp_pki_leaf $ca leaf411 -aia [list [dict get $secure url]]]
     start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_wait_info state good
         ocsp_assert_good $ca
         # The same responder by a name that its certificate does not have.
-        ocsp_set responder-url https://127.0.0.2:[dict get $secure port]/
+        ocsp_set responder-url https://127.0.0.1:[dict get $secure port]/
         ocsp_wait_above refresh_failures 0
         assert_equal [ocsp_info failures_network] 1 [ocsp_info last_error]
+        assert_match {*not for the name 127.0.0.1: *} [ocsp_info last_error]
     }
     ocsp_responder_stop $secure
 
