@@ -83,6 +83,7 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(void, Free, (void *))                                                                                        \
     F(void, Log, (ServerCtx *, const char *level, const char *fmt, ...))                                           \
     F(ServerCtx *, GetDetachedThreadSafeContext, (ServerCtx *))                                                    \
+    F(void, FreeThreadSafeContext, (ServerCtx *))                                                                  \
     F(int, CreateCommand,                                                                                          \
       (ServerCtx *, const char *name, ServerCommandFn *, const char *flags, int first, int last, int step))        \
     F(int, WrongArity, (ServerCtx *))                                                                              \
@@ -127,6 +128,7 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(int, SubscribeToServerEvent, (ServerCtx *, ServerEvent, ServerEventFn *))                                    \
     F(int, EventLoopAddOneShot, (ServerOneShotFn *, void *data))                                                   \
     F(ServerFilter *, RegisterCommandFilter, (ServerCtx *, ServerFilterFn *, int flags))                           \
+    F(int, UnregisterCommandFilter, (ServerCtx *, ServerFilter *))                                                 \
     F(int, CommandFilterArgsCount, (ServerFilterCtx *))                                                            \
     F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \
     F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))

@@ -37,7 +37,19 @@ typedef struct ocspHost {
     void *(*alloc)(size_t size);                           /* any thread; NULL means out of memory and is survived */
     void (*free)(void *ptr);                               /* any thread; NULL allowed */
     void (*thread_started)(void); /* first call on the OCSP thread: CPU list, thread-local marks; may be NULL */
+    /* Does this context serve the server's own certificate? 1: yes; 0: no, for good; -1: it cannot be told now, and is
+     * asked again. Main thread, in ocspTick, about a context of OCSP_CONTEXT_UNSURE that a handshake showed. May be NULL,
+     * which is yes. */
+    int (*serves)(SSL_CTX *ctx);
 } ocspHost;
+
+/* Who made a context. Other code in the process (a module with a TLS listener of its own) makes contexts too, and one
+ * of those must never take the place of the server's, whoever connects there. */
+typedef enum ocspOwner {
+    OCSP_CONTEXT_OF_SERVER, /* the server itself: it is followed once it was attached or has served a handshake */
+    OCSP_CONTEXT_UNSURE,    /* perhaps the server: the same, if the host says that it serves the server's certificate */
+    OCSP_CONTEXT_FOREIGN    /* other code: never followed */
+} ocspOwner;
 
 /* What is asked of the servers that this one links to. */
 typedef enum ocspVerifyPeers {
@@ -105,8 +117,14 @@ void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store);
  * certificate is refused for good. 0 when out of memory. Any thread, inside OpenSSL. */
 int ocspSameCertificate(const X509 *a, const X509 *b);
 
-/* Makes `ctx` answer status requests (RFC 6066 section 8) with ocspStatusCallback. Thread of whoever fills the ctx. */
+/* Makes `ctx` answer status requests (RFC 6066 section 8) with ocspStatusCallback, as a context of the server itself.
+ * Thread of whoever fills the ctx. */
 void ocspInstallCallback(SSL_CTX *ctx);
+
+/* The same for a context whose maker is `owner`. With OCSP_CONTEXT_FOREIGN a staple is sent if one is held for the
+ * certificate that the handshake serves (it is then the server's certificate, so the staple is right), but no handshake
+ * makes the engine look at the context. Thread of whoever fills the ctx. */
+void ocspInstallCallbackAs(SSL_CTX *ctx, ocspOwner owner);
 
 /* Makes links that are opened with `ctx` ask for a staple while verify_peers is not no (needs the callback above too).
  * Only for contexts of the server's own links: what else a process connects to owes us no staple. A context without

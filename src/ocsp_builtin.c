@@ -132,7 +132,7 @@ static int wanted(void) {
 
 /* Starts the engine if it is wanted and does not run yet. Returns 0 when out of memory. */
 static int run(void) {
-    static const ocspHost host = {builtinLog, builtinAlloc, builtinFree, builtinThreadStarted};
+    static const ocspHost host = {builtinLog, builtinAlloc, builtinFree, builtinThreadStarted, NULL};
 
     if (running || !wanted()) return 1;
     if (!ocspInit(&host)) return 0;

@@ -91,6 +91,7 @@ void ocspFree(void *ptr);
 void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ocspSetHost(const ocspHost *host); /* NULL goes back to libc and to silence */
 void ocspThreadStarted(void);           /* the host's thread_started, on the OCSP thread */
+int ocspServes(SSL_CTX *ctx);           /* the host's serves, on the main thread */
 
 /* ---- identity (ocsp_identity.c) ---------------------------------------------------------------------------------- */
 

@@ -32,8 +32,7 @@ static atomic_int stapling_on;        /* written by main, read by handshakes */
 static _Atomic(SSL_CTX *) unattached; /* put by a handshake, or by main, with a reference; taken by main in ocspTick */
 
 /* Main thread only. */
-static int context_index = -1;    /* SSL_CTX ex_data: 2 * a context's number in the order of their making, + 1 once it
-                                         went through ocspAttachContext */
+static int context_index = -1;    /* SSL_CTX ex_data: a context's mark, see below */
 static uintptr_t attached_number; /* of the context attached last */
 static int initialized, thread_runs, ticked;
 static int attached_any; /* a context was attached: nothing is expected any more */
@@ -113,6 +112,25 @@ int ocspSetOptions(const ocspOptions *options) {
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
+/* A context's mark: its number in the order of their making, and what is known about it. Written when the context is
+ * made, by whoever makes it, and on the main thread afterwards; handshakes do not look at it. */
+#define OCSP_MARK_ATTACHED 1 /* it went through ocspAttachContext */
+#define OCSP_MARK_SERVER 2   /* the server made it */
+#define OCSP_MARK_REJECTED 4 /* other code made it: never followed */
+#define OCSP_MARK_FLAGS 3    /* bits that these take; the number stands above them */
+
+static uintptr_t ocspMark(SSL_CTX *ctx) {
+    return (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
+}
+
+static uintptr_t ocspNumber(SSL_CTX *ctx) {
+    return ocspMark(ctx) >> OCSP_MARK_FLAGS;
+}
+
+static void ocspSetMark(SSL_CTX *ctx, uintptr_t mark) {
+    SSL_CTX_set_ex_data(ctx, context_index, (void *)mark);
+}
+
 void ocspAttachmentFree(ocspAttachment *a) {
     int i;
 
@@ -141,9 +159,7 @@ static int ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
 
 /* Out of memory: as if a handshake had shown a context that was never attached, so that ocspTick tries again. */
 static void ocspAttachLater(SSL_CTX *ctx) {
-    uintptr_t number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
-
-    SSL_CTX_set_ex_data(ctx, context_index, (void *)(number & ~(uintptr_t)1));
+    ocspSetMark(ctx, ocspNumber(ctx) << OCSP_MARK_FLAGS | OCSP_MARK_SERVER);
     if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&unattached, ctx, memory_order_acq_rel));
     if (!attach_told)
         ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: nothing new is stapled until there is "
@@ -193,8 +209,8 @@ void ocspAttachContext(SSL_CTX *ctx) {
     attach_told = 0;
     attached_any = 1;
     ocspPeersLookAt(ctx);
-    attached_number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index) >> 1;
-    SSL_CTX_set_ex_data(ctx, context_index, (void *)(attached_number << 1 | 1));
+    attached_number = ocspNumber(ctx);
+    ocspSetMark(ctx, attached_number << OCSP_MARK_FLAGS | OCSP_MARK_ATTACHED | OCSP_MARK_SERVER);
     ocspHandOver(a);
 }
 
@@ -218,12 +234,35 @@ void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store) {
     ocspHandOver(a);
 }
 
-void ocspInstallCallback(SSL_CTX *ctx) {
-    static atomic_uintptr_t made; /* relaxed: only the order of numbers matters */
+static int ocspForeignStatusCallback(SSL *ssl, void *unused);
 
-    SSL_CTX_set_ex_data(ctx, context_index,
-                        (void *)((atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1) << 1));
-    SSL_CTX_set_tlsext_status_cb(ctx, ocspStatusCallback);
+void ocspInstallCallbackAs(SSL_CTX *ctx, ocspOwner owner) {
+    static atomic_uintptr_t made; /* relaxed: only the order of numbers matters */
+    uintptr_t number = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1;
+    int (*answer)(SSL *, void *) = owner == OCSP_CONTEXT_FOREIGN ? ocspForeignStatusCallback : ocspStatusCallback;
+
+    ocspSetMark(ctx, number << OCSP_MARK_FLAGS | (owner == OCSP_CONTEXT_OF_SERVER ? OCSP_MARK_SERVER : 0) |
+                         (owner == OCSP_CONTEXT_FOREIGN ? OCSP_MARK_REJECTED : 0));
+    SSL_CTX_set_tlsext_status_cb(ctx, answer);
+}
+
+void ocspInstallCallback(SSL_CTX *ctx) {
+    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
+}
+
+/* Whether a context that a handshake showed is to be followed. One that the host does not confirm as the server's is
+ * marked, so that the host is asked once. Main thread. */
+static int ocspMayFollow(SSL_CTX *ctx) {
+    uintptr_t mark = ocspMark(ctx);
+    int serves;
+
+    if (mark & OCSP_MARK_REJECTED) return 0;
+    /* A late handshake of a context that was replaced changes nothing, but one that was never attached may be the
+     * server's newest. If it is not, the next handshake of the newest, which has a higher number, sets it right. */
+    if ((mark & OCSP_MARK_ATTACHED) && ocspNumber(ctx) <= attached_number) return 0;
+    serves = mark & OCSP_MARK_SERVER ? 1 : ocspServes(ctx);
+    if (serves == 0) ocspSetMark(ctx, mark | OCSP_MARK_REJECTED);
+    return serves > 0;
 }
 
 ocspAttachment *ocspTakeAttachment(void) {
@@ -243,10 +282,7 @@ void ocspTick(void) {
     if (atomic_load_explicit(&unattached, memory_order_relaxed)) {
         SSL_CTX *ctx = atomic_exchange_explicit(&unattached, NULL, memory_order_acquire); /* pairs with the release in
                                                                                              ocspNoteContext */
-        uintptr_t number = (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
-        /* A late handshake of a context that was replaced changes nothing, but one that was never attached may be the
-         * server's newest. If it is not, the next handshake of the newest, which has a higher number, sets it right. */
-        if (!(number & 1) || number >> 1 > attached_number) ocspAttachContext(ctx);
+        if (ocspMayFollow(ctx)) ocspAttachContext(ctx);
         SSL_CTX_free(ctx);
     }
     if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
@@ -277,7 +313,9 @@ static size_t ocspLongestStaple(const SSL *ssl) {
     return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_LONGEST_STAPLE_TLS12;
 }
 
-int ocspStatusCallback(SSL *ssl, void *unused) {
+/* The handshake callback, see ocspStatusCallback. `may_note`: a certificate that is not followed yet is a reason for
+ * main to look at the handshake's context. */
+static int ocspAnswerStatus(SSL *ssl, int may_note) {
     const ocspStapleSet *set;
     const ocspStaple *staple = NULL;
     unsigned char *copy = NULL;
@@ -285,7 +323,6 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
     X509 *leaf;
     int token, i;
 
-    (void)unused;
     ERR_set_mark(); /* an error that we leave in its queue would make OpenSSL end the handshake */
     /* OpenSSL has one callback for both roles, with opposite meanings: on a client 0 rejects the server. */
     if (!SSL_is_server(ssl)) {
@@ -311,7 +348,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
         }
         i = staple && staple->settled;
         ocspSlotLeave(token);
-        if (!i) ocspNoteContext(ssl);
+        if (!i && may_note) ocspNoteContext(ssl);
     }
     /* OpenSSL owns the copy from here on. */
     if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
@@ -321,6 +358,17 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
     ERR_pop_to_mark();
     ocspCountHandshake(copy != NULL);
     return copy ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+int ocspStatusCallback(SSL *ssl, void *unused) {
+    (void)unused;
+    return ocspAnswerStatus(ssl, 1);
+}
+
+/* Of contexts that other code in the process made. */
+static int ocspForeignStatusCallback(SSL *ssl, void *unused) {
+    (void)unused;
+    return ocspAnswerStatus(ssl, 0);
 }
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */

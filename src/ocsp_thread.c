@@ -937,7 +937,11 @@ static int ocspFollowCert(ocspIdentity *id, int position) {
     ocspCert *cert = ocspFindCert(id);
 
     if (cert) {
-        ocspIdentityFree(cert->id);
+        ocspIdentity *known = cert->id;
+        /* Another module's context may have the same certificate without its chain: an issuer that is known stays. */
+        int keep = known->issuer && !id->issuer;
+        ocspIdentityFree(keep ? id : known);
+        if (keep) id = known;
         /* A context that was expected is no reload of it: what was begun for it goes on. */
         if (worker.attached_before) cert->due_now = 1;
     } else {

@@ -65,6 +65,10 @@ void ocspThreadStarted(void) {
     if (ocsp_host.thread_started) ocsp_host.thread_started();
 }
 
+int ocspServes(SSL_CTX *ctx) {
+    return ocsp_host.serves ? ocsp_host.serves(ctx) : 1;
+}
+
 int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) {
     va_list ap;
 

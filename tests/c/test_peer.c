@@ -625,7 +625,7 @@ static void whatAVerifiedLinkCosts(void **state) {
 /* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static int begin(void **state) {
-    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL};
+    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
     (void)state;
     ocsp_world.wall_ms = testWall;
     assert_int_equal(ocspInit(&host), 1);

@@ -521,6 +521,107 @@ test {MODULE LOAD with arguments or a bad value: refused, and the server goes on
     }
 }
 
+# A load that the server or the module refuses leaves nothing behind: the server goes on as if it had not been tried.
+proc assert_untouched {} {
+    assert_no_match {*name=ocsp*} [r info modules]
+    assert_no_match {*ocsp_state*} [r info everything]
+    ocsp_assert_staple none
+    ocsp_load_certificate $::leaf
+    ocsp_assert_staple none
+    catch {r debug ocsp-refresh} answer
+    assert_no_match {*Background*} $answer
+    assert_equal [r bgsave] {Background saving started}
+    waitForBgsave r
+    assert_equal [r ping] PONG
+}
+
+# The words after the module's path.
+set refused_loads {
+    {an unknown setting}            {CONFIG ocsp.retry_delay 5}
+    {an unknown one among others}   {CONFIG ocsp.stapling yes CONFIG ocsp.retry_delay 5 CONFIG ocsp.verify-peers require}
+    {one without our name}          {CONFIG stapling yes}
+    {another module's}              {CONFIG other.stapling yes}
+    {a number out of bounds}        {CONFIG ocsp.timeout 0}
+    {a number that is none}         {CONFIG ocsp.stapling yes CONFIG ocsp.timeout soon}
+    {an enum that is none}          {CONFIG ocsp.verify-peers maybe}
+    {a URL that is none}            {CONFIG ocsp.stapling yes CONFIG ocsp.responder-url ftp://localhost/}
+    {a margin that is none}         {CONFIG ocsp.refresh-margin 100%}
+    {a setting without a value}     {CONFIG ocsp.timeout}
+    {nothing after CONFIG}          {CONFIG}
+    {a word that is none}           {SETTING ocsp.timeout 5}
+}
+
+test {MODULE LOADEX with whatever is wrong: refused, nothing is left of it, and the right one is loaded afterwards} {
+    start_server [plain_server stapling yes save {}] {
+        foreach {what words} $refused_loads {
+            set from [count_log_lines 0]
+            assert_equal [catch {r module loadex $::ocsp_module_path {*}$words} why] 1 "$what: was loaded"
+            assert_match {*ERR*} $why $what
+            assert_untouched
+            # It is the server that finds an unknown setting, after the module was loaded.
+            assert_equal [llength [lsearch -all -inline [lrange [log_lines 0] $from end] *OnUnload*failed*]] 0 $what
+        }
+        r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        # Twice: it says why, and the first one goes on.
+        set from [count_log_lines 0]
+        assert_error {*} {r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes}
+        verify_log_message 0 {*loaded already*} $from
+        ocsp_load_certificate $leaf
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        assert_equal [r ocsp.refresh] OK
+    }
+}
+
+test {the first unload is in the very command that loads: a transaction may do it, too} {
+    start_server [plain_server] {
+        for {set i 0} {$i < 3} {incr i} {
+            r multi
+            r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes
+            r module unload ocsp
+            assert_equal [r exec] {OK OK}
+            assert_untouched
+        }
+        # With a context of the server's in between it has to stay.
+        r multi
+        r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes
+        r config set tls-cert-file [dict get $leaf cert]
+        r module unload ocsp
+        catch {r exec}
+        assert_match {*name=ocsp*} [r info modules]
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
+test {the same mistakes in the configuration file: the server does not start, and its log says why} {
+    foreach {what lines sentence} [list \
+        {an unknown setting} {ocsp.retry_delay 5} {*Module Configuration*} \
+        {a number out of bounds} {ocsp.timeout 0} {*ocsp.timeout*} \
+        {a setting without a value} {ocsp.timeout {}} {*timeout*} \
+        {an enum that is none} {ocsp.verify-peers maybe} {*verify-peers*} \
+        {loaded twice} [list loadmodule $::ocsp_module_path] {*loaded already*} \
+    ] {
+        set failed [catch {
+            set server [start_server [concat [ocsp_server $leaf $ca] [list config_lines $lines]]]
+            stop_server $server
+        } why]
+        assert_equal $failed 1 "$what: the server started"
+        assert_match {*ended with status 1*} $why $what
+        assert_match $sentence [ocsp_file_read $::last_log] $what
+    }
+    # Words behind the module's name are no settings, which is said; the rest of the file holds.
+    set options [ocsp_server $leaf $ca]
+    dict set options overrides [dict replace [dict get $options overrides] loadmodule \
+        "$::ocsp_module_path stapling no"]
+    start_server $options {
+        ocsp_wait_info state good
+        assert_equal [llength [ocsp_log_lines 0 {*takes no arguments*}]] 1
+    }
+}
+
 test {MODULE UNLOAD is refused with a line in the log, and stapling goes on} {
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
