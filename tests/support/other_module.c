@@ -82,19 +82,25 @@ static void *serve(void *arg) {
 static int listenCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(address);
-    listener *l = calloc(1, sizeof(*l));
+    listener *l;
     pthread_t thread;
     char port[16];
 
     if (argc != 2 && argc != 4) return Server_WrongArity(ctx);
+    l = calloc(1, sizeof(*l)); /* stays until the server ends, as the listener does */
+    if (!l) return Server_ReplyWithError(ctx, "ERR no memory");
     snprintf(l->cert, sizeof(l->cert), "%s", argc == 4 ? Server_StringPtrLen(argv[2], NULL) : cert);
     snprintf(l->key, sizeof(l->key), "%s", argc == 4 ? Server_StringPtrLen(argv[3], NULL) : key);
-    if (strcmp(Server_StringPtrLen(argv[1], NULL), "main") == 0 && !(l->ctx = makeContext(l->cert, l->key)))
+    if (strcmp(Server_StringPtrLen(argv[1], NULL), "main") == 0 && !(l->ctx = makeContext(l->cert, l->key))) {
+        free(l);
         return Server_ReplyWithError(ctx, "ERR no context");
+    }
     l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(l->fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(l->fd, 16) != 0 ||
-        getsockname(l->fd, (struct sockaddr *)&address, &len) != 0 || pthread_create(&thread, NULL, serve, l) != 0)
+        getsockname(l->fd, (struct sockaddr *)&address, &len) != 0 || pthread_create(&thread, NULL, serve, l) != 0) {
+        free(l);
         return Server_ReplyWithError(ctx, "ERR no listener");
+    }
     snprintf(port, sizeof(port), "%d", ntohs(address.sin_port));
     return Server_ReplyWithSimpleString(ctx, port);
 }
