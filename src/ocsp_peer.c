@@ -43,7 +43,7 @@ static atomic_int told_count;                    /* written by main: spares good
 /* Verdicts on staples that were not good, so that a peer which tries again and again (a cluster node does some ten times a
  * second) does not cost the verification each time. Any thread reads and writes them, and only while it has `taken`,
  * for which nobody waits: whoever does not get it verifies. */
-#define OCSP_VERDICTS 64    /* a power of two */
+#define OCSP_VERDICTS 64    /* a power of two, so that the count of them may wrap */
 #define OCSP_VERDICT_MAX 60 /* seconds; lack of memory can look like a bad signature, and heals */
 static struct {
     unsigned char digest[32]; /* SHA-256 of the peer's certificate and chain, and the staple */
@@ -52,6 +52,7 @@ static struct {
     int must_staple;
     ocspError err;
 } verdicts[OCSP_VERDICTS];
+static unsigned verdicts_next;
 static atomic_flag verdicts_taken = ATOMIC_FLAG_INIT;
 static atomic_int verdicts_any; /* spares a network without bad peers the digest */
 
@@ -124,13 +125,14 @@ static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, const unsigned c
 /* Finds a verdict that stands at `now`; 0 when there is none, or somebody else has the table. */
 static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPeerState *state, int *must_staple,
                              ocspError *err) {
-    int i = digest[0] & (OCSP_VERDICTS - 1), found;
+    int found = 0;
 
     /* acquire: pairs with the release below and in ocspRememberVerdict */
     if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return 0;
-    found = memcmp(verdicts[i].digest, digest, sizeof(verdicts[i].digest)) == 0 && verdicts[i].judged_at <= now &&
-            now < verdicts[i].until;
-    if (found) {
+    for (int i = 0; i < OCSP_VERDICTS && !found; i++) {
+        found = memcmp(verdicts[i].digest, digest, sizeof(verdicts[i].digest)) == 0 && verdicts[i].judged_at <= now &&
+                now < verdicts[i].until;
+        if (!found) continue;
         *state = verdicts[i].state;
         *must_staple = verdicts[i].must_staple;
         *err = verdicts[i].err;
@@ -139,11 +141,11 @@ static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPe
     return found;
 }
 
+/* Remembers a verdict, in place of the one that was remembered first. */
 static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocspPeerState state, int must_staple,
                                 const ocspError *err) {
-    int i = digest[0] & (OCSP_VERDICTS - 1);
-
     if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return;
+    unsigned i = verdicts_next++ % OCSP_VERDICTS;
     memcpy(verdicts[i].digest, digest, sizeof(verdicts[i].digest));
     verdicts[i].judged_at = now;
     verdicts[i].until = err->may_change_at < now + OCSP_VERDICT_MAX ? err->may_change_at : now + OCSP_VERDICT_MAX;
@@ -382,6 +384,7 @@ void ocspPeersReset(void) {
     ocspPeersTick();
     memset(told, 0, sizeof(told));
     memset(verdicts, 0, sizeof(verdicts)); /* no handshake runs */
+    verdicts_next = 0;
     atomic_store_explicit(&verdicts_any, 0, memory_order_relaxed);
     atomic_store_explicit(&told_count, 0, memory_order_relaxed);
     told_next = 0;

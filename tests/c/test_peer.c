@@ -525,6 +525,29 @@ static void aRefusedPeerIsVerifiedOnceAMinute(void **state) {
     SSL_CTX_free(renewed);
 }
 
+/* The verdicts on as many staples as there is room for stand side by side; one more takes the place of the oldest. */
+static void sixtyFourRefusedStaplesAreRemembered(void **state) {
+    (void)state;
+    testReply junk = testGoodReply(pki->leaf);
+    testBytes staples[65];
+    policy(OCSP_PEERS_REQUIRE);
+    junk.break_signature = 1;
+    for (int i = 0; i < 65; i++) {
+        junk.entries[0].this_update = TEST_NOW - 1000 + i;
+        staples[i] = testReplyDer(&junk);
+    }
+    stapleReply(NULL);
+    for (int look = 0; look < 131; look++) {
+        int i = look < 128 ? look % 64 : (const int[]){64, 1, 0}[look - 128];
+        int judged = look < 64 || look == 128 || look == 130;
+        staple = staples[i];
+        int cost = verificationsOfALink(peer, 0);
+        if ((cost > 0) != judged) fail_msg("look %d, staple %d: %d verifications", look, i, cost);
+    }
+    staple = staples[64];
+    for (int i = 0; i < 64; i++) testBytesFree(&staples[i]);
+}
+
 /* What main does not fetch does not pile up. */
 static void eventsAreBounded(void **state) {
     (void)state;
@@ -670,6 +693,7 @@ int main(void) {
         linked(goodAgainBeforeItWasTold),
         linked(aContextThatDoesNotAskIsToldOf),
         linked(aRefusedPeerIsVerifiedOnceAMinute),
+        linked(sixtyFourRefusedStaplesAreRemembered),
         linked(eventsAreBounded),
         linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
         linked(whatAVerifiedLinkCosts),
