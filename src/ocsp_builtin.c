@@ -34,6 +34,7 @@ configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #define OCSP_LOG_LINE_MAX 4096 /* serverLog cuts at 1024 bytes; a round's failure names every URL that was asked */
 #define OCSP_TICK_MS 1000
@@ -193,8 +194,28 @@ int isValidOcspResponderUrl(char *val, const char **err) {
     return ocspCheckResponderUrl(val, err);
 }
 
+/* Whether the files of the TLS configuration may be read again. One that is a pipe, say, would block the server. */
+static int filesAreRegular(void) {
+    const serverTLSContextConfig *tls = &server.tls_ctx_config;
+    const char *files[] = {tls->cert_file,       tls->key_file,       tls->client_cert_file,
+                           tls->client_key_file, tls->dh_params_file, tls->ca_cert_file};
+    struct stat st;
+    size_t i;
+
+    for (i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+        if (files[i] && stat(files[i], &st) == 0 && !S_ISREG(st.st_mode)) return 0;
+    return 1;
+}
+
 int applyOcspConfig(const char **err) {
     if (!running && !wanted()) return 1;
+    if (wanted() && served_bare && !filesAreRegular()) {
+        *err =
+            "OCSP stapling and checks need TLS to be configured anew, and one of its files (tls-cert-file, "
+            "tls-key-file...) is not a regular file, which could block the server. Turn them on in the configuration "
+            "file and restart.";
+        return 0;
+    }
     if (!run() || !setOptions()) {
         *err = "Out of memory: what was set before stays.";
         return 0;

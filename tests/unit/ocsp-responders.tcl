@@ -278,24 +278,28 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
     }
 
     test {9 an older answer than the one held is a failure of kind response, the same one is none} {
-        set leaf [fresh leaf9old [list $url] {this -100 next 3600}]
+        set leaf [fresh leaf9old [list $url] {this -100 produced -90 next 3600}]
         ocsp_wait_info state good
         set before [ocsp_info_all]
         ocsp_responder_behave $responder {this -1000 next 3600}
         ocsp_round
         assert_equal [ocsp_info failures_response] [expr {[dict get $before failures_response] + 1}]
         assert_equal [ocsp_info this_update] [dict get $before this_update]
-        ocsp_responder_behave $responder [list this @[dict get $before this_update] next 3600]
+        ocsp_responder_behave $responder [list this @[dict get $before this_update] \
+            produced @[dict get $before produced_at] next 3600]
         ocsp_round
         assert_equal [ocsp_info failures_response] [expr {[dict get $before failures_response] + 1}]
         assert_equal [ocsp_info consecutive_failures] 0
-        # At an equal thisUpdate revoked replaces good, never the reverse.
-        ocsp_responder_behave $responder [list this @[dict get $before this_update] next 3600 status revoked]
-        ocsp_round
-        assert_equal [ocsp_info state] revoked
-        ocsp_responder_behave $responder [list this @[dict get $before this_update] next 3600]
-        ocsp_round
-        assert_equal [ocsp_info state] revoked
+        # At an equal thisUpdate the later producedAt is newer; where that is equal, too, revoked replaces good and never
+        # the reverse.
+        foreach {produced status want} {
+            -60 revoked revoked   -60 good revoked   -50 good good   -50 revoked revoked   -55 good revoked
+        } {
+            ocsp_responder_behave $responder [list this @[dict get $before this_update] next 3600 \
+                produced @[expr {[dict get $before this_update] + 100 + $produced}] status $status]
+            ocsp_round
+            assert_equal [ocsp_info state] $want "producedAt $produced, $status"
+        }
         assert_equal [ocsp_staple] revoked
     }
 }

@@ -213,6 +213,24 @@ start_server [ocsp_server $leaf $ca stapling no] {
     }
 }
 
+# To turn stapling on may need the TLS files to be read again, which must not block the server.
+set cert_file [file join [dict get $lab dir] replaced.pem]
+file copy [dict get $leaf cert] $cert_file
+start_server [ocsp_server [dict replace $leaf cert $cert_file] $ca stapling no] {
+    test {OCSP turning it on where tls-cert-file has become a named pipe does not block the server} {
+        file delete $cert_file
+        exec mkfifo $cert_file
+        catch {ocsp_set stapling yes}
+        assert_equal [r ping] PONG
+        file delete $cert_file
+        file copy [dict get $leaf cert] $cert_file
+        ocsp_set stapling no
+        ocsp_set stapling yes
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+    }
+}
+
 # The server as a client: a primary whose certificate is revoked gets no new link from its replica.
 set primary_leaf [ocsp_lab_leaf $lab primary]
 set next_leaf [ocsp_lab_leaf $lab next]

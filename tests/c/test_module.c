@@ -1,0 +1,868 @@
+/* test_module.c - the host that is a loadable module, in front of a server that is made here: what a failed load leaves
+ * behind, unloading, settings that cannot be read, which context is followed, forks, and a lack of memory.
+ *
+ * The module's file is included, so that its parts can be called; the engine below it is the real one. The server is a
+ * table of functions, with settings, subscriptions and filters that are counted.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <openssl/crypto.h>
+
+/* Some of OpenSSL's functions are wrapped in this program, which would look like a second OpenSSL. */
+static int no_answer; /* the loader cannot tell where a function is */
+
+static int wherever(const void *address, Dl_info *info) {
+    int known = dladdr(address, info);
+    info->dli_fbase = NULL;
+    return known && !no_answer;
+}
+#define dladdr wherever
+
+static int no_room; /* OpenSSL has no number for one more hook */
+#define CRYPTO_get_ex_new_index(class_index, argl, argp, made, copied, freed) \
+    (no_room ? -1 : (CRYPTO_get_ex_new_index)(class_index, argl, argp, made, copied, freed))
+#include "../../src/ocsp_module.c"
+
+#include "support.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <openssl/pem.h>
+
+static const testPki *pki;
+static char *dir;
+
+/* ---- the server -------------------------------------------------------------------------------------------------- */
+
+struct ServerCtx {
+    int (*get_api)(const char *name, void *pointer);
+};
+
+struct ServerString {
+    char text[5000];
+    size_t len;
+};
+
+typedef enum { REPLY_NULL, REPLY_ERROR, REPLY_TEXT, REPLY_ABSENT, REPLY_HALF } replyKind;
+
+struct ServerReply {
+    replyKind kind;
+    int part; /* 0: the whole; 1: the name; 2: the value */
+    const struct setting *setting;
+};
+
+static struct setting {
+    const char *name;
+    replyKind kind;
+    char text[5000];
+    size_t len;
+} settings[16];
+
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int out_of_memory; /* what the module asks for is refused */
+static struct {
+    int contexts, strings, filters, subscribed[32], commands, one_shots;
+    const char *refuses; /* the function that fails */
+    int acl, acl_errno;  /* what the question for a right brings */
+    int sets;            /* CONFIG SET was called */
+    SSL_CTX *remade;     /* by it */
+    char log[20000], reply[1000];
+    void *unblocked_with;
+} server;
+
+static int refused(const char *function) {
+    return server.refuses && strcmp(server.refuses, function) == 0;
+}
+
+static struct setting *findSetting(const char *name) {
+    size_t i;
+    for (i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        if (!settings[i].name) settings[i].name = name;
+        if (strcmp(settings[i].name, name) == 0) return &settings[i];
+    }
+    abort();
+}
+
+static void setAs(const char *name, replyKind kind, const char *text, size_t len) {
+    struct setting *s = findSetting(name);
+    s->kind = kind;
+    s->len = len;
+    memcpy(s->text, text, len);
+}
+
+static void set(const char *name, const char *text) {
+    setAs(name, REPLY_TEXT, text, strlen(text));
+}
+
+static void SetModuleAttribs(ServerCtx *ctx, const char *name, int version, int api) {
+    (void)ctx, (void)name, (void)version, (void)api;
+}
+static int IsModuleNameBusy(const char *name) {
+    (void)name;
+    return 0;
+}
+static void *TryAlloc(size_t size) {
+    return atomic_load(&out_of_memory) ? NULL : malloc(size);
+}
+static void Free(void *p) {
+    free(p);
+}
+static void Log(ServerCtx *ctx, const char *level, const char *fmt, ...) {
+    size_t used;
+    va_list ap;
+    (void)ctx;
+    pthread_mutex_lock(&log_lock);
+    used = strlen(server.log);
+    used += (size_t)snprintf(server.log + used, sizeof(server.log) - used, "%s: ", level);
+    va_start(ap, fmt);
+    vsnprintf(server.log + used, sizeof(server.log) - used - 2, fmt, ap);
+    va_end(ap);
+    strcat(server.log, "\n");
+    pthread_mutex_unlock(&log_lock);
+}
+static ServerCtx *GetDetachedThreadSafeContext(ServerCtx *ctx) {
+    server.contexts++;
+    return ctx;
+}
+static void FreeThreadSafeContext(ServerCtx *ctx) {
+    (void)ctx;
+    server.contexts--;
+}
+static int CreateCommand(ServerCtx *ctx, const char *name, ServerCommandFn *fn, const char *flags, int a, int b,
+                         int c) {
+    (void)ctx, (void)name, (void)fn, (void)flags, (void)a, (void)b, (void)c;
+    server.commands++;
+    return refused("CreateCommand") ? SERVER_ERR : SERVER_OK;
+}
+static int ReplyWithError(ServerCtx *ctx, const char *text) {
+    (void)ctx;
+    snprintf(server.reply, sizeof(server.reply), "-%s", text);
+    return SERVER_OK;
+}
+static int ReplyWithSimpleString(ServerCtx *ctx, const char *text) {
+    (void)ctx;
+    snprintf(server.reply, sizeof(server.reply), "+%s", text);
+    return SERVER_OK;
+}
+static int UnblockClient(ServerBlockedClient *client, void *data) {
+    (void)client;
+    server.unblocked_with = data;
+    return SERVER_OK;
+}
+static void *GetBlockedClientPrivateData(ServerCtx *ctx) {
+    (void)ctx;
+    return server.unblocked_with;
+}
+static ServerString *CreateString(ServerCtx *ctx, const char *text, size_t len) {
+    ServerString *s = calloc(1, sizeof(*s));
+    (void)ctx;
+    memcpy(s->text, text, len);
+    s->len = len;
+    server.strings++;
+    return s;
+}
+static void FreeString(ServerCtx *ctx, ServerString *s) {
+    (void)ctx;
+    server.strings--;
+    free(s);
+}
+static const char *StringPtrLen(const ServerString *s, size_t *len) {
+    if (len) *len = s->len;
+    return s->text;
+}
+static ServerString *GetCurrentUserName(ServerCtx *ctx) {
+    return CreateString(ctx, "default", 7);
+}
+static ServerUser *GetModuleUserFromUserName(ServerString *name) {
+    return (ServerUser *)name;
+}
+static void FreeModuleUser(ServerUser *user) {
+    (void)user;
+}
+static int ACLCheckCommandPermissions(ServerUser *user, ServerString **argv, int argc) {
+    (void)user, (void)argv, (void)argc;
+    errno = server.acl_errno;
+    return server.acl;
+}
+static int GetContextFlags(ServerCtx *ctx) {
+    (void)ctx;
+    return SERVER_CTX_MULTI; /* OCSP.REFRESH does not wait here */
+}
+static ServerReply *Call(ServerCtx *ctx, const char *command, const char *fmt, ...) {
+    ServerReply *reply = calloc(1, sizeof(*reply));
+    va_list ap;
+    (void)ctx, (void)command, (void)fmt;
+    va_start(ap, fmt);
+    if (strcmp(va_arg(ap, const char *), "SET") == 0) {
+        server.sets++;
+        server.remade = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+        reply->kind = REPLY_TEXT;
+        reply->setting = findSetting("tls-cert-file");
+    } else {
+        reply->setting = findSetting(va_arg(ap, const char *));
+        reply->kind = reply->setting->kind;
+    }
+    va_end(ap);
+    if (reply->kind != REPLY_NULL) return reply;
+    free(reply);
+    return NULL;
+}
+static int CallReplyType(ServerReply *reply) {
+    return reply->kind == REPLY_ERROR ? SERVER_REPLY_ERROR : SERVER_REPLY_ARRAY;
+}
+static ServerReply *CallReplyArrayElement(ServerReply *reply, size_t i) {
+    static ServerReply parts[2];
+    if (reply->kind == REPLY_ABSENT || (reply->kind == REPLY_HALF && i == 1)) return NULL;
+    parts[i] = *reply;
+    parts[i].part = (int)i + 1;
+    return &parts[i];
+}
+static const char *CallReplyStringPtr(ServerReply *reply, size_t *len) {
+    *len = reply->setting->len;
+    return reply->setting->text;
+}
+static void FreeCallReply(ServerReply *reply) {
+    free(reply);
+}
+static int RegisterBoolConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, ServerConfigGetBool *get,
+                              ServerConfigSetBool *put, ServerConfigApply *apply, void *data) {
+    (void)ctx, (void)name, (void)flags, (void)get, (void)apply;
+    return put(name, value, data, NULL);
+}
+static int RegisterNumericConfig(ServerCtx *ctx, const char *name, long long value, unsigned flags, long long min,
+                                 long long max, ServerConfigGetNumber *get, ServerConfigSetNumber *put,
+                                 ServerConfigApply *apply, void *data) {
+    (void)ctx, (void)flags, (void)min, (void)max, (void)get, (void)apply;
+    return put(name, value, data, NULL);
+}
+static int RegisterEnumConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, const char **names,
+                              const int *values, int count, ServerConfigGetEnum *get, ServerConfigSetEnum *put,
+                              ServerConfigApply *apply, void *data) {
+    (void)ctx, (void)flags, (void)names, (void)values, (void)count, (void)get, (void)apply;
+    return put(name, value, data, NULL);
+}
+static int RegisterStringConfig(ServerCtx *ctx, const char *name, const char *value, unsigned flags,
+                                ServerConfigGetString *get, ServerConfigSetString *put, ServerConfigApply *apply,
+                                void *data) {
+    ServerString *text = CreateString(ctx, value, strlen(value)), *error = NULL;
+    int result = put(name, text, data, &error);
+    (void)flags, (void)get, (void)apply;
+    FreeString(ctx, text);
+    return result;
+}
+static int LoadConfigs(ServerCtx *ctx) {
+    (void)ctx;
+    return refused("LoadConfigs") ? SERVER_ERR : SERVER_OK;
+}
+static int RegisterInfoFunc(ServerCtx *ctx, ServerInfoFn *fn) {
+    (void)ctx, (void)fn;
+    return refused("RegisterInfoFunc") ? SERVER_ERR : SERVER_OK;
+}
+static int SubscribeToServerEvent(ServerCtx *ctx, ServerEvent event, ServerEventFn *fn) {
+    (void)ctx;
+    if (fn && server.refuses && strcmp(server.refuses, "Subscribe") == 0 && event.id == SERVER_EVENT_SHUTDOWN)
+        return SERVER_ERR;
+    /* As servers do: taking back what is not there puts a subscription without a function there. */
+    server.subscribed[event.id] += fn ? 1 : -1;
+    return SERVER_OK;
+}
+static int EventLoopAddOneShot(ServerOneShotFn *fn, void *data) {
+    (void)fn, (void)data;
+    server.one_shots++;
+    return SERVER_OK;
+}
+static ServerFilter *RegisterCommandFilter(ServerCtx *ctx, ServerFilterFn *fn, int flags) {
+    (void)ctx, (void)fn, (void)flags;
+    server.filters++;
+    return (ServerFilter *)&server.filters;
+}
+static int UnregisterCommandFilter(ServerCtx *ctx, ServerFilter *filter) {
+    (void)ctx, (void)filter;
+    server.filters--;
+    return SERVER_OK;
+}
+static void notCalled(void) {
+    fail_msg("a function of the server that this test has not");
+}
+
+static int getApi(const char *name, void *pointer) {
+#define HAS(function) \
+    { #function, (void (*)(void))function }
+    static const struct {
+        const char *name;
+        void (*function)(void);
+    } all[] = {
+        HAS(SetModuleAttribs),
+        HAS(IsModuleNameBusy),
+        HAS(TryAlloc),
+        HAS(Free),
+        HAS(Log),
+        HAS(GetDetachedThreadSafeContext),
+        HAS(FreeThreadSafeContext),
+        HAS(CreateCommand),
+        HAS(ReplyWithError),
+        HAS(ReplyWithSimpleString),
+        HAS(UnblockClient),
+        HAS(GetBlockedClientPrivateData),
+        HAS(CreateString),
+        HAS(FreeString),
+        HAS(StringPtrLen),
+        HAS(GetCurrentUserName),
+        HAS(GetModuleUserFromUserName),
+        HAS(FreeModuleUser),
+        HAS(ACLCheckCommandPermissions),
+        HAS(GetContextFlags),
+        HAS(Call),
+        HAS(CallReplyType),
+        HAS(CallReplyArrayElement),
+        HAS(CallReplyStringPtr),
+        HAS(FreeCallReply),
+        HAS(RegisterBoolConfig),
+        HAS(RegisterNumericConfig),
+        HAS(RegisterEnumConfig),
+        HAS(RegisterStringConfig),
+        HAS(LoadConfigs),
+        HAS(RegisterInfoFunc),
+        HAS(SubscribeToServerEvent),
+        HAS(EventLoopAddOneShot),
+        HAS(RegisterCommandFilter),
+        HAS(UnregisterCommandFilter),
+    };
+    size_t i;
+    void (*found)(void) = notCalled;
+    for (i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (strcmp(name + strlen("RedisModule_"), all[i].name) == 0) found = all[i].function;
+    memcpy(pointer, &found, sizeof(found));
+    return SERVER_OK;
+}
+
+static ServerCtx ctx = {getApi};
+
+/* ---- helpers ----------------------------------------------------------------------------------------------------- */
+
+static ocspFetchResult noFetch(const char *url, const unsigned char *request, size_t len, X509_STORE *store, int64_t ms,
+                               const ocspWait *wait, unsigned char **body, size_t *body_len, ocspError *err) {
+    (void)url, (void)request, (void)len, (void)store, (void)ms, (void)wait, (void)body, (void)body_len;
+    ocspFail(err, OCSP_ERR_NETWORK, "there is no network here");
+    return OCSP_FETCH_FAILED;
+}
+
+static char *pemFile(const char *name, X509 *cert) {
+    char *path = testPath(dir, name);
+    BIO *file = BIO_new_file(path, "w");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_bio_X509(file, cert), 1);
+    BIO_free(file);
+    return path;
+}
+
+static void setFile(const char *name, const char *file, X509 *cert) {
+    char *path = pemFile(file, cert);
+    set(name, path);
+    free(path);
+}
+
+static int begin(void **state) {
+    (void)state;
+    pki = testGetPki();
+    dir = testDir();
+    ocsp_world.fetch = noFetch;
+    memset(settings, 0, sizeof(settings));
+    memset(&server, 0, sizeof(server));
+    no_room = no_answer = 0;
+    setFile("tls-cert-file", "server.pem", pki->leaf);
+    setFile("tls-ca-cert-file", "ca.pem", pki->ca);
+    set("tls-client-cert-file", "");
+    set("tls-ca-cert-dir", "");
+    setAs("tls-alt-cert-file", REPLY_ABSENT, "", 0);
+    set("tls-port", "6380");
+    set("enable-debug-command", "local");
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    SSL_CTX_free(server.remade);
+    if (log_ctx) endModule(&ctx); /* the thread of the engine ends with it */
+    testDirFree(dir);
+    return 0;
+}
+
+static void assertNothingIsLeft(void) {
+    SSL_CTX *made = SSL_CTX_new(TLS_method());
+    size_t i;
+    for (i = 0; i < sizeof(server.subscribed) / sizeof(server.subscribed[0]); i++)
+        assert_int_equal(server.subscribed[i], 0);
+    assert_int_equal(server.filters, 0);
+    assert_int_equal(server.contexts, 0);
+    assert_int_equal(server.strings, 0);
+    assert_int_equal(server.one_shots, 0);
+    assert_int_equal(module.hooked, 0); /* by the context just made */
+    assert_null(noted);
+    SSL_CTX_free(made);
+}
+
+static void turn(void) {
+    static const ServerEvent each = {SERVER_EVENT_EVENTLOOP, 1};
+    eventLoopEvent(&ctx, each, SERVER_SUBEVENT_BEFORE_SLEEP, NULL);
+}
+
+/* As CONFIG SET does. */
+static void turnOn(int stapling, int peers) {
+    module.stapling = stapling;
+    module.verify_peers = peers;
+    assert_int_equal(applyOptions(&ctx, NULL, NULL), SERVER_OK);
+}
+
+static char found[OCSP_SENTENCE_MAX * 4];
+
+static void findText(void *name, const char *field, const char *value) {
+    if (strcmp(name, field) == 0) snprintf(found, sizeof(found), "%s", value);
+}
+
+static void skipNumber(void *name, const char *field, long long value) {
+    (void)name, (void)field, (void)value;
+}
+
+static const char *infoOf(const char *field) {
+    ocspInfoSink sink = {findText, skipNumber, (void *)field};
+    found[0] = '\0';
+    ocspInfoState(&sink);
+    return found;
+}
+
+static int logHas(const char *text) {
+    pthread_mutex_lock(&log_lock);
+    int has = strstr(server.log, text) != NULL;
+    pthread_mutex_unlock(&log_lock);
+    return has;
+}
+
+/* ---- load and unload --------------------------------------------------------------------------------------------- */
+
+static void aLoadThatFailsLeavesNothing(void **state) {
+    static const char *const steps[] = {"LoadConfigs", "CreateCommand", "RegisterInfoFunc", "Subscribe"};
+    size_t i;
+    (void)state;
+    for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        server.refuses = steps[i];
+        assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_ERR);
+        assertNothingIsLeft();
+    }
+    server.refuses = NULL;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+}
+
+static void unloadedBeforeTheFirstTurnNothingIsLeft(void **state) {
+    int i;
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+        turnOn(1, OCSP_PEERS_REQUIRE);
+        assert_int_equal(server.filters, 1);
+        assert_true(server.subscribed[SERVER_EVENT_CRON_LOOP]);
+        assert_int_equal(onUnload(&ctx), SERVER_OK);
+        assertNothingIsLeft();
+        assert_int_equal(module.refresh_margin, 10);
+        assert_int_equal(module.stapling, 0);
+    }
+}
+
+static void afterTheFirstTurnItStays(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turn();
+    assert_int_equal(onUnload(&ctx), SERVER_ERR);
+    assert_true(logHas("cannot be unloaded"));
+}
+
+static void withAContextOfTheServersItStays(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    assert_int_equal(onUnload(&ctx), SERVER_ERR);
+    SSL_CTX_free(made);
+}
+
+static void *makeElsewhere(void *cert) {
+    return testServerCtx(cert, pki->leaf_key, pki->ca);
+}
+
+static SSL_CTX *madeElsewhere(X509 *cert) {
+    pthread_t thread;
+    void *made;
+    assert_int_equal(pthread_create(&thread, NULL, makeElsewhere, cert), 0);
+    pthread_join(thread, &made);
+    return made;
+}
+
+static void withAContextOfAnotherThreadItGoes(void **state) {
+    (void)state;
+    SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    SSL_CTX *made = madeElsewhere(pki->leaf);
+    assert_int_equal(onUnload(&ctx), SERVER_OK);
+    testShake shake = testHandshake(made, client, 1); /* the callback that it has is harmless */
+    assert_true(shake.ok);
+    assert_false(shake.got_staple);
+    testShakeFree(&shake);
+    SSL_CTX_free(made);
+    SSL_CTX_free(client);
+}
+
+static void noRoomForTheHookIsTold(void **state) {
+    (void)state;
+    no_room = 1;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turn();
+    assert_false(logHas("no room"));
+    turnOn(0, OCSP_PEERS_REQUIRE); /* set later */
+    turn();
+    assert_true(logHas("links to peers are NOT checked: OpenSSL has no room"));
+    assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+    turnOn(0, OCSP_PEERS_NO);
+    assert_string_equal(infoOf("last_peer_error"), "");
+    turnOn(1, OCSP_PEERS_SOFT);
+    turn();
+    assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+    assert_true(logHas("nothing is stapled: OpenSSL has no room"));
+    assert_int_equal(server.sets, 0);
+}
+
+static void anOpensslThatCannotBeToldIsTakenForAnother(void **state) {
+    (void)state;
+    no_answer = 1;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_REQUIRE);
+    turn();
+    assert_int_equal(hook_index, -1);
+    assert_true(logHas("nothing is stapled: the server's TLS context cannot be seen"));
+    assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+}
+
+/* ---- settings ---------------------------------------------------------------------------------------------------- */
+
+static void whatCannotBeReadIsNotEmpty(void **state) {
+    char out[SETTING_MAX], text[SETTING_MAX];
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    memset(text, 'x', sizeof(text));
+    setAs("some", REPLY_TEXT, text, SETTING_MAX - 1);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_SET);
+    assert_int_equal(strlen(out), SETTING_MAX - 1);
+    setAs("some", REPLY_TEXT, text, SETTING_MAX); /* cut, it would be another file's name */
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_UNKNOWN);
+    assert_string_equal(out, "");
+    setAs("some", REPLY_TEXT, "a\0b", 3);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_UNKNOWN);
+    setAs("some", REPLY_NULL, "", 0);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_UNKNOWN);
+    setAs("some", REPLY_ERROR, "", 0);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_UNKNOWN);
+    setAs("some", REPLY_HALF, "", 0);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_UNKNOWN);
+    setAs("some", REPLY_ABSENT, "", 0);
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_EMPTY);
+    set("some", "");
+    assert_int_equal(readSetting(&ctx, "some", out), SETTING_EMPTY);
+}
+
+static void aLeafThatCannotBeReadIsNotNone(void **state) {
+    char *path = testPath(dir, "odd.pem");
+    BIO *file;
+    serverLeaf leaf;
+    int i;
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    set("tls-client-cert-file", path);
+    leaf = readLeaf(&ctx, "tls-client-cert-file"); /* not there */
+    assert_int_equal(leaf.known, SETTING_UNKNOWN);
+    testWriteFile(path, "no certificate", 14);
+    leaf = readLeaf(&ctx, "tls-client-cert-file");
+    assert_int_equal(leaf.known, SETTING_UNKNOWN);
+    file = BIO_new_file(path, "w"); /* one that is there, and more behind it than we take */
+    PEM_write_bio_X509(file, pki->leaf);
+    for (i = 0; i < CERT_FILE_MAX / 16; i++) BIO_puts(file, "012345678901234\n");
+    BIO_free(file);
+    leaf = readLeaf(&ctx, "tls-client-cert-file");
+    assert_int_equal(leaf.known, SETTING_UNKNOWN);
+    leaf = readLeaf(&ctx, "tls-cert-file");
+    assert_int_equal(leaf.known, SETTING_SET);
+    OPENSSL_free(leaf.der);
+    free(path);
+}
+
+static void whereConfigIsGoneNothingIsMadeUp(void **state) {
+    (void)state;
+    setAs("tls-cert-file", REPLY_NULL, "", 0);
+    setAs("tls-port", REPLY_NULL, "", 0);
+    setAs("enable-debug-command", REPLY_NULL, "", 0);
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    assert_int_equal(server.filters, 0);
+    assert_true(logHas("DEBUG OCSP-REFRESH is not available"));
+    turnOn(1, OCSP_PEERS_REQUIRE);
+    turn();
+    assert_true(logHas("nothing is stapled: the server's TLS settings cannot be read"));
+    assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+    assert_false(logHas("tls-cert-file is empty"));
+    assert_int_equal(server.sets, 0);
+}
+
+/* A right that cannot be asked for, because the command is gone, is no right that is denied. */
+static void aCommandThatIsGoneDeniesNobody(void **state) {
+    ServerString *argv[2];
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    argv[0] = CreateString(NULL, "ocsp.refresh", 12);
+    argv[1] = CreateString(NULL, "ocsp-refresh", 12);
+    server.acl = SERVER_ERR;
+    server.acl_errno = EACCES;
+    refreshCommand(&ctx, argv, 1);
+    assert_non_null(strstr(server.reply, "-NOPERM"));
+    server.acl_errno = ENOENT;
+    refreshCommand(&ctx, argv, 1);
+    assert_non_null(strstr(server.reply, "not possible in MULTI"));
+    refreshCommand(&ctx, argv, 2);
+    assert_non_null(strstr(server.reply, "-ERR unknown command"));
+    FreeString(NULL, argv[0]);
+    FreeString(NULL, argv[1]);
+}
+
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
+
+static void meet(SSL_CTX *made) {
+    SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
+    testShake shake = testHandshake(made, client, 1);
+    assert_true(shake.ok);
+    testShakeFree(&shake);
+    SSL_CTX_free(client);
+    turn();
+}
+
+static atomic_int answered;
+
+static void answer(void *unused, const char *error) {
+    (void)unused, (void)error;
+    atomic_fetch_add(&answered, 1);
+}
+
+/* When a refresh was answered the thread has taken all that the turns before it brought. */
+static void assertFollows(X509 *cert) {
+    char why[OCSP_SENTENCE_MAX];
+    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+    char *serial = BN_bn2hex(number);
+    int before = atomic_load(&answered);
+    testWaitFor(infoOf("cert_serial")[0]);
+    assert_int_equal(ocspRequestRefresh(answer, NULL, why, sizeof(why)), 1);
+    testWaitFor(atomic_load(&answered) > before);
+    assert_string_equal(infoOf("cert_serial"), serial);
+    OPENSSL_free(serial);
+    BN_free(number);
+}
+
+static void anothersContextIsNeverFollowed(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_NO);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    SSL_CTX *early = testServerCtx(pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
+    turn();
+    assert_int_equal(module.attached, 1);
+    assertFollows(pki->leaf);
+    SSL_CTX *later = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
+    SSL_CTX *foreign[] = {early, later, madeElsewhere(pki->renewed_leaf)};
+    for (size_t i = 0; i < 6; i++) {
+        meet(foreign[i % 3]);
+        assertFollows(pki->leaf);
+    }
+    for (size_t i = 0; i < 3; i++) SSL_CTX_free(foreign[i]);
+    SSL_CTX_free(serving);
+}
+
+/* The same certificate, without the issuer that makes it of use. */
+static void anothersContextWithTheSameCertificateDoesNoHarm(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_NO);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    turn();
+    assertFollows(pki->leaf);
+    assert_string_not_equal(infoOf("state"), "no-issuer");
+    SSL_CTX *other = testServerCtx(pki->leaf, pki->leaf_key, NULL);
+    meet(other);
+    assertFollows(pki->leaf);
+    assert_string_not_equal(infoOf("state"), "no-issuer");
+    SSL_CTX_free(other);
+    SSL_CTX_free(serving);
+}
+
+/* What serves cannot be told before a handshake shows it: the one for links is not taken for it. */
+static void whereItCannotBeKnownAHandshakeTells(void **state) {
+    (void)state;
+    setAs("tls-cert-file", REPLY_NULL, "", 0);
+    setAs("tls-client-cert-file", REPLY_NULL, "", 0);
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_REQUIRE);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    SSL_CTX *linking = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
+    turn();
+    assert_int_equal(module.attached, 0);
+    assert_true(logHas("stapling begins after the first handshake"));
+    assert_string_equal(infoOf("last_peer_error"), ""); /* both have the check */
+    meet(serving);
+    assertFollows(pki->leaf);
+    assert_int_equal(server.sets, 0);
+    SSL_CTX_free(linking);
+    SSL_CTX_free(serving);
+}
+
+/* While nothing is on no file is read, and contexts wait. */
+static void turnedOnLaterTheWaitingContextIsTaken(void **state) {
+    (void)state;
+    set("tls-cert-file", "/dev/null/none");
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    SSL_CTX *gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    SSL_CTX *also_gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
+    turn();
+    assert_non_null(noted);
+    SSL_CTX_free(also_gone); /* newest and oldest leave the list */
+    SSL_CTX_free(gone);
+    setFile("tls-cert-file", "server.pem", pki->leaf);
+    turnOn(1, OCSP_PEERS_NO);
+    turn();
+    assert_null(noted);
+    assertFollows(pki->leaf);
+    assert_int_equal(server.sets, 0);
+    SSL_CTX_free(serving);
+}
+
+/* Made before us: the server makes another. */
+static void aContextThatWasNotSeenIsMadeAnew(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_NO);
+    turn();
+    assert_int_equal(server.sets, 1);
+    assert_int_equal(module.attached, 1);
+    assertFollows(pki->leaf);
+}
+
+/* A pipe that the server reads once more would block it. */
+static void aPipeIsNotReadAgain(void **state) {
+    char *pipe_path = testPath(dir, "pipe");
+    (void)state;
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    set("tls-key-file", pipe_path);
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_REQUIRE);
+    turn();
+    assert_int_equal(server.sets, 0);
+    assert_true(logHas("tls-key-file is not a regular file"));
+    assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+    set("tls-cert-file", pipe_path);
+    assert_int_equal(readLeaf(&ctx, "tls-cert-file").known, SETTING_UNKNOWN); /* and it returns */
+    free(pipe_path);
+}
+
+/* ---- forks and memory -------------------------------------------------------------------------------------------- */
+
+static atomic_int holds;
+
+static void *holdLock(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&noted_lock);
+    atomic_store(&holds, 1);
+    testSleepMs(100); /* a fork that does not wait for the lock comes within it */
+    pthread_mutex_unlock(&noted_lock);
+    return NULL;
+}
+
+static void aChildDoesNotInheritTheLock(void **state) {
+    pthread_t thread;
+    int status;
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    atomic_store(&holds, 0);
+    assert_int_equal(pthread_create(&thread, NULL, holdLock, NULL), 0);
+    testWaitFor(atomic_load(&holds));
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGALRM, SIG_DFL);
+        alarm(20);
+        pthread_mutex_lock(&noted_lock); /* as contextFreed does */
+        kill(getpid(), SIGKILL);         /* a sanitizer would have its say at an exit */
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+    pthread_join(thread, NULL);
+    SSL_CTX_free(made);
+}
+
+static void aFailureWithoutMemoryForItsReasonIsOne(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    refreshDone(NULL, "the responder said no");
+    replyRefreshed(&ctx, NULL, 0);
+    assert_string_equal(server.reply, "-ERR the responder said no");
+    freeReply(&ctx, server.unblocked_with);
+    atomic_store(&out_of_memory, 1);
+    refreshDone(NULL, "the responder said no");
+    atomic_store(&out_of_memory, 0);
+    replyRefreshed(&ctx, NULL, 0);
+    assert_non_null(strstr(server.reply, "-ERR the refresh failed"));
+    freeReply(&ctx, server.unblocked_with);
+    refreshDone(NULL, NULL);
+    replyRefreshed(&ctx, NULL, 0);
+    assert_string_equal(server.reply, "+OK");
+    freeReply(&ctx, server.unblocked_with);
+}
+
+static void aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake(void **state) {
+    (void)state;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    turnOn(1, OCSP_PEERS_NO);
+    module.sought = 1; /* the server is not asked for another */
+    atomic_store(&out_of_memory, 1);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    atomic_store(&out_of_memory, 0);
+    assert_null(noted);
+    turn();
+    assert_int_equal(module.attached, 0);
+    meet(serving);
+    assert_int_equal(module.attached, 1);
+    assertFollows(pki->leaf);
+    SSL_CTX_free(serving);
+}
+
+int main(void) {
+#define served(test) cmocka_unit_test_setup_teardown(test, begin, end)
+    const struct CMUnitTest tests[] = {
+        served(aLoadThatFailsLeavesNothing),
+        served(unloadedBeforeTheFirstTurnNothingIsLeft),
+        served(afterTheFirstTurnItStays),
+        served(withAContextOfTheServersItStays),
+        served(withAContextOfAnotherThreadItGoes),
+        served(noRoomForTheHookIsTold),
+        served(anOpensslThatCannotBeToldIsTakenForAnother),
+        served(whatCannotBeReadIsNotEmpty),
+        served(aLeafThatCannotBeReadIsNotNone),
+        served(whereConfigIsGoneNothingIsMadeUp),
+        served(aCommandThatIsGoneDeniesNobody),
+        served(anothersContextIsNeverFollowed),
+        served(anothersContextWithTheSameCertificateDoesNoHarm),
+        served(whereItCannotBeKnownAHandshakeTells),
+        served(turnedOnLaterTheWaitingContextIsTaken),
+        served(aContextThatWasNotSeenIsMadeAnew),
+        served(aPipeIsNotReadAgain),
+        served(aChildDoesNotInheritTheLock),
+        served(aFailureWithoutMemoryForItsReasonIsOne),
+        served(aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake),
+    };
+    return cmocka_run_group_tests_name("module", tests, NULL, NULL);
+}
