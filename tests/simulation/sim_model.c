@@ -424,8 +424,8 @@ static void simTakeAttachment(void) {
         simMind *m = &minds[attach[i]];
         if (!m->followed) m->unread = 1;
         simUseShelf(m);
+        m->chain = attach_chain || (m->followed && m->chain); /* an issuer that is known stays */
         m->followed = m->in_service = 1;
-        m->chain = attach_chain;
         if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
         if (attached_before)
             m->at_once = 1;
