@@ -290,6 +290,7 @@ lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lin
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
 	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
 	@echo "lint: licence lines and lengths" && sh utils/check-files
+	@echo "lint: the list of mutants follows the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
 

@@ -38,7 +38,7 @@ typedef struct ocspHost {
     void (*free)(void *ptr);                               /* any thread; NULL allowed */
     void (*thread_started)(void); /* first call on the OCSP thread: CPU list, thread-local marks; may be NULL */
     /* Does this context serve the server's own certificate? 1: yes; 0: no, for good; -1: it cannot be told now, and is
-     * asked again. Main thread, in ocspTick, about a context of OCSP_CONTEXT_UNSURE that a handshake showed. May be NULL,
+     * asked again. Main thread, in ocspCron, about a context of OCSP_CONTEXT_UNSURE that a handshake showed. May be NULL,
      * which is yes. */
     int (*serves)(SSL_CTX *ctx);
 } ocspHost;
@@ -102,15 +102,15 @@ int ocspSetOptions(const ocspOptions *options);
  * before. All its certificates (RSA and ECDSA, say) are followed. The context is only read during the call (references
  * to its certificates, chain and store are taken), and its current certificate is the same afterwards. Also the
  * sign of a TLS reload: starts a fetch at once, as a new certificate does. Main thread; does not block, but for the
- * one file read before the first accept (see ocspTick). The callback is set with ocspInstallCallback. */
+ * one file read before the first accept (see ocspCron). The callback is set with ocspInstallCallback. */
 void ocspAttachContext(SSL_CTX *ctx);
 
 /* A context that serves the first of `certs`, with the others as its chain, and trusts `store` will be attached in a
- * moment: with stapling on, the ocspTick that follows reads what is kept for it and starts the thread that asks for it, so
+ * moment: with stapling on, the ocspCron that follows reads what is kept for it and starts the thread that asks for it, so
  * that the responder is asked before the first client can connect. Takes references. NULL takes back what was expected.
  * To attach a context with the same certificate asks for nothing anew then. Without this call, or out of memory, all
  * that is done when one is attached; after one was attached, nothing. Main thread. */
-void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store);
+void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store);
 
 /* Whether two certificates are the same, byte for byte. In place of X509_cmp, which makes OpenSSL read the extensions of
  * both and remember what they are; if it lacks the memory to, it remembers that they are broken, and the server's
@@ -133,7 +133,7 @@ void ocspInstallPeerCheck(SSL_CTX *ctx);
 
 /* While verify_peers is not no: tells operators, in the log and in INFO, that links are not checked all the same, as the
  * host could not install the check, and why (half a sentence). Main thread. */
-void ocspPeersUnchecked(const char *why);
+void ocspPeerCheckUnavailable(const char *why);
 
 /* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. On a server's SSL it staples what
  * is held for the certificate that this handshake serves. On a client's it judges what the peer stapled, if
@@ -146,7 +146,7 @@ int ocspStatusCallback(SSL *ssl, void *unused);
  * reads and verifies the one small cache file (or the supplied one), so that the first handshake is stapled, and starts
  * the thread. Call it again whenever convenient (before each sleep of the event loop): it costs a comparison. Main
  * thread. */
-void ocspTick(void);
+void ocspCron(void);
 
 /* Called with the outcome of a requested refresh: error is NULL, or the reason in words (valid during the call). On the
  * OCSP thread. */
@@ -174,7 +174,7 @@ void ocspInfoCounters(const ocspInfoSink *sink);
  * the network or our own files, and for files that OpenSSL reads (roots, tls-ca-cert-dir) a second at most.
  * Registered with atexit by the engine itself when the thread starts; a host that unwinds OpenSSL earlier calls it
  * itself. Idempotent. Main thread. In a forked child it does nothing. */
-void ocspLeaveOpenSSL(void);
+void ocspAtExit(void);
 
 /* Ends the thread and frees everything; ocspInit may be called again. Waits for a name look-up or a disk that is under
  * way: for tests and tools, a server just exits. No handshake may run. Main thread. */

@@ -6,7 +6,7 @@
  * setting one would race with the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file
  * does, and the new context gets one.
  *
- * On the main thread a timer calls ocspTick once a second. It is made with the engine, so that an event loop without
+ * On the main thread a timer calls ocspCron once a second. It is made with the engine, so that an event loop without
  * stapling has nothing to do for it.
  *
  * Where stapling is not possible (the server is built without TLS, with TLS as a module, or with an OpenSSL before 3.0)
@@ -40,12 +40,12 @@ configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {
 #define OCSP_TICK_MS 1000
 
 /* Main thread only, but for what says otherwise. */
-static int running;      /* the engine was initialized */
-static int started;      /* the server has come so far that it is about to accept */
-static int served;       /* a context was put into service ... */
-static int served_bare;  /* ... and it has no callback: the engine did not run at that time */
-static int in_info;      /* the engine is copying what INFO shows */
-static pthread_t thread; /* written by the OCSP thread before `has_thread`, read in a crash report */
+static int running;              /* the engine was initialized */
+static int started;              /* the server has come so far that it is about to accept */
+static int served;               /* a context was put into service ... */
+static int ctx_without_callback; /* ... and it has no callback: the engine did not run at that time */
+static int in_info;              /* the engine is copying what INFO shows */
+static pthread_t thread;         /* written by the OCSP thread before `has_thread`, read in a crash report */
 static _Atomic int has_thread;
 
 /* ---- the engine's host ------------------------------------------------------------------------------------------- */
@@ -123,7 +123,7 @@ static tickResult tick(struct aeEventLoop *el, long long id, void *data) {
     UNUSED(el);
     UNUSED(id);
     UNUSED(data);
-    ocspTick();
+    ocspCron();
     return OCSP_TICK_MS;
 }
 
@@ -137,7 +137,7 @@ static int run(void) {
 
     if (running || !wanted()) return 1;
     if (!ocspInit(&host)) return 0;
-    if (started) ocspTick(); /* off as yet: so that from here on the thread reads the disk, and main does not */
+    if (started) ocspCron(); /* off as yet: so that from here on the thread reads the disk, and main does not */
     if (!setOptions()) return 0;
     running = 1;
     aeCreateTimeEvent(server.el, OCSP_TICK_MS, tick, NULL, NULL);
@@ -149,14 +149,14 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     if (!run())
         builtinLog(OCSP_LOG_WARNING,
                    "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
-    served_bare = !running;
+    ctx_without_callback = !running;
     if (!running) return;
     ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
     ocspAttachContext(ctx);
     if (started) return;
     /* The server starts and has loaded its modules (a dlopen and a new thread do not go together in old C libraries): ask
      * before it listens. */
-    ocspTick();
+    ocspCron();
     sched_yield(); /* on a single core the thread would wait for us until the server accepts */
 }
 
@@ -173,7 +173,7 @@ void ocspBuiltinStart(void) {
                    "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
     if (!running) return;
     if (!served) builtinLog(OCSP_LOG_NOTICE, "TLS is not configured: there is nothing to staple");
-    ocspTick();
+    ocspCron();
 }
 
 /* ---- directives -------------------------------------------------------------------------------------------------- */
@@ -209,7 +209,7 @@ static int filesAreRegular(void) {
 
 int applyOcspConfig(const char **err) {
     if (!running && !wanted()) return 1;
-    if (wanted() && served_bare && !filesAreRegular()) {
+    if (wanted() && ctx_without_callback && !filesAreRegular()) {
         *err =
             "OCSP stapling and checks need TLS to be configured anew, and one of its files (tls-cert-file, "
             "tls-key-file...) is not a regular file, which could block the server. Turn them on in the configuration "
@@ -220,7 +220,8 @@ int applyOcspConfig(const char **err) {
         *err = "Out of memory: what was set before stays.";
         return 0;
     }
-    if (wanted() && served_bare && connTypeConfigure(connectionTypeTls(), &server.tls_ctx_config, 1) == C_ERR) {
+    if (wanted() && ctx_without_callback &&
+        connTypeConfigure(connectionTypeTls(), &server.tls_ctx_config, 1) == C_ERR) {
         *err = "OCSP stapling and checks need TLS to be configured anew, which failed. Check server logs.";
         return 0;
     }

@@ -185,7 +185,7 @@ static int ocspOurFile(const char *name) {
     return *name && name[strspn(name, "0123456789")] == '\0' ? 2 : 0;
 }
 
-void ocspCachePrune(const char *dir, int64_t now, const ocspWait *wait) {
+void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait) {
     DIR *d = opendir(dir);
     struct dirent *entry;
 
@@ -208,7 +208,7 @@ void ocspCachePrune(const char *dir, int64_t now, const ocspWait *wait) {
         if (wait && wait->enter_openssl) wait->enter_openssl();
         end = ocspPeekNextUpdate(der, len);
         if (wait && wait->leave_openssl) wait->leave_openssl();
-        if (end == 0) end = mtime + OCSP_LIFE_WITHOUT_END;
+        if (end == 0) end = mtime + OCSP_DEFAULT_VALIDITY;
         ocspFree(der);
         if (end > 0 && end < now - OCSP_CACHE_KEEP) unlinkat(dirfd(d), entry->d_name, 0);
     }

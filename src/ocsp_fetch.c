@@ -39,7 +39,7 @@ typedef struct ocspConn {
     SSL *ssl;
     const char *host; /* the responder's, as the URL names it */
     int64_t deadline; /* monotonic ms */
-    const ocspWait *wait;
+    const ocspIoHooks *wait;
     int cancelled;
     ocspError *err;
 } ocspConn;
@@ -60,11 +60,11 @@ static int64_t ocspMonotonicMs(void) {
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static void ocspLeave(const ocspWait *wait) {
+static void ocspLeave(const ocspIoHooks *wait) {
     if (wait && wait->leave_openssl) wait->leave_openssl();
 }
 
-static void ocspEnter(const ocspWait *wait) {
+static void ocspEnter(const ocspIoHooks *wait) {
     if (wait && wait->enter_openssl) wait->enter_openssl();
 }
 
@@ -436,7 +436,7 @@ static int ocspTlsConnect(ocspConn *c, const ocspAsk *ask) {
 
 /* One request to one address. *status is that of the answer, 0 when there was none. */
 static ocspFetchResult ocspExchange(const ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
-                                    const ocspWait *wait, unsigned char **body, size_t *body_len, int *status,
+                                    const ocspIoHooks *wait, unsigned char **body, size_t *body_len, int *status,
                                     ocspError *err) {
     ocspConn c = {-1, NULL, ask->url.host, deadline, wait, 0, err};
     ocspHttpReader *reader = ocspAlloc(sizeof(*reader));
@@ -453,7 +453,7 @@ static ocspFetchResult ocspExchange(const ocspAsk *ask, const struct addrinfo *a
     ok = ok && ocspHttpReadHead(reader, &head);
     if (ok) *status = head.status;
     if (ok && head.status == 407 && ocspViaProxy(ask)) ok = ocspProxyDenies(ask, OCSP_ERR_HTTP, err);
-    ok = ok && ocspHttpJudgeHead(&head, err) && ocspHttpReadBody(reader, &head, body, body_len);
+    ok = ok && ocspHttpCheckHead(&head, err) && ocspHttpReadBody(reader, &head, body, body_len);
     SSL_free(c.ssl);
     if (c.fd >= 0) close(c.fd);
     ocspFree(reader);
@@ -461,7 +461,7 @@ static ocspFetchResult ocspExchange(const ocspAsk *ask, const struct addrinfo *a
 }
 
 /* Prefixes the sentence with where it happened: the address when the name has several, and the proxy. */
-static void ocspTellWhere(const ocspAsk *ask, const struct addrinfo *address, int several, ocspError *err) {
+static void ocspLogWhere(const ocspAsk *ask, const struct addrinfo *address, int several, ocspError *err) {
     char reason[OCSP_SENTENCE_MAX], host[NI_MAXHOST] = "?", clean[OCSP_OUTSIDE_TEXT_MAX + 1];
 
     if (!several && !ask->proxy.host) return;
@@ -478,7 +478,8 @@ static void ocspTellWhere(const ocspAsk *ask, const struct addrinfo *address, in
  * dead, or alive and silent, leaves time for the next (an address without a route stalled HAProxy). Whoever answers
  * ends it. */
 static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinfo *addresses, int64_t deadline,
-                                        const ocspWait *wait, unsigned char **body, size_t *body_len, ocspError *err) {
+                                        const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
+                                        ocspError *err) {
     const struct addrinfo *a;
     int left = 0, several, status;
     ocspFetchResult result = OCSP_FETCH_FAILED;
@@ -500,14 +501,14 @@ static ocspFetchResult ocspAskAddresses(const ocspAsk *ask, const struct addrinf
             if (result == OCSP_FETCH_FAILED)
                 snprintf(err->text, sizeof(err->text), "HTTP status %d to POST, and to GET: %.440s", posted, reason);
         }
-        if (result == OCSP_FETCH_FAILED) ocspTellWhere(ask, a, several, err);
+        if (result == OCSP_FETCH_FAILED) ocspLogWhere(ask, a, several, err);
         if (result != OCSP_FETCH_FAILED || err->kind != OCSP_ERR_NETWORK) return result;
     }
     return result;
 }
 
 ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                          int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                          int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                           ocspError *err) {
     int64_t deadline;
     ocspAsk ask;

@@ -317,7 +317,7 @@ static int ocspHttpTypeFault(const ocspHttpHead *head, ocspError *err) {
                     type);
 }
 
-int ocspHttpJudgeHead(const ocspHttpHead *head, ocspError *err) {
+int ocspHttpCheckHead(const ocspHttpHead *head, ocspError *err) {
     if (head->status != 200) return ocspHttpStatusFault(head, err);
     if (head->other_type[0] || strcasecmp(head->type, OCSP_MIME_RESPONSE) != 0) return ocspHttpTypeFault(head, err);
     if (head->transfer[0])

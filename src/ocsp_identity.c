@@ -168,9 +168,9 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
     if (store && X509_STORE_up_ref(store)) id->store = store;
     ok = ok && ocspNameIdentity(id) && ocspCopyUrls(id);
     if (ok) {
-        id->must_staple = ocspMustStaple(leaf, &id->promise_unread);
-        id->unsure |= id->promise_unread;
-        id->unsure |= id->url_count == 0 && X509_get_ext_by_NID(leaf, NID_info_access, -1) >= 0;
+        id->must_staple = ocspMustStaple(leaf, &id->tls_feature_unparsed);
+        id->incomplete |= id->tls_feature_unparsed;
+        id->incomplete |= id->url_count == 0 && X509_get_ext_by_NID(leaf, NID_info_access, -1) >= 0;
         /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's
          * does. */
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
@@ -178,7 +178,7 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         if (!id->self_signed) {
             id->issuer = ocspIssuerAmong(chain, leaf, NULL, !store);
             if (store) id->issuer = ocspIssuerInStore(store, leaf, id->issuer);
-            id->unsure |= !id->issuer;
+            id->incomplete |= !id->issuer;
         }
         if (id->issuer) ok = ocspMakeRequest(id);
     }

@@ -24,11 +24,11 @@
 #include <openssl/x509.h>
 
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
-#define OCSP_LONGEST_STAPLE_TLS12 (16384 - 4) /* bytes; clients that speak TLS 1.2 end the handshake at a longer one */
-#define OCSP_MAX_URLS 8                       /* of one certificate's authorityInfoAccess; more are ignored */
-#define OCSP_MAX_CERTS 8          /* followed at once: those in service, and a few that were just replaced */
-#define OCSP_NEVER INT64_MAX      /* wall clock seconds */
-#define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of any text from outside that reach INFO or the log */
+#define OCSP_MAX_STAPLE_TLS12 (16384 - 4) /* bytes; clients that speak TLS 1.2 end the handshake at a longer one */
+#define OCSP_MAX_URLS 8                   /* of one certificate's authorityInfoAccess; more are ignored */
+#define OCSP_MAX_CERTS 8                  /* followed at once: those in service, and a few that were just replaced */
+#define OCSP_NEVER INT64_MAX              /* wall clock seconds */
+#define OCSP_OUTSIDE_TEXT_MAX 200         /* bytes of any text from outside that reach INFO or the log */
 
 /* ---- errors (ocsp_util.c) ---------------------------------------------------------------------------------------- */
 
@@ -43,8 +43,8 @@ typedef enum {
 
 typedef struct ocspError {
     ocspErrorKind kind;
-    int not_ours; /* the response is about other certificates: in a supplied file that is no error */
-    int expired;  /* the response was good, and all that is wrong with it is its age */
+    int no_matching_certid; /* the response is about other certificates: in a supplied file that is no error */
+    int expired;            /* the response was good, and all that is wrong with it is its age */
     /* Wall clock seconds from which on the same bytes may be judged otherwise: OCSP_NEVER where time changes nothing, 0
      * where lack of memory may have been the reason. Set by ocspVerify. */
     int64_t may_change_at;
@@ -106,9 +106,9 @@ typedef struct ocspIdentity {
     char *urls[OCSP_MAX_URLS]; /* http(s) URLs of the certificate's OCSP access descriptions, in their order */
     int url_count;
     int self_signed;
-    int must_staple;    /* RFC 7633: the certificate promises a staple */
-    int promise_unread; /* there is such a promise, if it is one, that could not be read */
-    int unsure;         /* something was not found or not understood; had memory run out, it would look the same */
+    int must_staple;          /* RFC 7633: the certificate promises a staple */
+    int tls_feature_unparsed; /* there is such a promise, if it is one, that could not be read */
+    int incomplete; /* something was not found or not understood; had memory run out, it would look the same */
     int64_t not_after;
     unsigned char *request; /* DER OCSPRequest: SHA-1 CertID, no nonce, not signed */
     size_t request_len;
@@ -166,21 +166,21 @@ int ocspHttpReadHead(ocspHttpReader *r, ocspHttpHead *head);
 
 /* Whether the answer may hold an OCSP response that can be read: status, type, encodings, length. Returns 1, or 0 with
  * a sentence. Pure. */
-int ocspHttpJudgeHead(const ocspHttpHead *head, ocspError *err);
+int ocspHttpCheckHead(const ocspHttpHead *head, ocspError *err);
 
-/* Reads the body, after ocspHttpJudgeHead has accepted the header. Returns 1 with *body (ocspFree it) of 1 to
+/* Reads the body, after ocspHttpCheckHead has accepted the header. Returns 1 with *body (ocspFree it) of 1 to
  * OCSP_MAX_RESPONSE_BYTES bytes, or NULL for an empty one; or 0 with a sentence and *body NULL. */
 int ocspHttpReadBody(ocspHttpReader *r, const ocspHttpHead *head, unsigned char **body, size_t *body_len);
 
 /* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
 
 /* How a fetch waits. All NULL/-1 is a plain blocking wait. */
-typedef struct ocspWait {
+typedef struct ocspIoHooks {
     void (*leave_openssl)(void); /* called right before a call that may block ... */
     void (*enter_openssl)(void); /* ... and right after it */
     int wake_fd;                 /* readable means: ask `cancelled` */
     int (*cancelled)(void);      /* 1: give up */
-} ocspWait;
+} ocspIoHooks;
 
 typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetchResult;
 
@@ -190,7 +190,7 @@ typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetc
  * is 0 and *body NULL for an empty body. OCSP thread, or any where SIGPIPE is blocked or ignored (TLS writes without
  * MSG_NOSIGNAL). RFC 6960 appendix A. */
 ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                          int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                          int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                           ocspError *err);
 
 /* ---- DER (ocsp_der.c) -------------------------------------------------------------------------------------------- */
@@ -233,12 +233,13 @@ typedef struct ocspResponse {
     int certid_digest; /* NID: SHA-1 if a CertID that names the certificate has it, else that of the one used */
     int64_t this_update, produced_at;
     int64_t next_update; /* 0: not given */
-    int64_t end; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
+    int64_t
+        expires_at; /* staple while now < end: least of nextUpdate (or received + 600), leaf's and signer's notAfter */
     ocspSource source;
 } ocspResponse;
 
 #define OCSP_CLOCK_SKEW 300       /* seconds that thisUpdate may lie in the future */
-#define OCSP_LIFE_WITHOUT_END 600 /* seconds from receipt that a response without nextUpdate is stapled */
+#define OCSP_DEFAULT_VALIDITY 600 /* seconds from receipt that a response without nextUpdate is stapled */
 
 #define OCSP_RECEIVED_UNKNOWN ((int64_t)-1)
 
@@ -257,14 +258,14 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int
                ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
-/* How a verified response compares with the current one (held->der NULL: there is none). The later thisUpdate is newer;
+/* How a verified response compares with the current one (current->der NULL: there is none). The later thisUpdate is newer;
  * at an equal thisUpdate the later producedAt; where both are equal revoked replaces good, never the reverse. */
 typedef enum {
     OCSP_FRESH_NEWER, /* publish it */
     OCSP_FRESH_SAME,  /* the same status, and nothing in it is later: nothing changes, no failure */
     OCSP_FRESH_OLDER, /* a failure */
 } ocspFreshness;
-ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, int64_t now);
+ocspFreshness ocspCompare(const ocspResponse *current, const ocspResponse *fresh, int64_t now);
 
 /* The end of the last entry's validity in an unverified response, for clearing old files away: nextUpdate's maximum, 0
  * when one has none, -1 when it does not parse. */
@@ -272,39 +273,39 @@ int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 
 /* ---- schedule (ocsp_schedule.c) ---------------------------------------------------------------------------------- */
 
-#define OCSP_ROUND_FLOOR_MS 1000             /* automatic rounds are at least this far apart */
+#define OCSP_MIN_INTERVAL_MS 1000            /* automatic rounds are at least this far apart */
 #define OCSP_RETRY_MAX_MS (3600 * 1000)      /* between retries while a valid response is held */
 #define OCSP_RETRY_MAX_EMPTY_MS (300 * 1000) /* with nothing valid held */
 #define OCSP_RETRY_MAX_MUST_MS (60 * 1000)   /* with nothing valid held for a must-staple certificate */
 #define OCSP_REVOKED_RECHECK 3600            /* seconds: a revoked certificate is asked for at least hourly */
-#define OCSP_SPREAD 5                        /* chance moves a refresh by at most this part of what the wait */
-#define OCSP_SPREAD_BEYOND_MS (1800 * 1000)  /* is longer than half an hour by */
-#define OCSP_HICCUP_MS (60 * 1000)           /* retries double up to here; what still fails then is an outage */
+#define OCSP_JITTER_DIV 5                    /* chance moves a refresh by at most this part of what the wait */
+#define OCSP_JITTER_BEYOND_MS (1800 * 1000)  /* is longer than half an hour by */
+#define OCSP_OUTAGE_AFTER_MS (60 * 1000)     /* retries double up to here; what still fails then is an outage */
 
 /* When the formula says to refresh: end - (end - this_update) * margin / 100, wall clock seconds; without nextUpdate
  * half of the life (`end` - 300). */
-int64_t ocspRefreshFormula(const ocspResponse *held, int margin_percent);
+int64_t ocspRefreshDeadline(const ocspResponse *current, int margin_percent);
 
 /* When to refresh, in wall clock milliseconds: the formula minus a random part (0 <= random <= UINT32_MAX) of at most
  * a tenth of the margin window and of the time until then, or, where the wait from thisUpdate to the formula is longer
  * than half an hour, a fifth of what is beyond that and half of the time until then, whichever is more; for a revoked
  * certificate at the latest an hour after `now_ms`. Never later than the formula. */
-int64_t ocspRefreshAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
+int64_t ocspRefreshAtMs(const ocspResponse *current, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* When to ask again, in wall clock milliseconds, after a refresh that chance made early and that brought nothing newer:
  * after the formula, by at most an hour or a quarter of the margin window. 0: the formula has passed, it was not early. */
-int64_t ocspAgainAtMs(const ocspResponse *held, int margin_percent, int64_t now_ms, uint32_t random);
+int64_t ocspRecheckAtMs(const ocspResponse *current, int margin_percent, int64_t now_ms, uint32_t random);
 
 /* How long to wait for a responder that is away, or has nothing newer: anywhere in the upper half of what ocspRetryCapMs
  * allows, so that a fleet that began to wait together does not come back together. */
-int64_t ocspPatienceMs(int64_t remaining_ms, int must_staple, uint32_t random);
+int64_t ocspOutageDelayMs(int64_t remaining_ms, int must_staple, uint32_t random);
 
 /* The longest wait that the policy allows now: remaining_ms of the held response's life (<= 0: nothing valid held). */
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple);
 
 /* How long to wait after the `attempt`th failure in a row (1, 2, ...): retry_delay seconds * 2^(attempt-1), +-20 %,
- * within ocspRetryCapMs, never under OCSP_ROUND_FLOOR_MS. Once doubling has brought it above OCSP_HICCUP_MS with a valid
- * response held: at least that, and as ocspPatienceMs. */
+ * within ocspRetryCapMs, never under OCSP_MIN_INTERVAL_MS. Once doubling has brought it above OCSP_OUTAGE_AFTER_MS with a valid
+ * response held: at least that, and as ocspOutageDelayMs. */
 int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms, int must_staple, uint32_t random);
 
 /* ---- slot (ocsp_slot.c) ------------------------------------------------------------------------------------------ */
@@ -312,8 +313,8 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
 /* What handshakes read: immutable once published. */
 typedef struct ocspStaple {
     X509 *leaf;         /* a reference */
-    int settled;        /* 0: its context was replaced, or its issuer is not known: another context may tell more */
-    int64_t end;        /* staple while now < end */
+    int authoritative;  /* 0: its context was replaced, or its issuer is not known: another context may tell more */
+    int64_t expires_at; /* staple while now < end */
     unsigned char *der; /* owned; NULL when nothing is held yet */
     size_t len;
 } ocspStaple;
@@ -346,13 +347,14 @@ typedef enum {
 /* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
  * none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate
  * says (RFC 7633). Pure, as ocspVerify. Any thread, inside OpenSSL. */
-ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
-                            int *must_staple, ocspError *err);
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
+                                   int *must_staple, ocspError *err);
 
 int ocspPeerCallback(SSL *ssl); /* a client's part of ocspStatusCallback: 1 accepts, 0 refuses; any thread */
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
-void ocspPeersLookAt(SSL_CTX *ctx); /* main: warns if links that are opened with a context in service are not checked */
-void ocspPeersTick(void);           /* main: writes to the log what handshakes had to tell */
+void ocspPeersCheckContext(
+    SSL_CTX *ctx);        /* main: warns if links that are opened with a context in service are not checked */
+void ocspPeersCron(void); /* main: writes to the log what handshakes had to tell */
 void ocspPeersInfo(const ocspInfoSink *sink); /* main */
 void ocspPeersReset(void);                    /* main, no handshake may run */
 
@@ -375,11 +377,11 @@ int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, 
                   ocspError *err);
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
 int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err);
-void ocspCachePrune(const char *dir, int64_t now, const ocspWait *wait);
+void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait);
 
 /* ---- between main and the thread (ocsp_stapler.c) ---------------------------------------------------------------- */
 
-#define OCSP_ROUND_TEXT_MAX 2048 /* a round's error names each URL that was asked */
+#define OCSP_REFRESH_ERROR_MAX 2048 /* a round's error names each URL that was asked */
 
 typedef enum {
     OCSP_STATE_NO_TLS,
@@ -393,14 +395,14 @@ typedef enum {
 /* What INFO tells of one certificate: a copy, made by the thread after each change. */
 typedef struct ocspStatus {
     ocspCertState state;
-    int held, revoked, must_staple;
+    int has_response, revoked, must_staple;
     char serial[OCSP_OUTSIDE_TEXT_MAX + 1], responder_url[OCSP_OUTSIDE_TEXT_MAX + 1];
-    int64_t this_update, next_update, produced_at, end, last_success;
+    int64_t this_update, next_update, produced_at, expires_at, last_success;
     size_t bytes;
     ocspSource source;
     int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock, 0: none */
     long long consecutive_failures, last_fetch_ms;
-    char last_error[OCSP_ROUND_TEXT_MAX];
+    char last_error[OCSP_REFRESH_ERROR_MAX];
 } ocspStatus;
 
 #define OCSP_STATUSES 2 /* INFO tells of two certificates: ocsp_* and ocsp_alt_* */
@@ -412,13 +414,13 @@ typedef struct ocspReport {
 } ocspReport;
 
 /* The certificates of one attached context. */
-typedef struct ocspAttachment {
-    int expected; /* by ocspExpectContext: nothing serves it yet */
+typedef struct ocspContextCerts {
+    int expected; /* by ocspPrefetchContext: nothing serves it yet */
     int count;
     X509 *leaf[OCSP_MAX_CERTS / 2];
     STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
     X509_STORE *store;
-} ocspAttachment;
+} ocspContextCerts;
 
 typedef struct ocspWaiter {
     ocspRefreshDone *done;
@@ -429,8 +431,8 @@ typedef struct ocspWaiter {
 /* All on the OCSP thread (or on main before it exists); the mutex behind them is held for copies only. */
 int ocspTakeOptions(ocspOptions *mine); /* 1: there were new ones; frees and replaces the strings of *mine */
 void ocspFreeOptions(ocspOptions *mine);
-ocspAttachment *ocspTakeAttachment(void); /* the newest context, or NULL; free with ocspAttachmentFree */
-void ocspAttachmentFree(ocspAttachment *a);
+ocspContextCerts *ocspTakeContextCerts(void); /* the newest context, or NULL; free with ocspContextCertsFree */
+void ocspContextCertsFree(ocspContextCerts *a);
 int ocspTakeRequests(ocspWaiter **waiters); /* how many refreshes were asked for; appends their waiters to the list */
 int ocspAnythingNew(void);                  /* options or a context are waiting to be taken */
 void ocspSetReport(const ocspReport *report);
@@ -450,20 +452,20 @@ int64_t ocspWorkerStep(void);
 
 /* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before
  * ocspInit. */
-typedef struct ocspWorld {
+typedef struct ocspEnv {
     int64_t (*wall_ms)(void);
     int64_t (*mono_ms)(void);
     uint32_t (*random)(void);
-    ocspFetchResult (*fetch)(const char *, const unsigned char *, size_t, X509_STORE *, int64_t, const ocspWait *,
+    ocspFetchResult (*fetch)(const char *, const unsigned char *, size_t, X509_STORE *, int64_t, const ocspIoHooks *,
                              unsigned char **, size_t *, ocspError *);
     int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
     /* a file's identity changes when it is replaced or written: mtime, size, inode, device; 0 when there is none */
-    uint64_t (*file_mark)(const char *);
+    uint64_t (*file_signature)(const char *);
     int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
     int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
-    void (*cache_prune)(const char *, int64_t, const ocspWait *);
-} ocspWorld;
-extern ocspWorld ocsp_world;
+    void (*cache_prune)(const char *, int64_t, const ocspIoHooks *);
+} ocspEnv;
+extern ocspEnv ocsp_env;
 
 #endif

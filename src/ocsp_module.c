@@ -1,9 +1,9 @@
 /* ocsp_module.c - the host that is a loadable module: OCSP stapling for an unmodified, packaged server.
  *
  * DESIGN: a module cannot ask the server for its SSL_CTX, so OpenSSL tells of it. An ex_data index for SSL_CTX has
- * a function that OpenSSL calls inside every SSL_CTX_new: there the status callback is set and the context noted. Its
+ * a function that OpenSSL calls inside every SSL_CTX_new: there the status callback is set and the context pending. Its
  * certificate comes later; before the event loop sleeps, which is before the first accept, the main thread looks at
- * what was noted and hands the server's context to the engine. What it will serve is read at load already, so that the
+ * what was pending and hands the server's context to the engine. What it will serve is read at load already, so that the
  * responder is asked before the kernel takes connections.
  *
  * Other modules make contexts, too, and may listen with them. The server makes its contexts on the main thread, or on
@@ -49,11 +49,11 @@
 #define EXPECTED_FILE_MAX 65536 /* bytes of a file that is */
 #define CERT_FILE_MAX (1 << 20) /* bytes of tls-cert-file when its first certificate is compared with a context's */
 #define SETTING_MAX 4096        /* bytes of a value of the server's that is read, with the zero byte */
-#define SEEK_AGAIN 60           /* seconds between two tries to have the server make a context that we see */
+#define RELOAD_RETRY_SECONDS 60 /* seconds between two tries to have the server make a context that we see */
 
 typedef enum { STRING_MARGIN, STRING_URL, STRING_DIR, STRING_FILE, STRINGS } stringConfig;
 
-typedef enum { EVENT_EACH_TURN, EVENT_CRON, EVENT_LOADING, EVENT_SHUTDOWN, EVENTS } eventKind;
+typedef enum { EVENT_BEFORE_SLEEP, EVENT_CRON, EVENT_LOADING, EVENT_SHUTDOWN, EVENTS } eventKind;
 
 #define AT_LOAD \
     { .refresh_margin = 10 }
@@ -64,17 +64,17 @@ static struct moduleState {
     ServerString *strings[STRINGS];
     int debug_is_local; /* enable-debug-command is "local": cannot change while the server runs */
     int shutting_down;
-    int turned;             /* the server came back to its event loop after the load: no unload from here on */
-    int subscribed[EVENTS]; /* the server tells us of these */
-    ServerFilter *filter;   /* debugFilter, where it is wanted */
-    int attached, sought;   /* a context was attached; there is no use in asking the server for one */
-    time_t seek_at;         /* not before that, monotonic clock */
-    int hooked;             /* a context of the main thread refers to this file */
-    int unsure;             /* one made at the start may be the server's, which a handshake has to show */
-    int rest_asked;         /* the one-shot that ends the subscription to each turn is on its way */
-    int expecting;          /* the engine was told what the server's context will hold */
-    const char *unseen;     /* why the server's contexts cannot be seen at all; NULL: they can, as far as is known */
-    int told_stapling, told_peers, told_unsure; /* what tellUnseen and seekContext have told */
+    int turned;                 /* the server came back to its event loop after the load: no unload from here on */
+    int subscribed[EVENTS];     /* the server tells us of these */
+    ServerFilter *filter;       /* debugFilter, where it is wanted */
+    int attached, reload_tried; /* a context was attached; there is no use in asking the server for one */
+    time_t reload_retry_at;     /* not before that, monotonic clock */
+    int hooked;                 /* a context of the main thread refers to this file */
+    int unsure;                 /* one made at the start may be the server's, which a handshake has to show */
+    int unsubscribe_queued;     /* the one-shot that ends the subscription to each turn is on its way */
+    int expecting;              /* the engine was told what the server's context will hold */
+    const char *unseen; /* why the server's contexts cannot be seen at all; NULL: they can, as far as is known */
+    int logged_stapling, logged_peers, logged_unsure; /* what logUnseen and forceTlsReload have told */
 } module = AT_LOAD;
 
 static ServerCtx *log_ctx; /* used on any thread, written at load and unload */
@@ -82,16 +82,16 @@ static pthread_t main_thread;
 
 /* A context that was made on the main thread, from SSL_CTX_new to SSL_CTX_free. While nobody has looked at its
  * certificate it is in the list. */
-typedef struct notedContext {
+typedef struct pendingContext {
     SSL_CTX *ctx;
     int listed;
     int at_start; /* made before the event loop turned, as the server makes its first ones */
-    struct notedContext *newer, *older;
-} notedContext;
+    struct pendingContext *newer, *older;
+} pendingContext;
 
-static pthread_mutex_t noted_lock = PTHREAD_MUTEX_INITIALIZER;
-static notedContext *noted;         /* the newest, behind noted_lock */
-static atomic_int noted_any;        /* spares the event loop the lock */
+static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
+static pendingContext *pending;     /* the newest, behind pending_lock */
+static atomic_int any_pending;      /* spares the event loop the lock */
 static atomic_int hooked_elsewhere; /* a context of another thread refers to this file; written there, read by main */
 static int hook_index = -1;         /* written at load, before the hook can run, and at unload */
 
@@ -136,8 +136,8 @@ static const ServerEvent event_loop = {SERVER_EVENT_EVENTLOOP, 1};
 static ServerEventFn eventLoopEvent;
 
 /* Before the event loop sleeps, tick. Main thread. */
-static int tickBeforeSleep(void) {
-    int *subscribed = &module.subscribed[EVENT_EACH_TURN];
+static int subscribeBeforeSleep(void) {
+    int *subscribed = &module.subscribed[EVENT_BEFORE_SLEEP];
 
     if (!*subscribed) *subscribed = Server_SubscribeToServerEvent(log_ctx, event_loop, eventLoopEvent) == SERVER_OK;
     return *subscribed;
@@ -148,16 +148,17 @@ static int wanted(void) {
 }
 
 /* Is there a context to look at? While nothing is turned on, contexts wait in the list. */
-static int anythingNoted(void) {
-    return wanted() && atomic_load_explicit(&noted_any, memory_order_relaxed);
+static int anyPending(void) {
+    return wanted() && atomic_load_explicit(&any_pending, memory_order_relaxed);
 }
 
 /* A one-shot, because a listener that ends its own subscription frees what the server still uses. */
-static void rest(void *unused) {
+static void unsubscribeBeforeSleep(void *unused) {
     (void)unused;
-    module.rest_asked = 0;
-    if (module.verify_peers || anythingNoted()) return; /* the turn to come asks again */
-    if (Server_SubscribeToServerEvent(log_ctx, event_loop, NULL) == SERVER_OK) module.subscribed[EVENT_EACH_TURN] = 0;
+    module.unsubscribe_queued = 0;
+    if (module.verify_peers || anyPending()) return; /* the turn to come asks again */
+    if (Server_SubscribeToServerEvent(log_ctx, event_loop, NULL) == SERVER_OK)
+        module.subscribed[EVENT_BEFORE_SLEEP] = 0;
 }
 
 /* ---- directives -------------------------------------------------------------------------------------------------- */
@@ -182,11 +183,11 @@ static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
 
     (void)ctx;
     (void)privdata;
-    module.seek_at = 0;
+    module.reload_retry_at = 0;
     /* The engine forgets what it told of unchecked links: when the check is turned on again, it is told again. */
-    if (module.verify_peers == OCSP_PEERS_NO) module.told_peers = 0;
+    if (module.verify_peers == OCSP_PEERS_NO) module.logged_peers = 0;
     if (ocspSetOptions(&options)) {
-        tickBeforeSleep(); /* without it the cron ticks */
+        subscribeBeforeSleep(); /* without it the cron ticks */
         return SERVER_OK;
     }
     if (error) setError(error, "out of memory: the OCSP directives stay as they were");
@@ -386,8 +387,8 @@ static int onReloadThread(void) {
 }
 
 /* Puts a context of the main thread into the list, for main to look at. Where that fails a handshake will show it. */
-static void noteContext(SSL_CTX *ctx, CRYPTO_EX_DATA *ad, int index) {
-    notedContext *note = Server_TryAlloc(sizeof(*note));
+static void addPending(SSL_CTX *ctx, CRYPTO_EX_DATA *ad, int index) {
+    pendingContext *note = Server_TryAlloc(sizeof(*note));
 
     if (!note) return;
     if (!CRYPTO_set_ex_data(ad, index, note)) {
@@ -398,38 +399,38 @@ static void noteContext(SSL_CTX *ctx, CRYPTO_EX_DATA *ad, int index) {
     note->listed = 1;
     note->at_start = !module.turned;
     note->newer = NULL;
-    pthread_mutex_lock(&noted_lock);
-    note->older = noted;
-    if (noted) noted->newer = note;
-    noted = note;
-    pthread_mutex_unlock(&noted_lock);
-    atomic_store_explicit(&noted_any, 1, memory_order_relaxed); /* read by this same thread */
-    if (wanted()) tickBeforeSleep();
+    pthread_mutex_lock(&pending_lock);
+    note->older = pending;
+    if (pending) pending->newer = note;
+    pending = note;
+    pthread_mutex_unlock(&pending_lock);
+    atomic_store_explicit(&any_pending, 1, memory_order_relaxed); /* read by this same thread */
+    if (wanted()) subscribeBeforeSleep();
 }
 
-/* Behind noted_lock. */
-static void unlistNote(notedContext *note) {
+/* Behind pending_lock. */
+static void unlinkPending(pendingContext *note) {
     if (!note->listed) return;
     if (note->newer) note->newer->older = note->older;
     if (note->older) note->older->newer = note->newer;
-    if (noted == note) noted = note->older;
+    if (pending == note) pending = note->older;
     note->listed = 0;
 }
 
 /* Takes the newest context out of the list, with a reference; NULL when there is none. Main thread. */
-static SSL_CTX *takeNoted(int *at_start) {
+static SSL_CTX *takePending(int *at_start) {
     SSL_CTX *ctx = NULL;
 
-    pthread_mutex_lock(&noted_lock);
-    while (noted && !ctx) {
-        notedContext *note = noted;
-        unlistNote(note);
+    pthread_mutex_lock(&pending_lock);
+    while (pending && !ctx) {
+        pendingContext *note = pending;
+        unlinkPending(note);
         *at_start = note->at_start;
         /* While the lock is held a context of the list is not freed, as contextFreed waits. One that is about to be
          * gives no reference any more. */
         if (SSL_CTX_up_ref(note->ctx)) ctx = note->ctx;
     }
-    pthread_mutex_unlock(&noted_lock);
+    pthread_mutex_unlock(&pending_lock);
     return ctx;
 }
 
@@ -458,17 +459,17 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
          * libraries), and does not listen yet. A module that makes one of its own is earlier, which does no harm else. */
         module.expecting = 0;
         ERR_set_mark();
-        ocspTick();
+        ocspCron();
         ERR_pop_to_mark();
         sched_yield(); /* on a single core the thread would wait for us until the server accepts */
     }
-    noteContext(ctx, ad, index);
+    addPending(ctx, ad, index);
 }
 
 /* OpenSSL calls this inside SSL_CTX_free, on whatever thread drops the last reference: a reload that failed, or the last
  * connection of an old context. */
 static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
-    notedContext *note = ptr;
+    pendingContext *note = ptr;
 
     (void)parent;
     (void)ad;
@@ -476,20 +477,20 @@ static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
     (void)argl;
     (void)argp;
     if (!note) return;
-    pthread_mutex_lock(&noted_lock);
-    unlistNote(note);
-    pthread_mutex_unlock(&noted_lock);
+    pthread_mutex_lock(&pending_lock);
+    unlinkPending(note);
+    pthread_mutex_unlock(&pending_lock);
     Server_Free(note);
 }
 
-/* A child that the server forks (BGSAVE) has one thread, main. If another thread held noted_lock in that moment, nobody
+/* A child that the server forks (BGSAVE) has one thread, main. If another thread held pending_lock in that moment, nobody
  * would ever give it back there, and freeing a context in the child would hang. So main holds it across the fork. */
-static void lockNoted(void) {
-    pthread_mutex_lock(&noted_lock);
+static void lockPending(void) {
+    pthread_mutex_lock(&pending_lock);
 }
 
-static void unlockNoted(void) {
-    pthread_mutex_unlock(&noted_lock);
+static void unlockPending(void) {
+    pthread_mutex_unlock(&pending_lock);
 }
 
 /* Returns 0 when out of memory. Once for each time that this file is mapped: the C library drops the handlers when it
@@ -497,7 +498,7 @@ static void unlockNoted(void) {
 static int guardForks(void) {
     static int guarded;
 
-    if (!guarded) guarded = pthread_atfork(lockNoted, unlockNoted, unlockNoted) == 0;
+    if (!guarded) guarded = pthread_atfork(lockPending, unlockPending, unlockPending) == 0;
     return guarded;
 }
 
@@ -550,7 +551,7 @@ static contextRole roleOf(SSL_CTX *ctx, const serverLeaf *server, const serverLe
 static void foundContext(void) {
     module.attached = 1;
     module.unseen = NULL;
-    module.told_stapling = module.told_peers = module.told_unsure = 0;
+    module.logged_stapling = module.logged_peers = module.logged_unsure = 0;
 }
 
 /* The engine asks: a handshake has shown a context of the main thread that was not attached. Main thread. */
@@ -577,7 +578,7 @@ static int contextServes(SSL_CTX *ctx) {
  * takes connections. So that the responder is asked before, what that context will hold is read here, and the thread
  * starts as it is made. Whatever cannot be read the server will complain of. Not for a long list of CAs, which takes
  * long to read, nor beside a second certificate (Valkey 9.2), which has to be read from disk at the same time. */
-static void expectContext(ServerCtx *ctx) {
+static void prefetchContext(ServerCtx *ctx) {
     char cert_path[SETTING_MAX], ca_path[SETTING_MAX], other[SETTING_MAX];
     STACK_OF(X509) *certs = sk_X509_new_null();
     X509_STORE *store = X509_STORE_new();
@@ -601,7 +602,7 @@ static void expectContext(ServerCtx *ctx) {
         }
         if (dir == SETTING_SET) X509_STORE_load_path(store, other);
         module.expecting = sk_X509_num(certs) > 0;
-        if (module.expecting) ocspExpectContext(certs, store);
+        if (module.expecting) ocspPrefetchContext(certs, store);
     }
     BIO_free(cert_file);
     BIO_free(ca_file);
@@ -610,8 +611,8 @@ static void expectContext(ServerCtx *ctx) {
     ERR_pop_to_mark();
 }
 
-/* Looks at what was noted and attaches the newest context that serves. `ours`: see roleOf. Main thread. */
-static void attachNoted(ServerCtx *ctx, int ours) {
+/* Looks at what was pending and attaches the newest context that serves. `ours`: see roleOf. Main thread. */
+static void attachPending(ServerCtx *ctx, int ours) {
     serverLeaf server, client;
     SSL_CTX *next, *chosen = NULL;
     int at_start;
@@ -619,8 +620,8 @@ static void attachNoted(ServerCtx *ctx, int ours) {
     ERR_set_mark();
     server = readLeaf(ctx, "tls-cert-file");
     client = readLeaf(ctx, "tls-client-cert-file");
-    atomic_store_explicit(&noted_any, 0, memory_order_relaxed);
-    while ((next = takeNoted(&at_start)) != NULL) {
+    atomic_store_explicit(&any_pending, 0, memory_order_relaxed);
+    while ((next = takePending(&at_start)) != NULL) {
         contextRole role = roleOf(next, &server, &client, ours);
         /* A later one is more likely another module's, and the server's first one is not to be seen. */
         if (role == ROLE_UNSURE && at_start) module.unsure = 1;
@@ -652,25 +653,25 @@ static int opensslIsMixed(void) {
 }
 
 /* What is asked for cannot be done. Told once for each of the two: a check that does not happen is no detail. */
-static void tellUnseen(const char *why) {
+static void logUnseen(const char *why) {
     char sentence[OCSP_SENTENCE_MAX];
 
-    if (module.stapling && !module.told_stapling) {
+    if (module.stapling && !module.logged_stapling) {
         snprintf(sentence, sizeof(sentence), "nothing is stapled: %s", why);
         moduleLog(OCSP_LOG_WARNING, sentence);
-        module.told_stapling = 1;
+        module.logged_stapling = 1;
     }
-    if (module.verify_peers && !module.told_peers) {
-        ocspPeersUnchecked(why);
-        module.told_peers = 1;
+    if (module.verify_peers && !module.logged_peers) {
+        ocspPeerCheckUnavailable(why);
+        module.logged_peers = 1;
     }
 }
 
 /* The server's contexts cannot be seen: not before something changes, and perhaps never. */
 static void cannotSee(const char *why) {
-    ocspExpectContext(NULL, NULL);
+    ocspPrefetchContext(NULL, NULL);
     module.unseen = why;
-    tellUnseen(why);
+    logUnseen(why);
 }
 
 static time_t monotonicSeconds(void) {
@@ -726,30 +727,30 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
 
 /* The server cannot be made to show its contexts. Those that were made after us are followed and checked all the same:
  * that nothing is, is told only if there are none. */
-static void cannotSeek(const char *why) {
+static void reloadFailed(const char *why) {
     char sentence[OCSP_SENTENCE_MAX];
 
-    module.sought = 0;
-    module.seek_at = monotonicSeconds() + SEEK_AGAIN;
+    module.reload_tried = 0;
+    module.reload_retry_at = monotonicSeconds() + RELOAD_RETRY_SECONDS;
     if (!module.unsure) {
-        tellUnseen(why);
-    } else if (!module.told_unsure) {
+        logUnseen(why);
+    } else if (!module.logged_unsure) {
         snprintf(sentence, sizeof(sentence),
                  "stapling begins after the first handshake that asks for a status, because which TLS context serves "
                  "cannot be known before: %s",
                  why);
         moduleLog(OCSP_LOG_NOTICE, sentence);
-        module.told_unsure = 1;
+        module.logged_unsure = 1;
     }
 }
 
 /* A server that made its context before we could see it (Redis 7.0 at its start; any server at a run-time MODULE LOAD)
  * makes another when its own certificate file is set again. */
-static void seekContext(ServerCtx *ctx) {
+static void forceTlsReload(ServerCtx *ctx) {
     char path[SETTING_MAX], tls_port[SETTING_MAX], why[OCSP_SENTENCE_MAX];
     settingResult cert;
 
-    module.sought = 1;
+    module.reload_tried = 1;
     cert = readSetting(ctx, "tls-cert-file", path);
     if (readSetting(ctx, "tls-port", tls_port) == SETTING_SET && strcmp(tls_port, "0") == 0 && !serverHasTls()) {
         moduleLog(OCSP_LOG_NOTICE, "this server was built without TLS: there is nothing to staple");
@@ -757,21 +758,22 @@ static void seekContext(ServerCtx *ctx) {
     }
     if (cert == SETTING_EMPTY) {
         moduleLog(OCSP_LOG_NOTICE, "TLS is not configured (tls-cert-file is empty): there is nothing to staple");
-        module.sought = 0; /* tls-cert-file may be set later: then its context is noted, and this is not asked again */
+        module.reload_tried =
+            0; /* tls-cert-file may be set later: then its context is pending, and this is not asked again */
         module.attached = 1;
         return;
     }
     if (cert == SETTING_UNKNOWN) {
-        cannotSeek(cannot_read);
+        reloadFailed(cannot_read);
         return;
     }
     if (!remakeContexts(ctx, path, why, sizeof(why))) {
-        ocspExpectContext(NULL, NULL);
-        cannotSeek(why);
+        ocspPrefetchContext(NULL, NULL);
+        reloadFailed(why);
     }
-    if (anythingNoted())
-        attachNoted(ctx, module.sought);
-    else if (module.sought && mayUseTls(ctx))
+    if (anyPending())
+        attachPending(ctx, module.reload_tried);
+    else if (module.reload_tried && mayUseTls(ctx))
         cannotSee(foreign_openssl);
 }
 
@@ -779,10 +781,11 @@ static void seekContext(ServerCtx *ctx) {
 
 static void tick(ServerCtx *ctx) {
     module.turned = 1;
-    if (anythingNoted()) attachNoted(ctx, 0);
-    if (wanted() && module.unseen) tellUnseen(module.unseen);
-    if (wanted() && !module.attached && !module.sought && monotonicSeconds() >= module.seek_at) seekContext(ctx);
-    ocspTick();
+    if (anyPending()) attachPending(ctx, 0);
+    if (wanted() && module.unseen) logUnseen(module.unseen);
+    if (wanted() && !module.attached && !module.reload_tried && monotonicSeconds() >= module.reload_retry_at)
+        forceTlsReload(ctx);
+    ocspCron();
 }
 
 static void eventLoopEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
@@ -791,8 +794,8 @@ static void eventLoopEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent,
     if (subevent != SERVER_SUBEVENT_BEFORE_SLEEP) return;
     tick(ctx);
     /* With verify-peers on, what became of a link is told at once. */
-    if (!module.rest_asked && !module.verify_peers)
-        module.rest_asked = Server_EventLoopAddOneShot(rest, NULL) == SERVER_OK;
+    if (!module.unsubscribe_queued && !module.verify_peers)
+        module.unsubscribe_queued = Server_EventLoopAddOneShot(unsubscribeBeforeSleep, NULL) == SERVER_OK;
 }
 
 /* What no handshake waits for: a context that was made on another thread, a thread of ours that could not be started. */
@@ -809,8 +812,8 @@ static void loadingEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, v
     (void)data;
     module.turned = 1;
     if (subevent > SERVER_SUBEVENT_LOADING_LAST_START) return;
-    if (anythingNoted()) attachNoted(ctx, 0);
-    if (module.attached) ocspTick();
+    if (anyPending()) attachPending(ctx, 0);
+    if (module.attached) ocspCron();
 }
 
 static void shutdownEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
@@ -981,7 +984,7 @@ static const struct {
     ServerEvent event;
     ServerEventFn *fn;
 } events[EVENTS] = {
-    [EVENT_EACH_TURN] = {{SERVER_EVENT_EVENTLOOP, 1}, eventLoopEvent},
+    [EVENT_BEFORE_SLEEP] = {{SERVER_EVENT_EVENTLOOP, 1}, eventLoopEvent},
     [EVENT_CRON] = {{SERVER_EVENT_CRON_LOOP, 1}, cronEvent},
     [EVENT_LOADING] = {{SERVER_EVENT_LOADING, 1}, loadingEvent},
     [EVENT_SHUTDOWN] = {{SERVER_EVENT_SHUTDOWN, 1}, shutdownEvent},
@@ -1043,17 +1046,17 @@ static void endModule(ServerCtx *ctx) {
 static void hookContexts(ServerCtx *ctx) {
     if (opensslIsMixed()) {
         module.unseen = foreign_openssl;
-        module.sought = 1;
+        module.reload_tried = 1;
         return;
     }
     if (module.stapling && serverHasTls() && mayUseTls(ctx))
-        expectContext(ctx); /* before the hook, which need not see it */
+        prefetchContext(ctx); /* before the hook, which need not see it */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index >= 0) return;
-    ocspExpectContext(NULL, NULL);
+    ocspPrefetchContext(NULL, NULL);
     module.expecting = 0;
     module.unseen = no_hook;
-    module.sought = 1;
+    module.reload_tried = 1;
 }
 
 static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {

@@ -21,8 +21,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define OCSP_PEERS_TOLD 4096  /* peers in a bad state that the log remembers; of more it may tell twice */
-#define OCSP_PEERS_QUEUE 1024 /* events that wait for main; what comes on top is told at the next attempt */
+#define OCSP_PEERS_LOGGED 4096 /* peers in a bad state that the log remembers; of more it may tell twice */
+#define OCSP_PEERS_QUEUE 1024  /* events that wait for main; what comes on top is told at the next attempt */
 
 /* What a handshake tells main. Made by the handshake, freed by main. */
 typedef struct ocspPeerEvent {
@@ -38,7 +38,7 @@ static atomic_int policy;                        /* an ocspVerifyPeers; written 
 static _Atomic(ocspPeerEvent *) events;          /* pushed by handshakes, taken as a whole by main */
 static atomic_int events_waiting;                /* counted up before a push, down by main */
 static atomic_llong verified, rejected, missing; /* written by handshakes */
-static atomic_int told_count;                    /* written by main: spares good handshakes an event */
+static atomic_int logged_count;                  /* written by main: spares good handshakes an event */
 
 /* Verdicts on staples that were not good, so that a peer which tries again and again (a cluster node does some ten times a
  * second) does not cost the verification each time. Any thread reads and writes them, and only while it has `taken`,
@@ -59,9 +59,9 @@ static atomic_int verdicts_any; /* spares a network without bad peers the digest
 /* Main thread only. */
 static struct {
     uint64_t peer, state; /* hashes of the address, and of the state with the serial */
-} told[OCSP_PEERS_TOLD];
-static unsigned told_next;
-static char last_error[OCSP_ROUND_TEXT_MAX];
+} told[OCSP_PEERS_LOGGED];
+static unsigned logged_next;
+static char last_error[OCSP_REFRESH_ERROR_MAX];
 static uint64_t last_error_peer;
 
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
@@ -72,8 +72,8 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
 
-ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
-                            int *must_staple, ocspError *err) {
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
+                                   int *must_staple, ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
     ocspResponse response;
     ocspPeerState state = OCSP_PEER_BAD;
@@ -85,7 +85,7 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
         return OCSP_PEER_BAD;
     }
     /* One that promises something which could not be read is held to the most that it can promise. */
-    *must_staple = id->must_staple || id->promise_unread;
+    *must_staple = id->must_staple || id->tls_feature_unparsed;
     if (!der) {
         ocspFail(err, OCSP_ERR_VERIFY, "it staples no OCSP response: turn stapling on there, and see its INFO ocsp");
         state = OCSP_PEER_MISSING;
@@ -96,7 +96,7 @@ ocspPeerState ocspJudgePeer(X509 *leaf, STACK_OF(X509) *chain, const unsigned ch
         if (response.revoked) {
             ocspUtcText(response.revoked_at, since, sizeof(since));
             ocspFail(err, OCSP_ERR_VERIFY, "its certificate is REVOKED since %s: replace it there", since);
-            ocspMayChangeAt(err, response.end);
+            ocspMayChangeAt(err, response.expires_at);
         }
         ocspResponseClear(&response);
     }
@@ -157,16 +157,16 @@ static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocs
     atomic_store_explicit(&verdicts_any, 1, memory_order_relaxed);
 }
 
-/* ocspJudgePeer, or what it said of the same bytes a moment ago. */
-static ocspPeerState ocspJudgePeerOnce(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
-                                       int64_t now, int *must_staple, ocspError *err) {
+/* ocspVerifyPeerStaple, or what it said of the same bytes a moment ago. */
+static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
+                                              int64_t now, int *must_staple, ocspError *err) {
     unsigned char digest[32];
     ocspPeerState state;
     int any = der && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
     int has_digest = any && ocspVerdictDigest(leaf, chain, der, len, digest);
 
     if (has_digest && ocspRecallVerdict(digest, now, &state, must_staple, err)) return state;
-    state = ocspJudgePeer(leaf, chain, der, len, now, must_staple, err);
+    state = ocspVerifyPeerStaple(leaf, chain, der, len, now, must_staple, err);
     if (der && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, der, len, digest)))
         ocspRememberVerdict(digest, now, state, *must_staple, err);
     return state;
@@ -174,7 +174,7 @@ static ocspPeerState ocspJudgePeerOnce(X509 *leaf, STACK_OF(X509) *chain, const 
 
 /* `soft` takes the word of a peer that says nothing, or nothing any more, but not of one whose certificate promises to
  * say something (RFC 7633). */
-static int ocspRefuses(ocspVerifyPeers how, ocspPeerState state, int must_staple) {
+static int ocspPolicyRejects(ocspVerifyPeers how, ocspPeerState state, int must_staple) {
     if (how == OCSP_PEERS_NO || state == OCSP_PEER_GOOD) return 0;
     return how == OCSP_PEERS_REQUIRE || must_staple || (state != OCSP_PEER_MISSING && state != OCSP_PEER_EXPIRED);
 }
@@ -200,15 +200,15 @@ static void ocspPeerAddress(const SSL *ssl, char *out, size_t size) {
         snprintf(out, size, "[%s]:%d", host, ntohs(name.v6.sin6_port));
 }
 
-static void ocspPeerTell(const SSL *ssl, X509 *leaf, ocspPeerState state, int refused, const char *reason) {
+static void ocspPeerReport(const SSL *ssl, X509 *leaf, ocspPeerState state, int refused, const char *reason) {
     ocspPeerEvent *event;
     BIGNUM *serial;
     char *hex;
 
-    /* A bad peer that main has not told of yet is in the list: acquire pairs with the release in ocspPeersTick, so that
+    /* A bad peer that main has not told of yet is in the list: acquire pairs with the release in ocspPeersCron, so that
      * one of the two is seen. */
     if (state == OCSP_PEER_GOOD && atomic_load_explicit(&events_waiting, memory_order_acquire) == 0 &&
-        atomic_load_explicit(&told_count, memory_order_relaxed) == 0)
+        atomic_load_explicit(&logged_count, memory_order_relaxed) == 0)
         return;
     if (atomic_fetch_add_explicit(&events_waiting, 1, memory_order_relaxed) >= OCSP_PEERS_QUEUE ||
         !(event = ocspAlloc(sizeof(*event)))) {
@@ -225,7 +225,7 @@ static void ocspPeerTell(const SSL *ssl, X509 *leaf, ocspPeerState state, int re
     BN_free(serial);
     snprintf(event->reason, sizeof(event->reason), "%s", reason);
     event->next = atomic_load_explicit(&events, memory_order_relaxed);
-    /* release: pairs with the acquire in ocspPeersTick. Only whole lists are taken, so there is no ABA. */
+    /* release: pairs with the acquire in ocspPeersCron. Only whole lists are taken, so there is no ABA. */
     while (!atomic_compare_exchange_weak_explicit(&events, &event->next, event, memory_order_release,
                                                   memory_order_relaxed))
         continue;
@@ -245,14 +245,17 @@ void ocspInstallPeerCheck(SSL_CTX *ctx) {
     SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
 }
 
-void ocspPeersLookAt(SSL_CTX *ctx) {
+void ocspPeersCheckContext(SSL_CTX *ctx) {
+    static const char why[] =
+        "the server's TLS context was made where it cannot be made to ask; set tls-cert-file to its "
+        "own value, and report this release";
+
     if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
     if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
         if (!last_error_peer) last_error[0] = '\0'; /* mended */
         return;
     }
-    ocspPeersUnchecked("the server's TLS context was made where it cannot be made to ask; set tls-cert-file to its own "
-                       "value, and report this release");
+    ocspPeerCheckUnavailable(why);
 }
 
 int ocspPeerCallback(SSL *ssl) {
@@ -274,13 +277,13 @@ int ocspPeerCallback(SSL *ssl) {
         ocspFail(&err, OCSP_ERR_VERIFY, "it shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
-        state = ocspJudgePeerOnce(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
-                                  (int64_t)(ocsp_world.wall_ms() / 1000), &must_staple, &err);
+        state = ocspVerifyPeerStapleOnce(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
+                                         (int64_t)(ocsp_env.wall_ms() / 1000), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
             ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");
     }
-    refused = ocspRefuses(how, state, must_staple);
+    refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */
     if (refused)
         atomic_fetch_add_explicit(&rejected, 1, memory_order_relaxed);
@@ -288,7 +291,7 @@ int ocspPeerCallback(SSL *ssl) {
         atomic_fetch_add_explicit(&verified, 1, memory_order_relaxed);
     else
         atomic_fetch_add_explicit(&missing, 1, memory_order_relaxed);
-    ocspPeerTell(ssl, leaf, state, refused, err.text);
+    ocspPeerReport(ssl, leaf, state, refused, err.text);
     return !refused;
 }
 
@@ -302,18 +305,18 @@ static uint64_t ocspHash(const char *text, uint64_t start) {
 }
 
 /* The place of a peer in `told`, or -1. */
-static int ocspToldAt(uint64_t peer) {
+static int ocspLoggedAt(uint64_t peer) {
     int i;
 
-    for (i = 0; i < OCSP_PEERS_TOLD; i++)
+    for (i = 0; i < OCSP_PEERS_LOGGED; i++)
         if (told[i].peer == peer) return i;
     return -1;
 }
 
-static void ocspTellPeer(const ocspPeerEvent *event) {
+static void ocspLogPeer(const ocspPeerEvent *event) {
     uint64_t peer = ocspHash(event->address, 0);
     uint64_t state = ocspHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
-    int at = ocspToldAt(peer);
+    int at = ocspLoggedAt(peer);
 
     if (!event->refused && peer == last_error_peer) last_error[0] = '\0';
     if (event->refused) {
@@ -324,18 +327,18 @@ static void ocspTellPeer(const ocspPeerEvent *event) {
     if (event->state == OCSP_PEER_GOOD) {
         if (at < 0) return;
         told[at].peer = 0;
-        atomic_fetch_sub_explicit(&told_count, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
         ocspLog(OCSP_LOG_NOTICE, "the link to %s (certificate serial %s) is verified again", event->address,
                 event->serial);
         return;
     }
     if (at >= 0 && told[at].state == state) return;
     if (at < 0) {
-        at = ocspToldAt(0);
+        at = ocspLoggedAt(0);
         if (at < 0)
-            at = told_next++ % OCSP_PEERS_TOLD;
+            at = logged_next++ % OCSP_PEERS_LOGGED;
         else
-            atomic_fetch_add_explicit(&told_count, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
     }
     told[at].peer = peer;
     told[at].state = state;
@@ -347,11 +350,11 @@ static void ocspTellPeer(const ocspPeerEvent *event) {
                 event->address, event->serial, event->reason);
 }
 
-void ocspPeersTick(void) {
+void ocspPeersCron(void) {
     ocspPeerEvent *list, *in_order = NULL, *next;
 
     if (!atomic_load_explicit(&events, memory_order_relaxed)) return;
-    /* acquire: pairs with the release in ocspPeerTell */
+    /* acquire: pairs with the release in ocspPeerReport */
     for (list = atomic_exchange_explicit(&events, NULL, memory_order_acquire); list; list = next) {
         next = list->next;
         list->next = in_order;
@@ -359,14 +362,14 @@ void ocspPeersTick(void) {
     }
     for (; in_order; in_order = next) {
         next = in_order->next;
-        ocspTellPeer(in_order);
+        ocspLogPeer(in_order);
         ocspFree(in_order);
-        /* release: what was told is counted before it waits no more; pairs with the acquire in ocspPeerTell */
+        /* release: what was told is counted before it waits no more; pairs with the acquire in ocspPeerReport */
         atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_release);
     }
 }
 
-void ocspPeersUnchecked(const char *why) {
+void ocspPeerCheckUnavailable(const char *why) {
     snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
     last_error_peer = 0;
     ocspLog(OCSP_LOG_WARNING, "%s", last_error);
@@ -381,13 +384,13 @@ void ocspPeersInfo(const ocspInfoSink *sink) {
 
 void ocspPeersReset(void) {
     ocspPeersSetPolicy(OCSP_PEERS_NO);
-    ocspPeersTick();
+    ocspPeersCron();
     memset(told, 0, sizeof(told));
     memset(verdicts, 0, sizeof(verdicts)); /* no handshake runs */
     verdicts_next = 0;
     atomic_store_explicit(&verdicts_any, 0, memory_order_relaxed);
-    atomic_store_explicit(&told_count, 0, memory_order_relaxed);
-    told_next = 0;
+    atomic_store_explicit(&logged_count, 0, memory_order_relaxed);
+    logged_next = 0;
     last_error[0] = '\0';
     last_error_peer = 0;
     atomic_store_explicit(&verified, 0, memory_order_relaxed);

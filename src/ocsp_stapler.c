@@ -21,15 +21,15 @@ static struct {
     pthread_mutex_t lock;
     ocspOptions options; /* strings owned */
     unsigned options_version, options_taken;
-    ocspAttachment *attachment; /* the newest that the thread has not taken yet */
-    int unreported;             /* the thread has taken something that its report does not show yet */
+    ocspContextCerts *attachment; /* the newest that the thread has not taken yet */
+    int unreported;               /* the thread has taken something that its report does not show yet */
     int refresh_requests;
     ocspWaiter *waiters;
     ocspReport report;
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static atomic_int stapling_on;        /* written by main, read by handshakes */
-static _Atomic(SSL_CTX *) unattached; /* put by a handshake, or by main, with a reference; taken by main in ocspTick */
+static atomic_int stapling_on;         /* written by main, read by handshakes */
+static _Atomic(SSL_CTX *) pending_ctx; /* put by a handshake, or by main, with a reference; taken by main in ocspCron */
 
 /* Main thread only. */
 static int context_index = -1;    /* SSL_CTX ex_data: a context's mark, see below */
@@ -79,7 +79,7 @@ int ocspTakeOptions(ocspOptions *mine) {
 static void ocspNeedThread(void) {
     int64_t now;
 
-    if (thread_runs || (now = ocsp_world.mono_ms()) < next_thread_try) return;
+    if (thread_runs || (now = ocsp_env.mono_ms()) < next_thread_try) return;
     thread_runs = ocspThreadStart();
     if (thread_runs) return;
     if (next_thread_try == 0)
@@ -131,7 +131,7 @@ static void ocspSetMark(SSL_CTX *ctx, uintptr_t mark) {
     SSL_CTX_set_ex_data(ctx, context_index, (void *)mark);
 }
 
-void ocspAttachmentFree(ocspAttachment *a) {
+void ocspContextCertsFree(ocspContextCerts *a) {
     int i;
 
     if (!a) return;
@@ -144,7 +144,7 @@ void ocspAttachmentFree(ocspAttachment *a) {
 }
 
 /* References to the current certificate of `ctx` and its chain; 0 when out of memory. */
-static int ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
+static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
     STACK_OF(X509) *chain = NULL;
 
@@ -157,10 +157,10 @@ static int ocspCollectCert(SSL_CTX *ctx, ocspAttachment *a) {
     return !chain || a->chain[a->count - 1] != NULL;
 }
 
-/* Out of memory: as if a handshake had shown a context that was never attached, so that ocspTick tries again. */
-static void ocspAttachLater(SSL_CTX *ctx) {
+/* Out of memory: as if a handshake had shown a context that was never attached, so that ocspCron tries again. */
+static void ocspRetryAttach(SSL_CTX *ctx) {
     ocspSetMark(ctx, ocspNumber(ctx) << OCSP_MARK_FLAGS | OCSP_MARK_SERVER);
-    if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&unattached, ctx, memory_order_acq_rel));
+    if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, ctx, memory_order_acq_rel));
     if (!attach_told)
         ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: nothing new is stapled until there is "
                                   "memory to look again");
@@ -168,9 +168,9 @@ static void ocspAttachLater(SSL_CTX *ctx) {
 }
 
 /* What `ctx` holds; NULL when out of memory. */
-static ocspAttachment *ocspCollect(SSL_CTX *ctx) {
+static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
-    ocspAttachment *a = ocspAlloc(sizeof(*a));
+    ocspContextCerts *a = ocspAlloc(sizeof(*a));
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     int ok = a != NULL;
 
@@ -184,38 +184,38 @@ static ocspAttachment *ocspCollect(SSL_CTX *ctx) {
     }
     ERR_pop_to_mark();
     if (ok) return a;
-    ocspAttachmentFree(a);
+    ocspContextCertsFree(a);
     return NULL;
 }
 
-static void ocspHandOver(ocspAttachment *a) {
-    ocspAttachment *old;
+static void ocspHandOver(ocspContextCerts *a) {
+    ocspContextCerts *old;
 
     pthread_mutex_lock(&shared.lock);
     old = shared.attachment;
     shared.attachment = a;
     pthread_mutex_unlock(&shared.lock);
-    ocspAttachmentFree(old);
+    ocspContextCertsFree(old);
     if (thread_runs) ocspThreadWake();
 }
 
 void ocspAttachContext(SSL_CTX *ctx) {
-    ocspAttachment *a = ocspCollect(ctx);
+    ocspContextCerts *a = ocspCollect(ctx);
 
     if (!a) {
-        ocspAttachLater(ctx);
+        ocspRetryAttach(ctx);
         return;
     }
     attach_told = 0;
     attached_any = 1;
-    ocspPeersLookAt(ctx);
+    ocspPeersCheckContext(ctx);
     attached_number = ocspNumber(ctx);
     ocspSetMark(ctx, attached_number << OCSP_MARK_FLAGS | OCSP_MARK_ATTACHED | OCSP_MARK_SERVER);
     ocspHandOver(a);
 }
 
-void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store) {
-    ocspAttachment *a = attached_any ? NULL : ocspAlloc(sizeof(*a));
+void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store) {
+    ocspContextCerts *a = attached_any ? NULL : ocspAlloc(sizeof(*a));
     X509 *leaf = certs ? sk_X509_value(certs, 0) : NULL;
     int ok = a != NULL;
 
@@ -227,7 +227,7 @@ void ocspExpectContext(STACK_OF(X509) *certs, X509_STORE *store) {
         ok = a->chain[0] != NULL;
     }
     if (!ok) {
-        ocspAttachmentFree(a);
+        ocspContextCertsFree(a);
         return;
     }
     a->expected = 1;
@@ -252,7 +252,7 @@ void ocspInstallCallback(SSL_CTX *ctx) {
 
 /* Whether a context that a handshake showed is to be followed. One that the host does not confirm as the server's is
  * marked, so that the host is asked once. Main thread. */
-static int ocspMayFollow(SSL_CTX *ctx) {
+static int ocspMayAdopt(SSL_CTX *ctx) {
     uintptr_t mark = ocspMark(ctx);
     int serves;
 
@@ -265,8 +265,8 @@ static int ocspMayFollow(SSL_CTX *ctx) {
     return serves > 0;
 }
 
-ocspAttachment *ocspTakeAttachment(void) {
-    ocspAttachment *a;
+ocspContextCerts *ocspTakeContextCerts(void) {
+    ocspContextCerts *a;
 
     pthread_mutex_lock(&shared.lock);
     a = shared.attachment;
@@ -276,13 +276,13 @@ ocspAttachment *ocspTakeAttachment(void) {
     return a;
 }
 
-void ocspTick(void) {
-    ocspPeersTick();
+void ocspCron(void) {
+    ocspPeersCron();
     /* relaxed: only whether to look; the exchange below acquires */
-    if (atomic_load_explicit(&unattached, memory_order_relaxed)) {
-        SSL_CTX *ctx = atomic_exchange_explicit(&unattached, NULL, memory_order_acquire); /* pairs with the release in
-                                                                                             ocspNoteContext */
-        if (ocspMayFollow(ctx)) ocspAttachContext(ctx);
+    if (atomic_load_explicit(&pending_ctx, memory_order_relaxed)) {
+        SSL_CTX *ctx = atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire); /* pairs with the release in
+                                                                                             ocspDeferAttach */
+        if (ocspMayAdopt(ctx)) ocspAttachContext(ctx);
         SSL_CTX_free(ctx);
     }
     if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
@@ -297,12 +297,12 @@ void ocspTick(void) {
 /* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on
  * another thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is
  * the sign that it is complete. Once, and without waiting: main attaches it when it ticks. */
-static void ocspNoteContext(SSL *ssl) {
+static void ocspDeferAttach(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
 
-    if (atomic_load_explicit(&unattached, memory_order_relaxed) || !SSL_CTX_up_ref(ctx)) return;
-    /* release: pairs with the acquire in ocspTick */
-    if (!atomic_compare_exchange_strong_explicit(&unattached, &none, ctx, memory_order_release, memory_order_relaxed))
+    if (atomic_load_explicit(&pending_ctx, memory_order_relaxed) || !SSL_CTX_up_ref(ctx)) return;
+    /* release: pairs with the acquire in ocspCron */
+    if (!atomic_compare_exchange_strong_explicit(&pending_ctx, &none, ctx, memory_order_release, memory_order_relaxed))
         SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
 }
 
@@ -310,7 +310,7 @@ static void ocspNoteContext(SSL *ssl) {
  * below TLS 1.3 at a CertificateStatus message of more than 16384 bytes, 4 of them not the response; in TLS 1.3 (RFC
  * 8446 section 4.4.2) 65535 bytes hold all extensions of a certificate, 8 of them not the response. */
 static size_t ocspLongestStaple(const SSL *ssl) {
-    return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_LONGEST_STAPLE_TLS12;
+    return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_MAX_STAPLE_TLS12;
 }
 
 /* The handshake callback, see ocspStatusCallback. `may_note`: a certificate that is not followed yet is a reason for
@@ -332,7 +332,7 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
     }
     leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
-        int64_t now = (int64_t)(ocsp_world.wall_ms() / 1000);
+        int64_t now = (int64_t)(ocsp_env.wall_ms() / 1000);
         set = ocspSlotEnter(&token);
         for (i = 0; set && i < set->count && !staple; i++) {
             if (set->staples[i].leaf == leaf) staple = &set->staples[i];
@@ -341,14 +341,14 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
         for (i = 0; set && i < set->count && !staple; i++) {
             if (ocspSameCertificate(set->staples[i].leaf, leaf)) staple = &set->staples[i];
         }
-        if (staple && staple->der && now < staple->end && staple->len <= ocspLongestStaple(ssl) &&
+        if (staple && staple->der && now < staple->expires_at && staple->len <= ocspLongestStaple(ssl) &&
             (copy = OPENSSL_malloc(staple->len)) != NULL) {
             len = staple->len;
             memcpy(copy, staple->der, len);
         }
-        i = staple && staple->settled;
+        i = staple && staple->authoritative;
         ocspSlotLeave(token);
-        if (!i && may_note) ocspNoteContext(ssl);
+        if (!i && may_note) ocspDeferAttach(ssl);
     }
     /* OpenSSL owns the copy from here on. */
     if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
@@ -483,8 +483,8 @@ static const char *ocspStateName(const ocspStatus *s, int enabled, int64_t now_m
     };
 
     if (!enabled) return "disabled";
-    if (!s->held) return names[s->state];
-    if (now_ms >= (int64_t)s->end * 1000) return "expired";
+    if (!s->has_response) return names[s->state];
+    if (now_ms >= (int64_t)s->expires_at * 1000) return "expired";
     return s->revoked ? "revoked" : "good";
 }
 
@@ -516,14 +516,14 @@ static long long ocspSecondsUntil(int64_t then_ms, int64_t now_ms) {
 }
 
 static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocspStatus *s, int enabled) {
-    int64_t now_ms = ocsp_world.wall_ms();
-    int64_t expires = s->held && s->end * (int64_t)1000 > now_ms ? (int64_t)s->end * 1000 : 0;
+    int64_t now_ms = ocsp_env.wall_ms();
+    int64_t expires = s->has_response && s->expires_at * (int64_t)1000 > now_ms ? (int64_t)s->expires_at * 1000 : 0;
     long long next = !enabled         ? -1
-                     : s->retry_at_ms ? ocspSecondsUntil(s->retry_at_ms, ocsp_world.mono_ms())
+                     : s->retry_at_ms ? ocspSecondsUntil(s->retry_at_ms, ocsp_env.mono_ms())
                                       : ocspSecondsUntil(s->refresh_at_ms, now_ms);
 
     ocspInfoText(sink, prefix, "state", ocspStateName(s, enabled, now_ms));
-    ocspInfoNumber(sink, prefix, "revoked", enabled && s->held && s->revoked); /* off: nobody asks any more */
+    ocspInfoNumber(sink, prefix, "revoked", enabled && s->has_response && s->revoked); /* off: nobody asks any more */
     ocspInfoText(sink, prefix, "cert_serial", s->serial);
     ocspInfoText(sink, prefix, "responder_url", s->responder_url);
     ocspInfoNumber(sink, prefix, "must_staple", s->must_staple);
@@ -540,14 +540,14 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
     ocspInfoNumber(sink, prefix, "last_fetch_ms", s->last_fetch_ms);
 }
 
-#define OCSP_INFO_PATIENCE 1000 /* looks at a mutex that is held for copies */
+#define OCSP_INFO_LOCK_TRIES 1000 /* looks at a mutex that is held for copies */
 
 /* INFO is printed in crash reports too, where whoever held the mutex may never give it back (or, in a forked child,
  * does not exist): then there is nothing to tell. */
 static void ocspCopyReport(ocspReport *report) {
     int i, got = 0;
 
-    for (i = 0; i < OCSP_INFO_PATIENCE && !got; i++) {
+    for (i = 0; i < OCSP_INFO_LOCK_TRIES && !got; i++) {
         got = pthread_mutex_trylock(&shared.lock) == 0;
         if (!got) sched_yield();
     }
@@ -618,8 +618,8 @@ void ocspShutdown(void) {
         ocspFree(waiters);
         waiters = next;
     }
-    ocspAttachmentFree(ocspTakeAttachment());
-    SSL_CTX_free(atomic_exchange_explicit(&unattached, NULL, memory_order_acquire));
+    ocspContextCertsFree(ocspTakeContextCerts());
+    SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire));
     pthread_mutex_lock(&shared.lock);
     ocspFreeOptions(&shared.options);
     memset(&shared.report, 0, sizeof(shared.report));

@@ -112,7 +112,7 @@ static int64_t ocspDefaultExpiry(int64_t this_update, int64_t now, int64_t recei
         received = this_update + OCSP_CLOCK_SKEW;
     else if (received > now + OCSP_CLOCK_SKEW)
         received = 0;
-    return ocspMin(received, now) + OCSP_LIFE_WITHOUT_END;
+    return ocspMin(received, now) + OCSP_DEFAULT_VALIDITY;
 }
 
 /* Reads one SingleResponse, whoever it is about. */
@@ -231,7 +231,7 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
              "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
              "another certificate or another issuer",
              id->serial, count);
-    if (err) err->not_ours = 1;
+    if (err) err->no_matching_certid = 1;
     return 0;
 }
 
@@ -261,7 +261,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
                 err, OCSP_ERR_VERIFY,
                 "the response has no nextUpdate, and is older than the %d seconds for which such a response "
                 "is used",
-                OCSP_LIFE_WITHOUT_END);
+                OCSP_DEFAULT_VALIDITY);
         ocspTimeText(text, sizeof(text), single->next_update);
         return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
     }
@@ -273,9 +273,9 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     out->certid_digest = single->certid_digest;
     out->this_update = single->this_update;
     out->next_update = single->next_update;
-    out->end = ocspMin(single->expires_at, id->not_after);
-    out->end = ocspMin(out->end, ocspTime(X509_get0_notAfter(signer), &signer_ok));
-    if (!signer_ok || out->end <= now)
+    out->expires_at = ocspMin(single->expires_at, id->not_after);
+    out->expires_at = ocspMin(out->expires_at, ocspTime(X509_get0_notAfter(signer), &signer_ok));
+    if (!signer_ok || out->expires_at <= now)
         return ocspFail(err, OCSP_ERR_VERIFY,
                         "the certificate that is served, or the one that signed the response, has "
                         "expired: renew it");
@@ -310,7 +310,7 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int
 
     memset(out, 0, sizeof(*out));
     if (err) {
-        err->not_ours = err->expired = 0;
+        err->no_matching_certid = err->expired = 0;
         err->may_change_at = OCSP_NEVER;
     }
     if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is not known");
@@ -362,20 +362,20 @@ void ocspResponseClear(ocspResponse *r) {
     memset(r, 0, sizeof(*r));
 }
 
-ocspFreshness ocspCompare(const ocspResponse *held, const ocspResponse *fresh, int64_t now) {
-    if (!held->der) return OCSP_FRESH_NEWER;
+ocspFreshness ocspCompare(const ocspResponse *current, const ocspResponse *fresh, int64_t now) {
+    if (!current->der) return OCSP_FRESH_NEWER;
     /* An expired good answer is history: another one that says itself that it still holds is worth more than nothing.
      * Two things are not renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of
      * an answer without nextUpdate (or replayed ones would be stapled forever, as NATS does). */
-    if (!held->revoked && held->end <= now && fresh->next_update) return OCSP_FRESH_NEWER;
+    if (!current->revoked && current->expires_at <= now && fresh->next_update) return OCSP_FRESH_NEWER;
     /* Held from the future: a clock was wrong, and is right now. */
-    if (!held->revoked && held->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;
-    if (fresh->this_update != held->this_update)
-        return fresh->this_update > held->this_update ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
+    if (!current->revoked && current->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;
+    if (fresh->this_update != current->this_update)
+        return fresh->this_update > current->this_update ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
     /* CFSSL and Go's CAs round thisUpdate to the hour: within it producedAt tells which one was made later. */
-    if (fresh->produced_at > held->produced_at) return OCSP_FRESH_NEWER;
-    if (fresh->revoked == held->revoked) return OCSP_FRESH_SAME;
-    return fresh->produced_at == held->produced_at && fresh->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
+    if (fresh->produced_at > current->produced_at) return OCSP_FRESH_NEWER;
+    if (fresh->revoked == current->revoked) return OCSP_FRESH_SAME;
+    return fresh->produced_at == current->produced_at && fresh->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
 }
 
 int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len) {

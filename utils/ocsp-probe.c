@@ -180,7 +180,7 @@ static void describeResponse(const ocspResponse *response, const ocspIdentity *i
     r->this_update = response->this_update;
     r->next_update = response->next_update;
     r->produced_at = response->produced_at;
-    r->end = response->end;
+    r->end = response->expires_at;
     r->revoked_at = response->revoked_at;
     r->reason = response->revocation_reason;
     describeSigner(response->der, response->len, id, r);
@@ -222,7 +222,8 @@ static void judgeCertId(probeReport *r) {
 
 /* A response that verified: good or revoked, and for how long. */
 static void judgeVerified(const probeOptions *options, const ocspResponse *response, probeReport *r) {
-    long long left = (long long)(response->end - r->now), life = (long long)(response->end - response->this_update);
+    long long left = (long long)(response->expires_at - r->now),
+              life = (long long)(response->expires_at - response->this_update);
     char span[64], date[64];
     const char *reason;
 
@@ -235,7 +236,7 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
         return;
     }
     spanText(left, span, sizeof(span));
-    timeText(response->end, date, sizeof(date));
+    timeText(response->expires_at, date, sizeof(date));
     conclude(r, STATUS_GOOD, EXIT_GOOD);
     if (response->next_update == 0) {
         long long age = (long long)(r->now - response->this_update);
@@ -569,7 +570,7 @@ static void printText(const unsigned char *der, size_t len) {
 
 /* One URL. Returns 1 when it gave a response that verified. */
 static int askUrl(const probeOptions *options, const ocspIdentity *id, const char *url, probeReport *r) {
-    ocspWait wait = {.wake_fd = -1};
+    ocspIoHooks wait = {.wake_fd = -1};
     ocspError err = {.kind = OCSP_ERR_NONE};
     unsigned char *body = NULL;
     size_t len = 0;

@@ -27,7 +27,7 @@
 #include <openssl/err.h>
 
 static const testPki *pki;
-static ocspWorld real_world;
+static ocspEnv real_world;
 
 /* ---- scarce memory ----------------------------------------------------------------------------------------------- */
 
@@ -199,7 +199,7 @@ static void identify(X509 *which, int in_store) {
 
     reference = testIdentity(which, which == pki->self ? NULL : pki->ca);
     engine(id = ocspIdentityNew(leaf, chain, store));
-    if (id && !id->unsure) assertSameIdentity(id, reference);
+    if (id && !id->incomplete) assertSameIdentity(id, reference);
     /* The certificates are the server's: what OpenSSL could not read for us it must not remember as broken, or TLS 1.2
      * handshakes end with "no shared cipher" for good (seen on Valkey 9.1 with OpenSSL 3.6). */
     engine((void)ocspSameCertificate(leaf, which));
@@ -260,12 +260,12 @@ static void verifyOnce(void) {
         assert_int_equal(got.this_update, want.this_update);
         assert_int_equal(got.next_update, want.next_update);
         assert_int_equal(got.produced_at, want.produced_at);
-        assert_int_equal(got.end, want.end);
+        assert_int_equal(got.expires_at, want.expires_at);
         ocspResponseClear(&got);
     } else {
         assert_null(got.der);
         assert_true(err.text[0] != 0);
-        assert_false(err.not_ours); /* which a supplied file is not read again for */
+        assert_false(err.no_matching_certid); /* which a supplied file is not read again for */
     }
     ocspResponseClear(&want);
     testBytesFree(&der);
@@ -310,15 +310,15 @@ static void judgeOnce(void) {
     X509_get_extension_flags(ca); /* OpenSSL has verified the chain by then, and read what there is to read */
     reply.entries[0].status = TEST_REVOKED;
     revoked = testReplyDer(&reply);
-    engine(seen[0] = ocspJudgePeer(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err));
+    engine(seen[0] = ocspVerifyPeerStaple(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err));
     assert_true(seen[0] == OCSP_PEER_GOOD || seen[0] == OCSP_PEER_BAD);
-    engine(seen[1] = ocspJudgePeer(leaf, chain, revoked.p, revoked.n, TEST_NOW, &must_staple, &err));
+    engine(seen[1] = ocspVerifyPeerStaple(leaf, chain, revoked.p, revoked.n, TEST_NOW, &must_staple, &err));
     assert_true(seen[1] == OCSP_PEER_REVOKED || seen[1] == OCSP_PEER_BAD);
-    engine(seen[2] = ocspJudgePeer(must, chain, NULL, 0, TEST_NOW, &must_staple, &err));
+    engine(seen[2] = ocspVerifyPeerStaple(must, chain, NULL, 0, TEST_NOW, &must_staple, &err));
     assert_true(seen[2] == OCSP_PEER_MISSING || seen[2] == OCSP_PEER_BAD);
     assert_int_equal(must_staple, 1); /* RFC 7633: verify-peers soft refuses it */
     /* With memory again, the same objects are judged as they are. */
-    assert_int_equal(ocspJudgePeer(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err), OCSP_PEER_GOOD);
+    assert_int_equal(ocspVerifyPeerStaple(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err), OCSP_PEER_GOOD);
     assert_int_equal(must_staple, 0);
     testBytesFree(&good);
     testBytesFree(&revoked);
@@ -506,7 +506,7 @@ static void fetchWithoutMemory(void **state) {
 
 /* ---- the engine: from its start to its end ----------------------------------------------------------------------- */
 
-/* The monotonic clock stands far below zero, where ocspTick does not try to start the thread: the steps are the
+/* The monotonic clock stands far below zero, where ocspCron does not try to start the thread: the steps are the
  * test's. */
 static int64_t wall, mono;
 static int64_t readWall(void) {
@@ -530,7 +530,7 @@ static int ca_says_revoked;
 static X509 *served;
 
 static ocspFetchResult answer(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                              int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                              int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                               ocspError *err) {
     int was = pauseScarcity();
     testReply reply = testGoodReply(served);
@@ -624,7 +624,7 @@ static int asleep;
 static void steps(void) {
     for (int i = 0; i < 50; i++) {
         int64_t wait;
-        engine(ocspTick());
+        engine(ocspCron());
         if (asleep) return;
         engine(wait = ocspWorkerStep());
         asleep = wait < 0;
@@ -673,11 +673,11 @@ static ocspOptions options;
 static void begin(void) {
     int ok;
 
-    ocsp_world = real_world;
-    ocsp_world.wall_ms = readWall;
-    ocsp_world.mono_ms = readMono;
-    ocsp_world.random = chance;
-    ocsp_world.fetch = answer;
+    ocsp_env = real_world;
+    ocsp_env.wall_ms = readWall;
+    ocsp_env.mono_ms = readMono;
+    ocsp_env.random = chance;
+    ocsp_env.fetch = answer;
     wall = (int64_t)TEST_NOW * 1000;
     mono = -1000000000000;
     ca_says_revoked = asleep = 0;
@@ -728,9 +728,9 @@ static void fromDisk(void) {
     setOptions(&options);
     ctx = load(pki->leaf, 1);
     certs = testStack(pki->leaf, pki->ca, NULL);
-    engine(ocspExpectContext(certs, SSL_CTX_get_cert_store(ctx)));
+    engine(ocspPrefetchContext(certs, SSL_CTX_get_cert_store(ctx)));
     sk_X509_free(certs);
-    engine(ocspTick());
+    engine(ocspCron());
     attach(ctx);
     shake(ctx, client13);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after a restart");
@@ -788,7 +788,7 @@ static void refusedRevocation(void) {
     fail_at = saved;
     pass(5000);
     ca_says_revoked = 1;
-    ocsp_world.cache_store = diskRefuses;
+    ocsp_env.cache_store = diskRefuses;
     attach(ctx);
     steps();
     if (shake(ctx, client13) == V_OCSP_CERTSTATUS_REVOKED) assert_int_equal(testCountFiles(dir), 0);
@@ -911,14 +911,14 @@ static void engineWithoutMemory(void **state) {
     walkBy(3, "engine, a file alone", suppliedOnly);
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
-    ocsp_world = real_world;
+    ocsp_env = real_world;
 }
 
 /* ---- */
 
 static int setUp(void **state) {
     (void)state;
-    real_world = ocsp_world;
+    real_world = ocsp_env;
     pki = testGetPki();
     return 0;
 }

@@ -641,7 +641,7 @@ static void leave(void) {
 
 static void pruneEntersOpenSslOnlyForParsing(void **state) {
     (void)state;
-    ocspWait wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
+    ocspIoHooks wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
     put(ours('a', ".der"), good, 0);
     put(ours('b', ".der"), good, 0);
     turns = inside = 0;

@@ -1,5 +1,5 @@
 /* test_engine.c - the engine as a host sees it: through ocsp.h, with real TLS handshakes over memory. Clock, network,
- * disk and chance are replaced (ocsp_world), so that days pass in a moment.
+ * disk and chance are replaced (ocsp_env), so that days pass in a moment.
  *
  * Two ways to run it. Most tests are simulations: no thread exists, and the test itself takes the worker's steps and
  * moves the clock by what each step asks to wait. Where threads are the point, the real thread runs; it is woken
@@ -24,7 +24,7 @@
 #include <openssl/err.h>
 
 static const testPki *pki;
-static ocspWorld real_world;
+static ocspEnv real_world;
 
 /* ---- the host: log and INFO -------------------------------------------------------------------------------------- */
 
@@ -144,10 +144,10 @@ static struct {
     atomic_llong ticks;  /* each answer one second newer than the last, from here; 0: off */
     const EVP_MD *md;    /* of its CertIDs; NULL: SHA-1 */
     int takes_ms;
-    const char *dead_url;                 /* this one does not answer */
-    const char *foreign_url;              /* this one's answers are signed by somebody else */
-    void (*during)(const ocspWait *wait); /* called in the middle of a fetch */
-    atomic_int hold;                      /* threads: wait in the fetch until it is 0, or cancelled */
+    const char *dead_url;                    /* this one does not answer */
+    const char *foreign_url;                 /* this one's answers are signed by somebody else */
+    void (*during)(const ocspIoHooks *wait); /* called in the middle of a fetch */
+    atomic_int hold;                         /* threads: wait in the fetch until it is 0, or cancelled */
     /* What it has seen. */
     atomic_int asked, entered, cancelled;
     int64_t at_mono[MAX_ASKED], at_wall[MAX_ASKED];
@@ -186,7 +186,7 @@ static testReply replyFor(X509 *leaf) {
 }
 
 static ocspFetchResult fakeFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                 int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                                 int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                                  ocspError *err) {
     int n = atomic_load(&responder.asked), disturbed = responder.during != NULL;
     (void)store;
@@ -268,7 +268,7 @@ int unlink(const char *path) {
 }
 
 static int prunes;
-static void fakePrune(const char *in_dir, int64_t now, const ocspWait *wait) {
+static void fakePrune(const char *in_dir, int64_t now, const ocspIoHooks *wait) {
     prunes++;
     real_world.cache_prune(in_dir, now, wait);
 }
@@ -282,13 +282,13 @@ static char *dir;
 static int begin(void **state) {
     static const ocspHost host = {.log = keepLine, .alloc = malloc, .free = free};
     (void)state;
-    ocsp_world = real_world;
-    ocsp_world.wall_ms = readWall;
-    ocsp_world.mono_ms = readMono;
-    ocsp_world.random = chance;
-    ocsp_world.fetch = fakeFetch;
-    ocsp_world.cache_store = fakeStore;
-    ocsp_world.cache_prune = fakePrune;
+    ocsp_env = real_world;
+    ocsp_env.wall_ms = readWall;
+    ocsp_env.mono_ms = readMono;
+    ocsp_env.random = chance;
+    ocsp_env.fetch = fakeFetch;
+    ocsp_env.cache_store = fakeStore;
+    ocsp_env.cache_prune = fakePrune;
     atomic_store(&wall, (int64_t)TEST_NOW * 1000);
     atomic_store(&mono, 5000000);
     memset((void *)&responder, 0, sizeof(responder));
@@ -309,7 +309,7 @@ static int end(void **state) {
     ocspShutdown();
     testDirFree(dir);
     forgetLines();
-    ocsp_world = real_world;
+    ocsp_env = real_world;
     return 0;
 }
 
@@ -768,7 +768,7 @@ static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned c
 }
 
 /* The files here are of the real clock's year: old, and so for clearing away. */
-static void keepOldFiles(const char *from, int64_t now, const ocspWait *wait) {
+static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait) {
     (void)from, (void)now, (void)wait;
 }
 
@@ -776,8 +776,8 @@ static void acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder(void **state
     (void)state;
     responder.no_next = 1;
     options.cache_dir = dir;
-    ocsp_world.cache_load = loadAsJustStored;
-    ocsp_world.cache_prune = keepOldFiles;
+    ocsp_env.cache_load = loadAsJustStored;
+    ocsp_env.cache_prune = keepOldFiles;
     setOptions();
     SSL_CTX *ctx = reloadLeaf();
     settle();
@@ -1511,8 +1511,8 @@ static void acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten(voi
 static void acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew(void **state) {
     (void)state;
     responder.no_next = 1;
-    ocsp_world.cache_load = loadAsJustStored;
-    ocsp_world.cache_prune = keepOldFiles;
+    ocsp_env.cache_load = loadAsJustStored;
+    ocsp_env.cache_prune = keepOldFiles;
     SSL_CTX *ctx = goodOnDisk();
     SSL_CTX_free(ctx);
     responder.down = 1;
@@ -1534,7 +1534,7 @@ static void acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew(void **state)
 /* thisUpdate may be rounded down to the hour: then producedAt tells when it was signed. */
 static void acceptance16_whatWasJustReceivedIsStapledAfterARestart(void **state) {
     (void)state;
-    ocsp_world.cache_load = loadAsJustStored;
+    ocsp_env.cache_load = loadAsJustStored;
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = 0;
     reply.entries[0].this_update = TEST_NOW - 3000;
@@ -1689,7 +1689,7 @@ static void acceptance17_aForeignCertificateNeverGetsAStaple(void **state) {
 }
 
 static SSL_CTX *during_ctx;
-static void reloadDuring(const ocspWait *wait) {
+static void reloadDuring(const ocspIoHooks *wait) {
     assert_false(wait->cancelled());
     responder.during = NULL;
     during_ctx = reload(pki->renewed_leaf, pki->leaf_key, pki->ca);
@@ -1709,7 +1709,7 @@ static void acceptance17_aFetchForTheOldCertificateIsCancelled(void **state) {
     SSL_CTX_free(old);
 }
 
-static void reloadSameDuring(const ocspWait *wait) {
+static void reloadSameDuring(const ocspIoHooks *wait) {
     assert_false(wait->cancelled());
     responder.during = NULL;
     during_ctx = reloadLeaf();
@@ -1729,7 +1729,7 @@ static void acceptance17_aFetchGoesOnWhenTheReloadBroughtTheSame(void **state) {
 /* What the module does at load: the server's own context comes a moment later. */
 static void expect(X509 *leaf) {
     STACK_OF(X509) *certs = testStack(leaf, pki->ca, NULL);
-    ocspExpectContext(certs, NULL);
+    ocspPrefetchContext(certs, NULL);
     sk_X509_free(certs);
 }
 
@@ -1808,7 +1808,7 @@ static void anExpectedContextThatIsTakenBackIsAskedForNoMore(void **state) {
     expect(pki->leaf);
     settle();
     wantState("good");
-    ocspExpectContext(NULL, NULL);
+    ocspPrefetchContext(NULL, NULL);
     settle();
     wantState("no-tls");
     run(2LL * TEST_DAY * 1000);
@@ -1907,7 +1907,7 @@ static void acceptance23_aCertificateThatReturnsKeepsItsStaple(void **state) {
 }
 
 static int writes_seen;
-static void lookAtTheDisk(const ocspWait *wait) {
+static void lookAtTheDisk(const ocspIoHooks *wait) {
     (void)wait;
     if (askedTimes() == 2) writes_seen = disk_writes;
 }
@@ -2271,7 +2271,7 @@ static int request(void) {
 static void threadFetchesAndStaples(void **state) {
     (void)state;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     assert_true(stapledBoth(ctx));
     SSL_CTX_free(ctx);
@@ -2289,7 +2289,7 @@ static void acceptance15_tickReadsTheDiskBeforeTheFirstAccept(void **state) {
     ocspIdentityFree(id);
     atomic_store(&responder.hold, 1);
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     assert_true(stapledBoth(ctx)); /* no waiting for anything */
     SSL_CTX_free(ctx);
 }
@@ -2297,7 +2297,7 @@ static void acceptance15_tickReadsTheDiskBeforeTheFirstAccept(void **state) {
 static void acceptance19_manyRequestsDuringOneFetchAreOne(void **state) {
     (void)state;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     atomic_store(&responder.hold, 1);
     int before = askedTimes();
@@ -2315,7 +2315,7 @@ static void acceptance19_manyRequestsDuringOneFetchAreOne(void **state) {
 static void acceptance19_ifThatOneFailsOneMoreFollowsAtOnce(void **state) {
     (void)state;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     int before = askedTimes();
     responder.down = 1;
@@ -2340,7 +2340,7 @@ static void acceptance19_theSameAnswerAgainIsNoFailure(void **state) {
     (void)state;
     responder.fixed = TEST_NOW;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     for (int i = 1; i <= 20; i++) {
         assert_int_equal(request(), 1);
@@ -2358,7 +2358,7 @@ static void acceptance19_refusedWithAReason(void **state) {
     static const char *const states[] = {"self-signed", "no-responder", "no-issuer"};
     for (int i = 0; i < 3; i++) {
         SSL_CTX *ctx = reload(leaves[i], pki->leaf_key, i == 1 ? pki->ca : NULL);
-        ocspTick();
+        ocspCron();
         testWaitFor(!strcmp(text("state"), states[i]));
         why[0] = 0;
         assert_int_equal(ocspRequestRefresh(countDone, NULL, why, sizeof(why)), 0);
@@ -2376,7 +2376,7 @@ static void acceptance19_refusedWithAReason(void **state) {
 static void requestsAreAnsweredWhenStaplingIsTurnedOffOrTheEngineEnds(void **state) {
     (void)state;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     atomic_store(&responder.hold, 1);
     int before = askedTimes();
@@ -2397,15 +2397,15 @@ static void requestsAreAnsweredWhenStaplingIsTurnedOffOrTheEngineEnds(void **sta
 static void aContextThatWasNeverAttachedIsFoundByItsHandshake(void **state) {
     (void)state;
     SSL_CTX *first = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     SSL_CTX *second = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
     ocspInstallCallback(second);
     assert_false(stapledBoth(second));
-    ocspTick();
+    ocspCron();
     testWaitFor(stapled(second, tls13));
     assert_true(stapled(first, tls13));
-    ocspTick(); /* the late handshake on the old one must not bring it back */
+    ocspCron(); /* the late handshake on the old one must not bring it back */
     assert_string_not_equal(text("cert_serial"), "0ABC");
     SSL_CTX_free(first);
     SSL_CTX_free(second);
@@ -2415,7 +2415,7 @@ static void aContextThatWasNeverAttachedIsFoundByItsHandshake(void **state) {
 static void aLateHandshakeOfAReplacedContextChangesNothing(void **state) {
     (void)state;
     SSL_CTX *old = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     char serial[OCSP_OUTSIDE_TEXT_MAX + 1], which[sizeof(serial)];
     snprintf(serial, sizeof(serial), "%s", text("cert_serial"));
@@ -2423,7 +2423,7 @@ static void aLateHandshakeOfAReplacedContextChangesNothing(void **state) {
     testWaitFor(strcmp(text("cert_serial"), serial) && !strcmp(text("state"), "good"));
     snprintf(which, sizeof(which), "%s", text("cert_serial"));
     assert_true(stapledBoth(old));
-    ocspTick();
+    ocspCron();
     assert_int_equal(request(), 1); /* when it is answered, the thread has taken what the tick may have attached */
     testWaitFor(atomic_load(&done_good) + atomic_load(&done_bad) == 1);
     assert_string_equal(text("cert_serial"), which);
@@ -2435,10 +2435,10 @@ static void acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork(void **sta
     (void)state;
     atomic_store(&responder.hold, 1);
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(askedTimes() == 1);
-    ocspLeaveOpenSSL(); /* the fetch hangs on */
-    ocspLeaveOpenSSL();
+    ocspAtExit(); /* the fetch hangs on */
+    ocspAtExit();
     assert_int_equal(atomic_load(&responder.cancelled), 0);
     SSL_CTX_free(ctx);
 }
@@ -2460,7 +2460,7 @@ static void theWakePipeIsNotInherited(void **state) {
     for (int fd = 0; fd < 256; fd++) was_open[fd] = fcntl(fd, F_GETFD) >= 0;
     atomic_store(&pipes_made, 0);
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     assert_int_equal(atomic_load(&pipes_made), 1);
     assert_int_equal(atomic_load(&pipe_flags), O_CLOEXEC | O_NONBLOCK);
@@ -2481,14 +2481,14 @@ static void theWakePipeIsNotInherited(void **state) {
 static void acceptance20_aForkedChildExitsAlone(void **state) {
     (void)state;
     SSL_CTX *ctx = reloadLeaf();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good"));
     atomic_store(&responder.hold, 1);
     assert_int_equal(request(), 1);
     testWaitFor(askedTimes() == 2);
     pid_t child = fork();
     if (child == 0) {
-        ocspLeaveOpenSSL();
+        ocspAtExit();
         _exit(7);
     }
     int status = 0;
@@ -2556,14 +2556,14 @@ static void tenThousandHandshakesWhileResponsesArePublishedEveryMillisecond(void
     SSL_CTX *ctx = twoCertificates();
     responder.ticks = TEST_NOW - 20 * TEST_DAY; /* every answer is news */
     responder.life = 100 * TEST_DAY;
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good") && info("alt_state") && !strcmp(text("alt_state"), "good"));
     long long stapled_before = number("handshakes_stapled"), unstapled_before = number("handshakes_unstapled");
     long long refreshes = number("refreshes");
     startStorm(threads, ctx, handshakes);
     while (atomic_load(&storm.done) < handshakes) {
         assert_int_equal(request(), 1);
-        ocspTick();
+        ocspCron();
         testSleepMs(1);
     }
     endStorm(threads, handshakes);
@@ -2580,7 +2580,7 @@ static void acceptance17_reloadedAThousandTimesUnderHandshakes(void **state) {
     long reloads = testEnvNumber("OCSP_TEST_RELOADS", 1000);
     pthread_t threads[SHAKERS];
     SSL_CTX *ctx = twoCertificates();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good") && info("alt_state") && !strcmp(text("alt_state"), "good"));
     startStorm(threads, ctx, 1000000000);
     for (long i = 0; i < reloads; i++) {
@@ -2590,7 +2590,7 @@ static void acceptance17_reloadedAThousandTimesUnderHandshakes(void **state) {
         pthread_mutex_unlock(&storm.lock);
         SSL_CTX_free(ctx);
         ctx = next;
-        ocspTick();
+        ocspCron();
         if (i % 20 == 0) testSleepMs(1);
     }
     testWaitFor(atomic_load(&storm.done) > 100);
@@ -2604,7 +2604,7 @@ static void acceptance18_offAndOnUnderHandshakes(void **state) {
     (void)state;
     pthread_t threads[SHAKERS];
     SSL_CTX *ctx = twoCertificates();
-    ocspTick();
+    ocspCron();
     testWaitFor(!strcmp(text("state"), "good") && info("alt_state") && !strcmp(text("alt_state"), "good"));
     startStorm(threads, ctx, 1000000000);
     for (int i = 0; i < 200; i++) {
@@ -2626,7 +2626,7 @@ static void acceptance18_offAndOnUnderHandshakes(void **state) {
 static int setUp(void **state) {
     (void)state;
     pki = testGetPki();
-    real_world = ocsp_world;
+    real_world = ocsp_env;
     tls12 = testClientCtx(TLS1_2_VERSION, 0);
     tls13 = testClientCtx(TLS1_3_VERSION, 0);
     tls12_rsa = testClientCtx(TLS1_2_VERSION, 1);

@@ -264,7 +264,7 @@ static void leave(void) {
 static void enter(void) {
     entered++;
 }
-static const ocspWait counting = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
+static const ocspIoHooks counting = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
 
 typedef struct got {
     ocspFetchResult result;
@@ -273,7 +273,7 @@ typedef struct got {
     ocspError err;
 } got;
 
-static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspWait *wait) {
+static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspIoHooks *wait) {
     got g = {.body = (unsigned char *)1, .n = 99};
     alarm(240); /* a hang is a failure too */
     g.result = ocspFetch(url, asked, sizeof(asked), store, timeout, wait, &g.body, &g.n, &g.err);
@@ -942,7 +942,7 @@ static void wakeDuringAFetch(int cancel) {
     atomic_store(&asked_to_give_up, 0);
     startServer(&t, 1, NULL);
     assert_int_equal(pthread_create(&waker, NULL, wakeWhenAsked, cancel ? &waker : NULL), 0);
-    ocspWait wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = wake[0], .cancelled = cancelled};
+    ocspIoHooks wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = wake[0], .cancelled = cancelled};
     got g = fetchWith(urlOf("/"), NULL, 200000, &wait);
     pthread_join(waker, NULL);
     if (cancel)

@@ -47,7 +47,7 @@ static outcome readAnswer(const char *bytes, size_t n, size_t piece, int open) {
     assert_non_null(r);
     memset(r, 0x5a, sizeof(*r)); /* nothing of an answer before it may matter */
     ocspHttpStart(r, give, &o.from, &o.err);
-    o.ok = ocspHttpReadHead(r, &o.head) && ocspHttpJudgeHead(&o.head, &o.err);
+    o.ok = ocspHttpReadHead(r, &o.head) && ocspHttpCheckHead(&o.head, &o.err);
     if (o.ok) {
         o.ok = ocspHttpReadBody(r, &o.head, &o.body, &o.n);
         if (!o.ok) {

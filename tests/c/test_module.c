@@ -344,7 +344,7 @@ static ServerCtx ctx = {getApi};
 /* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 static ocspFetchResult noFetch(const char *url, const unsigned char *request, size_t len, X509_STORE *store, int64_t ms,
-                               const ocspWait *wait, unsigned char **body, size_t *body_len, ocspError *err) {
+                               const ocspIoHooks *wait, unsigned char **body, size_t *body_len, ocspError *err) {
     (void)url, (void)request, (void)len, (void)store, (void)ms, (void)wait, (void)body, (void)body_len;
     ocspFail(err, OCSP_ERR_NETWORK, "there is no network here");
     return OCSP_FETCH_FAILED;
@@ -369,7 +369,7 @@ static int begin(void **state) {
     (void)state;
     pki = testGetPki();
     dir = testDir();
-    ocsp_world.fetch = noFetch;
+    ocsp_env.fetch = noFetch;
     memset(settings, 0, sizeof(settings));
     memset(&server, 0, sizeof(server));
     no_room = no_answer = 0;
@@ -401,7 +401,7 @@ static void assertNothingIsLeft(void) {
     assert_int_equal(server.strings, 0);
     assert_int_equal(server.one_shots, 0);
     assert_int_equal(module.hooked, 0); /* by the context just made */
-    assert_null(noted);
+    assert_null(pending);
     SSL_CTX_free(made);
 }
 
@@ -728,13 +728,13 @@ static void turnedOnLaterTheWaitingContextIsTaken(void **state) {
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     SSL_CTX *also_gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
     turn();
-    assert_non_null(noted);
+    assert_non_null(pending);
     SSL_CTX_free(also_gone); /* newest and oldest leave the list */
     SSL_CTX_free(gone);
     setFile("tls-cert-file", "server.pem", pki->leaf);
     turnOn(1, OCSP_PEERS_NO);
     turn();
-    assert_null(noted);
+    assert_null(pending);
     assertFollows(pki->leaf);
     assert_int_equal(server.sets, 0);
     SSL_CTX_free(serving);
@@ -774,10 +774,10 @@ static atomic_int holds;
 
 static void *holdLock(void *unused) {
     (void)unused;
-    pthread_mutex_lock(&noted_lock);
+    pthread_mutex_lock(&pending_lock);
     atomic_store(&holds, 1);
     testSleepMs(100); /* a fork that does not wait for the lock comes within it */
-    pthread_mutex_unlock(&noted_lock);
+    pthread_mutex_unlock(&pending_lock);
     return NULL;
 }
 
@@ -794,8 +794,8 @@ static void aChildDoesNotInheritTheLock(void **state) {
     if (child == 0) {
         signal(SIGALRM, SIG_DFL);
         alarm(20);
-        pthread_mutex_lock(&noted_lock); /* as contextFreed does */
-        kill(getpid(), SIGKILL);         /* a sanitizer would have its say at an exit */
+        pthread_mutex_lock(&pending_lock); /* as contextFreed does */
+        kill(getpid(), SIGKILL);           /* a sanitizer would have its say at an exit */
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status));
@@ -827,11 +827,11 @@ static void aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake(void **state
     (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
-    module.sought = 1; /* the server is not asked for another */
+    module.reload_tried = 1; /* the server is not asked for another */
     atomic_store(&out_of_memory, 1);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     atomic_store(&out_of_memory, 0);
-    assert_null(noted);
+    assert_null(pending);
     turn();
     assert_int_equal(module.attached, 0);
     meet(serving);

@@ -13,7 +13,7 @@
 #include <openssl/err.h>
 
 static const testPki *pki;
-static ocspWorld real_world;
+static ocspEnv real_world;
 
 /* ---- the host ---------------------------------------------------------------------------------------------------- */
 
@@ -141,7 +141,7 @@ static int linkUp(SSL_CTX *server, SSL_CTX *client) {
 static int linksUp(SSL_CTX *server) {
     int up12 = linkUp(server, links[0]), up13 = linkUp(server, links[1]);
     assert_int_equal(up12, up13);
-    ocspTick();
+    ocspCron();
     return up13;
 }
 
@@ -172,7 +172,7 @@ static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
     policy(OCSP_PEERS_REQUIRE);
     assert_int_equal(linkUp(peer, links[1]), 1);
     turned_off_meanwhile = 0;
-    ocspTick();
+    ocspCron();
     assert_int_equal(asked, 1);
     wantCounts(0, 0, 0);
     assert_int_equal(lines[0] + lines[1], 0);
@@ -299,7 +299,7 @@ static void aPeerWhoseChainIsNotVerified(void **state) {
     X509_STORE *empty = X509_STORE_new();
     SSL_CTX_set_cert_store(links[1], empty);
     assert_int_equal(linkUp(peer, links[1]), 0);
-    ocspTick();
+    ocspCron();
     look("last_peer_error");
     assert_non_null(strstr(text_seen, "issuer"));
 }
@@ -380,7 +380,7 @@ static void aResumedSession(void **state) {
         SSL_free(c);
         ERR_clear_error();
     }
-    ocspTick();
+    ocspCron();
     wantCounts(1, 1, 1);
     assert_non_null(strstr(last_line, "resumed"));
     SSL_SESSION_free(session);
@@ -430,7 +430,7 @@ static void goodAgainBeforeItWasTold(void **state) {
     assert_int_equal(linkUp(peer, links[1]), 0);
     stapleReply(&good);
     assert_int_equal(linkUp(peer, links[1]), 1);
-    ocspTick();
+    ocspCron();
     look("last_peer_error");
     assert_string_equal(text_seen, "");
     assert_int_equal(lines[1], 1);
@@ -465,7 +465,7 @@ static void aContextThatDoesNotAskIsToldOf(void **state) {
 static int verificationsOfALink(SSL_CTX *server, int up) {
     testCountFromZero();
     assert_int_equal(linkUp(server, links[1]), up);
-    ocspTick();
+    ocspCron();
     return test_verifications;
 }
 
@@ -557,7 +557,7 @@ static void eventsAreBounded(void **state) {
     for (int i = 0; i < 1100; i++) assert_int_equal(linkUp(peer, links[1]), 1);
     wantCounts(0, 1100, 0);
     assert_int_equal(atomic_load(&allocated) - before, 1024);
-    ocspTick();
+    ocspCron();
     assert_int_equal(atomic_load(&allocated), before);
     assert_int_equal(lines[0], 1);
 }
@@ -593,12 +593,12 @@ static void aThousandLinksOnFourThreadsWhileThePolicyChanges(void **state) {
         assert_int_equal(pthread_create(&threads[i], NULL, linkMany, (void *)(intptr_t)i), 0);
     for (int i = 0; atomic_load(&links_done) < total; i++) {
         policy((ocspVerifyPeers)(i % 3));
-        ocspTick();
+        ocspCron();
         number("peers_verified");
         testSleepMs(1);
     }
     for (int i = 0; i < LINKERS; i++) pthread_join(threads[i], NULL);
-    ocspTick();
+    ocspCron();
     assert_int_equal(links_wrong, 0);
     assert_true(number("peers_verified") > total / 10);
     assert_int_equal(number("peers_rejected"), 0);
@@ -650,7 +650,7 @@ static void whatAVerifiedLinkCosts(void **state) {
 static int begin(void **state) {
     static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
     (void)state;
-    ocsp_world.wall_ms = testWall;
+    ocsp_env.wall_ms = testWall;
     assert_int_equal(ocspInit(&host), 1);
     links[0] = linkCtx(TLS1_2_VERSION);
     links[1] = linkCtx(TLS1_3_VERSION);
@@ -666,14 +666,14 @@ static int end(void **state) {
     for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
     SSL_CTX_free(peer);
     ocspShutdown();
-    ocsp_world = real_world;
+    ocsp_env = real_world;
     return 0;
 }
 
 static int setUp(void **state) {
     (void)state;
     pki = testGetPki();
-    real_world = ocsp_world;
+    real_world = ocsp_env;
     return 0;
 }
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static ocspResponse heldResponse(time_t from, time_t until) {
-    return (ocspResponse){.this_update = from, .next_update = until, .end = until};
+    return (ocspResponse){.this_update = from, .next_update = until, .expires_at = until};
 }
 
 /* Chance at its ends, in its middle, and anywhere. */
@@ -29,10 +29,10 @@ static int64_t between(int64_t low, int64_t high) {
 static void acceptance10_formulaOfAKnownLife(void **state) {
     (void)state;
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000);
-    assert_int_equal(ocspRefreshFormula(&held, 10), TEST_NOW + 900);
-    assert_int_equal(ocspRefreshFormula(&held, 50), TEST_NOW + 500);
-    assert_int_equal(ocspRefreshFormula(&held, 1), TEST_NOW + 990);
-    assert_int_equal(ocspRefreshFormula(&held, 99), TEST_NOW + 10);
+    assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
+    assert_int_equal(ocspRefreshDeadline(&held, 50), TEST_NOW + 500);
+    assert_int_equal(ocspRefreshDeadline(&held, 1), TEST_NOW + 990);
+    assert_int_equal(ocspRefreshDeadline(&held, 99), TEST_NOW + 10);
 }
 
 static void acceptance10_twentySecondResponse(void **state) {
@@ -56,7 +56,7 @@ static void acceptance10_neverLaterThanTheFormulaAndALittleEarlier(void **state)
             ocspResponse held = heldResponse(from, from + (time_t)life);
             /* Exact, in milliseconds, by other arithmetic than the room's. */
             __int128 window = (__int128)life * 1000 * margin / 100;
-            int64_t formula = (int64_t)((__int128)held.end * 1000 - window);
+            int64_t formula = (int64_t)((__int128)held.expires_at * 1000 - window);
             int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&held, margin, now, someChance(i));
             assert_true(at <= formula);
             /* A tenth of the margin's window, or a fifth of what the wait is longer than half an hour by. */
@@ -66,7 +66,7 @@ static void acceptance10_neverLaterThanTheFormulaAndALittleEarlier(void **state)
             assert_true(formula > now ? at >= now + (formula - now) / 2 : at == formula);
             if (fifth <= 0 && formula > now) assert_true(at >= formula - (formula - now) / 10 - 1);
             /* The one in seconds is the same to a second. */
-            time_t seconds = ocspRefreshFormula(&held, margin);
+            time_t seconds = ocspRefreshDeadline(&held, margin);
             assert_true((int64_t)seconds * 1000 >= formula - 1000 && (int64_t)seconds * 1000 <= formula + 1000);
         }
     }
@@ -105,17 +105,18 @@ static void askedEarlyAndGotTheSame(void **state) {
                 {600, 99, 148500}};
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
         ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].life);
-        int64_t formula = (int64_t)held.end * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX, most = 0;
+        int64_t formula = (int64_t)held.expires_at * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX,
+                most = 0;
         for (int i = 0; i < 1000; i++) {
-            int64_t late = ocspAgainAtMs(&held, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
+            int64_t late = ocspRecheckAtMs(&held, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
             if (late < least) least = late;
             if (late > most) most = late;
         }
         assert_true(least >= 0 && least <= rows[r].longest / 100);
         assert_true(most <= rows[r].longest && most >= rows[r].longest * 99 / 100 - 1);
         /* Not early: it is for the caller to wait. */
-        assert_int_equal(ocspAgainAtMs(&held, rows[r].margin, formula, 7), 0);
-        assert_int_equal(ocspAgainAtMs(&held, rows[r].margin, formula + 1000000, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&held, rows[r].margin, formula, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&held, rows[r].margin, formula + 1000000, 7), 0);
     }
 }
 
@@ -123,17 +124,17 @@ static void askedEarlyAndGotTheSame(void **state) {
 static void acceptance9_endOfTheCertificateCountsNotNextUpdate(void **state) {
     (void)state;
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000000);
-    held.end = TEST_NOW + 1000;
-    assert_int_equal(ocspRefreshFormula(&held, 10), TEST_NOW + 900);
+    held.expires_at = TEST_NOW + 1000;
+    assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
     assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
 }
 
 static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
     (void)state;
     /* thisUpdate is old: only the receipt counts. */
-    ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .end = TEST_NOW + 600};
+    ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .expires_at = TEST_NOW + 600};
     for (int margin = 1; margin <= 99; margin += 7) {
-        assert_int_equal(ocspRefreshFormula(&held, margin), TEST_NOW + 300);
+        assert_int_equal(ocspRefreshDeadline(&held, margin), TEST_NOW + 300);
         for (int i = 0; i < 100; i++) {
             int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
             assert_true(at <= (int64_t)(TEST_NOW + 300) * 1000);
@@ -153,7 +154,7 @@ static void revokedIsAskedForAtLeastHourly(void **state) {
         assert_true(at >= now + 2880 * 1000 - 1); /* and a fifth earlier at most */
     }
     /* A short life beats the hour. */
-    held.end = held.next_update = TEST_NOW + 1000;
+    held.expires_at = held.next_update = TEST_NOW + 1000;
     assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 900) * 1000);
     /* Good ones are not pulled to the hour. */
     held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
@@ -169,13 +170,13 @@ static void hugeAndNegativeLivesStayInBounds(void **state) {
         for (size_t b = 0; b < 7; b++) {
             for (int margin = 1; margin <= 99; margin++) {
                 ocspResponse held = heldResponse((time_t)years[a], (time_t)years[b]);
-                assert_true(ocspRefreshFormula(&held, margin) <= held.end);
+                assert_true(ocspRefreshDeadline(&held, margin) <= held.expires_at);
                 for (int i = 0; i < 8; i++) {
                     int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
-                    assert_true(at <= (int64_t)held.end * 1000);
+                    assert_true(at <= (int64_t)held.expires_at * 1000);
                     /* Never before the window of the largest margin and its tenth. */
                     int64_t life = years[b] > years[a] ? years[b] - years[a] : 0;
-                    assert_true(at >= (int64_t)held.end * 1000 - life * 1100);
+                    assert_true(at >= (int64_t)held.expires_at * 1000 - life * 1100);
                 }
             }
         }
@@ -342,7 +343,7 @@ static int fleet_minute[2 * FLEET_WINDOW];
  * relative to the formula) those that follow until one succeeds. */
 static void liveThroughAFleet(int64_t life, int margin, int without_chance, int64_t down, int64_t up) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)life);
-    int64_t formula = (int64_t)held.end * 1000 - life * 10 * margin, end = (int64_t)held.end * 1000;
+    int64_t formula = (int64_t)held.expires_at * 1000 - life * 10 * margin, end = (int64_t)held.expires_at * 1000;
     memset(fleet_minute, 0, sizeof(fleet_minute));
     for (int i = 0; i < FLEET_NODES; i++) {
         uint32_t chance = without_chance ? 0 : testRandom();

@@ -56,7 +56,7 @@ static ocspStapleSet *madeSet(int number) {
     assert_non_null(set);
     set->count = 2;
     for (int i = 0; i < 2; i++) {
-        set->staples[i].end = number;
+        set->staples[i].expires_at = number;
         set->staples[i].len = DER_BYTES;
         set->staples[i].der = ocspAlloc(DER_BYTES);
         assert_non_null(set->staples[i].der);
@@ -79,7 +79,7 @@ static void theLatestPublishedIsRead(void **state) {
         ocspSlotPublish(madeSet(i));
         const ocspStapleSet *set = ocspSlotEnter(&token);
         assert_non_null(set);
-        assert_int_equal(set->staples[1].end, i);
+        assert_int_equal(set->staples[1].expires_at, i);
         assert_int_equal(set->staples[1].der[DER_BYTES - 1], i);
         ocspSlotLeave(token);
         assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old one is gone already */
@@ -124,14 +124,14 @@ static void aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait(void **state) {
     for (int seen = 0; !seen;) {
         int token;
         const ocspStapleSet *set = ocspSlotEnter(&token);
-        seen = set->staples[0].end == 2;
+        seen = set->staples[0].expires_at == 2;
         ocspSlotLeave(token);
     }
     for (int i = 0; i < 1000; i++) {
         int token;
-        assert_int_equal(ocspSlotEnter(&token)->staples[0].end, 2);
+        assert_int_equal(ocspSlotEnter(&token)->staples[0].expires_at, 2);
         ocspSlotLeave(token);
-        assert_int_equal(held->staples[0].end, 1);
+        assert_int_equal(held->staples[0].expires_at, 1);
         for (int k = 0; k < DER_BYTES; k += 64) assert_int_equal(held->staples[0].der[k], 1);
     }
     testSleepMs(30); /* a publisher that did not wait would have freed it by now */
@@ -154,7 +154,7 @@ static void *readOn(void *arg) {
         int token;
         const ocspStapleSet *set = ocspSlotEnter(&token);
         unsigned char copy[2][DER_BYTES];
-        time_t number = set ? set->staples[0].end : 0;
+        time_t number = set ? set->staples[0].expires_at : 0;
         for (int i = 0; set && i < 2; i++) memcpy(copy[i], set->staples[i].der, set->staples[i].len);
         ocspSlotLeave(token);
         /* Looked at outside, as handshakes do: a reader that is always inside makes the publisher wait for the
@@ -197,7 +197,7 @@ static void eightReadersAndAPublisherWithoutPause(void **state) {
 static void *readOnce(void *arg) {
     int token;
     const ocspStapleSet *set = ocspSlotEnter(&token);
-    if (!set || set->staples[0].der[0] != (set->staples[0].end & 0x7f)) atomic_fetch_add(&torn, 1);
+    if (!set || set->staples[0].der[0] != (set->staples[0].expires_at & 0x7f)) atomic_fetch_add(&torn, 1);
     ocspSlotLeave(token);
     ocspCountHandshake(arg != NULL);
     return NULL;

@@ -115,12 +115,12 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
         reply.entries[0].next_update = TEST_NOW + 1;
         testBytes der = testReplyDer(&reply);
         if (!ocspVerify(der.p, der.n, id, now, now, &r, &err)) fail_msg("%s", err.text);
-        assert_true(r.end == end);
+        assert_true(r.expires_at == end);
         if (far) assert_true(r.this_update == IN_2150);
         assert_true(ocspPeekNextUpdate(der.p, der.n) == (far ? IN_2151 + 365 * 86400 : IN_2039));
         /* The margin of what is left of its life, in seconds and in milliseconds. */
-        assert_true(ocspRefreshFormula(&r, 10) == end - (end - r.this_update) / 10);
-        assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) / 1000 <= ocspRefreshFormula(&r, 10));
+        assert_true(ocspRefreshDeadline(&r, 10) == end - (end - r.this_update) / 10);
+        assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) / 1000 <= ocspRefreshDeadline(&r, 10));
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) > now * 1000);
         ocspResponseClear(&r);
         assert_int_equal(ocspVerify(der.p, der.n, id, end, end, &r, &err), 0);

@@ -83,7 +83,7 @@ static void acceptance6_theCaItself(void **state) {
     assert_int_equal(got.this_update, TEST_NOW - 3600);
     assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
     assert_int_equal(got.produced_at, TEST_NOW - 3600);
-    assert_int_equal(got.end, TEST_NOW + TEST_DAY);
+    assert_int_equal(got.expires_at, TEST_NOW + TEST_DAY);
     ocspResponseClear(&got);
     assert_null(got.der);
 
@@ -706,7 +706,7 @@ static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
     reply.entries[0].this_update = TEST_NOW - 30 * TEST_DAY; /* its age does not count */
     ocspResponse got = wantGood(&reply);
     assert_int_equal(got.next_update, 0);
-    assert_int_equal(got.end, TEST_NOW + 600);
+    assert_int_equal(got.expires_at, TEST_NOW + 600);
     ocspResponseClear(&got);
 
     /* From a file: from its mtime. One from the future is not believed, or each restart would begin the life anew. */
@@ -719,7 +719,7 @@ static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
         int ok = ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW + rows[i].received, &got, &err);
         assert_int_equal(ok, rows[i].end != 0);
         if (ok) {
-            assert_int_equal(got.end, TEST_NOW + rows[i].end);
+            assert_int_equal(got.expires_at, TEST_NOW + rows[i].end);
             ocspResponseClear(&got);
         } else {
             assert_int_equal(err.kind, OCSP_ERR_VERIFY);
@@ -740,7 +740,7 @@ static void acceptance9_nextUpdateBeyondTheCertificatesEnd(void **state) {
     leaf_id = testIdentity(brief, pki->ca);
     testReply reply = testGoodReply(brief);
     ocspResponse got = wantGood(&reply);
-    assert_int_equal(got.end, TEST_NOW + 1234);
+    assert_int_equal(got.expires_at, TEST_NOW + 1234);
     assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
     ocspResponseClear(&got);
     ocspIdentityFree(leaf_id);
@@ -752,7 +752,7 @@ static void acceptance9_theSignersEndLimitsToo(void **state) {
     (void)state;
     testReply reply = signedBy(pki->delegate_short, pki->delegate_key);
     ocspResponse got = wantGood(&reply);
-    assert_int_equal(got.end, TEST_NOW + 100);
+    assert_int_equal(got.expires_at, TEST_NOW + 100);
     assert_int_equal(got.next_update, TEST_NOW + TEST_DAY);
     ocspResponseClear(&got);
 
@@ -818,7 +818,7 @@ static void acceptance9_datesAtTheEndsOfTime(void **state) {
     reply.entries[0].next_text = "99991231235959Z"; /* RFC 5280's "no end" */
     ocspResponse got = wantGood(&reply);
     assert_true(got.next_update == (time_t)253402300799);
-    assert_int_equal(got.end, TEST_NOW + 365 * TEST_DAY);
+    assert_int_equal(got.expires_at, TEST_NOW + 365 * TEST_DAY);
     ocspResponseClear(&got);
     reply.entries[0].this_text = "19500101000000Z"; /* before 1970 */
     got = wantGood(&reply);
@@ -1288,7 +1288,7 @@ static ocspResponse made(time_t this_update, int revoked) {
                           .revoked = revoked,
                           .this_update = this_update,
                           .next_update = TEST_NOW + 1000,
-                          .end = TEST_NOW + 1000};
+                          .expires_at = TEST_NOW + 1000};
 }
 
 static void compareByThisUpdate(void **state) {
@@ -1339,7 +1339,7 @@ static void compareByProducedAtWhereThisUpdateIsEqual(void **state) {
 static void compareWithAnExpiredOne(void **state) {
     (void)state;
     ocspResponse held = made(TEST_NOW - 100, 0), older = made(TEST_NOW - 200, 0);
-    held.end = held.next_update = TEST_NOW;
+    held.expires_at = held.next_update = TEST_NOW;
     assert_int_equal(ocspCompare(&held, &older, TEST_NOW - 1), OCSP_FRESH_OLDER);
     assert_int_equal(ocspCompare(&held, &older, TEST_NOW), OCSP_FRESH_NEWER);
     held.revoked = 1;
@@ -1347,8 +1347,8 @@ static void compareWithAnExpiredOne(void **state) {
 
     ocspResponse endless = made(TEST_NOW - 1000, 0), replayed = endless;
     endless.next_update = replayed.next_update = 0;
-    endless.end = TEST_NOW;
-    replayed.end = TEST_NOW + 600;
+    endless.expires_at = TEST_NOW;
+    replayed.expires_at = TEST_NOW + 600;
     assert_int_equal(ocspCompare(&endless, &replayed, TEST_NOW), OCSP_FRESH_SAME);
 }
 
@@ -1356,7 +1356,7 @@ static void compareWithAnExpiredOne(void **state) {
 static void acceptance14_compareWithOneFromTheFuture(void **state) {
     (void)state;
     ocspResponse held = made(TEST_NOW + TEST_DAY, 0), fresh = made(TEST_NOW - 10, 0);
-    held.end = held.next_update = TEST_NOW + 2 * TEST_DAY;
+    held.expires_at = held.next_update = TEST_NOW + 2 * TEST_DAY;
     assert_int_equal(ocspCompare(&held, &fresh, TEST_NOW), OCSP_FRESH_NEWER);
     held.this_update = TEST_NOW + OCSP_CLOCK_SKEW; /* no more than the skew that any response may have */
     assert_int_equal(ocspCompare(&held, &fresh, TEST_NOW), OCSP_FRESH_OLDER);

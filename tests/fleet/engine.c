@@ -36,7 +36,7 @@ static uint32_t fleetRandom(void) {
 }
 
 static ocspFetchResult fleetFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                  int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                                  int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                                   ocspError *err) {
     int64_t at = life.now;
     testReply reply;
@@ -93,7 +93,7 @@ static void fleetExpect(void *arg, int64_t at, int first) {
 int fleetEngineAgrees(const fleetCase *c, int node, long *asked) {
     static const ocspHost host = {.alloc = malloc, .free = free};
     const testPki *pki = testGetPki();
-    ocspWorld real = ocsp_world;
+    ocspEnv real = ocsp_env;
     ocspOptions options = OCSP_OPTIONS_DEFAULT;
     SSL_CTX *ctx;
 
@@ -102,10 +102,10 @@ int fleetEngineAgrees(const fleetCase *c, int node, long *asked) {
     if (!fleetNode(c, node, fleetExpect, NULL)) return 0;
     life.chance = fleetChanceOf(c, node);
     life.now = fleetStartOf(&life.chance);
-    ocsp_world.wall_ms = fleetWall;
-    ocsp_world.mono_ms = fleetMono;
-    ocsp_world.random = fleetRandom;
-    ocsp_world.fetch = fleetFetch;
+    ocsp_env.wall_ms = fleetWall;
+    ocsp_env.mono_ms = fleetMono;
+    ocsp_env.random = fleetRandom;
+    ocsp_env.fetch = fleetFetch;
     options.stapling = 1;
     options.refresh_margin = c->margin;
     options.cache_dir = "";
@@ -123,7 +123,7 @@ int fleetEngineAgrees(const fleetCase *c, int node, long *asked) {
     }
     SSL_CTX_free(ctx);
     ocspShutdown();
-    ocsp_world = real;
+    ocsp_env = real;
     *asked += life.asked;
     if (!life.wrong && life.asked == life.expected) return 1;
     fprintf(stderr,

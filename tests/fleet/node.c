@@ -1,8 +1,8 @@
 /* node.c - one node of the fleet.
  *
- * All arithmetic is the engine's: ocspRefreshAtMs, ocspAgainAtMs, ocspRetryDelayMs, ocspCompare. What is repeated here,
+ * All arithmetic is the engine's: ocspRefreshAtMs, ocspRecheckAtMs, ocspRetryDelayMs, ocspCompare. What is repeated here,
  * because the engine's own steps would take minutes in place of a second, is which of them ocsp_thread.c uses when
- * (ocspDueIn, ocspTake, ocspNothingNewer, ocspFailed); engine.c compares that with the engine.
+ * (ocspDueIn, ocspAcceptResponse, ocspScheduleRecheck, ocspFailed); engine.c compares that with the engine.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -54,7 +54,7 @@ typedef struct fleetHeld {
 } fleetHeld;
 
 static int64_t fleetLeft(const fleetHeld *h, int64_t now) {
-    return h->response.der ? (int64_t)h->response.end * 1000 - (FLEET_EPOCH + now) : 0;
+    return h->response.der ? (int64_t)h->response.expires_at * 1000 - (FLEET_EPOCH + now) : 0;
 }
 
 static void fleetBackOff(fleetHeld *h, int64_t now, fleetChance *chance) {
@@ -70,18 +70,18 @@ static void fleetNothingNewer(fleetHeld *h, const fleetCase *c, int64_t now, fle
         return;
     }
     h->attempt = 0;
-    again = ocspAgainAtMs(&h->response, c->margin, FLEET_EPOCH + now, fleetDraw(chance));
+    again = ocspRecheckAtMs(&h->response, c->margin, FLEET_EPOCH + now, fleetDraw(chance));
     if (again)
         h->refresh_at = again;
     else
-        h->retry_at = now + ocspPatienceMs(fleetLeft(h, now), 0, fleetDraw(chance));
+        h->retry_at = now + ocspOutageDelayMs(fleetLeft(h, now), 0, fleetDraw(chance));
 }
 
 static void fleetTake(fleetHeld *h, const fleetCase *c, int64_t asked, int64_t now, fleetChance *chance) {
     static unsigned char some_bytes;
     ocspResponse fresh = {.der = &some_bytes, .len = 1, .this_update = fleetThisUpdate(c, asked)};
 
-    fresh.next_update = fresh.end = fresh.this_update + (time_t)(c->life / 1000);
+    fresh.next_update = fresh.expires_at = fresh.this_update + (time_t)(c->life / 1000);
     h->retry_at = 0;
     if (ocspCompare(&h->response, &fresh, (time_t)((FLEET_EPOCH + now) / 1000)) == OCSP_FRESH_NEWER) {
         h->response = fresh;
@@ -107,9 +107,9 @@ int fleetNode(const fleetCase *c, int node, fleetAsks *asks, void *arg) {
 
     for (;; first = 0) {
         /* The first round for what is held comes by the formula, or a second after the answer that brought it. */
-        if (at > formula && at > now + OCSP_ROUND_FLOOR_MS)
+        if (at > formula && at > now + OCSP_MIN_INTERVAL_MS)
             return fleetBroken(c, node, at, "refreshes later than the formula");
-        if (!first && at < now + OCSP_ROUND_FLOOR_MS) return fleetBroken(c, node, at, "asks within a second");
+        if (!first && at < now + OCSP_MIN_INTERVAL_MS) return fleetBroken(c, node, at, "asks within a second");
         if (at >= c->until) return 1;
         asks(arg, at, first);
         now = at + FLEET_TAKES;
@@ -121,9 +121,9 @@ int fleetNode(const fleetCase *c, int node, fleetAsks *asks, void *arg) {
             fleetTake(&h, c, at, now, &chance);
             formula = INT64_MAX;
             if (fresh && !h.retry_at)
-                formula = (int64_t)h.response.end * 1000 - FLEET_EPOCH - c->life / 100 * c->margin;
+                formula = (int64_t)h.response.expires_at * 1000 - FLEET_EPOCH - c->life / 100 * c->margin;
         }
         at = h.retry_at ? h.retry_at : h.refresh_at - FLEET_EPOCH;
-        if (at < now + OCSP_ROUND_FLOOR_MS) at = now + OCSP_ROUND_FLOOR_MS;
+        if (at < now + OCSP_MIN_INTERVAL_MS) at = now + OCSP_MIN_INTERVAL_MS;
     }
 }

@@ -129,7 +129,7 @@ static int mayGo(const entry *e) {
         return end[9] && strspn(end + 9, "0123456789") == strlen(end + 9) && e->mtime < TEST_NOW - 3600;
     if (strcmp(end, ".der") != 0 || e->size < 1 || e->size > OCSP_MAX_RESPONSE_BYTES) return 0;
     until = ocspPeekNextUpdate(e->bytes, e->size);
-    if (until == 0) until = e->mtime + OCSP_LIFE_WITHOUT_END;
+    if (until == 0) until = e->mtime + OCSP_DEFAULT_VALIDITY;
     return until > 0 && until < TEST_NOW - OCSP_CACHE_KEEP;
 }
 

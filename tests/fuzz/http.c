@@ -211,7 +211,7 @@ static void one(const uint8_t *data, size_t size) {
     static char http_proxy[] = "http_proxy=http://u:p@127.0.0.1:3128", https_proxy[] = "https_proxy=127.0.0.1:3128",
                 no_roots[] = "SSL_CERT_FILE=/dev/null";
     const fuzzPki *pki = fuzzGetPki();
-    const ocspWait wait = {leave, enter, -1, NULL};
+    const ocspIoHooks wait = {leave, enter, -1, NULL};
     unsigned char *body = (unsigned char *)"not set";
     size_t len = 7;
     ocspError err;

@@ -1,4 +1,4 @@
-/* peer.c - fuzz target: what a peer staples, to ocspJudgePeer. The first byte chooses whose certificate it shows: ours,
+/* peer.c - fuzz target: what a peer staples, to ocspVerifyPeerStaple. The first byte chooses whose certificate it shows: ours,
  * or one of the same name and serial by another CA of the same name, with whose chain it comes. The rest is the staple.
  * Whatever is found good is judged again by OpenSSL; what is found expired must have been good once.
  *
@@ -15,7 +15,7 @@ static ocspPeerState judgeAt(const uint8_t *data, size_t size, int twin, time_t 
     X509 *leaf = twin ? pki->twin_leaf : pki->leaf, *issuer = twin ? pki->twin : pki->ca;
     STACK_OF(X509) *chain = testStack(leaf, issuer, NULL);
     int must_staple = -1;
-    ocspPeerState state = ocspJudgePeer(leaf, chain, data, size, now, &must_staple, err);
+    ocspPeerState state = ocspVerifyPeerStaple(leaf, chain, data, size, now, &must_staple, err);
 
     fuzzCheck(must_staple == 0);
     sk_X509_free(chain);
@@ -59,7 +59,7 @@ static void one(const uint8_t *data, size_t size) {
         /* The very rules by which we staple, with the receipt not known. */
         fuzzCheck(ocspVerify(data, size, twin ? pki->twin_id : pki->id, TEST_NOW, OCSP_RECEIVED_UNKNOWN, &r, &err));
         fuzzCheck(r.revoked == (state == OCSP_PEER_REVOKED));
-        fuzzCheck(r.next_update || TEST_NOW < r.this_update + OCSP_CLOCK_SKEW + OCSP_LIFE_WITHOUT_END);
+        fuzzCheck(r.next_update || TEST_NOW < r.this_update + OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
         /* The other CA of that name never said it. */
         fuzzCheck(judgeAt(data, size, !twin, TEST_NOW, &err) == OCSP_PEER_BAD);
         ocspResponseClear(&r);

@@ -57,7 +57,7 @@ static void notThatOne(const uint8_t *data, size_t size, const ocspResponse *r, 
     ocspError err = {0};
 
     if (ocspVerify(data, size, fuzzGetPki()->id, at, TEST_NOW, &other, &err)) {
-        fuzzCheck(other.this_update != r->this_update || other.end != r->end);
+        fuzzCheck(other.this_update != r->this_update || other.expires_at != r->expires_at);
         ocspResponseClear(&other);
     } else {
         fuzzCheckError(&err);
@@ -90,21 +90,22 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     OCSP_RESPONSE_free(response);
     ERR_clear_error();
 
-    fuzzCheck(r->this_update <= TEST_NOW + OCSP_CLOCK_SKEW && r->end > TEST_NOW);
-    fuzzCheck(!r->next_update || (r->end <= r->next_update && r->next_update >= r->this_update));
-    fuzzCheck(r->next_update || r->end <= TEST_NOW + OCSP_LIFE_WITHOUT_END);
-    fuzzCheck(r->end <= pki->id->not_after);
+    fuzzCheck(r->this_update <= TEST_NOW + OCSP_CLOCK_SKEW && r->expires_at > TEST_NOW);
+    fuzzCheck(!r->next_update || (r->expires_at <= r->next_update && r->next_update >= r->this_update));
+    fuzzCheck(r->next_update || r->expires_at <= TEST_NOW + OCSP_DEFAULT_VALIDITY);
+    fuzzCheck(r->expires_at <= pki->id->not_after);
     fuzzCheck(r->revoked == 0 || r->revoked == 1);
     peek = ocspPeekNextUpdate(data, size);
     fuzzCheck(peek == 0 || (r->next_update && peek >= r->next_update)); /* never cleared away too early */
 
     /* The last second of its life, the first one after it, and before it began: only another SingleResponse for the
      * same certificate can take its place then. */
-    fuzzCheck(ocspVerify(data, size, pki->id, r->end - 1, TEST_NOW, &other, &err));
-    fuzzCheck(other.this_update > r->this_update ||
-              (other.end == r->end && other.this_update == r->this_update && other.revoked == r->revoked));
+    fuzzCheck(ocspVerify(data, size, pki->id, r->expires_at - 1, TEST_NOW, &other, &err));
+    fuzzCheck(
+        other.this_update > r->this_update ||
+        (other.expires_at == r->expires_at && other.this_update == r->this_update && other.revoked == r->revoked));
     ocspResponseClear(&other);
-    notThatOne(data, size, r, r->end);
+    notThatOne(data, size, r, r->expires_at);
     notThatOne(data, size, r, r->this_update - OCSP_CLOCK_SKEW - 1);
     /* Another CA of the same name never said this. */
     fuzzCheck(!ocspVerify(data, size, pki->twin_id, TEST_NOW, TEST_NOW, &other, &err));

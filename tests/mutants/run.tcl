@@ -6,6 +6,7 @@
 #     --seed N          the simulation's first world, by default 1
 #     --worlds N        how many of them it lives through with one mutant, by default 100
 #     --list            ids and rules
+#     --check           only whether list.txt follows the engine: each old text stands once where its entry says
 #
 # Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
 # also each test that list.txt names, alone; with IDs only what they need. Then each mutant is compiled and shown to its
@@ -250,6 +251,7 @@ proc explore_model {} {
 
 set patterns {}
 set list_only 0
+set check_only 0
 for {set i 0} {$i < [llength $argv]} {incr i} {
     set argument [lindex $argv $i]
     switch -glob -- $argument {
@@ -260,6 +262,7 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
             set ::[string range $argument 2 end] $value
         }
         --list {set list_only 1}
+        --check {set check_only 1}
         -* {stop_with "there is no option $argument; the head of tests/mutants/run.tcl tells those there are"}
         default {lappend patterns $argument}
     }
@@ -277,6 +280,10 @@ foreach entry [read_list] {
 if {[llength $entries] == 0} {stop_with "no id in list.txt matches [join $patterns { or }]; see --list"}
 if {$list_only} {
     foreach entry $entries {puts [format "%-36s %s" [dict get $entry id] [dict get $entry rule]]}
+    exit 0
+}
+if {$check_only} {
+    foreach entry $entries {mutate $entry}
     exit 0
 }
 foreach entry $entries {mutate $entry} ;# an entry that does not apply any more is told before anything is built

@@ -42,7 +42,7 @@ typedef struct simShelf {
 } simShelf;
 
 typedef struct simMind {
-    int followed, in_service;
+    int followed, active;
     int chain; /* its issuer is known */
     const simAnswer *held;
     ocspSource source;
@@ -396,7 +396,7 @@ static void simTakeOptions(void) {
         if (!m->followed) continue;
         simExcuse(m, 12);
         if (source) {
-            m->at_once = m->in_service;
+            m->at_once = m->active;
             m->tries_low = m->tries_high = 0;
         }
         if (simDiffers(old.cache_dir, engine.cache_dir) || simDiffers(old.response_file, engine.response_file)) {
@@ -405,7 +405,7 @@ static void simTakeOptions(void) {
             m->unread = 1;
             m->untold = 0;
         }
-        if (engine.stapling && !old.stapling) m->bare = m->in_service;
+        if (engine.stapling && !old.stapling) m->bare = m->active;
         if (m->held && engine.refresh_margin != old.refresh_margin) simPlanRefresh(m);
         if (m->retry_late && engine.retry_delay != old.retry_delay) {
             unsigned low = m->tries_low ? m->tries_low : 1, high = m->tries_high ? m->tries_high : 1;
@@ -419,13 +419,13 @@ static void simTakeAttachment(void) {
     int i, n = simCaCertCount();
 
     attach_new = 0;
-    for (i = 0; i < n; i++) minds[i].in_service = 0;
+    for (i = 0; i < n; i++) minds[i].active = 0;
     for (i = 0; i < attach_count; i++) {
         simMind *m = &minds[attach[i]];
         if (!m->followed) m->unread = 1;
         simUseShelf(m);
         m->chain = attach_chain || (m->followed && m->chain); /* an issuer that is known stays */
-        m->followed = m->in_service = 1;
+        m->followed = m->active = 1;
         if (simRefreshWaits()) m->may = 1; /* who waits means what is served now */
         if (attached_before)
             m->at_once = 1;
@@ -433,7 +433,7 @@ static void simTakeAttachment(void) {
             m->first = 1;
     }
     for (i = 0; i < n; i++)
-        if (!minds[i].in_service) minds[i].at_once = minds[i].asked = minds[i].first = minds[i].may = 0;
+        if (!minds[i].active) minds[i].at_once = minds[i].asked = minds[i].first = minds[i].may = 0;
     attached_before = 1;
 }
 
@@ -454,9 +454,9 @@ void simModelStepBegins(void) {
         simMind *m = &minds[i];
         simCert *cert = simCaCert(i);
         if (!m->followed) continue;
-        if (asked && m->in_service && simCanAsk(cert)) m->asked = 1;
+        if (asked && m->active && simCanAsk(cert)) m->asked = 1;
         if (!simRefreshWaits()) m->may = 0; /* the round under way has served who asked meanwhile */
-        if (late_request && simRefreshWaits() && m->in_service) m->may = 1; /* taken only now, after the last rounds */
+        if (late_request && simRefreshWaits() && m->active) m->may = 1; /* taken only now, after the last rounds */
         if (!engine.stapling) {
             m->at_once = m->asked = m->first = m->bare = m->may = 0;
             continue;
@@ -523,7 +523,7 @@ void simModelAsks(simCert *cert, int url) {
         simWant(!minds[attach[i]].untold || attach[i] == cert->index, "disk",
                 "a responder is asked before the other certificate's response is stored");
     simWant(engine.stapling, "early", "asked with stapling off");
-    simWant(m->followed && m->in_service, "early", "asked for a certificate that is not served");
+    simWant(m->followed && m->active, "early", "asked for a certificate that is not served");
     simWant(!simHasFile(&engine), "early", "the network is asked though a response-file is set");
     at_once = m->asked || m->at_once || m->may;
     if (!m->asked && !m->may && m->last_end)
@@ -576,7 +576,7 @@ void simModelCancelled(simCert *cert) {
 simCert *simModelFollowed(void) {
     int i;
 
-    for (i = 0; i < simCaCertCount() - 1 && !minds[i].in_service; i++) continue;
+    for (i = 0; i < simCaCertCount() - 1 && !minds[i].active; i++) continue;
     return simCaCert(i);
 }
 
@@ -708,7 +708,7 @@ void __wrap_ocspSetReport(const ocspReport *r) {
     memcpy(report.failures, r->failures, sizeof(report.failures));
     for (i = 0; i < r->count; i++) { /* without the long texts */
         report.status[i].this_update = r->status[i].this_update;
-        report.status[i].end = r->status[i].end;
+        report.status[i].expires_at = r->status[i].expires_at;
         report.status[i].refresh_at_ms = r->status[i].refresh_at_ms;
         report.status[i].retry_at_ms = r->status[i].retry_at_ms;
         report.status[i].consecutive_failures = r->status[i].consecutive_failures;
@@ -867,7 +867,7 @@ void simModelIdle(void) {
         int which = attach_count > 1 && i == attach[1];
         const ocspStatus *status = &report.status[which];
         int64_t plan; /* monotonic */
-        if (!m->followed || !m->in_service) continue;
+        if (!m->followed || !m->active) continue;
         if (with_info) simCheckInfo(m, cert, &info[which]);
         simWant(status->consecutive_failures == m->failures, "info", "consecutive_failures is %lld, must be %lld",
                 status->consecutive_failures, m->failures);
@@ -925,7 +925,7 @@ int64_t simModelNextLook(void) {
             if (at - 1 > now) next = simMin(next, at - 1);
             if (at > now) next = simMin(next, at);
         }
-        if (!m->in_service || !engine.stapling) continue;
+        if (!m->active || !engine.stapling) continue;
         if (m->unsaved_since != SIM_NEVER && (at = simStoredBy(m)) > now) next = simMin(next, at);
         if (m->retry_late && m->retry_late > mono) next = simMin(next, now + (m->retry_late - mono));
         if (!m->retry_late && m->held && (at = simTrueOfWall(m->refresh_late)) > now) next = simMin(next, at);
@@ -1084,7 +1084,7 @@ void simModelEnd(int power) {
         for (shelf = 0; shelf < SIM_SHELVES; shelf++) {
             simShelf *s = &m->shelf[shelf];
             last = simMax(s->refused_at == SIM_NEVER ? -SIM_HOUR : s->refused_at, clock_disturbed_at);
-            s->clean = s->used && m->chain && m->in_service && !s->tampered && (now > s->due_at || s->changed) &&
+            s->clean = s->used && m->chain && m->active && !s->tampered && (now > s->due_at || s->changed) &&
                        (s->refused_at == SIM_NEVER || now > last + 61 * SIM_SECOND) && (!power || s->durable);
         }
     }
@@ -1109,7 +1109,7 @@ void simModelRequest(void) {
         late_request = 1;
     else
         requests++;
-    for (i = 0; in_round && i < SIM_MAX_CERTS; i++) minds[i].may = minds[i].in_service;
+    for (i = 0; in_round && i < SIM_MAX_CERTS; i++) minds[i].may = minds[i].active;
 }
 
 int simModelHolds(int cert) {

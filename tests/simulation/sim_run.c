@@ -49,7 +49,7 @@ static struct {
     int threaded;  /* its thread was made */
     int up, dying; /* dying: 1 killed, 2 without power */
     int64_t start_at;
-    const ocspWait *fetching; /* inside a fetch */
+    const ocspIoHooks *fetching; /* inside a fetch */
     jmp_buf dies, broken;
     /* What it serves. */
     int served[2], before[2], count, chainless;
@@ -64,7 +64,7 @@ static struct {
 } sim;
 
 int64_t sim_trace_from;
-static ocspWorld real_world;
+static ocspEnv real_world;
 static int have_real_world;
 static int locks_held;
 
@@ -236,7 +236,7 @@ int simFaulty(void) {
 }
 
 static ocspFetchResult simFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                int64_t timeout_ms, const ocspWait *wait, unsigned char **body, size_t *body_len,
+                                int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
                                 ocspError *err) {
     simCert *cert = simCaCertOfRequest(request, request_len);
     int is_operators = strcmp(url, SIM_OPERATORS_URL) == 0;
@@ -387,7 +387,7 @@ static void simStart(void) {
     simModelOptions(&sim.options);
     simLoadContext(0);
     if (sim.options.stapling) simModelStepBegins();
-    ocspTick();
+    ocspCron();
     simModelFirstHandshake();
     simLook();
 }
@@ -620,7 +620,7 @@ static void simListActions(void) {
 
 /* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
 static int simPassTo(int64_t until) {
-    const ocspWait *wait = sim.fetching;
+    const ocspIoHooks *wait = sim.fetching;
     int64_t slept = sim.slept;
 
     if (until > sim.world->ends) until = sim.world->ends;
@@ -654,7 +654,7 @@ static int64_t simSteps(void) {
     for (;;) {
         if (sim.now != began) idle = 0;
         began = sim.now;
-        ocspTick();
+        ocspCron();
         simModelStepBegins();
         wait = ocspWorkerStep();
         sim.outcome->steps++;
@@ -669,7 +669,7 @@ static int64_t simSteps(void) {
 static void simLive(void) {
     while (sim.now < sim.world->ends) {
         int64_t wait, next;
-        ocspTick();
+        ocspCron();
         if (!sim.threaded && sim.options.stapling) { /* main looks each second whether one can be made */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
             simPassTo(next);
@@ -703,7 +703,7 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     int i;
 
     if (!have_real_world) {
-        real_world = ocsp_world;
+        real_world = ocsp_env;
         have_real_world = 1;
     }
     memset(&sim, 0, sizeof(sim));
@@ -714,13 +714,13 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     sim.chance[0].at = sim.chance[1].at = -1;
     sim.line_wall = SIM_EPOCH * 1000;
     sim.options = world->options;
-    ocsp_world.wall_ms = simWallMs;
-    ocsp_world.mono_ms = simMonoMs;
-    ocsp_world.random = simEngineRandom;
-    ocsp_world.fetch = simFetch;
-    ocsp_world.cache_load = simLoad;
-    ocsp_world.cache_store = simStore;
-    ocsp_world.read_file = simRead;
+    ocsp_env.wall_ms = simWallMs;
+    ocsp_env.mono_ms = simMonoMs;
+    ocsp_env.random = simEngineRandom;
+    ocsp_env.fetch = simFetch;
+    ocsp_env.cache_load = simLoad;
+    ocsp_env.cache_store = simStore;
+    ocsp_env.read_file = simRead;
     simCaBegin();
     simCaRoll(world->delegate_life);
     simDiskBegin();

@@ -179,8 +179,8 @@ static void fillSet(ocspStapleSet *set) {
     set->count = 1;
     X509_up_ref(leaf);
     staple->leaf = leaf;
-    staple->settled = 1;
-    staple->end = time(NULL) + 86400;
+    staple->authoritative = 1;
+    staple->expires_at = time(NULL) + 86400;
     staple->len = bytes;
     staple->der = malloc(bytes);
     if (!staple->der) die("out of memory");

@@ -27,9 +27,9 @@ static double healthy(time_t life) {
 
     while (now < end) {
         ocspResponse held = {.der = der, .len = 1, .this_update = (time_t)(now / 1000)};
-        int64_t at, floor = now + OCSP_ROUND_FLOOR_MS;
+        int64_t at, floor = now + OCSP_MIN_INTERVAL_MS;
         held.next_update = life ? held.this_update + life : 0;
-        held.end = held.this_update + (life ? life : OCSP_LIFE_WITHOUT_END);
+        held.expires_at = held.this_update + (life ? life : OCSP_DEFAULT_VALIDITY);
         count++;
         at = ocspRefreshAtMs(&held, MARGIN, now, chance());
         now = at > floor ? at : floor;
