@@ -95,7 +95,12 @@ static atomic_int any_pending;      /* spares the event loop the lock */
 static atomic_int hooked_elsewhere; /* a context of another thread refers to this file; written there, read by main */
 static int hook_index = -1;         /* written at load, before the hook can run, and at unload */
 
-static _Thread_local int on_ocsp_thread;
+/* The engine's thread, 0 while there is none; written there. Not thread-local storage: see ocspMyStripe. */
+static _Atomic(pthread_t) ocsp_thread;
+
+static int onOcspThread(void) {
+    return pthread_equal(pthread_self(), atomic_load_explicit(&ocsp_thread, memory_order_relaxed));
+}
 
 /* Why the server's contexts cannot be seen, as half of a sentence. */
 static const char foreign_openssl[] =
@@ -124,7 +129,7 @@ static void moduleFree(void *ptr) {
 }
 
 static void moduleThreadStarted(void) {
-    on_ocsp_thread = 1;
+    atomic_store_explicit(&ocsp_thread, pthread_self(), memory_order_relaxed); /* matters to this thread alone */
 }
 
 /* ---- the event loop's turns --------------------------------------------------------------------------------------- */
@@ -442,7 +447,7 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     (void)ptr;
     (void)argl;
     (void)argp;
-    if (on_ocsp_thread) return; /* the engine's own, for responders that speak https */
+    if (onOcspThread()) return; /* the engine's own, for responders that speak https */
     if (on_main)
         module.hooked = 1;
     else
@@ -1035,6 +1040,7 @@ static void endModule(ServerCtx *ctx) {
         if (module.subscribed[i]) Server_SubscribeToServerEvent(ctx, events[i].event, NULL);
     if (module.filter) Server_UnregisterCommandFilter(ctx, module.filter);
     ocspShutdown();
+    atomic_store_explicit(&ocsp_thread, 0, memory_order_relaxed);
     for (i = 0; i < STRINGS; i++)
         if (module.strings[i]) Server_FreeString(NULL, module.strings[i]);
     Server_FreeThreadSafeContext(log_ctx);

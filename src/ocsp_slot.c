@@ -22,10 +22,11 @@
 #define _GNU_SOURCE
 #include "ocsp_internal.h"
 #if OCSP_SUPPORTED
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 
-#define OCSP_STRIPES 64 /* more threads than this share stripes, which costs time and breaks nothing */
+#define OCSP_STRIPES 64 /* threads that share a stripe lose time, and nothing else */
 #define OCSP_CACHE_LINE 64
 
 typedef struct ocspStripe {
@@ -33,32 +34,35 @@ typedef struct ocspStripe {
     atomic_llong stapled, unstapled;
 } ocspStripe;
 
-static ocspStripe stripes[OCSP_STRIPES];       /* written by the readers that share one, read by the publisher */
-static _Atomic(ocspStapleSet *) current;       /* written by the publisher, read by readers */
-static atomic_uint parity;                     /* where new readers announce themselves; written by the publisher */
-static atomic_uint threads_seen;               /* gives each thread its stripe */
-static _Thread_local unsigned stripe_plus_one; /* 0: not given yet */
+static ocspStripe stripes[OCSP_STRIPES]; /* written by the readers that share one, read by the publisher */
+static _Atomic(ocspStapleSet *) current; /* written by the publisher, read by readers */
+static atomic_uint parity;               /* where new readers announce themselves; written by the publisher */
 
-static ocspStripe *ocspMyStripe(void) {
-    if (stripe_plus_one == 0) {
-        /* relaxed: only the number matters, no other memory hangs on it */
-        stripe_plus_one = atomic_fetch_add_explicit(&threads_seen, 1, memory_order_relaxed) % OCSP_STRIPES + 1;
-    }
-    return &stripes[stripe_plus_one - 1];
+/* The stripe of the calling thread, 0 to OCSP_STRIPES - 1. Any thread. Computed from the thread's identity rather than
+ * kept in thread-local storage: that of a library which was loaded at run time is allocated at a thread's first access,
+ * and glibc ends the process when it lacks the memory ("cannot allocate memory for thread-local data: ABORT"). */
+static unsigned ocspMyStripe(void) {
+    /* Multiplicative hashing: the upper bits of the product depend on all bits of the identity. */
+    return (unsigned)(((uint64_t)(uintptr_t)pthread_self() * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OCSP_STRIPES;
+}
+
+/* A token holds what the reader announced itself in: the stripe and the side of it. */
+static atomic_uint *ocspReaders(int token) {
+    return &stripes[token >> 1].readers[token & 1];
 }
 
 const ocspStapleSet *ocspSlotEnter(int *token) {
     /* relaxed: a stale parity is harmless, see above */
     unsigned side = atomic_load_explicit(&parity, memory_order_relaxed) & 1;
 
-    *token = (int)side;
-    atomic_fetch_add_explicit(&ocspMyStripe()->readers[side], 1, memory_order_seq_cst); /* A, pairs with D */
-    return atomic_load_explicit(&current, memory_order_seq_cst);                        /* B, pairs with C */
+    *token = (int)(ocspMyStripe() << 1 | side);
+    atomic_fetch_add_explicit(ocspReaders(*token), 1, memory_order_seq_cst); /* A, pairs with D */
+    return atomic_load_explicit(&current, memory_order_seq_cst);             /* B, pairs with C */
 }
 
 void ocspSlotLeave(int token) {
     /* E: release, pairs with the acquire in D, so that nothing of the copy moves behind the free */
-    atomic_fetch_sub_explicit(&ocspMyStripe()->readers[token], 1, memory_order_release);
+    atomic_fetch_sub_explicit(ocspReaders(token), 1, memory_order_release);
 }
 
 void ocspSlotPublish(ocspStapleSet *set) {
@@ -97,7 +101,7 @@ void ocspStapleSetFree(ocspStapleSet *set) {
 }
 
 void ocspCountHandshake(int stapled) {
-    ocspStripe *mine = ocspMyStripe();
+    ocspStripe *mine = &stripes[ocspMyStripe()];
 
     /* relaxed: a statistic */
     atomic_fetch_add_explicit(stapled ? &mine->stapled : &mine->unstapled, 1, memory_order_relaxed);
