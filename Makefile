@@ -281,7 +281,7 @@ IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
 # for one that goes on, and finds faults that are none. The sanitizers look at those.
 CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
-lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lines, how the module and the probe are built
+lint: ## clang-format check, cppcheck, shellcheck, license lines, line lengths, links, how module and probe are built
 	@sh deps/install.sh lint
 	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
 	    echo "lint: the sources are formatted with clang-format $(FORMAT_MAJOR), which is not installed: not checked"; fi
@@ -289,7 +289,8 @@ lint: ## clang-format check, cppcheck, shellcheck, licence lines, lengths of lin
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 \
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
 	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
-	@echo "lint: licence lines and lengths" && sh utils/check-files
+	@echo "lint: license lines and lengths" && sh utils/check-files
+	@echo "lint: links in the documentation" && tclsh utils/check-links
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
 
