@@ -18,6 +18,8 @@ TEST="libcmocka-dev tcl-tls"
 # these are installed already, and in one root of `make test-matrix`.
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
 LINT="binutils clang-format cppcheck shellcheck git tcl"
+# dot draws docs/design.svg.
+DOCS="graphviz"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` makes Debian systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
@@ -54,6 +56,7 @@ Installs what is missing and is quiet when nothing is. Needs root only when some
             run     build, and what `make demo` and `make run` use, among it the real valkey-server
             test    run, and what `make test` uses
             lint    build, and what `make lint` and `make format` use
+            docs    what `make docs` uses
             fuzz    build, and what `make fuzz` uses
             model   what `make model` uses
             matrix  what `make test-matrix` uses
@@ -221,7 +224,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
+    build | run | test | lint | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "there is no option or group \"$argument\"; see above for those there are."
@@ -236,13 +239,14 @@ for group in ${groups:-all}; do
     run) packages="$packages $BUILD $RUN" ;;
     test) packages="$packages $BUILD $RUN $TEST $RESPONDERS" ;;
     lint) packages="$packages $BUILD $LINT" ;;
+    docs) packages="$packages $DOCS" ;;
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
     matrix) packages="$packages $MATRIX" ;;
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
-    all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
+    all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $DOCS $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below

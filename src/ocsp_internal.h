@@ -248,7 +248,7 @@ typedef struct ocspResponse {
  * signature and then the response's with its key. */
 #define OCSP_MAX_VERIFICATIONS (1 + 2 * OCSP_MAX_SIGNERS)
 
-/* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in the README: complete DER, successful,
+/* Verifies `der` for `id` at `now` by RFC 6960 section 3.2 and the table in docs/behavior.md: complete DER, successful,
  * signed by the issuer or by a delegate that the issuer certified for OCSPSigning, an entry for exactly our
  * certificate, dates. `received` is when a response without nextUpdate came in; if that is not known, as with what a
  * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1

@@ -13,7 +13,8 @@
 # build or a run that ends early counts as a failure. Ends with a table and a line "N passed, M failed".
 #
 # The table is made from those logs, so a run of one server alone renews its row. When all servers have been tried, to
-# the end, it is written into README.md, and so is the table of clients. A run with --suites changes neither.
+# the end, it is written into docs/tested-on.md, and the tables of clients into docs/clients.md. A run with --suites
+# changes neither.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -285,37 +286,37 @@ foreach release $all_releases {
     }
 }
 
-# Puts `text` between the comments that hold its place in README.md.
-proc into_readme {mark text} {
-    set file [file join $::project README.md]
+# Puts `text` between the comments that hold its place in a file of docs/.
+proc into_document {name mark text} {
+    set file [file join $::project docs $name]
     set channel [open $file]
     fconfigure $channel -encoding utf-8
-    set readme [read $channel]
+    set document [read $channel]
     close $channel
     set begin "<!-- $mark: written by make test-matrix -->\n"
     set end "<!-- $mark: end -->"
-    set from [string first $begin $readme]
-    set to [string first $end $readme]
+    set from [string first $begin $document]
+    set to [string first $end $document]
     if {$from < 0 || $to < $from} {
-        puts "README.md has no place for the table \"$mark\": it is not written there"
+        puts "docs/$name has no place for the table \"$mark\": it is not written there"
         return
     }
     set from [expr {$from + [string length $begin]}]
     set channel [open $file w]
     fconfigure $channel -encoding utf-8
-    puts -nonewline $channel [string range $readme 0 $from-1]$text[string range $readme $to end]
+    puts -nonewline $channel [string range $document 0 $from-1]$text[string range $document $to end]
     close $channel
 }
 
 puts "\n$table"
 if {$complete} {
-    into_readme matrix "One module for all, built on Debian's $oldest:\n\n$table"
+    into_document tested-on.md matrix "One module for all, built on Debian's $oldest:\n\n$table"
     foreach file [glob -nocomplain [file join $out * client-verdicts.md]] {
         set channel [open $file]
         fconfigure $channel -encoding utf-8
         set text [string trim [read $channel]]
         close $channel
-        into_readme clients "Tried on [clock format [file mtime $file] -format %Y-%m-%d], $text\n\n"
+        into_document clients.md clients "Tried on [clock format [file mtime $file] -format %Y-%m-%d], $text\n\n"
     }
 }
 puts "took [clock_of [expr {[clock seconds] - $began}]]"

@@ -1,7 +1,7 @@
 /* sim.h - what the parts of the simulation show each other.
  *
  * A world is a handful of parameters and a list of events, both drawn from one number. It is run against the real
- * engine on one thread, in virtual time; a model that was written from the README, not from the engine, follows what
+ * engine on one thread, in virtual time; a model that was written from docs/, not from the engine, follows what
  * the engine was given and says after each step what must be stapled and when the responder may and must be asked.
  *
  *     sim_world.c   number -> parameters and events; their names
@@ -244,7 +244,7 @@ int simOrder(const simAnswer *a, const simAnswer *b);
 /* When something that was read from a file of this time was received, as far as one can tell. */
 int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now);
 
-/* Would a client that follows RFC 6960 and the README take it, and until when? */
+/* Would a client that follows RFC 6960 and docs/behavior.md take it, and until when? */
 int simJudge(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
 
 /* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* sim_model.c - the promises. A second, much smaller engine, written from the README and the policy: it hears what the
+/* sim_model.c - the promises. A second, much smaller engine, written from docs/ and the policy: it hears what the
  * real one hears (each answer, each file that is read) and knows, because the CA told it, what each answer is worth. It
  * does not know the real one's chance, so where that decides it keeps the earliest and the latest time allowed.
  *

@@ -1,5 +1,5 @@
 # ocsp-clients.tcl - scenario 30: real clients and their verdicts. What the product staples is taken by every client
-# that looks at it; and what each says to staples that the product would never send, for the README's table.
+# that looks at it; and what each says to staples that the product would never send, for docs/clients.md.
 #
 # Those staples come from a server of ours (support/tls_peer.c). A client that is not installed is left out and
 # said so. With CLIENT_TABLE=FILE in the environment, and all clients there, the table is written to FILE.

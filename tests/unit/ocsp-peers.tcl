@@ -468,7 +468,7 @@ test {a primary that is revoked keeps its slots until its replica takes them ove
         }
         assert_equal [getInfoProperty [r cluster info] cluster_state] ok
         assert_equal [s -3 role] slave
-        # What the README tells to do.
+        # What docs/verify-peers.md says to do.
         r -3 cluster failover takeover
         set looks 0
         foreach level {0 -1} {
