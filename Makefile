@@ -21,8 +21,9 @@ Q := $(if $(V),,@)
 
 # ---- what is built from what --------------------------------------------------------------------------------------
 
-# The engine is every src/ocsp_*.c but the two hosts: the module's glue and that of a patched server.
-HOSTS := src/ocsp_module.c src/ocsp_builtin.c
+# The engine is every src/ocsp_*.c but the two hosts: the module and the glue of a patched server.
+MODULE_HOST := $(sort $(wildcard src/ocsp_module*.c))
+HOSTS := $(MODULE_HOST) src/ocsp_builtin.c
 ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 UNIT := $(sort $(wildcard tests/c/test_*.c))
 UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
@@ -110,7 +111,7 @@ $(B)/%.o: %.c | build/openssl-ok
 	$(Q)$(COMPILE) -c -o $@ $<
 
 # -z defs: whatever is not found in libssl, libcrypto or libc would be missing in the server too.
-$(MODULE): $(ENGINE_OBJECTS) $(call object,src/ocsp_module.c)
+$(MODULE): $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 	@echo "  link    $@"
 	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
 
@@ -290,14 +291,18 @@ lint: ## clang-format check, cppcheck, shellcheck, license lines, line lengths, 
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
 	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
 	@echo "lint: license lines and lengths" && sh utils/check-files
-	@echo "lint: links in the documentation" && tclsh utils/check-links
+	@echo "lint: the documentation's links and table of directives" && tclsh utils/check-links && \
+	    tclsh utils/directives.tcl check
 	@echo "lint: the list of mutants follows the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
+	@echo "lint: lengths of functions, and calls between floors" && \
+	    tclsh utils/check-code $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 
 # dot writes its version into a comment of two lines, which would change from machine to machine.
-docs: ## write what is generated in docs/: the drawing in docs/design.svg, from docs/design.dot
+docs: ## write what is generated: the drawing in docs/design.svg from docs/design.dot, the README's table of directives
 	@sh deps/install.sh docs
+	@tclsh utils/directives.tcl write
 	@mkdir -p build
 	@echo "  draw    docs/design.svg"
 	$(Q)dot -Tsvg docs/design.dot >build/design.svg

@@ -133,17 +133,4 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \
     F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))
 
-#define SERVER_POINTER(result, name, arguments) static result(*Server_##name) arguments;
-SERVER_FUNCTIONS(SERVER_POINTER)
-
-/* Looks all functions up. Returns NULL, or the name of the first that this server lacks. The server passes the look-up
- * function as the first word of the context. */
-static inline const char *serverLoadApi(ServerCtx *ctx) {
-    int (*get_api)(const char *, void *) = *(int (**)(const char *, void *))ctx;
-#define SERVER_LOOK_UP(result, name, arguments) \
-    if (get_api("RedisModule_" #name, (void *)&Server_##name) != SERVER_OK) return #name;
-    SERVER_FUNCTIONS(SERVER_LOOK_UP)
-    return NULL;
-}
-
 #endif

@@ -72,16 +72,47 @@ typedef struct ocspOptions {
 
 #define OCSP_OPTIONS_DEFAULT \
     { 0, 10, 10, 5, "", ".", "", OCSP_PEERS_NO }
-#define OCSP_REFRESH_MARGIN_MIN 1
-#define OCSP_REFRESH_MARGIN_MAX 99
-#define OCSP_RETRY_DELAY_MIN 1
-#define OCSP_RETRY_DELAY_MAX 3600
-#define OCSP_TIMEOUT_MIN 1
-#define OCSP_TIMEOUT_MAX 60
+
+/* One directive. Hosts register from the table of these; the patch and the documentation are written from it. */
+typedef enum ocspDirectiveType {
+    OCSP_BOOL,    /* int */
+    OCSP_NUMBER,  /* int, min to max */
+    OCSP_PERCENT, /* int, min to max; written with or without a percent sign, so that hosts register a string */
+    OCSP_STRING,  /* const char * */
+    OCSP_PEERS    /* ocspVerifyPeers; written no, soft or require */
+} ocspDirectiveType;
+
+typedef struct ocspDirective {
+    const char *name; /* without the host's prefix, "ocsp." or "tls-ocsp-" */
+    ocspDirectiveType type;
+    size_t offset;        /* of its field in ocspOptions */
+    const char *fallback; /* the default, as it is written in a configuration file */
+    int min, max;
+    int guarded; /* at run time it can be changed only where enable-protected-configs allows it */
+    int (*check)(const char *value,
+                 const char **why); /* of a string: 1, or 0 with a constant sentence; NULL: anything */
+    const char *values, *meaning;   /* for the documentation, in Markdown */
+} ocspDirective;
+
+enum {
+    OCSP_D_STAPLING,
+    OCSP_D_REFRESH_MARGIN,
+    OCSP_D_RETRY_DELAY,
+    OCSP_D_TIMEOUT,
+    OCSP_D_RESPONDER_URL,
+    OCSP_D_CACHE_DIR,
+    OCSP_D_RESPONSE_FILE,
+    OCSP_D_VERIFY_PEERS,
+    OCSP_DIRECTIVES
+};
+extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];
 
 /* Parses a refresh margin, "10%" or "10". Returns 1 and stores the percentage, or 0 and points *why at a constant
  * sentence that says what would be right. Any thread. */
 int ocspParseRefreshMargin(const char *text, int *percent, const char **why);
+
+/* The same without the percentage. */
+int ocspCheckRefreshMargin(const char *text, const char **why);
 
 /* Whether `url` may be used as a responder URL: "" or http:// or https:// with a host, no user or password (RFC 6960
  * appendix A speaks plain HTTP; credentials would end up in INFO and logs). Returns 1, or 0 with a constant sentence in

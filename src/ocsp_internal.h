@@ -1,14 +1,17 @@
-/* ocsp_internal.h - what the rooms of the OCSP stapling engine show each other. Hosts include ocsp.h instead.
+/* ocsp_internal.h - what the files of the OCSP stapling engine may see of each other. Hosts include ocsp.h instead.
  *
- * DESIGN: data flows one way, and only the thread (ocsp_thread.c) calls the rooms:
+ * DESIGN: calls go down the floors that src/floors.txt lists, and data flows one way:
  *
  *     certificate -> identify -> fetch -> verify -> publish -> staple
  *                        ^                  |
  *                        +---- schedule <---+--> cache
  *
- * Errors travel as one kind plus one sentence, made where the fault was seen. Times are wall clock seconds since 1970
- * where a certificate or a response speaks, and milliseconds where we wait; both int64_t, because
- * time_t has 32 bits on some systems, and certificates outlive 2038.
+ * Nothing in this header knows the OCSP thread or the worker's state: what those show is in ocsp_worker.h, which only
+ * the worker's side includes. An error is one kind and one sentence, made where the fault was found. Times are int64_t:
+ * seconds since 1970 where they come from a certificate or a response, milliseconds where something waits. time_t has 32
+ * bits on some systems, and certificates outlive 2038.
+ *
+ * "Inside OpenSSL" means: on the OCSP thread, while it holds the OpenSSL lock (ocsp_thread.c).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -26,9 +29,15 @@
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
 #define OCSP_MAX_STAPLE_TLS12 (16384 - 4) /* bytes; clients that speak TLS 1.2 end the handshake at a longer one */
 #define OCSP_MAX_URLS 8                   /* of one certificate's authorityInfoAccess; more are ignored */
-#define OCSP_MAX_CERTS 8                  /* followed at once: those in service, and a few that were just replaced */
+#define OCSP_MAX_CERTS 8                  /* tracked at once: the active ones, and a few that were just replaced */
 #define OCSP_NEVER INT64_MAX              /* wall clock seconds */
 #define OCSP_OUTSIDE_TEXT_MAX 200         /* bytes of any text from outside that reach INFO or the log */
+
+/* Bytes that belong to somebody else. */
+typedef struct ocspBytes {
+    const unsigned char *data;
+    size_t len;
+} ocspBytes;
 
 /* ---- errors (ocsp_util.c) ---------------------------------------------------------------------------------------- */
 
@@ -61,10 +70,6 @@ void ocspMayChangeAt(ocspError *err, int64_t at);
  * out_size - 1. Returns out. */
 char *ocspCleanText(char *out, size_t out_size, const char *in);
 
-/* Seconds since 1970 as "YYYY-MM-DD hh:mm:ss UTC", whatever the width of time_t; "?" outside the years 0 to 9999. Returns
- * out. */
-char *ocspUtcText(int64_t seconds, char *out, size_t size);
-
 /* What a URL tells. */
 typedef struct ocspUrl {
     char *host, *port; /* host without brackets */
@@ -92,6 +97,29 @@ void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(pri
 void ocspSetHost(const ocspHost *host); /* NULL goes back to libc and to silence */
 void ocspThreadStarted(void);           /* the host's thread_started, on the OCSP thread */
 int ocspServes(SSL_CTX *ctx);           /* the host's serves, on the main thread */
+
+/* What blocking calls do around their waits. All NULL/-1 is a plain blocking wait. */
+typedef struct ocspIoHooks {
+    void (*leave_openssl)(void); /* called right before a call that may block ... */
+    void (*enter_openssl)(void); /* ... and right after it */
+    int wake_fd;                 /* readable means: ask `cancelled` */
+    int (*cancelled)(void);      /* 1: give up */
+} ocspIoHooks;
+
+/* Around every call that may block: the OpenSSL lock is given back before it and taken again after it. `io` may be NULL.
+ * OCSP thread, or main before that exists. */
+void ocspLeaveOpenSSL(const ocspIoHooks *io);
+void ocspEnterOpenSSL(const ocspIoHooks *io);
+
+/* ---- times (ocsp_time.c) ----------------------------------------------------------------------------------------- */
+
+/* Seconds since 1970 of an ASN.1 time in the form that RFC 5280 section 4.1.2.5 wants: seconds, no fractions, Z. *ok is 0,
+ * and so is the result, on any other. Pure, allocates nothing. Any thread. */
+int64_t ocspTime(const ASN1_TIME *t, int *ok);
+
+/* Seconds since 1970 as "YYYY-MM-DD hh:mm:ss UTC", whatever the width of time_t; "?" outside the years 0 to 9999. Returns
+ * out. Any thread. */
+char *ocspUtcText(int64_t seconds, char *out, size_t size);
 
 /* ---- identity (ocsp_identity.c) ---------------------------------------------------------------------------------- */
 
@@ -172,26 +200,55 @@ int ocspHttpCheckHead(const ocspHttpHead *head, ocspError *err);
  * OCSP_MAX_RESPONSE_BYTES bytes, or NULL for an empty one; or 0 with a sentence and *body NULL. */
 int ocspHttpReadBody(ocspHttpReader *r, const ocspHttpHead *head, unsigned char **body, size_t *body_len);
 
-/* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
+/* ---- connection (ocsp_conn.c) ------------------------------------------------------------------------------------ */
 
-/* How a fetch waits. All NULL/-1 is a plain blocking wait. */
-typedef struct ocspIoHooks {
-    void (*leave_openssl)(void); /* called right before a call that may block ... */
-    void (*enter_openssl)(void); /* ... and right after it */
-    int wake_fd;                 /* readable means: ask `cancelled` */
-    int (*cancelled)(void);      /* 1: give up */
-} ocspIoHooks;
+/* One connection. The caller sets it up and owns it; fd is -1 and ssl NULL before. OCSP thread, inside OpenSSL, which is
+ * left around waits. */
+struct addrinfo;
+typedef struct ocspConn {
+    int fd;
+    SSL *ssl;         /* NULL: plain */
+    const char *host; /* the responder's, as the URL names it */
+    int64_t deadline; /* ocspConnNowMs() milliseconds */
+    const ocspIoHooks *io;
+    int cancelled; /* 1: io->cancelled said so; then *err is not filled */
+    ocspError *err;
+} ocspConn;
+
+int64_t ocspConnNowMs(void); /* monotonic clock, milliseconds. Any thread */
+SSL_CTX *ocspTlsContext(
+    X509_STORE *store); /* trusts the system's roots and `store` (may be NULL). NULL: out of memory */
+
+/* Each returns 1, or 0 with a sentence in *err (or cancelled). */
+int ocspConnOpen(ocspConn *c, const struct addrinfo *address);
+int ocspConnTls(ocspConn *c, SSL_CTX *tls); /* begins TLS and verifies the server's certificate for c->host */
+int ocspConnWrite(ocspConn *c, const void *bytes, size_t len);
+
+/* Reads 1 to `size` bytes, as ocspHttpStart wants it; `conn` is an ocspConn. Returns the number, 0 at the end of data, or -1
+ * with a sentence (or cancelled). */
+ssize_t ocspConnRead(void *conn, void *buf, size_t size);
+void ocspConnClose(ocspConn *c);
+
+/* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
 
 typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetchResult;
 
-/* Asks one URL in HTTP/1.1: POST, then GET when the POST was answered 4xx or 501 (but not a proxy's 407); each address
- * of the name in turn, all within timeout_ms on the monotonic clock (the name look-up is bounded by the system's
- * resolver). On OCSP_FETCH_OK *body (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len
+/* One request to one responder. Everything belongs to the caller. */
+typedef struct ocspExchange {
+    const char *url;
+    const unsigned char *request; /* DER OCSPRequest */
+    size_t request_len;
+    X509_STORE *store;  /* trusted for https beside the system's roots; may be NULL */
+    int64_t timeout_ms; /* for all addresses of the name together */
+    const ocspIoHooks *io;
+} ocspExchange;
+
+/* Sends the request in HTTP/1.1: POST, then GET when the POST was answered 4xx or 501 (but not a proxy's 407); to each
+ * address of the name in turn, all within the timeout on the monotonic clock (the system's resolver bounds the name
+ * look-up). On OCSP_FETCH_OK *body (ocspFree it) holds 1 to OCSP_MAX_RESPONSE_BYTES bytes, not verified; or *body_len
  * is 0 and *body NULL for an empty body. OCSP thread, or any where SIGPIPE is blocked or ignored (TLS writes without
  * MSG_NOSIGNAL). RFC 6960 appendix A. */
-ocspFetchResult ocspFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                          int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
-                          ocspError *err);
+ocspFetchResult ocspFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err);
 
 /* ---- DER (ocsp_der.c) -------------------------------------------------------------------------------------------- */
 
@@ -216,10 +273,6 @@ X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now,
 int ocspWeakSignature(const X509_ALGOR *algorithm);
 
 /* ---- verify (ocsp_verify.c) -------------------------------------------------------------------------------------- */
-
-/* Seconds since 1970 of an ASN.1 time in the form that RFC 5280 section 4.1.2.5 wants: seconds, no fractions, Z. *ok is 0,
- * and so is the result, on any other. Pure, allocates nothing. Any thread. */
-int64_t ocspTime(const ASN1_TIME *t, int *ok);
 
 typedef enum { OCSP_SOURCE_NONE, OCSP_SOURCE_NETWORK, OCSP_SOURCE_CACHE, OCSP_SOURCE_FILE } ocspSource;
 
@@ -254,8 +307,7 @@ typedef struct ocspResponse {
  * peer staples, its thisUpdate is taken, with the skew on top (15 minutes in all, which is what Java takes). Returns 1
  * and fills *out (release with ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside
  * OpenSSL. */
-int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int64_t now, int64_t received,
-               ocspResponse *out, ocspError *err);
+int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
 /* How a verified response compares with the current one (current->der NULL: there is none). The later thisUpdate is newer;
@@ -344,11 +396,11 @@ typedef enum {
     OCSP_PEER_BAD, /* a staple that does not verify, or a peer whose issuer is not known */
 } ocspPeerState;
 
-/* Judges what a peer stapled (der NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
+/* Verifies what a peer stapled (der.data NULL: nothing) for its certificate `leaf`, whose issuer is looked for in `chain` (NULL:
  * none). On anything but good *err holds the reason, and until when it stands. *must_staple is what the certificate
  * says (RFC 7633). Pure, as ocspVerify. Any thread, inside OpenSSL. */
-ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
-                                   int *must_staple, ocspError *err);
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
+                                   ocspError *err);
 
 int ocspPeerCallback(SSL *ssl); /* a client's part of ocspStatusCallback: 1 accepts, 0 refuses; any thread */
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
@@ -379,9 +431,35 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
 int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err);
 void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait);
 
-/* ---- between main and the thread (ocsp_stapler.c) ---------------------------------------------------------------- */
+/* ---- configuration (ocsp_config.c) ------------------------------------------------------------------------------- */
 
-#define OCSP_REFRESH_ERROR_MAX 2048 /* a round's error names each URL that was asked */
+/* Copies `from` with its strings; `to` is overwritten, so its strings must not be owned. Returns 1, or 0 when out of memory. */
+int ocspCopyOptions(ocspOptions *to, const ocspOptions *from);
+void ocspFreeOptions(ocspOptions *options); /* frees the strings and sets them to NULL */
+
+/* ---- environment (ocsp_env.c) ------------------------------------------------------------------------------------ */
+
+/* The world outside of the engine: clocks, randomness, network and disk. Tests and simulations replace ocsp_env before
+ * ocspInit. Functions without a comment are those of the same name in this header. */
+typedef struct ocspEnv {
+    int64_t (*wall_ms)(void); /* wall clock, milliseconds since 1970 */
+    int64_t (*mono_ms)(void); /* monotonic clock, milliseconds */
+    uint32_t (*random)(void); /* 0 to UINT32_MAX */
+    ocspFetchResult (*fetch)(const ocspExchange *, unsigned char **, size_t *, ocspError *);
+    int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
+    uint64_t (*file_signature)(const char *); /* changes when the file is replaced or written; 0 when there is none */
+    int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
+    int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
+    int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
+    void (*cache_prune)(const char *, int64_t, const ocspIoHooks *);
+} ocspEnv;
+extern ocspEnv ocsp_env;
+
+int64_t ocspNow(const ocspEnv *env); /* its wall clock in seconds since 1970. Any thread */
+
+/* ---- one certificate (ocsp_cert.c) ------------------------------------------------------------------------------- */
+
+#define OCSP_REFRESH_ERROR_MAX 2048 /* bytes: the error of a refresh names each URL that was asked */
 
 typedef enum {
     OCSP_STATE_NO_TLS,
@@ -389,83 +467,143 @@ typedef enum {
     OCSP_STATE_SELF_SIGNED,
     OCSP_STATE_NO_ISSUER,
     OCSP_STATE_NO_RESPONDER,
-    OCSP_STATE_PENDING, /* something to ask; good, revoked and expired follow from what is held and the clock */
+    OCSP_STATE_PENDING, /* can be refreshed; good, revoked and expired follow from the current response and the clock */
 } ocspCertState;
 
-/* What INFO tells of one certificate: a copy, made by the thread after each change. */
-typedef struct ocspStatus {
+/* What became of a response, or of a whole refresh. */
+typedef enum {
+    OCSP_OUTCOME_NEW,       /* it is the current response now: publish it */
+    OCSP_OUTCOME_UNCHANGED, /* valid, and nothing in it is newer than the current response */
+    OCSP_OUTCOME_STALE,     /* valid, and older than the current response: a failure */
+    OCSP_OUTCOME_INVALID,   /* not fetched or read, or not verified: a failure */
+    OCSP_OUTCOME_NO_MATCH,  /* a supplied file about other certificates: no failure */
+    OCSP_OUTCOME_CANCELLED, /* options, certificates or the server's life changed meanwhile */
+} ocspOutcome;
+
+/* One certificate that is tracked. Owned by the worker; on the OCSP thread only, or on main before that exists. */
+typedef struct ocspCert {
+    ocspIdentity *id;
+    int active;     /* in the context in service; 0: replaced, and its response is kept for handshakes under way */
+    int was_active; /* until the last reload */
+    int index;      /* its place in the context: INFO shows the first two */
     ocspCertState state;
-    int has_response, revoked, must_staple;
-    char serial[OCSP_OUTSIDE_TEXT_MAX + 1], responder_url[OCSP_OUTSIDE_TEXT_MAX + 1];
-    int64_t this_update, next_update, produced_at, expires_at, last_success;
-    size_t bytes;
+    ocspResponse current; /* .der NULL: none. Kept after it has expired, so that older ones are still refused */
+    struct {
+        int refresh_requested;   /* by the operator: at once */
+        int refresh_now;         /* by a reload or a directive: at once, but OCSP_MIN_INTERVAL_MS after the last one */
+        int refresh_if_empty;    /* by stapling turned on: at once if the disk has no valid response */
+        int64_t refresh_at_ms;   /* wall clock */
+        int64_t retry_at_ms;     /* monotonic clock, 0: no retry is scheduled */
+        int64_t last_refresh_ms; /* monotonic clock, 0: never */
+        unsigned attempt;        /* refreshes in a row that brought nothing new, for the back-off */
+    } schedule;
+    struct {
+        long long consecutive_failures, last_fetch_ms;
+        int64_t last_success; /* wall clock seconds */
+        char url[OCSP_OUTSIDE_TEXT_MAX + 1];
+        char last_error[OCSP_REFRESH_ERROR_MAX];
+    } stats; /* for INFO and the log */
+    struct {
+        int checked; /* the cache directory was looked at */
+        int dirty;   /* the current response must be stored */
+        int outdated; /* the disk was not compared with the current response yet, or contradicts it and is not writable */
+        int64_t store_at_ms, load_at_ms; /* monotonic clock, not before that; 0: at once */
+    } cache;
+    struct {
+        int state; /* the ocspCertState that was logged, -1: none */
+        int failure, half_window, expired, missing, unusable_cache, outdated, certid_digest;
+    } logged; /* each transition is logged once */
+    struct {
+        int exists, revoked, expired, failure_logged;
+        long long failures;
+        size_t len;
+    } replaced; /* about the response before the current one, for ocspLogInstalled */
+} ocspCert;
+
+/* What came in for a certificate. */
+typedef struct ocspReceived {
+    ocspBytes der;
     ocspSource source;
-    int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock, 0: none */
-    long long consecutive_failures, last_fetch_ms;
-    char last_error[OCSP_REFRESH_ERROR_MAX];
-} ocspStatus;
+    int64_t at; /* wall clock seconds: when it was fetched, or when its file was written */
+} ocspReceived;
 
-#define OCSP_STATUSES 2 /* INFO tells of two certificates: ocsp_* and ocsp_alt_* */
+ocspCert *ocspCertNew(void); /* NULL when out of memory */
+void ocspCertFree(ocspCert *cert);
 
-typedef struct ocspReport {
-    int count;
-    ocspStatus status[OCSP_STATUSES];
-    long long refreshes, refresh_failures, failures[OCSP_ERR_KINDS];
-} ocspReport;
+/* The functions below take the certificate, the options in force and the environment, whose clocks and randomness are all
+ * that they use of it; they do no I/O. OCSP thread, inside OpenSSL. */
 
-/* The certificates of one attached context. */
-typedef struct ocspContextCerts {
-    int expected; /* by ocspPrefetchContext: nothing serves it yet */
-    int count;
-    X509 *leaf[OCSP_MAX_CERTS / 2];
-    STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
-    X509_STORE *store;
-} ocspContextCerts;
+int ocspHasResponseFile(const ocspOptions *options);
+ocspCertState ocspStateOf(const ocspIdentity *id, const ocspOptions *options);
+void ocspShowUrl(ocspCert *cert, const ocspOptions *options);      /* the URL that INFO shows before one was asked */
+int64_t ocspRemainingMs(const ocspCert *cert, const ocspEnv *env); /* of the current response's validity; <= 0: none */
+int ocspHasValid(const ocspCert *cert, const ocspEnv *env);
 
-typedef struct ocspWaiter {
-    ocspRefreshDone *done;
-    void *arg;
-    struct ocspWaiter *next;
-} ocspWaiter;
+/* Milliseconds until the next refresh: 0 or less is now, INT64_MAX never. */
+int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 
-/* All on the OCSP thread (or on main before it exists); the mutex behind them is held for copies only. */
-int ocspTakeOptions(ocspOptions *mine); /* 1: there were new ones; frees and replaces the strings of *mine */
-void ocspFreeOptions(ocspOptions *mine);
-ocspContextCerts *ocspTakeContextCerts(void); /* the newest context, or NULL; free with ocspContextCertsFree */
-void ocspContextCertsFree(ocspContextCerts *a);
-int ocspTakeRequests(ocspWaiter **waiters); /* how many refreshes were asked for; appends their waiters to the list */
-int ocspAnythingNew(void);                  /* options or a context are waiting to be taken */
-void ocspSetReport(const ocspReport *report);
-/* Whether a fetch for `leaf`, begun with `mine`, has become pointless. Inside OpenSSL. */
-int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);
+/* Verifies what a file held that was written at `mtime` (wall clock seconds). As ocspVerify, with a bound on a response
+ * without nextUpdate that a copied file would start anew. */
+int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
+                   ocspError *err);
 
-/* ---- the thread (ocsp_thread.c) ---------------------------------------------------------------------------------- */
+/* Verifies `in` and installs it if it is newer than the current response; schedules the next refresh. On STALE and INVALID
+ * *err has the sentence. After NEW the caller publishes, then calls ocspLogInstalled. */
+ocspOutcome ocspAcceptResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, const ocspReceived *in,
+                               ocspError *err);
 
-void ocspWorkerPrime(void); /* main, before the thread exists: one step that asks no network */
-int ocspThreadStart(void);  /* main; 0 with errno set */
-void ocspThreadWake(void);  /* any thread */
-void ocspThreadStop(void);  /* main: joins and frees what the worker holds */
-/* One step of the worker, what the thread does between two waits: the milliseconds until the next. For simulations. */
-int64_t ocspWorkerStep(void);
+/* The second half of it, for a response that is verified already. Takes *fresh's memory. */
+ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
+                               ocspSource source, ocspError *err);
 
-/* ---- the seam (ocsp_thread.c) ------------------------------------------------------------------------------------ */
+/* Logs what ocspAcceptResponse has installed. */
+void ocspLogInstalled(ocspCert *cert);
 
-/* The world as the thread sees it: clock, network, disk and chance. Tests and simulations replace it before
- * ocspInit. */
-typedef struct ocspEnv {
-    int64_t (*wall_ms)(void);
-    int64_t (*mono_ms)(void);
-    uint32_t (*random)(void);
-    ocspFetchResult (*fetch)(const char *, const unsigned char *, size_t, X509_STORE *, int64_t, const ocspIoHooks *,
-                             unsigned char **, size_t *, ocspError *);
-    int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
-    /* a file's identity changes when it is replaced or written: mtime, size, inode, device; 0 when there is none */
-    uint64_t (*file_signature)(const char *);
-    int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
-    int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
-    int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
-    void (*cache_prune)(const char *, int64_t, const ocspIoHooks *);
-} ocspEnv;
-extern ocspEnv ocsp_env;
+/* A refresh has failed (stats.last_error says why): counts it, schedules the retry, logs the first failure in a row.
+ * `requested`: by an operator, whose tries must not push the automatic retry away. */
+void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, int requested);
+
+/* Adjusts state and schedule after the options changed from `old`. */
+void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env);
+
+/* Shortens waits that the wall clock, set back or forward, has made longer than the policy allows. Returns 1 when the
+ * current response expires earlier now: publish it. */
+int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
+void ocspCapRetry(ocspCert *cert, const ocspEnv *env);
+
+void ocspLogState(ocspCert *cert);                                                /* a state without refreshes, once */
+void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env); /* warnings that time alone brings */
+
+/* ---- persistence (ocsp_persist.c) -------------------------------------------------------------------------------- */
+
+#define OCSP_PREVIOUS_DIRS 4 /* earlier values of cache-dir whose files are still compared */
+
+/* What the worker remembers about its cache directories. */
+typedef struct ocspDisk {
+    const ocspOptions *options;
+    const ocspEnv *env;
+    const ocspIoHooks *io;
+    char *previous_dirs[OCSP_PREVIOUS_DIRS]; /* owned; the newest first */
+    int64_t prune_at_ms;                     /* monotonic clock: the first store from then on prunes */
+    int logged_failure;
+} ocspDisk;
+
+/* All on the OCSP thread (or, loading, on main before that exists), inside OpenSSL, which is left around the I/O. */
+
+/* Loads the cached response of a certificate that has no valid one. NEW, UNCHANGED or, where nothing was loaded, INVALID. */
+ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert);
+
+/* Is there something to store, or to compare with what is stored? */
+int ocspDiskIsBehind(const ocspDisk *disk, const ocspCert *cert);
+
+/* Brings the disk in line with the current response of `cert`, if the disk is behind and the last try is long enough ago.
+ * Returns 1 when something was stored. *outcome is NEW when another server's newer response was taken from the disk. */
+int ocspDiskSync(ocspDisk *disk, ocspCert *cert, ocspOutcome *outcome);
+
+void ocspDiskPrune(ocspDisk *disk); /* removes old files, at most once an hour */
+
+/* cache-dir was `dir` (owned by the callee from here on) and has changed. */
+void ocspDiskChanged(ocspDisk *disk, char *dir);
+void ocspDiskFree(ocspDisk *disk);
 
 #endif

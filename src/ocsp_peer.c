@@ -72,8 +72,8 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
 
-ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len, int64_t now,
-                                   int *must_staple, ocspError *err) {
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
+                                   ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
     ocspResponse response;
     ocspPeerState state = OCSP_PEER_BAD;
@@ -86,10 +86,10 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsi
     }
     /* One that promises something which could not be read is held to the most that it can promise. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
-    if (!der) {
+    if (!der.data) {
         ocspFail(err, OCSP_ERR_VERIFY, "it staples no OCSP response: turn stapling on there, and see its INFO ocsp");
         state = OCSP_PEER_MISSING;
-    } else if (!ocspVerify(der, len, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
+    } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
     } else {
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
@@ -105,8 +105,7 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, const unsi
 }
 
 /* The digest by which a verdict is found again. Returns 0 when out of memory. */
-static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
-                             unsigned char digest[32]) {
+static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, unsigned char digest[32]) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int i, count = sk_X509_num(chain), ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
 
@@ -116,7 +115,7 @@ static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, const unsigned c
         ok =
             X509_digest(i < 0 ? leaf : sk_X509_value(chain, i), EVP_sha256(), one, &n) && EVP_DigestUpdate(ctx, one, n);
     }
-    ok = ok && EVP_DigestUpdate(ctx, &count, sizeof(count)) && EVP_DigestUpdate(ctx, der, len) &&
+    ok = ok && EVP_DigestUpdate(ctx, &count, sizeof(count)) && EVP_DigestUpdate(ctx, der.data, der.len) &&
          EVP_DigestFinal_ex(ctx, digest, NULL);
     EVP_MD_CTX_free(ctx);
     return ok;
@@ -158,16 +157,16 @@ static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocs
 }
 
 /* ocspVerifyPeerStaple, or what it said of the same bytes a moment ago. */
-static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain, const unsigned char *der, size_t len,
-                                              int64_t now, int *must_staple, ocspError *err) {
+static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
+                                              int *must_staple, ocspError *err) {
     unsigned char digest[32];
     ocspPeerState state;
-    int any = der && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
-    int has_digest = any && ocspVerdictDigest(leaf, chain, der, len, digest);
+    int any = der.data && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
+    int has_digest = any && ocspVerdictDigest(leaf, chain, der, digest);
 
     if (has_digest && ocspRecallVerdict(digest, now, &state, must_staple, err)) return state;
-    state = ocspVerifyPeerStaple(leaf, chain, der, len, now, must_staple, err);
-    if (der && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, der, len, digest)))
+    state = ocspVerifyPeerStaple(leaf, chain, der, now, must_staple, err);
+    if (der.data && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, der, digest)))
         ocspRememberVerdict(digest, now, state, *must_staple, err);
     return state;
 }
@@ -277,8 +276,8 @@ int ocspPeerCallback(SSL *ssl) {
         ocspFail(&err, OCSP_ERR_VERIFY, "it shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
-        state = ocspVerifyPeerStapleOnce(leaf, chain, len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0,
-                                         (int64_t)(ocsp_env.wall_ms() / 1000), &must_staple, &err);
+        ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
+        state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
             ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");

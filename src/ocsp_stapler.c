@@ -1,32 +1,19 @@
 /* ocsp_stapler.c - what hosts call: options, contexts, the handshake callback, refresh requests, INFO.
  *
- * DESIGN: main and the OCSP thread share what stands in `shared`, behind a mutex that is held for copies only: main
- * puts in options, the newest context and requests; the thread takes them, works, and puts back a report for INFO.
- * Handshakes see none of it: they read the slot (ocsp_slot.c) and two atomics.
+ * DESIGN: main hands everything to the OCSP thread through ocsp_handoff.c and wakes it. Handshakes, on any thread, read
+ * the slot (ocsp_slot.c) and two atomics.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
-#include "ocsp_internal.h"
+#include "ocsp_worker.h"
 #if OCSP_SUPPORTED
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <openssl/err.h>
-
-static struct {
-    pthread_mutex_t lock;
-    ocspOptions options; /* strings owned */
-    unsigned options_version, options_taken;
-    ocspContextCerts *attachment; /* the newest that the thread has not taken yet */
-    int unreported;               /* the thread has taken something that its report does not show yet */
-    int refresh_requests;
-    ocspWaiter *waiters;
-    ocspReport report;
-} shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static atomic_int stapling_on;         /* written by main, read by handshakes */
 static _Atomic(SSL_CTX *) pending_ctx; /* put by a handshake, or by main, with a reference; taken by main in ocspCron */
@@ -40,40 +27,6 @@ static int attach_told;  /* the log was told that there is no memory to attach a
 static int64_t next_thread_try;
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
-
-void ocspFreeOptions(ocspOptions *mine) {
-    ocspFree((char *)mine->responder_url);
-    ocspFree((char *)mine->cache_dir);
-    ocspFree((char *)mine->response_file);
-    mine->responder_url = mine->cache_dir = mine->response_file = NULL;
-}
-
-/* `to` is overwritten: its strings must not be owned. */
-static int ocspCopyOptions(ocspOptions *to, const ocspOptions *from) {
-    *to = *from;
-    to->responder_url = ocspStrdup(from->responder_url);
-    to->cache_dir = ocspStrdup(from->cache_dir);
-    to->response_file = ocspStrdup(from->response_file);
-    if (to->responder_url && to->cache_dir && to->response_file) return 1;
-    ocspFreeOptions(to);
-    return 0;
-}
-
-int ocspTakeOptions(ocspOptions *mine) {
-    ocspOptions copy;
-    int taken = 0;
-
-    pthread_mutex_lock(&shared.lock);
-    if (shared.options_taken != shared.options_version && ocspCopyOptions(&copy, &shared.options)) {
-        ocspFreeOptions(mine);
-        *mine = copy;
-        shared.options_taken = shared.options_version;
-        shared.unreported = 1;
-        taken = 1;
-    }
-    pthread_mutex_unlock(&shared.lock);
-    return taken;
-}
 
 /* Stapling is on: there must be a thread. One that cannot be had is tried again, at most once a second. */
 static void ocspNeedThread(void) {
@@ -91,15 +44,7 @@ static void ocspNeedThread(void) {
 }
 
 int ocspSetOptions(const ocspOptions *options) {
-    ocspOptions copy, old;
-
-    if (!ocspCopyOptions(&copy, options)) return 0;
-    pthread_mutex_lock(&shared.lock);
-    old = shared.options;
-    shared.options = copy;
-    shared.options_version++;
-    pthread_mutex_unlock(&shared.lock);
-    ocspFreeOptions(&old);
+    if (!ocspPutOptions(options)) return 0;
     /* relaxed: handshakes may see it a moment later, and nothing else hangs on it */
     atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
     ocspPeersSetPolicy(options->verify_peers);
@@ -129,18 +74,6 @@ static uintptr_t ocspNumber(SSL_CTX *ctx) {
 
 static void ocspSetMark(SSL_CTX *ctx, uintptr_t mark) {
     SSL_CTX_set_ex_data(ctx, context_index, (void *)mark);
-}
-
-void ocspContextCertsFree(ocspContextCerts *a) {
-    int i;
-
-    if (!a) return;
-    for (i = 0; i < a->count; i++) {
-        X509_free(a->leaf[i]);
-        sk_X509_pop_free(a->chain[i], X509_free);
-    }
-    X509_STORE_free(a->store);
-    ocspFree(a);
 }
 
 /* References to the current certificate of `ctx` and its chain; 0 when out of memory. */
@@ -188,14 +121,8 @@ static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     return NULL;
 }
 
-static void ocspHandOver(ocspContextCerts *a) {
-    ocspContextCerts *old;
-
-    pthread_mutex_lock(&shared.lock);
-    old = shared.attachment;
-    shared.attachment = a;
-    pthread_mutex_unlock(&shared.lock);
-    ocspContextCertsFree(old);
+static void ocspHandOver(ocspContextCerts *certs) {
+    ocspPutContextCerts(certs);
     if (thread_runs) ocspThreadWake();
 }
 
@@ -230,7 +157,7 @@ void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store) {
         ocspContextCertsFree(a);
         return;
     }
-    a->expected = 1;
+    a->prefetched = 1;
     ocspHandOver(a);
 }
 
@@ -265,17 +192,6 @@ static int ocspMayAdopt(SSL_CTX *ctx) {
     return serves > 0;
 }
 
-ocspContextCerts *ocspTakeContextCerts(void) {
-    ocspContextCerts *a;
-
-    pthread_mutex_lock(&shared.lock);
-    a = shared.attachment;
-    shared.attachment = NULL;
-    if (a) shared.unreported = 1;
-    pthread_mutex_unlock(&shared.lock);
-    return a;
-}
-
 void ocspCron(void) {
     ocspPeersCron();
     /* relaxed: only whether to look; the exchange below acquires */
@@ -287,7 +203,7 @@ void ocspCron(void) {
     }
     if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
     if (!initialized) return;
-    if (!ticked && atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspWorkerPrime();
+    if (!ticked && atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspThreadPrime();
     ticked = 1;
     if (atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspNeedThread();
 }
@@ -332,7 +248,7 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
     }
     leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
-        int64_t now = (int64_t)(ocsp_env.wall_ms() / 1000);
+        int64_t now = ocspNow(&ocsp_env);
         set = ocspSlotEnter(&token);
         for (i = 0; set && i < set->count && !staple; i++) {
             if (set->staples[i].leaf == leaf) staple = &set->staples[i];
@@ -373,24 +289,6 @@ static int ocspForeignStatusCallback(SSL *ssl, void *unused) {
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
-/* Why nothing can be asked, or NULL. Directives are named without the prefix in which hosts differ. */
-static const char *ocspWhyNoRefresh(const ocspReport *report) {
-    int i;
-    static const char *const reasons[] = {
-        [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
-        [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and tls-key-file",
-        [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: nobody answers for its status",
-        [OCSP_STATE_NO_ISSUER] = ("the certificate's issuer is not known: append the CA's certificate to tls-cert-file "
-                                  "or name it in tls-ca-cert-file"),
-        [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
-    };
-
-    if (report->count == 0) return reasons[report->status[0].state];
-    for (i = 0; i < report->count; i++)
-        if (report->status[i].state == OCSP_STATE_PENDING) return NULL;
-    return reasons[report->status[0].state];
-}
-
 int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size) {
     const char *reason = NULL;
     ocspWaiter *waiter = NULL;
@@ -398,22 +296,11 @@ int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_s
     if (!atomic_load_explicit(&stapling_on, memory_order_relaxed)) reason = "OCSP stapling is off: turn it on first";
     if (!reason && !thread_runs) reason = "the OCSP thread does not run yet: try again in a moment";
     if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
-    if (!reason) {
-        pthread_mutex_lock(&shared.lock);
-        /* what the thread has not seen or not reported yet may change what can be asked: it will find out */
-        if (shared.options_taken == shared.options_version && !shared.attachment && !shared.unreported)
-            reason = ocspWhyNoRefresh(&shared.report);
-        if (!reason) {
-            shared.refresh_requests++;
-            if (waiter) {
-                waiter->done = done;
-                waiter->arg = arg;
-                waiter->next = shared.waiters;
-                shared.waiters = waiter;
-            }
-        }
-        pthread_mutex_unlock(&shared.lock);
+    if (waiter) {
+        waiter->done = done;
+        waiter->arg = arg;
     }
+    if (!reason) reason = ocspPutRequest(waiter);
     if (reason) {
         ocspFree(waiter);
         snprintf(why, why_size, "%s", reason);
@@ -423,54 +310,7 @@ int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_s
     return 1;
 }
 
-int ocspTakeRequests(ocspWaiter **waiters) {
-    int requests;
-
-    pthread_mutex_lock(&shared.lock);
-    requests = shared.refresh_requests;
-    shared.refresh_requests = 0;
-    while (shared.waiters) {
-        ocspWaiter *waiter = shared.waiters;
-        shared.waiters = waiter->next;
-        waiter->next = *waiters;
-        *waiters = waiter;
-    }
-    pthread_mutex_unlock(&shared.lock);
-    return requests;
-}
-
-int ocspAnythingNew(void) {
-    int new;
-
-    pthread_mutex_lock(&shared.lock);
-    new = shared.attachment != NULL || shared.options_taken != shared.options_version;
-    pthread_mutex_unlock(&shared.lock);
-    return new;
-}
-
-int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
-    int i, stale;
-
-    pthread_mutex_lock(&shared.lock);
-    stale = !shared.options.stapling || strcmp(shared.options.responder_url, mine->responder_url) != 0 ||
-            strcmp(shared.options.response_file, mine->response_file) != 0;
-    if (!stale && shared.attachment) {
-        stale = 1; /* unless the reload brought the same certificate */
-        for (i = 0; i < shared.attachment->count; i++)
-            if (ocspSameCertificate(shared.attachment->leaf[i], leaf)) stale = 0;
-    }
-    pthread_mutex_unlock(&shared.lock);
-    return stale;
-}
-
 /* ---- INFO -------------------------------------------------------------------------------------------------------- */
-
-void ocspSetReport(const ocspReport *report) {
-    pthread_mutex_lock(&shared.lock);
-    shared.report = *report;
-    shared.unreported = 0;
-    pthread_mutex_unlock(&shared.lock);
-}
 
 static const char *ocspStateName(const ocspStatus *s, int enabled, int64_t now_ms) {
     static const char *const names[] = {
@@ -540,25 +380,6 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
     ocspInfoNumber(sink, prefix, "last_fetch_ms", s->last_fetch_ms);
 }
 
-#define OCSP_INFO_LOCK_TRIES 1000 /* looks at a mutex that is held for copies */
-
-/* INFO is printed in crash reports too, where whoever held the mutex may never give it back (or, in a forked child,
- * does not exist): then there is nothing to tell. */
-static void ocspCopyReport(ocspReport *report) {
-    int i, got = 0;
-
-    for (i = 0; i < OCSP_INFO_LOCK_TRIES && !got; i++) {
-        got = pthread_mutex_trylock(&shared.lock) == 0;
-        if (!got) sched_yield();
-    }
-    if (got) {
-        *report = shared.report;
-        pthread_mutex_unlock(&shared.lock);
-    } else {
-        memset(report, 0, sizeof(*report));
-    }
-}
-
 void ocspInfoState(const ocspInfoSink *sink) {
     int enabled = atomic_load_explicit(&stapling_on, memory_order_relaxed);
     long long stapled, unstapled;
@@ -588,42 +409,23 @@ void ocspInfoCounters(const ocspInfoSink *sink) {
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 int ocspInit(const ocspHost *host) {
-    static const ocspOptions defaults = OCSP_OPTIONS_DEFAULT;
-
     if (initialized) return 1;
     ocspSetHost(host);
     /* Contexts hold no memory of ours, so the index needs no free function, and it may stay when the engine ends. */
     if (context_index < 0) context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
     if (context_index < 0) return 0;
-    pthread_mutex_lock(&shared.lock);
-    memset(&shared.report, 0, sizeof(shared.report));
-    initialized = ocspCopyOptions(&shared.options, &defaults);
-    shared.options_version++;
-    pthread_mutex_unlock(&shared.lock);
+    initialized = ocspHandoffInit();
     return initialized;
 }
 
 void ocspShutdown(void) {
-    ocspWaiter *waiters = NULL;
-
     if (!initialized) return;
     atomic_store_explicit(&stapling_on, 0, memory_order_relaxed);
     ocspThreadStop();
     thread_runs = ticked = initialized = attached_any = 0;
     next_thread_try = 0;
-    ocspTakeRequests(&waiters);
-    while (waiters) {
-        ocspWaiter *next = waiters->next;
-        waiters->done(waiters->arg, "the server is shutting down");
-        ocspFree(waiters);
-        waiters = next;
-    }
-    ocspContextCertsFree(ocspTakeContextCerts());
+    ocspHandoffReset();
     SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire));
-    pthread_mutex_lock(&shared.lock);
-    ocspFreeOptions(&shared.options);
-    memset(&shared.report, 0, sizeof(shared.report));
-    pthread_mutex_unlock(&shared.lock);
     ocspSlotPublish(NULL);
     ocspPeersReset();
     ocspSetHost(NULL);

@@ -5,12 +5,10 @@
 
 #include "ocsp_internal.h"
 #if OCSP_SUPPORTED
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <openssl/err.h>
 #include <openssl/http.h>
 
@@ -98,22 +96,6 @@ char *ocspCleanText(char *out, size_t out_size, const char *in) {
     return out;
 }
 
-int ocspParseRefreshMargin(const char *text, int *percent, const char **why) {
-    char *end;
-    long value;
-
-    errno = 0;
-    value = text && *text >= '0' && *text <= '9' ? strtol(text, &end, 10) : -1;
-    if (value >= 0 && *end == '%') end++;
-    if (value < OCSP_REFRESH_MARGIN_MIN || value > OCSP_REFRESH_MARGIN_MAX || errno || *end) {
-        *why = "the refresh margin is a percentage of the response's life: write a whole number from 1 to 99, "
-               "with or without a percent sign, like 10%";
-        return 0;
-    }
-    *percent = (int)value;
-    return 1;
-}
-
 int ocspPercentDecode(char *text) {
     char *out = text;
 
@@ -196,60 +178,12 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
     return ok;
 }
 
-int ocspCheckResponderUrl(const char *url, const char **why) {
-    ocspUrl parsed;
-    const char *c;
-
-    if (!url || !*url) return 1;
-    for (c = url; *c; c++) {
-        if ((unsigned char)*c <= 32 || (unsigned char)*c >= 127) {
-            *why = "the responder URL holds a space, a control character or a character that is not ASCII: "
-                   "percent-encode it, like http://ocsp.example.com/path";
-            return 0;
-        }
-    }
-    if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0) {
-        *why = "the responder URL must begin with http:// or https://, like http://ocsp.example.com/, or be empty "
-               "to use those in the certificate";
-        return 0;
-    }
-    c = strstr(url, "//") + 2;
-    if (memchr(c, '@', strcspn(c, "/?#"))) {
-        *why = "the responder URL must not hold a user or a password: INFO and the log would show them";
-        return 0;
-    }
-    if (!ocspUrlParse(&parsed, url)) {
-        *why = "the responder URL cannot be parsed: write it like http://ocsp.example.com:8080/path";
-        return 0;
-    }
-    ocspUrlClear(&parsed);
-    return 1;
+void ocspLeaveOpenSSL(const ocspIoHooks *io) {
+    if (io && io->leave_openssl) io->leave_openssl();
 }
 
-#define OCSP_DAYS_TO_1970 INT64_C(719468) /* from the first of March of the year 0 */
-#define OCSP_DAYS_OF_400_YEARS INT64_C(146097)
-
-/* Reckoned here, because gmtime_r takes a time_t. The year begins in March, so that the leap day is its last. */
-char *ocspUtcText(int64_t seconds, char *out, size_t size) {
-    const int64_t earliest = INT64_C(-62167219200), latest = INT64_C(253402300799); /* the years 0 to 9999 */
-    int64_t days, era;
-    int second, of_era, year, of_year, month;
-
-    if (seconds < earliest || seconds > latest) {
-        snprintf(out, size, "?");
-        return out;
-    }
-    second = (int)((seconds % 86400 + 86400) % 86400);
-    days = (seconds - second) / 86400 + OCSP_DAYS_TO_1970;
-    era = days >= 0 ? days / OCSP_DAYS_OF_400_YEARS : -1;
-    of_era = (int)(days - era * OCSP_DAYS_OF_400_YEARS);
-    year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    of_year = of_era - (365 * year + year / 4 - year / 100);
-    month = (5 * of_year + 2) / 153; /* 0 is March */
-    snprintf(out, size, "%04d-%02d-%02d %02d:%02d:%02d UTC", (int)(year + era * 400 + (month >= 10)),
-             month < 10 ? month + 3 : month - 9, of_year - (153 * month + 2) / 5 + 1, second / 3600, second / 60 % 60,
-             second % 60);
-    return out;
+void ocspEnterOpenSSL(const ocspIoHooks *io) {
+    if (io && io->enter_openssl) io->enter_openssl();
 }
 
 #endif /* OCSP_SUPPORTED */

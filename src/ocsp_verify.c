@@ -13,26 +13,6 @@
 #include <openssl/ocsp.h>
 #include <openssl/x509v3.h>
 
-/* RFC 5280 section 4.1.2.5: seconds, no fractions, Z. OpenSSL reads more than that; clients refuse it. */
-static int ocspIsStrictTime(const ASN1_TIME *t) {
-    int n = ASN1_STRING_length(t), digits = ASN1_STRING_type(t) == V_ASN1_UTCTIME ? 12 : 14, i;
-    const unsigned char *text = ASN1_STRING_get0_data(t);
-
-    for (i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++) continue;
-    return i == digits && n == digits + 1 && text[i] == 'Z';
-}
-
-/* Allocates nothing: out of memory must not look like a time that is missing. OpenSSL reckons because timegm is not in
- * POSIX. */
-int64_t ocspTime(const ASN1_TIME *t, int *ok) {
-    static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
-    struct tm tm;
-    int days = 0, secs = 0;
-
-    *ok = t && ocspIsStrictTime(t) && ASN1_TIME_to_tm(t, &tm) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &tm);
-    return *ok ? (int64_t)days * 86400 + secs : 0;
-}
-
 static int64_t ocspMin(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -300,9 +280,10 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_
     return signer && ocspCheckSingleResponse(&single, id, signer, now, out, err);
 }
 
-int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int64_t now, int64_t received,
-               ocspResponse *out, ocspError *err) {
-    const unsigned char *p = der;
+int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out,
+               ocspError *err) {
+    const unsigned char *p = der.data;
+    const size_t len = der.len;
     OCSP_RESPONSE *response = NULL;
     OCSP_BASICRESP *basic = NULL;
     size_t following = 0;
@@ -319,7 +300,7 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int
         return ocspFail(err, OCSP_ERR_RESPONSE, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 
     ERR_set_mark(); /* what OpenSSL thinks of a bad response must not stay in the thread's error queue */
-    if (ocspDerWhole(der, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
+    if (ocspDerWhole(der.data, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     if (!response) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a whole DER-encoded OCSP response", len);
         goto done;
@@ -334,18 +315,18 @@ int ocspVerify(const unsigned char *der, size_t len, const ocspIdentity *id, int
                  OCSP_response_status_str(status));
         goto done;
     }
-    if (!ocspDerBounded(der, len, err)) goto done; /* before OpenSSL parses what it holds */
+    if (!ocspDerBounded(der.data, len, err)) goto done; /* before OpenSSL parses what it holds */
     basic = OCSP_response_get1_basic(response);
     if (!basic) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
         goto done;
     }
-    if (!ocspIsCanonical(der, len, basic)) {
+    if (!ocspIsCanonical(der.data, len, basic)) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not DER, or holds bytes that are no part of the OCSP response");
         goto done;
     }
     if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
-    out->der = ocspMemdup(der, len);
+    out->der = ocspMemdup(der.data, len);
     out->len = len;
     ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory while keeping the response");
     if (!ok) ocspMayChangeAt(err, 0);

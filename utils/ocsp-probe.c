@@ -265,7 +265,7 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
     time_t end;
 
     r->bytes = len;
-    if (ocspVerify(der, len, id, r->now, r->now, &response, &err)) {
+    if (ocspVerify((ocspBytes){der, len}, id, r->now, r->now, &response, &err)) {
         describeResponse(&response, id, r);
         judgeVerified(options, &response, r);
         judgeCertId(r);
@@ -276,7 +276,7 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
     say(r->sentence, sizeof(r->sentence), "%s", err.text);
     /* Was it valid once? Then it is an old response and not a wrong one, and that is a different thing to mend. */
     end = ocspPeekNextUpdate(der, len);
-    if (end > 0 && end <= r->now && ocspVerify(der, len, id, end - 1, end - 1, &response, NULL)) {
+    if (end > 0 && end <= r->now && ocspVerify((ocspBytes){der, len}, id, end - 1, end - 1, &response, NULL)) {
         describeResponse(&response, id, r);
         conclude(r, STATUS_EXPIRED, EXIT_CRITICAL);
         ocspResponseClear(&response);
@@ -575,8 +575,8 @@ static int askUrl(const probeOptions *options, const ocspIdentity *id, const cha
     unsigned char *body = NULL;
     size_t len = 0;
     int64_t began = monoMs();
-    ocspFetchResult result = ocspFetch(url, id->request, id->request_len, id->store, (int64_t)options->timeout * 1000,
-                                       &wait, &body, &len, &err);
+    ocspExchange exchange = {url, id->request, id->request_len, id->store, (int64_t)options->timeout * 1000, &wait};
+    ocspFetchResult result = ocspFetch(&exchange, &body, &len, &err);
 
     r->fetch_ms = (long long)(monoMs() - began);
     r->now = time(NULL);

@@ -14,6 +14,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "support.h"
+#include "ocsp_worker.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -249,8 +250,8 @@ static void verifyOnce(void) {
     ocspError err = {0};
     int ok;
 
-    assert_int_equal(ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &want, &err), 1);
-    engine(ok = ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &got, &err));
+    assert_int_equal(ocspVerify((ocspBytes){der.p, der.n}, id, TEST_NOW, TEST_NOW, &want, &err), 1);
+    engine(ok = ocspVerify((ocspBytes){der.p, der.n}, id, TEST_NOW, TEST_NOW, &got, &err));
     if (ok) {
         assert_int_equal(got.len, want.len);
         assert_memory_equal(got.der, want.der, want.len);
@@ -280,7 +281,7 @@ static void verifyForged(void) {
     ocspError err = {0};
     int ok;
 
-    engine(ok = ocspVerify(der.p, der.n, id, TEST_NOW, TEST_NOW, &got, &err));
+    engine(ok = ocspVerify((ocspBytes){der.p, der.n}, id, TEST_NOW, TEST_NOW, &got, &err));
     assert_int_equal(ok, 0);
     testBytesFree(&der);
     ocspIdentityFree(id);
@@ -310,15 +311,17 @@ static void judgeOnce(void) {
     X509_get_extension_flags(ca); /* OpenSSL has verified the chain by then, and read what there is to read */
     reply.entries[0].status = TEST_REVOKED;
     revoked = testReplyDer(&reply);
-    engine(seen[0] = ocspVerifyPeerStaple(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err));
+    engine(seen[0] = ocspVerifyPeerStaple(leaf, chain, (ocspBytes){good.p, good.n}, TEST_NOW, &must_staple, &err));
     assert_true(seen[0] == OCSP_PEER_GOOD || seen[0] == OCSP_PEER_BAD);
-    engine(seen[1] = ocspVerifyPeerStaple(leaf, chain, revoked.p, revoked.n, TEST_NOW, &must_staple, &err));
+    engine(seen[1] =
+               ocspVerifyPeerStaple(leaf, chain, (ocspBytes){revoked.p, revoked.n}, TEST_NOW, &must_staple, &err));
     assert_true(seen[1] == OCSP_PEER_REVOKED || seen[1] == OCSP_PEER_BAD);
-    engine(seen[2] = ocspVerifyPeerStaple(must, chain, NULL, 0, TEST_NOW, &must_staple, &err));
+    engine(seen[2] = ocspVerifyPeerStaple(must, chain, (ocspBytes){NULL, 0}, TEST_NOW, &must_staple, &err));
     assert_true(seen[2] == OCSP_PEER_MISSING || seen[2] == OCSP_PEER_BAD);
     assert_int_equal(must_staple, 1); /* RFC 7633: verify-peers soft refuses it */
     /* With memory again, the same objects are judged as they are. */
-    assert_int_equal(ocspVerifyPeerStaple(leaf, chain, good.p, good.n, TEST_NOW, &must_staple, &err), OCSP_PEER_GOOD);
+    assert_int_equal(ocspVerifyPeerStaple(leaf, chain, (ocspBytes){good.p, good.n}, TEST_NOW, &must_staple, &err),
+                     OCSP_PEER_GOOD);
     assert_int_equal(must_staple, 0);
     testBytesFree(&good);
     testBytesFree(&revoked);
@@ -459,7 +462,8 @@ static void fetchOnce(void) {
     int before = testCountFiles("/proc/self/fd");
 
     snprintf(url, sizeof(url), "%s://127.0.0.1:%d/", small.tls ? "https" : "http", small.port);
-    engine(result = ocspFetch(url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL, &body, &len, &err));
+    ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL};
+    engine(result = ocspFetch(&exchange, &body, &len, &err));
     if (result == OCSP_FETCH_OK) {
         assert_int_equal(len, 5);
         assert_memory_equal(body, "hello", 5);
@@ -529,19 +533,12 @@ static int64_t wallNow(void) {
 static int ca_says_revoked;
 static X509 *served;
 
-static ocspFetchResult answer(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                              int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
-                              ocspError *err) {
+static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
     int was = pauseScarcity();
     testReply reply = testGoodReply(served);
     testBytes der;
 
-    (void)url;
-    (void)request;
-    (void)request_len;
-    (void)store;
-    (void)timeout_ms;
-    (void)wait;
+    (void)exchange;
     reply.entries[0].status = ca_says_revoked ? TEST_REVOKED : TEST_GOOD;
     reply.entries[0].this_update = wallNow();
     reply.entries[0].next_update = wallNow() + 100 * TEST_DAY;
@@ -626,7 +623,7 @@ static void steps(void) {
         int64_t wait;
         engine(ocspCron());
         if (asleep) return;
-        engine(wait = ocspWorkerStep());
+        engine(wait = ocspThreadStep());
         asleep = wait < 0;
         if (wait != 0) return;
     }

@@ -9,6 +9,7 @@
 
 #define _GNU_SOURCE
 #include "support.h"
+#include "ocsp_worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -185,12 +186,10 @@ static testReply replyFor(X509 *leaf) {
     return reply;
 }
 
-static ocspFetchResult fakeFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                 int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
-                                 ocspError *err) {
+static ocspFetchResult fakeFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
+    const char *url = exchange->url;
+    const ocspIoHooks *wait = exchange->io;
     int n = atomic_load(&responder.asked), disturbed = responder.during != NULL;
-    (void)store;
-    (void)timeout_ms;
     *body = NULL;
     *body_len = 0;
     if (n < MAX_ASKED) {
@@ -221,7 +220,7 @@ static ocspFetchResult fakeFetch(const char *url, const unsigned char *request, 
         ocspFail(err, OCSP_ERR_HTTP, "HTTP status %d", (int)responder.http);
         return OCSP_FETCH_FAILED;
     }
-    X509 *leaf = leafAskedFor(request, request_len);
+    X509 *leaf = leafAskedFor(exchange->request, exchange->request_len);
     if (!leaf) {
         ocspFail(err, OCSP_ERR_NETWORK, "the test's responder does not know this certificate");
         return OCSP_FETCH_FAILED;
@@ -339,7 +338,7 @@ static SSL_CTX *reloadLeaf(void) {
 /* Simulation: the worker's steps until nothing is due, the clock unmoved. */
 static void settle(void) {
     for (int i = 0; i < 50; i++) {
-        int64_t wait = ocspWorkerStep();
+        int64_t wait = ocspThreadStep();
         if (wait != 0) return;
     }
     fail_msg("fifty steps without a wait: it spins");
@@ -350,7 +349,7 @@ static void run(int64_t ms) {
     int64_t until = readMono() + ms;
     int idle = 0;
     for (;;) {
-        int64_t wait = ocspWorkerStep();
+        int64_t wait = ocspThreadStep();
         int64_t left = until - readMono();
         idle = wait == 0 ? idle + 1 : 0;
         if (idle > 50) fail_msg("fifty steps without a wait: it spins");
@@ -1126,7 +1125,7 @@ static void acceptance15_restartWithTheResponderDown(void **state) {
     responder.down = 1;
     restart();
     ctx = reloadLeaf();
-    ocspWorkerPrime(); /* what the main thread does before the first accept */
+    ocspThreadPrime(); /* what the main thread does before the first accept */
     assert_int_equal(askedTimes(), 1);
     assert_true(stapledBoth(ctx));
     assert_string_equal(text("response_source"), "cache");
@@ -1160,7 +1159,7 @@ static void acceptance16_whatTheDiskHoldsIsVerifiedAgain(void **state) {
         testWriteFile(path, der.p, der.n);
         testBytesFree(&der);
         SSL_CTX *ctx = reloadLeaf();
-        ocspWorkerPrime();
+        ocspThreadPrime();
         assert_false(stapledBoth(ctx));
         wantState("pending");
         SSL_CTX_free(ctx);
@@ -1170,7 +1169,7 @@ static void acceptance16_whatTheDiskHoldsIsVerifiedAgain(void **state) {
     testWriteFile(path, der.p, der.n);
     testBytesFree(&der);
     SSL_CTX *ctx = reloadLeaf();
-    ocspWorkerPrime();
+    ocspThreadPrime();
     assert_true(stapledBoth(ctx));
     SSL_CTX_free(ctx);
     free(path);
@@ -1321,7 +1320,7 @@ static void wantNothingAfterARestart(void) {
     responder.down = 1;
     restart();
     SSL_CTX *ctx = reloadLeaf();
-    ocspWorkerPrime();
+    ocspThreadPrime();
     assert_false(stapledBoth(ctx));
     run(5000);
     assert_false(stapledBoth(ctx));
@@ -1387,14 +1386,14 @@ static void acceptance16_itIsRemovedAlsoWhileStaplingIsOff(void **state) {
     options.stapling = 0;
     setOptions();
     run(1000);
-    assert_int_equal(ocspWorkerStep(), 1000); /* it does not wait until somebody wakes it */
+    assert_int_equal(ocspThreadStep(), 1000); /* it does not wait until somebody wakes it */
     unlink_fault = 0;
     run(61 * 1000);
     assert_int_equal(keptStatus(dir), -1);
     disk_full = 0;
     run(61 * 1000);
     assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
-    assert_int_equal(ocspWorkerStep(), -1); /* nothing is left to do until somebody wakes it */
+    assert_int_equal(ocspThreadStep(), -1); /* nothing is left to do until somebody wakes it */
     SSL_CTX_free(ctx);
 }
 
@@ -1524,7 +1523,7 @@ static void acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew(void **state)
         pass(starts[i].passes * 1000);
         restart();
         ctx = reloadLeaf();
-        ocspWorkerPrime();
+        ocspThreadPrime();
         assert_int_equal(stapledBoth(ctx), starts[i].expires > 0);
         assert_int_equal(number("expires_in_seconds"), starts[i].expires > 0 ? starts[i].expires : -1);
         SSL_CTX_free(ctx);
@@ -1547,7 +1546,7 @@ static void acceptance16_whatWasJustReceivedIsStapledAfterARestart(void **state)
     testWriteFile(path, der.p, der.n);
     testBytesFree(&der);
     SSL_CTX *ctx = reloadLeaf();
-    ocspWorkerPrime();
+    ocspThreadPrime();
     assert_true(stapledBoth(ctx));
     assert_int_equal(number("expires_in_seconds"), 600);
     SSL_CTX_free(ctx);
@@ -1557,7 +1556,7 @@ static void acceptance16_whatWasJustReceivedIsStapledAfterARestart(void **state)
     testBytesFree(&der);
     restart();
     ctx = reloadLeaf();
-    ocspWorkerPrime();
+    ocspThreadPrime();
     assert_false(stapledBoth(ctx));
     assert_int_equal(linesTold(OCSP_LOG_NOTICE, "signed more than"), 1);
     SSL_CTX_free(ctx);
@@ -1795,7 +1794,7 @@ static void anExpectedContextIsStapledFromTheDisk(void **state) {
     responder.down = 1;
     restart();
     expect(pki->leaf);
-    ocspWorkerPrime();
+    ocspThreadPrime();
     ctx = reloadLeaf();
     assert_true(stapledBoth(ctx));
     run(60 * 1000);
@@ -2068,7 +2067,7 @@ static void acceptance24_suppliedFile(void **state) {
     testReply reply = testGoodReply(pki->leaf);
     supply(&reply);
     SSL_CTX *ctx = reloadLeaf();
-    ocspWorkerPrime(); /* before the first accept */
+    ocspThreadPrime(); /* before the first accept */
     assert_true(stapledBoth(ctx));
     assert_string_equal(text("response_source"), "file");
     wantState("good");

@@ -276,7 +276,8 @@ typedef struct got {
 static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspIoHooks *wait) {
     got g = {.body = (unsigned char *)1, .n = 99};
     alarm(240); /* a hang is a failure too */
-    g.result = ocspFetch(url, asked, sizeof(asked), store, timeout, wait, &g.body, &g.n, &g.err);
+    ocspExchange exchange = {url, asked, sizeof(asked), store, timeout, wait};
+    g.result = ocspFetch(&exchange, &g.body, &g.n, &g.err);
     alarm(0);
     assert_int_equal(left, entered);
     assert_int_equal(ERR_peek_error(), 0);

@@ -23,6 +23,9 @@ static int wherever(const void *address, Dl_info *info) {
 static int no_room; /* OpenSSL has no number for one more hook */
 #define CRYPTO_get_ex_new_index(class_index, argl, argp, made, copied, freed) \
     (no_room ? -1 : (CRYPTO_get_ex_new_index)(class_index, argl, argp, made, copied, freed))
+#include "../../src/ocsp_module_server.c"
+#include "../../src/ocsp_module_config.c"
+#include "../../src/ocsp_module_ctx.c"
 #include "../../src/ocsp_module.c"
 
 #include "support.h"
@@ -343,9 +346,8 @@ static ServerCtx ctx = {getApi};
 
 /* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
-static ocspFetchResult noFetch(const char *url, const unsigned char *request, size_t len, X509_STORE *store, int64_t ms,
-                               const ocspIoHooks *wait, unsigned char **body, size_t *body_len, ocspError *err) {
-    (void)url, (void)request, (void)len, (void)store, (void)ms, (void)wait, (void)body, (void)body_len;
+static ocspFetchResult noFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
+    (void)exchange, (void)body, (void)body_len;
     ocspFail(err, OCSP_ERR_NETWORK, "there is no network here");
     return OCSP_FETCH_FAILED;
 }
@@ -412,8 +414,8 @@ static void turn(void) {
 
 /* As CONFIG SET does. */
 static void turnOn(int stapling, int peers) {
-    module.stapling = stapling;
-    module.verify_peers = peers;
+    module.options.stapling = stapling;
+    module.options.verify_peers = peers;
     assert_int_equal(applyOptions(&ctx, NULL, NULL), SERVER_OK);
 }
 
@@ -466,8 +468,8 @@ static void unloadedBeforeTheFirstTurnNothingIsLeft(void **state) {
         assert_true(server.subscribed[SERVER_EVENT_CRON_LOOP]);
         assert_int_equal(onUnload(&ctx), SERVER_OK);
         assertNothingIsLeft();
-        assert_int_equal(module.refresh_margin, 10);
-        assert_int_equal(module.stapling, 0);
+        assert_int_equal(module.options.refresh_margin, 10);
+        assert_int_equal(module.options.stapling, 0);
     }
 }
 

@@ -114,7 +114,7 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
         reply.entries[0].next_text = far ? "21520101000000Z" : "20390101000000Z"; /* the first beyond the leaf's end */
         reply.entries[0].next_update = TEST_NOW + 1;
         testBytes der = testReplyDer(&reply);
-        if (!ocspVerify(der.p, der.n, id, now, now, &r, &err)) fail_msg("%s", err.text);
+        if (!ocspVerify((ocspBytes){der.p, der.n}, id, now, now, &r, &err)) fail_msg("%s", err.text);
         assert_true(r.expires_at == end);
         if (far) assert_true(r.this_update == IN_2150);
         assert_true(ocspPeekNextUpdate(der.p, der.n) == (far ? IN_2151 + 365 * 86400 : IN_2039));
@@ -123,7 +123,7 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) / 1000 <= ocspRefreshDeadline(&r, 10));
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) > now * 1000);
         ocspResponseClear(&r);
-        assert_int_equal(ocspVerify(der.p, der.n, id, end, end, &r, &err), 0);
+        assert_int_equal(ocspVerify((ocspBytes){der.p, der.n}, id, end, end, &r, &err), 0);
         assert_true(err.text[0] != 0);
         testBytesFree(&der);
     }

@@ -30,7 +30,8 @@ static ocspResponse wantGood(const testReply *reply) {
     ocspResponse got;
     ocspError err = {0};
     testBytes der = testReplyDer(reply);
-    if (!ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) fail_msg("refused: %s", err.text);
+    if (!ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err))
+        fail_msg("refused: %s", err.text);
     assert_int_equal(got.len, der.n);
     assert_memory_equal(got.der, der.p, der.n);
     testBytesFree(&der);
@@ -47,7 +48,8 @@ static void wantBytesRefused(const unsigned char *p, size_t n, ocspErrorKind kin
     ocspResponse got;
     ocspError err = {0};
     memset(&got, 0x5a, sizeof(got));
-    if (ocspVerify(p, n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) fail_msg("taken, but kind %d was due", kind);
+    if (ocspVerify((ocspBytes){p, n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err))
+        fail_msg("taken, but kind %d was due", kind);
     if (err.kind != kind) fail_msg("kind %d, not %d: %s", err.kind, kind, err.text);
     assert_true(strlen(err.text) > 10);
     assert_null(got.der);
@@ -536,7 +538,7 @@ static void acceptance16_everyByteFlippedInTurn(void **state) {
                 ocspError err = {0};
                 testBytes bad = testCopy(der.p, der.n);
                 bad.p[i] ^= masks[m];
-                if (ocspVerify(bad.p, bad.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
+                if (ocspVerify((ocspBytes){bad.p, bad.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
                     taken++;
                     if (!testJudge(bad.p, bad.n, pki->leaf, pki->ca, TEST_NOW)) {
                         fail_msg("byte %zu ^ %02x of %zu: taken by us, not by OpenSSL", i, masks[m], bad.n);
@@ -716,7 +718,7 @@ static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
     } rows[] = {{-1, 599}, {-599, 1}, {-600, 0}, {-10000, 0}, {300, 600}, {301, 0}, {86400, 0}};
     for (size_t i = 0; i < 7; i++) {
         ocspError err = {0};
-        int ok = ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW + rows[i].received, &got, &err);
+        int ok = ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW + rows[i].received, &got, &err);
         assert_int_equal(ok, rows[i].end != 0);
         if (ok) {
             assert_int_equal(got.expires_at, TEST_NOW + rows[i].end);
@@ -758,9 +760,9 @@ static void acceptance9_theSignersEndLimitsToo(void **state) {
 
     ocspError err = {0};
     testBytes der = testReplyDer(&reply);
-    assert_true(ocspVerify(der.p, der.n, leaf_id, TEST_NOW + 99, TEST_NOW, &got, &err));
+    assert_true(ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW + 99, TEST_NOW, &got, &err));
     ocspResponseClear(&got);
-    assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW + 100, TEST_NOW, &got, &err));
+    assert_false(ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW + 100, TEST_NOW, &got, &err));
     assert_int_equal(err.kind, OCSP_ERR_VERIFY);
     testBytesFree(&der);
 }
@@ -803,7 +805,7 @@ static void acceptance9_datesThatAreNone(void **state) {
             else
                 reply.entries[0].this_text = bad[i];
             testBytes der = testReplyDer(&reply);
-            if (ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
+            if (ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err)) {
                 fail_msg("took the date \"%s\"", bad[i]);
             }
             assert_true(err.kind == OCSP_ERR_VERIFY || err.kind == OCSP_ERR_RESPONSE);
@@ -1109,7 +1111,7 @@ static void whenAVerdictMayChange(void **state) {
         ocspResponse got;
         ocspError err = {0};
         testBytes der = testReplyDer(&replies[i]);
-        assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
+        assert_false(ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
         assert_true(err.may_change_at == until[i]);
         testBytesFree(&der);
     }
@@ -1144,7 +1146,7 @@ static void aGoodEntryOfAnotherTimeHidesNone(void **state) {
             testBytes der = testReplyDer(&reply);
             ocspResponse got;
             ocspError err = {0};
-            int ok = ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err);
+            int ok = ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err);
             if (ok != rows[i].good) fail_msg("row %zu: %s", i, ok ? "taken" : err.text);
             if (ok) {
                 assert_int_equal(got.revoked, 0);
@@ -1162,7 +1164,7 @@ static void aGoodEntryOfAnotherTimeHidesNone(void **state) {
     testBytes der = testReplyDer(&reply);
     ocspResponse got;
     ocspError err = {0};
-    assert_false(ocspVerify(der.p, der.n, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
+    assert_false(ocspVerify((ocspBytes){der.p, der.n}, leaf_id, TEST_NOW, TEST_NOW, &got, &err));
     assert_int_equal(err.expired, 1);
     testBytesFree(&der);
 }

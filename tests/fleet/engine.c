@@ -35,14 +35,13 @@ static uint32_t fleetRandom(void) {
     return fleetDraw(&life.chance);
 }
 
-static ocspFetchResult fleetFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                  int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
+static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len,
                                   ocspError *err) {
     int64_t at = life.now;
     testReply reply;
     testBytes der;
 
-    (void)url, (void)request, (void)request_len, (void)store, (void)timeout_ms, (void)wait;
+    (void)exchange;
     if (life.asked >= life.expected || life.at[life.asked] != at) life.wrong = 1;
     life.asked++;
     life.now += FLEET_TAKES;
@@ -117,7 +116,7 @@ int fleetEngineAgrees(const fleetCase *c, int node, long *asked) {
     ocspInstallCallback(ctx);
     ocspAttachContext(ctx);
     while (life.now < c->until && !life.wrong) {
-        int64_t wait = ocspWorkerStep(), idle = wait >= 1000 ? fleetIdle() : 0;
+        int64_t wait = ocspThreadStep(), idle = wait >= 1000 ? fleetIdle() : 0;
         if (idle > wait) wait = idle;
         life.now += wait;
     }
@@ -126,11 +125,12 @@ int fleetEngineAgrees(const fleetCase *c, int node, long *asked) {
     ocsp_env = real;
     *asked += life.asked;
     if (!life.wrong && life.asked == life.expected) return 1;
-    fprintf(stderr,
-            "node %d of seed %llu (life %lld s, margin %d %%, signed each %lld s): the engine's request %d comes at "
-            "%lld ms, node.c says %lld ms. Did a decision in ocsp_thread.c change? node.c repeats it\n",
-            node, (unsigned long long)c->seed, (long long)c->life / 1000, c->margin, (long long)c->signs / 1000,
-            life.asked, (long long)life.now - FLEET_TAKES,
-            (long long)(life.asked > 0 && life.asked <= life.expected ? life.at[life.asked - 1] : -1));
+    fprintf(
+        stderr,
+        "node %d of seed %llu (life %lld s, margin %d %%, signed each %lld s): the engine's request %d comes at "
+        "%lld ms, node.c says %lld ms. Did what ocsp_worker.c does around ocsp_cert.c change? node.c repeats a little of it\n",
+        node, (unsigned long long)c->seed, (long long)c->life / 1000, c->margin, (long long)c->signs / 1000, life.asked,
+        (long long)life.now - FLEET_TAKES,
+        (long long)(life.asked > 0 && life.asked <= life.expected ? life.at[life.asked - 1] : -1));
     return 0;
 }

@@ -10,7 +10,7 @@
 #ifndef OCSP_TEST_FLEET_H
 #define OCSP_TEST_FLEET_H
 
-#include "ocsp_internal.h"
+#include "ocsp_worker.h"
 
 #define FLEET_SECOND INT64_C(1000)
 #define FLEET_MINUTE (60 * FLEET_SECOND)

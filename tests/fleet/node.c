@@ -1,8 +1,8 @@
 /* node.c - one node of the fleet.
  *
- * All arithmetic is the engine's: ocspRefreshAtMs, ocspRecheckAtMs, ocspRetryDelayMs, ocspCompare. What is repeated here,
- * because the engine's own steps would take minutes in place of a second, is which of them ocsp_thread.c uses when
- * (ocspDueIn, ocspAcceptResponse, ocspScheduleRecheck, ocspFailed); engine.c compares that with the engine.
+ * The certificate's state machine is the engine's own (ocsp_cert.c), with the node's clock and randomness as its
+ * environment. What the worker does around it, and what it would take minutes in place of a second to do for 100,000
+ * nodes, is left out: steps in which nothing is due, HTTP, signatures. engine.c compares the two.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -45,52 +45,40 @@ time_t fleetThisUpdate(const fleetCase *c, int64_t at) {
 
 /* ---- the node ---------------------------------------------------------------------------------------------------- */
 
-static const ocspOptions defaults = OCSP_OPTIONS_DEFAULT;
+static struct {
+    int64_t now; /* since the fleet's start */
+    fleetChance chance;
+} node_now;
 
-typedef struct fleetHeld {
-    ocspResponse response;        /* der NULL: nothing */
-    int64_t refresh_at, retry_at; /* wall; since the start, 0: none */
-    unsigned attempt;
-} fleetHeld;
-
-static int64_t fleetLeft(const fleetHeld *h, int64_t now) {
-    return h->response.der ? (int64_t)h->response.expires_at * 1000 - (FLEET_EPOCH + now) : 0;
+static int64_t fleetNodeWall(void) {
+    return FLEET_EPOCH + node_now.now;
 }
 
-static void fleetBackOff(fleetHeld *h, int64_t now, fleetChance *chance) {
-    h->attempt++;
-    h->retry_at = now + ocspRetryDelayMs(defaults.retry_delay, h->attempt, fleetLeft(h, now), 0, fleetDraw(chance));
+static int64_t fleetNodeMono(void) {
+    return FLEET_DAY + node_now.now;
 }
 
-static void fleetNothingNewer(fleetHeld *h, const fleetCase *c, int64_t now, fleetChance *chance) {
-    int64_t again;
+static uint32_t fleetNodeRandom(void) {
+    return fleetDraw(&node_now.chance);
+}
 
-    if (fleetLeft(h, now) <= 0) {
-        fleetBackOff(h, now, chance);
-        return;
+static const ocspEnv env = {.wall_ms = fleetNodeWall, .mono_ms = fleetNodeMono, .random = fleetNodeRandom};
+
+/* One refresh that began at `at`. */
+static void fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *options, int64_t at) {
+    ocspResponse fresh = {.this_update = fleetThisUpdate(c, at)};
+    ocspError err;
+
+    if (at >= c->down && at < c->up) {
+        ocspRefreshFailed(cert, options, &env, 0);
+    } else {
+        fresh.der = ocspMemdup("", 1);
+        fresh.len = 1;
+        fresh.certid_digest = cert->current.certid_digest;
+        fresh.next_update = fresh.expires_at = fresh.this_update + c->life / 1000;
+        ocspAcceptVerified(cert, options, &env, &fresh, OCSP_SOURCE_NETWORK, &err);
     }
-    h->attempt = 0;
-    again = ocspRecheckAtMs(&h->response, c->margin, FLEET_EPOCH + now, fleetDraw(chance));
-    if (again)
-        h->refresh_at = again;
-    else
-        h->retry_at = now + ocspOutageDelayMs(fleetLeft(h, now), 0, fleetDraw(chance));
-}
-
-static void fleetTake(fleetHeld *h, const fleetCase *c, int64_t asked, int64_t now, fleetChance *chance) {
-    static unsigned char some_bytes;
-    ocspResponse fresh = {.der = &some_bytes, .len = 1, .this_update = fleetThisUpdate(c, asked)};
-
-    fresh.next_update = fresh.expires_at = fresh.this_update + (time_t)(c->life / 1000);
-    h->retry_at = 0;
-    if (ocspCompare(&h->response, &fresh, (time_t)((FLEET_EPOCH + now) / 1000)) == OCSP_FRESH_NEWER) {
-        h->response = fresh;
-        h->refresh_at = ocspRefreshAtMs(&fresh, c->margin, FLEET_EPOCH + now, fleetDraw(chance));
-    }
-    if (FLEET_EPOCH + now < h->refresh_at)
-        h->attempt = 0;
-    else
-        fleetNothingNewer(h, c, now, chance);
+    cert->schedule.last_refresh_ms = fleetNodeMono();
 }
 
 static int fleetBroken(const fleetCase *c, int node, int64_t at, const char *what) {
@@ -100,30 +88,35 @@ static int fleetBroken(const fleetCase *c, int node, int64_t at, const char *wha
 }
 
 int fleetNode(const fleetCase *c, int node, fleetAsks *asks, void *arg) {
-    fleetChance chance = fleetChanceOf(c, node);
-    fleetHeld h = {.attempt = 0};
-    int64_t at = fleetStartOf(&chance), now = 0, formula = INT64_MAX;
-    int first = 1, fresh;
+    static ocspIdentity id = {.serial = ""};
+    ocspOptions options = OCSP_OPTIONS_DEFAULT;
+    ocspCert *cert = ocspCertNew();
+    int64_t at, deadline = INT64_MAX;
+    int first = 1, fresh, ok = 1;
 
-    for (;; first = 0) {
-        /* The first round for what is held comes by the formula, or a second after the answer that brought it. */
-        if (at > formula && at > now + OCSP_MIN_INTERVAL_MS)
-            return fleetBroken(c, node, at, "refreshes later than the formula");
-        if (!first && at < now + OCSP_MIN_INTERVAL_MS) return fleetBroken(c, node, at, "asks within a second");
-        if (at >= c->until) return 1;
+    if (!cert) return fleetBroken(c, node, 0, "has no memory");
+    options.refresh_margin = c->margin;
+    cert->id = &id;
+    cert->active = 1;
+    cert->state = OCSP_STATE_PENDING;
+    cert->schedule.refresh_now = 0;
+    node_now.chance = fleetChanceOf(c, node);
+    node_now.now = 0;
+    for (at = fleetStartOf(&node_now.chance); ok && at < c->until; first = 0) {
+        /* The first refresh of a response comes by the deadline, or a second after the answer that brought it. */
+        if (at > deadline && at > node_now.now + OCSP_MIN_INTERVAL_MS)
+            ok = fleetBroken(c, node, at, "refreshes later than the deadline");
+        if (!first && at < node_now.now + OCSP_MIN_INTERVAL_MS) ok = fleetBroken(c, node, at, "asks within a second");
         asks(arg, at, first);
-        now = at + FLEET_TAKES;
-        fresh = !h.response.der || fleetThisUpdate(c, at) != h.response.this_update;
-        if (at >= c->down && at < c->up) {
-            fleetBackOff(&h, now, &chance);
-            formula = INT64_MAX; /* asked for in time */
-        } else {
-            fleetTake(&h, c, at, now, &chance);
-            formula = INT64_MAX;
-            if (fresh && !h.retry_at)
-                formula = (int64_t)h.response.expires_at * 1000 - FLEET_EPOCH - c->life / 100 * c->margin;
-        }
-        at = h.retry_at ? h.retry_at : h.refresh_at - FLEET_EPOCH;
-        if (at < now + OCSP_MIN_INTERVAL_MS) at = now + OCSP_MIN_INTERVAL_MS;
+        node_now.now = at + FLEET_TAKES;
+        fresh = !cert->current.der || fleetThisUpdate(c, at) != cert->current.this_update;
+        fleetRefresh(cert, c, &options, at);
+        deadline = INT64_MAX;
+        if (!(at >= c->down && at < c->up) && fresh && !cert->schedule.retry_at_ms)
+            deadline = cert->current.expires_at * 1000 - FLEET_EPOCH - c->life / 100 * c->margin;
+        at = node_now.now + ocspDueIn(cert, &options, &env);
     }
+    cert->id = NULL;
+    ocspCertFree(cert);
+    return ok;
 }

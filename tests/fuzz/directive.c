@@ -28,8 +28,8 @@ static void checkMargin(const char *text) {
     const char *why = NULL;
 
     if (ocspParseRefreshMargin(text, &percent, &why)) {
-        fuzzCheck(percent == marginOf(text) && percent >= OCSP_REFRESH_MARGIN_MIN &&
-                  percent <= OCSP_REFRESH_MARGIN_MAX);
+        fuzzCheck(percent == marginOf(text) && percent >= ocsp_directives[OCSP_D_REFRESH_MARGIN].min &&
+                  percent <= ocsp_directives[OCSP_D_REFRESH_MARGIN].max);
     } else {
         fuzzCheck(marginOf(text) == 0 && percent == -7);
         checkSentence(why);

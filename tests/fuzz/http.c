@@ -212,6 +212,7 @@ static void one(const uint8_t *data, size_t size) {
                 no_roots[] = "SSL_CERT_FILE=/dev/null";
     const fuzzPki *pki = fuzzGetPki();
     const ocspIoHooks wait = {leave, enter, -1, NULL};
+    ocspExchange exchange = {NULL, pki->id->request, pki->id->request_len, NULL, 60000, &wait};
     unsigned char *body = (unsigned char *)"not set";
     size_t len = 7;
     ocspError err;
@@ -245,8 +246,8 @@ static void one(const uint8_t *data, size_t size) {
     ERR_clear_error();
     peer.inside = 1;
     memset(&err, 0, sizeof(err));
-    result = ocspFetch(data[0] & 4 ? "http://[::1]:8080/x?y#z" : urls[mode], pki->id->request, pki->id->request_len,
-                       NULL, 60000, &wait, &body, &len, &err);
+    exchange.url = data[0] & 4 ? "http://[::1]:8080/x?y#z" : urls[mode];
+    result = ocspFetch(&exchange, &body, &len, &err);
     fuzzCheck(peer.inside == 1);
     peer.inside = -1;
     fuzzCheckQueue();

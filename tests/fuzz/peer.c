@@ -15,7 +15,7 @@ static ocspPeerState judgeAt(const uint8_t *data, size_t size, int twin, time_t 
     X509 *leaf = twin ? pki->twin_leaf : pki->leaf, *issuer = twin ? pki->twin : pki->ca;
     STACK_OF(X509) *chain = testStack(leaf, issuer, NULL);
     int must_staple = -1;
-    ocspPeerState state = ocspVerifyPeerStaple(leaf, chain, data, size, now, &must_staple, err);
+    ocspPeerState state = ocspVerifyPeerStaple(leaf, chain, (ocspBytes){data, size}, now, &must_staple, err);
 
     fuzzCheck(must_staple == 0);
     sk_X509_free(chain);
@@ -57,7 +57,8 @@ static void one(const uint8_t *data, size_t size) {
     if (state != OCSP_PEER_BAD) fuzzCheck(signedForUs(data, size, twin));
     if (state == OCSP_PEER_GOOD || state == OCSP_PEER_REVOKED) {
         /* The very rules by which we staple, with the receipt not known. */
-        fuzzCheck(ocspVerify(data, size, twin ? pki->twin_id : pki->id, TEST_NOW, OCSP_RECEIVED_UNKNOWN, &r, &err));
+        fuzzCheck(ocspVerify((ocspBytes){data, size}, twin ? pki->twin_id : pki->id, TEST_NOW, OCSP_RECEIVED_UNKNOWN,
+                             &r, &err));
         fuzzCheck(r.revoked == (state == OCSP_PEER_REVOKED));
         fuzzCheck(r.next_update || TEST_NOW < r.this_update + OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
         /* The other CA of that name never said it. */

@@ -56,7 +56,7 @@ static void notThatOne(const uint8_t *data, size_t size, const ocspResponse *r, 
     ocspResponse other;
     ocspError err = {0};
 
-    if (ocspVerify(data, size, fuzzGetPki()->id, at, TEST_NOW, &other, &err)) {
+    if (ocspVerify((ocspBytes){data, size}, fuzzGetPki()->id, at, TEST_NOW, &other, &err)) {
         fuzzCheck(other.this_update != r->this_update || other.expires_at != r->expires_at);
         ocspResponseClear(&other);
     } else {
@@ -100,7 +100,7 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
 
     /* The last second of its life, the first one after it, and before it began: only another SingleResponse for the
      * same certificate can take its place then. */
-    fuzzCheck(ocspVerify(data, size, pki->id, r->expires_at - 1, TEST_NOW, &other, &err));
+    fuzzCheck(ocspVerify((ocspBytes){data, size}, pki->id, r->expires_at - 1, TEST_NOW, &other, &err));
     fuzzCheck(
         other.this_update > r->this_update ||
         (other.expires_at == r->expires_at && other.this_update == r->this_update && other.revoked == r->revoked));
@@ -108,7 +108,7 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     notThatOne(data, size, r, r->expires_at);
     notThatOne(data, size, r, r->this_update - OCSP_CLOCK_SKEW - 1);
     /* Another CA of the same name never said this. */
-    fuzzCheck(!ocspVerify(data, size, pki->twin_id, TEST_NOW, TEST_NOW, &other, &err));
+    fuzzCheck(!ocspVerify((ocspBytes){data, size}, pki->twin_id, TEST_NOW, TEST_NOW, &other, &err));
     fuzzCheckError(&err);
 }
 
@@ -120,7 +120,7 @@ static void one(const uint8_t *data, size_t size) {
 
     ERR_clear_error();
     testCountFromZero();
-    if (ocspVerify(data, size, pki->id, TEST_NOW, TEST_NOW, &r, &err)) {
+    if (ocspVerify((ocspBytes){data, size}, pki->id, TEST_NOW, TEST_NOW, &r, &err)) {
         fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
         fuzzCheckQueue();
         judge(data, size, &r);

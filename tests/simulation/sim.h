@@ -17,7 +17,7 @@
 #ifndef OCSP_SIM_H
 #define OCSP_SIM_H
 
-#include "ocsp_internal.h"
+#include "ocsp_worker.h"
 
 #define SIM_SECOND INT64_C(1000)
 #define SIM_MINUTE (60 * SIM_SECOND)

@@ -844,7 +844,7 @@ int simCaSelfTest(void) {
                 simCompose(&der, &entry, 1, entry.this_update, d ? d->cert : ca, d, d ? KEY_DELEGATE : KEY_CA, by_key,
                            really);
                 len = sizeof(der.bytes) - der.at;
-                if (!ocspVerify(der.bytes + der.at, len, id, simCaTime(), simCaTime(), &r, &err)) {
+                if (!ocspVerify((ocspBytes){der.bytes + der.at, len}, id, simCaTime(), simCaTime(), &r, &err)) {
                     printf("self-test: a good response is refused: %s\n", err.text);
                     wrong++;
                 }
@@ -852,7 +852,7 @@ int simCaSelfTest(void) {
                 for (at = 0; at < len; at++) {
                     for (bit = 0; bit < 8; bit++, tried++) {
                         der.bytes[der.at + at] ^= (unsigned char)(1 << bit);
-                        if (ocspVerify(der.bytes + der.at, len, id, simCaTime(), simCaTime(), &r, &err)) {
+                        if (ocspVerify((ocspBytes){der.bytes + der.at, len}, id, simCaTime(), simCaTime(), &r, &err)) {
                             printf("self-test: bit %d of byte %zu of %zu flips, and the response is accepted (%s, "
                                    "signed %s)\n",
                                    bit, at, len, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");

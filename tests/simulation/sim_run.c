@@ -235,10 +235,10 @@ int simFaulty(void) {
     return 0;
 }
 
-static ocspFetchResult simFetch(const char *url, const unsigned char *request, size_t request_len, X509_STORE *store,
-                                int64_t timeout_ms, const ocspIoHooks *wait, unsigned char **body, size_t *body_len,
-                                ocspError *err) {
-    simCert *cert = simCaCertOfRequest(request, request_len);
+static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
+    simCert *cert = simCaCertOfRequest(exchange->request, exchange->request_len);
+    const char *url = exchange->url;
+    const int64_t timeout_ms = exchange->timeout_ms;
     int is_operators = strcmp(url, SIM_OPERATORS_URL) == 0;
     int number = is_operators ? 0 : url[11] - '0';
     int last = is_operators || number == cert->urls - 1, fails = 0;
@@ -247,10 +247,9 @@ static ocspFetchResult simFetch(const char *url, const unsigned char *request, s
     simKind kind;
     int64_t takes = simLogBetween(simChance(), 1, (int64_t)sim.world->latency * 2);
 
-    (void)store;
     *body = NULL;
     *body_len = 0;
-    sim.fetching = wait;
+    sim.fetching = exchange->io;
     simModelAsks(cert, is_operators ? 0 : number);
     fault = simFaultOf(number);
     kind = fault ? fault->kind : SIM_KINDS;
@@ -656,7 +655,7 @@ static int64_t simSteps(void) {
         began = sim.now;
         ocspCron();
         simModelStepBegins();
-        wait = ocspWorkerStep();
+        wait = ocspThreadStep();
         sim.outcome->steps++;
         simWant(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
         simLook();

@@ -1,0 +1,405 @@
+/* ocsp_cert.c - one certificate's state machine: when its response is due, what a new response means, what a failure
+ * means, and what the log is told. No clock, no I/O and no state of its own: everything is an argument, so that a fleet of
+ * them can be simulated (tests/fleet).
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#if OCSP_SUPPORTED
+#include <stdio.h>
+#include <string.h>
+#include <openssl/objects.h>
+
+ocspCert *ocspCertNew(void) {
+    ocspCert *cert = ocspAlloc(sizeof(*cert));
+
+    if (!cert) return NULL;
+    cert->logged.state = -1;
+    cert->schedule.refresh_now = 1;
+    return cert;
+}
+
+void ocspCertFree(ocspCert *cert) {
+    ocspIdentityFree(cert->id);
+    ocspResponseClear(&cert->current);
+    ocspFree(cert);
+}
+
+/* ---- small questions --------------------------------------------------------------------------------------------- */
+
+int ocspHasResponseFile(const ocspOptions *options) {
+    return options->response_file && *options->response_file;
+}
+
+static int ocspHasUrl(const ocspOptions *options) {
+    return options->responder_url && *options->responder_url;
+}
+
+ocspCertState ocspStateOf(const ocspIdentity *id, const ocspOptions *options) {
+    if (id->self_signed) return OCSP_STATE_SELF_SIGNED;
+    if (!id->issuer) return OCSP_STATE_NO_ISSUER;
+    return id->url_count || ocspHasUrl(options) || ocspHasResponseFile(options) ? OCSP_STATE_PENDING
+                                                                                : OCSP_STATE_NO_RESPONDER;
+}
+
+void ocspShowUrl(ocspCert *cert, const ocspOptions *options) {
+    const char *first = cert->id->url_count ? cert->id->urls[0] : "";
+
+    ocspCleanText(cert->stats.url, sizeof(cert->stats.url),
+                  ocspHasResponseFile(options) ? ""
+                  : ocspHasUrl(options)        ? options->responder_url
+                                               : first);
+}
+
+int64_t ocspRemainingMs(const ocspCert *cert, const ocspEnv *env) {
+    return cert->current.der ? cert->current.expires_at * 1000 - env->wall_ms() : 0;
+}
+
+int ocspHasValid(const ocspCert *cert, const ocspEnv *env) {
+    return ocspRemainingMs(cert, env) > 0;
+}
+
+int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t mono = env->mono_ms(), in, floor;
+
+    if (!cert->active || cert->state != OCSP_STATE_PENDING) return INT64_MAX;
+    if (cert->schedule.refresh_requested) return 0;
+    if (cert->schedule.refresh_now)
+        in = 0;
+    else if (cert->schedule.retry_at_ms)
+        in = cert->schedule.retry_at_ms - mono;
+    else if (ocspHasResponseFile(options)) /* read when its signature changes */
+        return INT64_MAX;
+    else
+        in = cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
+    /* The minimum interval beats the deadline: a responder that backdates its responses would make us spin. */
+    floor = cert->schedule.last_refresh_ms ? cert->schedule.last_refresh_ms + OCSP_MIN_INTERVAL_MS - mono : 0;
+    return in > floor ? in : floor;
+}
+
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
+
+static const char *ocspPlural(long long count) {
+    return count == 1 ? "" : "s";
+}
+
+/* Logs a notice, once for each certificate, when the response names it by a CertID that most clients do not look for.
+ * Clients compute the CertID that they compare with SHA-1 (RFC 5019 section 2.1.1) and see no status in a response with
+ * another digest, which verifies all the same. */
+static void ocspLogCertIdDigest(ocspCert *cert) {
+    if (cert->current.certid_digest == NID_sha1 || cert->logged.certid_digest) return;
+    cert->logged.certid_digest = 1;
+    ocspLog(
+        OCSP_LOG_NOTICE,
+        "certificate %s: the OCSP response identifies it by a CertID with %s. Java, curl, NSS and `openssl ocsp` look "
+        "for SHA-1 and find no status in it: %s",
+        cert->id->serial, OBJ_nid2sn(cert->current.certid_digest),
+        cert->current.source == OCSP_SOURCE_FILE
+            ? "request the response for response-file with a SHA-1 CertID"
+            : "configure the responder to answer with the CertID of the request, which has SHA-1");
+}
+
+void ocspLogInstalled(ocspCert *cert) {
+    static const char *const from[] = {"", "the responder", "the cache", "the response file"};
+    const ocspResponse *current = &cert->current;
+    char when[40], revoked[40];
+
+    ocspUtcText(current->expires_at, when, sizeof(when));
+    if (current->len > OCSP_MAX_STAPLE_TLS12 && cert->replaced.len <= OCSP_MAX_STAPLE_TLS12)
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "the response for the certificate with serial %s has %zu bytes: clients that speak TLS 1.2 take no more than "
+            "%d and get none. Let the responder answer for one certificate, without its chain",
+            cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
+    if (current->revoked && !cert->replaced.revoked) {
+        ocspLog(OCSP_LOG_WARNING,
+                "the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "
+                "server: replace the certificate. The revoked status is stapled until %s",
+                cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
+    } else if (!current->revoked && cert->replaced.revoked) {
+        ocspLog(OCSP_LOG_NOTICE, "the certificate (serial %s) is good again, stapling until %s", cert->id->serial,
+                when);
+    } else if (!cert->replaced.exists) {
+        ocspLog(OCSP_LOG_NOTICE, "stapling for the certificate with serial %s until %s (%zu bytes from %s%s%s)",
+                cert->id->serial, when, current->len, from[current->source],
+                current->source == OCSP_SOURCE_NETWORK ? " " : "",
+                current->source == OCSP_SOURCE_NETWORK ? cert->stats.url : "");
+    } else if (cert->replaced.failure_logged || cert->replaced.expired) {
+        ocspLog(OCSP_LOG_NOTICE, "fresh again after %lld failure%s, certificate serial %s, stapling until %s",
+                cert->replaced.failures, ocspPlural(cert->replaced.failures), cert->id->serial, when);
+    } else {
+        ocspLog(OCSP_LOG_DEBUG, "refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
+    }
+    ocspLogCertIdDigest(cert);
+}
+
+static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
+    long long seconds = (cert->schedule.retry_at_ms - env->mono_ms() + 999) / 1000;
+    char when[40];
+
+    if (cert->logged.failure) return;
+    cert->logged.failure = 1;
+    if (ocspHasValid(cert, env))
+        ocspLog(OCSP_LOG_WARNING,
+                "no fresh response for the certificate with serial %s: %s. Next try in %lld s; the one held is "
+                "stapled until %s",
+                cert->id->serial, cert->stats.last_error, seconds,
+                ocspUtcText(cert->current.expires_at, when, sizeof(when)));
+    else
+        ocspLog(OCSP_LOG_WARNING,
+                "no response for the certificate with serial %s: %s. Next try in %lld s; nothing is stapled "
+                "until then",
+                cert->id->serial, cert->stats.last_error, seconds);
+}
+
+/* States without refreshes are how some servers are meant to run: each is logged once. */
+void ocspLogState(ocspCert *cert) {
+    static const char *const sentences[] = {
+        [OCSP_STATE_SELF_SIGNED] = "is self-signed: nobody answers for its status, and nothing is stapled",
+        [OCSP_STATE_NO_ISSUER] =
+            "has an issuer that is not known, so nothing can be asked or verified: append the CA's "
+            "certificate to tls-cert-file, or name it in tls-ca-cert-file",
+        [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply responses "
+                                    "with response-file",
+        [OCSP_STATE_PENDING] = NULL,
+    };
+
+    if (cert->logged.state == (int)cert->state) return;
+    cert->logged.state = (int)cert->state;
+    if (sentences[cert->state])
+        ocspLog(OCSP_LOG_NOTICE, "the certificate with serial %s %s", cert->id->serial, sentences[cert->state]);
+}
+
+void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t now = ocspNow(env), deadline;
+    int valid = ocspHasValid(cert, env);
+    char when[40];
+
+    if (valid && cert->stats.consecutive_failures > 0 && !cert->logged.half_window && !ocspHasResponseFile(options)) {
+        deadline = ocspRefreshDeadline(&cert->current, options->refresh_margin);
+        if (now >= deadline + (cert->current.expires_at - deadline) / 2) {
+            cert->logged.half_window = 1;
+            ocspLog(OCSP_LOG_WARNING,
+                    "half of the time to refresh has gone, with %lld failure%s: the response for the certificate with "
+                    "serial %s is stapled until %s, then nothing is. The last error: %s",
+                    cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures), cert->id->serial,
+                    ocspUtcText(cert->current.expires_at, when, sizeof(when)), cert->stats.last_error);
+        }
+    }
+    if (cert->current.der && !valid && !cert->logged.expired) {
+        cert->logged.expired = 1;
+        ocspLog(OCSP_LOG_WARNING,
+                "the response for the certificate with serial %s has expired (%s): handshakes go on without a "
+                "staple. The last error: %s",
+                cert->id->serial, ocspUtcText(cert->current.expires_at, when, sizeof(when)),
+                cert->stats.last_error[0] ? cert->stats.last_error : "none");
+    }
+    if (cert->id->must_staple && !valid && !cert->logged.missing &&
+        (cert->state != OCSP_STATE_PENDING || cert->stats.consecutive_failures > 0)) {
+        cert->logged.missing = 1;
+        ocspLog(OCSP_LOG_WARNING,
+                "the certificate with serial %s promises a staple (must-staple, RFC 7633) and there is none: clients "
+                "that heed it refuse this server",
+                cert->id->serial);
+    }
+}
+
+/* ---- the schedule ------------------------------------------------------------------------------------------------ */
+
+static void ocspScheduleRefresh(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    cert->schedule.refresh_at_ms =
+        ocspRefreshAtMs(&cert->current, options->refresh_margin, env->wall_ms(), env->random());
+}
+
+static int64_t ocspRetryAt(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    return env->mono_ms() + ocspRetryDelayMs(options->retry_delay, cert->schedule.attempt, ocspRemainingMs(cert, env),
+                                             cert->id->must_staple, env->random());
+}
+
+static void ocspBackOff(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    if (cert->schedule.attempt < UINT32_MAX) cert->schedule.attempt++;
+    cert->schedule.retry_at_ms = ocspRetryAt(cert, options, env);
+}
+
+/* A valid response leaves the refresh due: the responder has nothing newer yet. That is no failure; it must not spin, and
+ * needs no quick retries. */
+static void ocspScheduleRecheck(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t recheck_at_ms;
+
+    if (!ocspHasValid(cert, env)) {
+        ocspBackOff(cert, options, env);
+        return;
+    }
+    cert->schedule.attempt = 0;
+    recheck_at_ms = ocspRecheckAtMs(&cert->current, options->refresh_margin, env->wall_ms(), env->random());
+    if (recheck_at_ms)
+        cert->schedule.refresh_at_ms = recheck_at_ms;
+    else
+        cert->schedule.retry_at_ms =
+            env->mono_ms() + ocspOutageDelayMs(ocspRemainingMs(cert, env), cert->id->must_staple, env->random());
+}
+
+void ocspCapRetry(ocspCert *cert, const ocspEnv *env) {
+    int64_t latest = env->mono_ms() + ocspRetryCapMs(ocspRemainingMs(cert, env), cert->id->must_staple);
+
+    if (cert->schedule.retry_at_ms > latest) cert->schedule.retry_at_ms = latest;
+}
+
+int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t now_ms = env->wall_ms(), hourly = now_ms + (int64_t)OCSP_REVOKED_RECHECK * 1000;
+
+    if (!cert->current.der) return 0;
+    if (cert->current.revoked && cert->schedule.refresh_at_ms > hourly) cert->schedule.refresh_at_ms = hourly;
+    if (cert->current.next_update || cert->current.expires_at <= now_ms / 1000 + OCSP_DEFAULT_VALIDITY) return 0;
+    cert->current.expires_at = now_ms / 1000 + OCSP_DEFAULT_VALIDITY;
+    cert->schedule.refresh_at_ms = ocspRefreshAtMs(&cert->current, options->refresh_margin, now_ms, env->random());
+    return 1;
+}
+
+static int ocspDiffers(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env) {
+    int file_changed = ocspDiffers(old->response_file, options->response_file);
+
+    cert->state = ocspStateOf(cert->id, options);
+    if (file_changed || ocspDiffers(old->responder_url, options->responder_url)) {
+        cert->schedule.refresh_now = cert->active;
+        cert->schedule.attempt = 0;
+        ocspShowUrl(cert, options);
+    }
+    if (file_changed || ocspDiffers(old->cache_dir, options->cache_dir)) {
+        cert->cache.outdated = 1;
+        cert->cache.checked = cert->logged.unusable_cache = 0;
+        cert->cache.load_at_ms = 0;
+        cert->cache.dirty = ocspHasValid(cert, env) && cert->current.source != OCSP_SOURCE_FILE;
+        cert->cache.store_at_ms = 0;
+    }
+    if (options->stapling && !old->stapling) cert->schedule.refresh_if_empty = cert->active;
+    if (cert->current.der && options->refresh_margin != old->refresh_margin) ocspScheduleRefresh(cert, options, env);
+    if (cert->schedule.retry_at_ms && options->retry_delay != old->retry_delay) {
+        int64_t at = ocspRetryAt(cert, options, env);
+        if (at < cert->schedule.retry_at_ms) cert->schedule.retry_at_ms = at;
+    }
+}
+
+/* ---- a response -------------------------------------------------------------------------------------------------- */
+
+static void ocspSucceeded(ocspCert *cert, const ocspEnv *env) {
+    cert->stats.consecutive_failures = 0;
+    cert->logged.failure = 0;
+    cert->stats.last_error[0] = '\0';
+    cert->stats.last_success = ocspNow(env);
+}
+
+/* Makes `fresh` (its memory is taken) the current response. */
+static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
+                                ocspSource source) {
+    cert->replaced.exists = cert->current.der != NULL;
+    cert->replaced.revoked = cert->current.revoked;
+    cert->replaced.len = cert->current.len;
+    cert->replaced.expired = cert->current.der && !ocspHasValid(cert, env);
+    cert->replaced.failures = cert->stats.consecutive_failures;
+    cert->replaced.failure_logged = cert->logged.failure;
+    ocspResponseClear(&cert->current);
+    fresh->source = source;
+    cert->current = *fresh;
+    memset(fresh, 0, sizeof(*fresh));
+    ocspScheduleRefresh(cert, options, env);
+    cert->logged.half_window = cert->logged.expired = cert->logged.missing = 0;
+    cert->cache.dirty = source == OCSP_SOURCE_NETWORK;
+    cert->cache.outdated = source != OCSP_SOURCE_CACHE;
+    cert->cache.store_at_ms = 0;
+}
+
+/* The same response again: CAs that sign in advance hand out the same bytes for hours. */
+static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t now_ms = env->wall_ms(), next;
+
+    if (cert->logged.failure)
+        ocspLog(
+            OCSP_LOG_NOTICE,
+            "the responder answers again after %lld failure%s, certificate serial %s: the response held is still its newest",
+            cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures), cert->id->serial);
+    ocspSucceeded(cert, env);
+    cert->schedule.retry_at_ms = 0;
+    if (ocspHasValid(cert, env) && cert->current.revoked) { /* the hourly refresh: the next hour, not a retry */
+        next = ocspRefreshAtMs(&cert->current, options->refresh_margin, now_ms, env->random());
+        if (next > now_ms) cert->schedule.refresh_at_ms = next;
+    }
+    if (ocspHasValid(cert, env) && now_ms < cert->schedule.refresh_at_ms)
+        cert->schedule.attempt = 0;
+    else
+        ocspScheduleRecheck(cert, options, env);
+}
+
+/* Without nextUpdate a response is valid for ten minutes from its receipt, which a file tells by its mtime alone, and that
+ * is new again when the file is copied or restored. So validity begins at the latest when the response was signed
+ * (thisUpdate or producedAt, whichever is later), with the clocks' skew on top: 15 minutes in all, as in Java. A CA that
+ * leaves nextUpdate out says that newer information is always available (RFC 6960 section 4.2.2.1) and signs when it is
+ * asked, so that what was just received loses nothing by this; what a CA signed long before it handed it out is requested
+ * again after a restart. */
+int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
+                   ocspError *err) {
+    int64_t now = ocspNow(env), latest;
+
+    if (!ocspVerify(der, cert->id, now, mtime, out, err)) return 0;
+    latest = out->produced_at > out->this_update ? out->produced_at : out->this_update;
+    latest += OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY;
+    if (out->next_update || out->expires_at <= latest) return 1;
+    out->expires_at = latest;
+    if (out->expires_at > now) return 1;
+    if (err) err->expired = !out->revoked;
+    ocspResponseClear(out);
+    return ocspFail(err, OCSP_ERR_VERIFY,
+                    "the response has no nextUpdate and was signed more than %d seconds ago: ask the responder anew",
+                    OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
+}
+
+ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
+                               ocspSource source, ocspError *err) {
+    ocspFreshness freshness = ocspCompare(&cert->current, fresh, ocspNow(env));
+
+    if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* an operator-supplied file always wins */
+    if (freshness == OCSP_FRESH_OLDER) {
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
+                 fresh->this_update < cert->current.this_update ? "older than the response that is held"
+                 : fresh->produced_at < cert->current.produced_at
+                     ? "produced earlier than the response that is held"
+                     : "good, but as old as the current response, which says revoked");
+        ocspResponseClear(fresh);
+        return OCSP_OUTCOME_STALE;
+    }
+    if (freshness == OCSP_FRESH_SAME) {
+        if (source == OCSP_SOURCE_NETWORK)
+            ocspResponseUnchanged(cert, options, env); /* a file says nothing of the responder */
+        ocspResponseClear(fresh);
+        return OCSP_OUTCOME_UNCHANGED;
+    }
+    ocspInstallResponse(cert, options, env, fresh, source);
+    ocspSucceeded(cert, env);
+    cert->schedule.retry_at_ms = 0;
+    if (source == OCSP_SOURCE_NETWORK && cert->schedule.refresh_at_ms <= env->wall_ms())
+        ocspScheduleRecheck(cert, options, env); /* backdated, or about to expire: due again as it arrives */
+    else
+        cert->schedule.attempt = 0;
+    return OCSP_OUTCOME_NEW;
+}
+
+ocspOutcome ocspAcceptResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, const ocspReceived *in,
+                               ocspError *err) {
+    ocspResponse fresh;
+    int ok = in->source == OCSP_SOURCE_NETWORK ? ocspVerify(in->der, cert->id, ocspNow(env), in->at, &fresh, err)
+                                               : ocspVerifyFile(cert, env, in->der, in->at, &fresh, err);
+
+    return ok ? ocspAcceptVerified(cert, options, env, &fresh, in->source, err) : OCSP_OUTCOME_INVALID;
+}
+
+void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, int requested) {
+    cert->stats.consecutive_failures++;
+    if (!requested || cert->schedule.retry_at_ms <= env->mono_ms()) ocspBackOff(cert, options, env);
+    ocspLogFailure(cert, env);
+}
+
+#endif /* OCSP_SUPPORTED */

@@ -1,0 +1,154 @@
+/* ocsp_certset.c - which certificates are tracked: the active ones, of the context in service, and a few that were just
+ * replaced, whose responses handshakes that had begun may still need.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_worker.h"
+#if OCSP_SUPPORTED
+#include <string.h>
+
+#define OCSP_IDENTIFY_RETRY_MS 1000        /* after the first time: memory may have run out for a moment */
+#define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often an incomplete certificate is identified from then on */
+
+static void ocspUntrackCert(ocspCertSet *set, int i) {
+    ocspCertFree(set->certs[i]);
+    set->count--;
+    memmove(&set->certs[i], &set->certs[i + 1], (size_t)(set->count - i) * sizeof(set->certs[0]));
+}
+
+static ocspCert *ocspFindCert(const ocspCertSet *set, const ocspIdentity *id) {
+    int i;
+
+    for (i = 0; i < set->count; i++)
+        if (memcmp(set->certs[i]->id->sha256, id->sha256, sizeof(id->sha256)) == 0) return set->certs[i];
+    return NULL;
+}
+
+void ocspRequestAll(ocspCertSet *set) {
+    int i;
+
+    for (i = 0; i < set->count; i++)
+        if (set->certs[i]->active && set->certs[i]->state == OCSP_STATE_PENDING)
+            set->certs[i]->schedule.refresh_requested = 1;
+}
+
+/* Makes room for one more: untracks the oldest that neither is active nor was until this reload. There is one whenever the
+ * set is full, as a context has at most half as many certificates as are tracked. */
+static void ocspMakeRoom(ocspCertSet *set) {
+    int i;
+
+    if (set->count < OCSP_MAX_CERTS) return;
+    for (i = 0; i < set->count; i++)
+        if (!set->certs[i]->active && !set->certs[i]->was_active) break;
+    if (i < set->count) ocspUntrackCert(set, i);
+}
+
+/* Tracks a certificate of the context in service. Takes `id`; 0 when out of memory. */
+static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const ocspOptions *options) {
+    ocspCert *cert = ocspFindCert(set, id);
+
+    if (cert) {
+        ocspIdentity *known = cert->id;
+        /* Another module's context may have the same certificate without its chain: a known issuer stays. */
+        int keep = known->issuer && !id->issuer;
+        ocspIdentityFree(keep ? id : known);
+        if (keep) id = known;
+        /* The attachment of a prefetched context is no reload of it: the fetch under way goes on. */
+        if (set->attached_before) cert->schedule.refresh_now = 1;
+    } else {
+        ocspMakeRoom(set);
+        cert = set->count < OCSP_MAX_CERTS ? ocspCertNew() : NULL;
+        if (!cert) {
+            ocspIdentityFree(id);
+            return 0;
+        }
+        set->certs[set->count++] = cert;
+    }
+    cert->id = id;
+    cert->active = 1;
+    cert->index = index;
+    ocspShowUrl(cert, options);
+    return 1;
+}
+
+/* The active certificate with this place in its context; NULL if there was no memory to track it. */
+static ocspCert *ocspCertAt(const ocspCertSet *set, int index) {
+    int i;
+
+    for (i = 0; i < set->count; i++)
+        if (set->certs[i]->active && set->certs[i]->index == index) return set->certs[i];
+    return NULL;
+}
+
+/* True if `id` is more complete than `known`. */
+static int ocspMoreComplete(const ocspIdentity *id, const ocspIdentity *known) {
+    return (id->issuer && !known->issuer) || id->url_count > known->url_count || id->must_staple > known->must_staple ||
+           id->self_signed > known->self_signed;
+}
+
+int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env) {
+    return set->identify_at_ms && env->mono_ms() >= set->identify_at_ms;
+}
+
+/* Identifies the certificates of the context in service: all of them, or the incomplete ones. All are identified, and those
+ * that are known are marked active, before the first one is tracked, because tracking a new one may untrack an old one. */
+static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOptions *options, const ocspEnv *env) {
+    const ocspContextCerts *context = set->context;
+    ocspIdentity *ids[OCSP_MAX_CERTS / 2] = {NULL};
+    int i, missing = 0, incomplete = 0;
+
+    for (i = 0; i < context->count; i++) {
+        const ocspCert *known = only_incomplete ? ocspCertAt(set, i) : NULL;
+        ocspCert *same;
+        if (known && !known->id->incomplete) continue;
+        ids[i] = ocspIdentityNew(context->leaf[i], context->chain[i], context->store);
+        if (ids[i] && known && !ocspMoreComplete(ids[i], known->id)) {
+            ocspIdentityFree(ids[i]);
+            ids[i] = NULL;
+            incomplete = 1;
+            continue;
+        }
+        if (!ids[i]) missing = 1;
+        same = ids[i] ? ocspFindCert(set, ids[i]) : NULL;
+        if (same) same->active = 1;
+    }
+    for (i = 0; i < context->count; i++) {
+        if (!ids[i]) continue;
+        incomplete |= ids[i]->incomplete;
+        if (!ocspTrackCert(set, ids[i], i, options)) missing = 1;
+    }
+    if (missing && !set->identify_at_ms)
+        ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until it is looked at again");
+    set->identify_at_ms = 0;
+    if (missing || incomplete)
+        set->identify_at_ms =
+            env->mono_ms() + (missing || !only_incomplete ? OCSP_IDENTIFY_RETRY_MS : OCSP_IDENTIFY_AGAIN_MS);
+}
+
+void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOptions *options, const ocspEnv *env) {
+    int i;
+
+    if (context) {
+        ocspContextCertsFree(set->context);
+        set->context = context;
+        set->identify_at_ms = 0;
+        for (i = 0; i < set->count; i++) {
+            set->certs[i]->was_active = set->certs[i]->active;
+            set->certs[i]->active = 0;
+        }
+    }
+    ocspIdentifyAll(set, !context, options, env);
+    for (i = 0; i < set->count; i++) {
+        ocspCert *cert = set->certs[i];
+        if (!cert->active) cert->schedule.refresh_requested = cert->schedule.refresh_now = 0;
+        cert->state = ocspStateOf(cert->id, options);
+    }
+}
+
+void ocspCertSetFree(ocspCertSet *set) {
+    while (set->count > 0) ocspUntrackCert(set, 0);
+    ocspContextCertsFree(set->context);
+    memset(set, 0, sizeof(*set));
+}
+
+#endif /* OCSP_SUPPORTED */

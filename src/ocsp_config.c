@@ -1,0 +1,110 @@
+/* ocsp_config.c - the table of directives, what their values may be, and copies of them.
+ *
+ * The table is the only list of the directives: the module registers from it, `make docs` writes the documentation's table
+ * from it, and utils/valkey-patch what it inserts into config.c. To add a directive: a field in ocspOptions with its
+ * default (ocsp.h), a row here, for patched servers a field in ocsp_builtin.h and a line in ocsp_builtin.c; then
+ * `make docs`.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#if OCSP_SUPPORTED
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* utils/directives.tcl reads the rows. */
+const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
+#define FIELD(field) offsetof(ocspOptions, field)
+    [OCSP_D_STAPLING] = {"stapling", OCSP_BOOL, FIELD(stapling), "no", 0, 1, 0, NULL, "`yes`, `no`",
+                         "staple or not; `yes` resumes at once with the current response"},
+    [OCSP_D_REFRESH_MARGIN] = {"refresh-margin", OCSP_PERCENT, FIELD(refresh_margin), "10%", 1, 99, 0,
+                               ocspCheckRefreshMargin, "1 to 99", "refresh when this part of the validity is left"},
+    [OCSP_D_RETRY_DELAY] = {"retry-delay", OCSP_NUMBER, FIELD(retry_delay), "10", 1, 3600, 0, NULL, "1 to 3600",
+                            "seconds before the first retry; doubles with each failure"},
+    [OCSP_D_TIMEOUT] = {"timeout", OCSP_NUMBER, FIELD(timeout), "5", 1, 60, 0, NULL, "1 to 60",
+                        "seconds for the exchange with one URL"},
+    [OCSP_D_RESPONDER_URL] = {"responder-url", OCSP_STRING, FIELD(responder_url), "", 0, 0, 1, ocspCheckResponderUrl,
+                              "http or https URL", "asked instead of the certificate's URLs"},
+    [OCSP_D_CACHE_DIR] = {"cache-dir", OCSP_STRING, FIELD(cache_dir), ".", 0, 0, 1, NULL, "directory, `\"\"`",
+                          "keeps responses, relative to `dir`; `\"\"` disables"},
+    [OCSP_D_RESPONSE_FILE] = {"response-file", OCSP_STRING, FIELD(response_file), "", 0, 0, 1, NULL, "DER file",
+                              "stapled instead of fetching; checked for changes every second"},
+    [OCSP_D_VERIFY_PEERS] = {"verify-peers", OCSP_PEERS, FIELD(verify_peers), "no", OCSP_PEERS_NO, OCSP_PEERS_REQUIRE,
+                             0, NULL, "`no`, `soft`, `require`", "what [peers](docs/verify-peers.md) must staple"},
+#undef FIELD
+};
+
+int ocspParseRefreshMargin(const char *text, int *percent, const char **why) {
+    const ocspDirective *margin = &ocsp_directives[OCSP_D_REFRESH_MARGIN];
+    char *end;
+    long value;
+
+    errno = 0;
+    value = text && *text >= '0' && *text <= '9' ? strtol(text, &end, 10) : -1;
+    if (value >= 0 && *end == '%') end++;
+    if (value < margin->min || value > margin->max || errno || *end) {
+        *why = "the refresh margin is a percentage of the response's life: write a whole number from 1 to 99, "
+               "with or without a percent sign, like 10%";
+        return 0;
+    }
+    *percent = (int)value;
+    return 1;
+}
+
+int ocspCheckRefreshMargin(const char *text, const char **why) {
+    int percent;
+
+    return ocspParseRefreshMargin(text, &percent, why);
+}
+
+int ocspCheckResponderUrl(const char *url, const char **why) {
+    ocspUrl parsed;
+    const char *c;
+
+    if (!url || !*url) return 1;
+    for (c = url; *c; c++) {
+        if ((unsigned char)*c <= 32 || (unsigned char)*c >= 127) {
+            *why = "the responder URL holds a space, a control character or a character that is not ASCII: "
+                   "percent-encode it, like http://ocsp.example.com/path";
+            return 0;
+        }
+    }
+    if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0) {
+        *why = "the responder URL must begin with http:// or https://, like http://ocsp.example.com/, or be empty "
+               "to use those in the certificate";
+        return 0;
+    }
+    c = strstr(url, "//") + 2;
+    if (memchr(c, '@', strcspn(c, "/?#"))) {
+        *why = "the responder URL must not hold a user or a password: INFO and the log would show them";
+        return 0;
+    }
+    if (!ocspUrlParse(&parsed, url)) {
+        *why = "the responder URL cannot be parsed: write it like http://ocsp.example.com:8080/path";
+        return 0;
+    }
+    ocspUrlClear(&parsed);
+    return 1;
+}
+
+void ocspFreeOptions(ocspOptions *options) {
+    ocspFree((char *)options->responder_url);
+    ocspFree((char *)options->cache_dir);
+    ocspFree((char *)options->response_file);
+    options->responder_url = options->cache_dir = options->response_file = NULL;
+}
+
+int ocspCopyOptions(ocspOptions *to, const ocspOptions *from) {
+    *to = *from;
+    to->responder_url = ocspStrdup(from->responder_url);
+    to->cache_dir = ocspStrdup(from->cache_dir);
+    to->response_file = ocspStrdup(from->response_file);
+    if (to->responder_url && to->cache_dir && to->response_file) return 1;
+    ocspFreeOptions(to);
+    return 0;
+}
+
+#endif /* OCSP_SUPPORTED */

@@ -1,0 +1,232 @@
+/* ocsp_handoff.c - what main and the OCSP thread pass each other.
+ *
+ * DESIGN: `shared` is behind a mutex that is held for copies only. Main puts in options, the newest context and refresh
+ * requests, and then wakes the thread; the thread takes them, works, and puts back a report for INFO. Handshakes see none
+ * of it: they read the slot (ocsp_slot.c) and two atomics.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "ocsp_worker.h"
+#if OCSP_SUPPORTED
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+
+#define OCSP_INFO_LOCK_TRIES 1000 /* for a mutex that is held for copies */
+
+static struct {
+    pthread_mutex_t lock;
+    ocspOptions options; /* strings owned */
+    unsigned options_version, options_taken;
+    ocspContextCerts *context; /* the newest that the thread has not taken yet */
+    int unreported;            /* the thread has taken something that its report does not show yet */
+    int refresh_requests;
+    ocspWaiter *waiters;
+    ocspReport report;
+} shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+int ocspHandoffInit(void) {
+    static const ocspOptions defaults = OCSP_OPTIONS_DEFAULT;
+    int ok;
+
+    pthread_mutex_lock(&shared.lock);
+    memset(&shared.report, 0, sizeof(shared.report));
+    ok = ocspCopyOptions(&shared.options, &defaults);
+    shared.options_version++;
+    pthread_mutex_unlock(&shared.lock);
+    return ok;
+}
+
+int ocspPutOptions(const ocspOptions *options) {
+    ocspOptions copy, old;
+
+    if (!ocspCopyOptions(&copy, options)) return 0;
+    pthread_mutex_lock(&shared.lock);
+    old = shared.options;
+    shared.options = copy;
+    shared.options_version++;
+    pthread_mutex_unlock(&shared.lock);
+    ocspFreeOptions(&old);
+    return 1;
+}
+
+int ocspTakeOptions(ocspOptions *mine) {
+    ocspOptions copy;
+    int taken = 0;
+
+    pthread_mutex_lock(&shared.lock);
+    if (shared.options_taken != shared.options_version && ocspCopyOptions(&copy, &shared.options)) {
+        ocspFreeOptions(mine);
+        *mine = copy;
+        shared.options_taken = shared.options_version;
+        shared.unreported = 1;
+        taken = 1;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return taken;
+}
+
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
+
+void ocspContextCertsFree(ocspContextCerts *certs) {
+    int i;
+
+    if (!certs) return;
+    for (i = 0; i < certs->count; i++) {
+        X509_free(certs->leaf[i]);
+        sk_X509_pop_free(certs->chain[i], X509_free);
+    }
+    X509_STORE_free(certs->store);
+    ocspFree(certs);
+}
+
+void ocspPutContextCerts(ocspContextCerts *certs) {
+    ocspContextCerts *old;
+
+    pthread_mutex_lock(&shared.lock);
+    old = shared.context;
+    shared.context = certs;
+    pthread_mutex_unlock(&shared.lock);
+    ocspContextCertsFree(old);
+}
+
+ocspContextCerts *ocspTakeContextCerts(void) {
+    ocspContextCerts *certs;
+
+    pthread_mutex_lock(&shared.lock);
+    certs = shared.context;
+    shared.context = NULL;
+    if (certs) shared.unreported = 1;
+    pthread_mutex_unlock(&shared.lock);
+    return certs;
+}
+
+int ocspAnythingNew(void) {
+    int new;
+
+    pthread_mutex_lock(&shared.lock);
+    new = shared.context != NULL || shared.options_taken != shared.options_version;
+    pthread_mutex_unlock(&shared.lock);
+    return new;
+}
+
+int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
+    int i, stale;
+
+    pthread_mutex_lock(&shared.lock);
+    stale = !shared.options.stapling || strcmp(shared.options.responder_url, mine->responder_url) != 0 ||
+            strcmp(shared.options.response_file, mine->response_file) != 0;
+    if (!stale && shared.context) {
+        stale = 1; /* unless the reload brought the same certificate */
+        for (i = 0; i < shared.context->count; i++)
+            if (ocspSameCertificate(shared.context->leaf[i], leaf)) stale = 0;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return stale;
+}
+
+/* ---- refresh requests -------------------------------------------------------------------------------------------- */
+
+/* Why nothing can be refreshed, or NULL. Directives are named without the prefix in which hosts differ. */
+static const char *ocspWhyNoRefresh(const ocspReport *report) {
+    static const char *const reasons[] = {
+        [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
+        [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and tls-key-file",
+        [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: nobody answers for its status",
+        [OCSP_STATE_NO_ISSUER] = ("the certificate's issuer is not known: append the CA's certificate to tls-cert-file "
+                                  "or name it in tls-ca-cert-file"),
+        [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
+    };
+    int i;
+
+    if (report->count == 0) return reasons[report->status[0].state];
+    for (i = 0; i < report->count; i++)
+        if (report->status[i].state == OCSP_STATE_PENDING) return NULL;
+    return reasons[report->status[0].state];
+}
+
+const char *ocspPutRequest(ocspWaiter *waiter) {
+    const char *reason = NULL;
+
+    pthread_mutex_lock(&shared.lock);
+    /* What the thread has not taken or not reported yet may change what can be refreshed: then the thread decides. */
+    if (shared.options_taken == shared.options_version && !shared.context && !shared.unreported)
+        reason = ocspWhyNoRefresh(&shared.report);
+    if (!reason) {
+        shared.refresh_requests++;
+        if (waiter) {
+            waiter->next = shared.waiters;
+            shared.waiters = waiter;
+        }
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return reason;
+}
+
+int ocspTakeRequests(ocspWaiter **waiters) {
+    int requests;
+
+    pthread_mutex_lock(&shared.lock);
+    requests = shared.refresh_requests;
+    shared.refresh_requests = 0;
+    while (shared.waiters) {
+        ocspWaiter *waiter = shared.waiters;
+        shared.waiters = waiter->next;
+        waiter->next = *waiters;
+        *waiters = waiter;
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return requests;
+}
+
+void ocspAnswer(ocspWaiter **waiters, const char *error) {
+    while (*waiters) {
+        ocspWaiter *waiter = *waiters;
+        *waiters = waiter->next;
+        waiter->done(waiter->arg, error);
+        ocspFree(waiter);
+    }
+}
+
+/* ---- the report -------------------------------------------------------------------------------------------------- */
+
+void ocspSetReport(const ocspReport *report) {
+    pthread_mutex_lock(&shared.lock);
+    shared.report = *report;
+    shared.unreported = 0;
+    pthread_mutex_unlock(&shared.lock);
+}
+
+/* INFO is printed in crash reports too, where whoever has the mutex may never give it back (or, in a forked child, does
+ * not exist): then there is nothing to report. */
+void ocspCopyReport(ocspReport *report) {
+    int i, got = 0;
+
+    for (i = 0; i < OCSP_INFO_LOCK_TRIES && !got; i++) {
+        got = pthread_mutex_trylock(&shared.lock) == 0;
+        if (!got) sched_yield();
+    }
+    if (got) {
+        *report = shared.report;
+        pthread_mutex_unlock(&shared.lock);
+    } else {
+        memset(report, 0, sizeof(*report));
+    }
+}
+
+void ocspHandoffReset(void) {
+    ocspWaiter *waiters = NULL;
+
+    ocspTakeRequests(&waiters);
+    ocspAnswer(&waiters, "the server is shutting down");
+    ocspContextCertsFree(ocspTakeContextCerts());
+    pthread_mutex_lock(&shared.lock);
+    ocspFreeOptions(&shared.options);
+    memset(&shared.report, 0, sizeof(shared.report));
+    pthread_mutex_unlock(&shared.lock);
+}
+
+#endif /* OCSP_SUPPORTED */

@@ -1,0 +1,243 @@
+/* ocsp_persist.c - what of a certificate's response is on disk, and keeping that in line with the current response, so that
+ * a restart staples it at once and never staples what a later response contradicts. The files are ocsp_cache.c's.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_internal.h"
+#if OCSP_SUPPORTED
+#include <string.h>
+
+#define OCSP_STORE_RETRY_MS (60 * 1000) /* how often a disk that refused is tried again */
+#define OCSP_PRUNE_MS (3600 * 1000)     /* how often, at most, old files are removed: it reads all of ours */
+
+static const char *ocspCacheDir(const ocspDisk *disk) {
+    return disk->options->cache_dir ? disk->options->cache_dir : "";
+}
+
+/* Are responses cached? Not an operator's own file. */
+static int ocspCaches(const ocspDisk *disk) {
+    return *ocspCacheDir(disk) && !ocspHasResponseFile(disk->options);
+}
+
+/* One file of the cache. */
+typedef struct ocspCachedFile {
+    unsigned char *der; /* owned */
+    size_t len;
+    int64_t mtime;
+} ocspCachedFile;
+
+static int ocspLoadFile(const ocspDisk *disk, const char *dir, const ocspCert *cert, ocspCachedFile *file,
+                        ocspError *err) {
+    int found;
+
+    memset(file, 0, sizeof(*file));
+    ocspLeaveOpenSSL(disk->io);
+    found = disk->env->cache_load(dir, cert->id, &file->der, &file->len, &file->mtime, err);
+    ocspEnterOpenSSL(disk->io);
+    return found;
+}
+
+static ocspOutcome ocspAcceptFile(const ocspDisk *disk, ocspCert *cert, const ocspCachedFile *file, ocspError *err) {
+    ocspReceived in = {{file->der, file->len}, OCSP_SOURCE_CACHE, file->mtime};
+
+    return ocspAcceptResponse(cert, disk->options, disk->env, &in, err);
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
+
+ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert) {
+    ocspOutcome outcome = OCSP_OUTCOME_INVALID;
+    int64_t now = ocspNow(disk->env);
+    ocspCachedFile file;
+    ocspError err = {0};
+
+    if (cert->cache.checked || !cert->active || !ocspCaches(disk) || !cert->id->issuer || ocspHasValid(cert, disk->env))
+        return outcome;
+    if (cert->cache.load_at_ms && disk->env->mono_ms() < cert->cache.load_at_ms) return outcome;
+    if (ocspLoadFile(disk, ocspCacheDir(disk), cert, &file, &err)) outcome = ocspAcceptFile(disk, cert, &file, &err);
+    if (outcome == OCSP_OUTCOME_NEW || outcome == OCSP_OUTCOME_UNCHANGED) {
+        if (outcome == OCSP_OUTCOME_NEW && disk->previous_dirs[0]) cert->cache.outdated = 1;
+        if (cert->current.source == OCSP_SOURCE_CACHE) cert->stats.last_success = file.mtime < now ? file.mtime : now;
+        cert->cache.checked = 1;
+    } else if (err.kind == OCSP_ERR_NONE) {
+        cert->cache.checked = 1;
+    } else {
+        /* Memory or descriptors may have run out: what can be stapled must not lie there until the next restart. */
+        cert->cache.load_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
+        if (!cert->logged.unusable_cache)
+            ocspLog(OCSP_LOG_NOTICE,
+                    "the kept response for the certificate with serial %s is not used: %s. A new one is "
+                    "asked for",
+                    cert->id->serial, err.text);
+        cert->logged.unusable_cache = 1;
+    }
+    ocspFree(file.der);
+    return outcome;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+/* What is on disk for a certificate, against its current response. */
+typedef enum {
+    OCSP_CACHED_HARMLESS, /* nothing, or a response that says the same, or nothing that could be stapled */
+    OCSP_CACHED_NEWER,    /* newer than the current response */
+    OCSP_CACHED_CONTRADICTS, /* an older response with another status, or, for a revoked certificate, one that may be that */
+} ocspCachedState;
+
+/* Compares what `dir` has for `cert` with the current response, and accepts it if it is newer and `outcome` is not NULL.
+ * For a revoked certificate a file that cannot be read or does not verify now (memory has run out, the clock is wrong)
+ * counts as good, because it may be read and verify after a restart. */
+static ocspCachedState ocspCompareCached(const ocspDisk *disk, ocspCert *cert, const char *dir, ocspOutcome *outcome) {
+    ocspCachedState cached = cert->current.revoked ? OCSP_CACHED_CONTRADICTS : OCSP_CACHED_HARMLESS;
+    ocspCachedFile file;
+    ocspResponse found;
+    ocspError err = {0};
+    int ok = ocspLoadFile(disk, dir, cert, &file, &err);
+
+    if ((!ok && err.kind == OCSP_ERR_NONE) ||
+        (ok && file.len == cert->current.len && memcmp(file.der, cert->current.der, file.len) == 0)) {
+        cached = OCSP_CACHED_HARMLESS;
+    } else if (ok && ocspVerifyFile(cert, disk->env, (ocspBytes){file.der, file.len}, file.mtime, &found, &err)) {
+        cached = found.revoked == cert->current.revoked ? OCSP_CACHED_HARMLESS : OCSP_CACHED_CONTRADICTS;
+        if (ocspCompare(&cert->current, &found, ocspNow(disk->env)) == OCSP_FRESH_NEWER) cached = OCSP_CACHED_NEWER;
+        ocspResponseClear(&found);
+    }
+    if (cached == OCSP_CACHED_NEWER && outcome) {
+        *outcome = ocspAcceptFile(disk, cert, &file, &err);
+        /* no memory to accept it: that is no reason not to store the current response */
+        if (*outcome != OCSP_OUTCOME_NEW && *outcome != OCSP_OUTCOME_UNCHANGED) cached = OCSP_CACHED_HARMLESS;
+    }
+    ocspFree(file.der);
+    return cached;
+}
+
+/* Removes what `dir` has for `cert` if it contradicts the current response; with `outcome` accepts it if it is newer.
+ * Returns what is there then. */
+static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *cert, const char *dir,
+                                               ocspOutcome *outcome, ocspError *err) {
+    ocspCachedState cached = ocspCompareCached(disk, cert, dir, outcome);
+    int removed;
+
+    if (cached != OCSP_CACHED_CONTRADICTS) return cached;
+    ocspLeaveOpenSSL(disk->io);
+    removed = disk->env->cache_remove(dir, cert->id, err);
+    ocspEnterOpenSSL(disk->io);
+    return removed ? OCSP_CACHED_HARMLESS : cached;
+}
+
+/* ---- storing ----------------------------------------------------------------------------------------------------- */
+
+/* Logs once what a restart would do after the disk refused. `outdated`: what contradicts the current response is still
+ * there; `dirty`: the current response is not. */
+static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *outdated, const ocspError *dirty) {
+    if (outdated && !cert->logged.outdated) {
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "%s. It may hold an older response that says %s for the certificate with serial %s, and after a restart "
+            "that would be stapled until it expires: remove the file, or make its directory writable",
+            outdated->text, cert->current.revoked ? "good" : "revoked", cert->id->serial);
+    } else if (!outdated && cert->logged.outdated) {
+        ocspLog(OCSP_LOG_NOTICE, "no outdated response for the certificate with serial %s is on disk any more",
+                cert->id->serial);
+    }
+    cert->logged.outdated = outdated != NULL;
+    if (dirty && !outdated && !disk->logged_failure)
+        ocspLog(OCSP_LOG_WARNING,
+                "%s. It is stapled from memory all the same, but a restart would begin without it: make "
+                "cache-dir writable, or choose another",
+                dirty->text);
+    if (dirty) disk->logged_failure = 1;
+}
+
+/* What contradicts the current response is removed first, so that a kill or a full disk in the middle leaves nothing
+ * rather than a response that a restart must not staple; then the current one is stored. A newer response that another
+ * server left in the same directory is accepted instead of being overwritten. Between the comparison and the rename
+ * another server may still store one: that window is a few milliseconds, and closes with the next response. */
+static int ocspSync(ocspDisk *disk, ocspCert *cert, ocspOutcome *outcome) {
+    const char *dir = ocspCacheDir(disk);
+    /* Without the issuer, which a reload may have taken away, nothing can be verified: that is put off. */
+    int i, verifiable = cert->id->issuer != NULL, storing = cert->cache.dirty && ocspCaches(disk), stored = 0,
+           outdated = 0;
+    ocspCachedState cached = OCSP_CACHED_HARMLESS;
+    ocspError stale = {0}, err = {0};
+
+    for (i = 0; verifiable && i < OCSP_PREVIOUS_DIRS && disk->previous_dirs[i]; i++)
+        outdated |=
+            ocspRemoveContradicting(disk, cert, disk->previous_dirs[i], NULL, &stale) == OCSP_CACHED_CONTRADICTS;
+    if (verifiable && *dir)
+        cached = ocspRemoveContradicting(disk, cert, dir, ocspCaches(disk) ? outcome : NULL, &stale);
+    if (storing && cached != OCSP_CACHED_NEWER) {
+        ocspLeaveOpenSSL(disk->io);
+        stored = disk->env->cache_store(dir, cert->id, cert->current.der, cert->current.len, &err);
+        ocspEnterOpenSSL(disk->io);
+        if (stored) cached = OCSP_CACHED_HARMLESS;
+        cert->cache.dirty = !stored;
+    }
+    if (verifiable) cert->cache.outdated = outdated || cached == OCSP_CACHED_CONTRADICTS;
+    ocspLogDisk(disk, cert, cert->cache.outdated && (verifiable || cert->logged.outdated) ? &stale : NULL,
+                storing && cert->cache.dirty ? &err : NULL);
+    if ((verifiable && cert->cache.outdated) || (storing && cert->cache.dirty))
+        cert->cache.store_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
+    if (stored && disk->logged_failure) {
+        ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
+        disk->logged_failure = 0;
+    }
+    return stored;
+}
+
+int ocspDiskIsBehind(const ocspDisk *disk, const ocspCert *cert) {
+    return cert->current.der && ((cert->cache.outdated && cert->id->issuer) || (cert->cache.dirty && ocspCaches(disk)));
+}
+
+int ocspDiskSync(ocspDisk *disk, ocspCert *cert, ocspOutcome *outcome) {
+    *outcome = OCSP_OUTCOME_UNCHANGED;
+    if (!ocspDiskIsBehind(disk, cert)) return 0;
+    if (cert->cache.store_at_ms && disk->env->mono_ms() < cert->cache.store_at_ms) return 0;
+    return ocspSync(disk, cert, outcome);
+}
+
+void ocspDiskPrune(ocspDisk *disk) {
+    if (disk->env->mono_ms() < disk->prune_at_ms) return;
+    disk->prune_at_ms = disk->env->mono_ms() + OCSP_PRUNE_MS;
+    ocspLeaveOpenSSL(disk->io);
+    disk->env->cache_prune(disk->options->cache_dir, ocspNow(disk->env), disk->io);
+    ocspEnterOpenSSL(disk->io);
+}
+
+/* ---- earlier directories ----------------------------------------------------------------------------------------- */
+
+/* What is in the old directory is left for whoever may use it, another server or a restart with the old directive, but from
+ * now on nothing is stored there: what contradicts a later response must be removed all the same. */
+void ocspDiskChanged(ocspDisk *disk, char *dir) {
+    const char *now = ocspCacheDir(disk);
+    int i, kept = 0;
+
+    disk->logged_failure = 0;
+    disk->prune_at_ms = 0;
+    if (!dir) return;
+    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) { /* neither the one in use, nor one twice */
+        char *previous = disk->previous_dirs[i];
+        disk->previous_dirs[i] = NULL;
+        if (previous && (strcmp(previous, now) == 0 || strcmp(previous, dir) == 0)) {
+            ocspFree(previous);
+            previous = NULL;
+        }
+        if (previous) disk->previous_dirs[kept++] = previous;
+    }
+    if (!*dir) {
+        ocspFree(dir);
+        return;
+    }
+    ocspFree(disk->previous_dirs[OCSP_PREVIOUS_DIRS - 1]);
+    memmove(disk->previous_dirs + 1, disk->previous_dirs, sizeof(disk->previous_dirs) - sizeof(disk->previous_dirs[0]));
+    disk->previous_dirs[0] = dir;
+}
+
+void ocspDiskFree(ocspDisk *disk) {
+    int i;
+
+    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) ocspFree(disk->previous_dirs[i]);
+    memset(disk, 0, sizeof(*disk));
+}
+
+#endif /* OCSP_SUPPORTED */

@@ -1,0 +1,444 @@
+/* ocsp_worker.c - the worker's step: takes over what main handed over, refreshes each certificate that is due, publishes,
+ * persists, answers who waits for a refresh, and says how long to wait.
+ *
+ * DESIGN: all state is `worker`, which only the OCSP thread touches (or main before that exists). A step calls the other
+ * files in their order and has few rules of its own: what a response means is ocsp_cert.c's business, what the disk is to
+ * hold ocsp_persist.c's, which certificates there are ocsp_certset.c's. It never waits longer than a second, because the
+ * wall clock can jump and a supplied file can change, and neither wakes anybody.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "ocsp_worker.h"
+#if OCSP_SUPPORTED
+#include <stdio.h>
+#include <string.h>
+
+#define OCSP_STEP_MS 1000 /* how often the wall clock and a supplied file are checked */
+
+static struct {
+    ocspOptions options; /* strings owned */
+    ocspCertSet set;
+    ocspDisk disk;
+    const ocspIoHooks *io;     /* the caller's, during a step */
+    int unpublished;           /* there was no memory to publish; tried again with each step */
+    ocspCertState empty_state; /* shown while no certificate is active */
+    uint64_t file_signature;   /* of the response file as last read */
+    X509 *fetching_for;        /* the certificate that a fetch is under way for */
+    ocspReport report;
+    /* A refresh that an operator requested. */
+    int manual_refresh, manual_ok; /* one is under way; certificates that it refreshed */
+    ocspWaiter *waiters;
+    char manual_error[OCSP_REFRESH_ERROR_MAX], manual_note[OCSP_REFRESH_ERROR_MAX];
+} worker;
+
+static int64_t ocspWorkerDueIn(const ocspCert *cert) {
+    return ocspDueIn(cert, &worker.options, &ocsp_env);
+}
+
+/* ---- publishing -------------------------------------------------------------------------------------------------- */
+
+static void ocspPublish(void) {
+    ocspStapleSet *set = ocspAlloc(sizeof(*set));
+    int i;
+
+    for (i = 0; set && i < worker.set.count; i++) {
+        const ocspCert *cert = worker.set.certs[i];
+        ocspStaple *staple = &set->staples[set->count];
+        if (cert->current.der && !(staple->der = ocspMemdup(cert->current.der, cert->current.len))) break;
+        staple->len = cert->current.len;
+        staple->expires_at = cert->current.expires_at;
+        staple->authoritative = cert->active && (cert->id->issuer || cert->id->self_signed);
+        X509_up_ref(cert->id->leaf);
+        staple->leaf = cert->id->leaf;
+        set->count++;
+    }
+    if (set && i == worker.set.count) {
+        worker.unpublished = 0;
+        ocspSlotPublish(set);
+        return;
+    }
+    ocspStapleSetFree(set);
+    if (!worker.unpublished)
+        ocspLog(OCSP_LOG_WARNING, "out of memory while publishing a response: what was stapled before stays, "
+                                  "unless a certificate is revoked; then nothing is");
+    worker.unpublished = 1;
+    for (i = 0; i < worker.set.count; i++)
+        if (worker.set.certs[i]->current.revoked) break;
+    if (i < worker.set.count) ocspSlotPublish(NULL);
+}
+
+/* What follows when a response was accepted. Returns the outcome. */
+static ocspOutcome ocspAccepted(ocspCert *cert, ocspOutcome outcome) {
+    if (outcome != OCSP_OUTCOME_NEW) return outcome;
+    ocspPublish();
+    ocspLogInstalled(cert);
+    return outcome;
+}
+
+static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
+    int pending = cert->state == OCSP_STATE_PENDING, has_file = ocspHasResponseFile(&worker.options);
+
+    s->state = cert->state;
+    s->has_response = cert->current.der != NULL;
+    s->revoked = cert->current.revoked;
+    s->must_staple = cert->id->must_staple;
+    snprintf(s->serial, sizeof(s->serial), "%s", cert->id->serial);
+    memcpy(s->responder_url, cert->stats.url, sizeof(s->responder_url));
+    s->this_update = cert->current.this_update;
+    s->next_update = cert->current.next_update;
+    s->produced_at = cert->current.produced_at;
+    s->expires_at = cert->current.expires_at;
+    s->last_success = cert->stats.last_success;
+    s->bytes = cert->current.len;
+    s->source = cert->current.source;
+    s->refresh_at_ms = s->has_response && pending && !has_file ? cert->schedule.refresh_at_ms : 0;
+    s->retry_at_ms = pending ? cert->schedule.retry_at_ms : 0;
+    s->consecutive_failures = cert->stats.consecutive_failures;
+    s->last_fetch_ms = cert->stats.last_fetch_ms;
+    memcpy(s->last_error, cert->stats.last_error, sizeof(s->last_error));
+}
+
+static void ocspReportStatus(void) {
+    ocspReport *r = &worker.report;
+    int i;
+
+    r->count = 0;
+    memset(r->status, 0, sizeof(r->status));
+    r->status[0].state = worker.empty_state;
+    for (i = 0; i < worker.set.count; i++) {
+        const ocspCert *cert = worker.set.certs[i];
+        if (!cert->active) continue;
+        if (cert->index >= r->count) r->count = cert->index + 1;
+        if (cert->index < OCSP_STATUSES) ocspFillStatus(&r->status[cert->index], cert);
+    }
+    if (r->count > OCSP_STATUSES) r->count = OCSP_STATUSES;
+    ocspSetReport(r);
+}
+
+/* ---- one refresh ------------------------------------------------------------------------------------------------- */
+
+/* A fetch that was woken asks this. */
+static int ocspCancelled(void) {
+    return (worker.io->cancelled && worker.io->cancelled()) || ocspFetchIsStale(&worker.options, worker.fetching_for);
+}
+
+/* Appends "where: why" to the error of a refresh. */
+static void ocspAppendError(char *text, size_t size, const char *where, const char *why) {
+    size_t used = strlen(text);
+
+    snprintf(text + used, size - used, "%s%s: %s", used ? "; " : "", where, why);
+}
+
+static ocspOutcome ocspFetchFrom(ocspCert *cert, const char *url, ocspError *err) {
+    ocspIoHooks io = *worker.io;
+    ocspExchange exchange = {
+        url, cert->id->request, cert->id->request_len, cert->id->store, (int64_t)worker.options.timeout * 1000, &io};
+    ocspOutcome outcome = OCSP_OUTCOME_INVALID;
+    unsigned char *body = NULL;
+    size_t len = 0;
+    ocspFetchResult result;
+
+    io.cancelled = ocspCancelled;
+    worker.fetching_for = cert->id->leaf;
+    result = ocsp_env.fetch(&exchange, &body, &len, err);
+    worker.fetching_for = NULL;
+    if (result == OCSP_FETCH_CANCELLED) return OCSP_OUTCOME_CANCELLED;
+    if (result == OCSP_FETCH_OK) {
+        ocspReceived in = {{body, len}, OCSP_SOURCE_NETWORK, ocspNow(&ocsp_env)};
+        outcome = ocspAcceptResponse(cert, &worker.options, &ocsp_env, &in, err);
+    }
+    ocspFree(body);
+    return ocspAccepted(cert, outcome);
+}
+
+/* Asks each URL in turn until one gives a response that is accepted. */
+static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+    const char *override =
+        worker.options.responder_url && *worker.options.responder_url ? worker.options.responder_url : NULL;
+    ocspOutcome outcome = OCSP_OUTCOME_INVALID;
+    int i, n = override ? 1 : cert->id->url_count;
+
+    for (i = 0; i < n; i++) {
+        const char *url = override ? override : cert->id->urls[i];
+        ocspError err = {0};
+        ocspCleanText(cert->stats.url, sizeof(cert->stats.url), url);
+        outcome = ocspFetchFrom(cert, url, &err);
+        if (outcome != OCSP_OUTCOME_INVALID && outcome != OCSP_OUTCOME_STALE) break;
+        *kind = err.kind;
+        ocspAppendError(text, size, cert->stats.url, err.text);
+    }
+    return outcome;
+}
+
+/* Reads the supplied file. */
+static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+    ocspReceived in = {{NULL, 0}, OCSP_SOURCE_FILE, 0};
+    ocspOutcome outcome = OCSP_OUTCOME_INVALID;
+    unsigned char *der = NULL;
+    ocspError err = {0};
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    int ok;
+
+    ocspLeaveOpenSSL(worker.io);
+    ok = ocsp_env.read_file(worker.options.response_file, &der, &in.der.len, &in.at, &err);
+    ocspEnterOpenSSL(worker.io);
+    in.der.data = der;
+    cert->stats.url[0] = '\0';
+    if (ok) outcome = ocspAccepted(cert, ocspAcceptResponse(cert, &worker.options, &ocsp_env, &in, &err));
+    ocspFree(der);
+    if (outcome == OCSP_OUTCOME_NEW) return outcome;
+    *kind = err.kind;
+    ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
+    return err.no_matching_certid ? OCSP_OUTCOME_NO_MATCH : outcome;
+}
+
+/* A finished refresh counts once, however many URLs were asked. */
+static ocspOutcome ocspRefreshCert(ocspCert *cert) {
+    int requested = cert->schedule.refresh_requested;
+    int64_t began = ocsp_env.mono_ms();
+    char text[OCSP_REFRESH_ERROR_MAX] = "";
+    ocspErrorKind kind = OCSP_ERR_NETWORK;
+    ocspOutcome outcome;
+
+    cert->schedule.refresh_requested = cert->schedule.refresh_now = 0;
+    outcome = ocspHasResponseFile(&worker.options) ? ocspReadSupplied(cert, text, sizeof(text), &kind)
+                                                   : ocspAskResponders(cert, text, sizeof(text), &kind);
+    if (outcome == OCSP_OUTCOME_CANCELLED) { /* the next step takes over what has changed */
+        cert->schedule.refresh_requested = requested;
+        cert->schedule.refresh_now = 1;
+        return outcome;
+    }
+    cert->schedule.last_refresh_ms = ocsp_env.mono_ms();
+    cert->stats.last_fetch_ms = cert->schedule.last_refresh_ms - began;
+    worker.report.refreshes++;
+    if (outcome == OCSP_OUTCOME_NEW || outcome == OCSP_OUTCOME_UNCHANGED) {
+        worker.manual_ok++;
+        return outcome;
+    }
+    snprintf(cert->stats.last_error, sizeof(cert->stats.last_error), "%s", text);
+    if (outcome == OCSP_OUTCOME_NO_MATCH) {
+        ocspLog(OCSP_LOG_NOTICE, "%s. It is not stapled; what was held stays", text);
+        snprintf(worker.manual_note, sizeof(worker.manual_note), "%s", text);
+        cert->schedule.retry_at_ms = 0;
+        return outcome;
+    }
+    worker.report.refresh_failures++;
+    worker.report.failures[kind]++;
+    ocspRefreshFailed(cert, &worker.options, &ocsp_env, requested);
+    snprintf(worker.manual_error, sizeof(worker.manual_error), "%s", cert->stats.last_error);
+    return outcome;
+}
+
+/* ---- the disk ---------------------------------------------------------------------------------------------------- */
+
+static void ocspLoadCached(ocspCert *cert) {
+    ocspAccepted(cert, ocspDiskLoad(&worker.disk, cert));
+}
+
+static void ocspStoreDirty(void) {
+    int i, stored = 0;
+
+    for (i = 0; i < worker.set.count; i++) {
+        ocspOutcome outcome;
+        stored |= ocspDiskSync(&worker.disk, worker.set.certs[i], &outcome);
+        ocspAccepted(worker.set.certs[i], outcome);
+    }
+    if (stored) ocspDiskPrune(&worker.disk);
+}
+
+/* ---- what main handed over --------------------------------------------------------------------------------------- */
+
+/* Adopts a context, or with NULL identifies incomplete certificates again. */
+static void ocspWorkerAdopt(ocspContextCerts *context) {
+    ocspCertSet *set = &worker.set;
+    int i;
+
+    ocspAdoptContext(set, context, &worker.options, &ocsp_env);
+    worker.empty_state = set->context->prefetched ? OCSP_STATE_NO_TLS : OCSP_STATE_NO_CERTIFICATE;
+    /* A start is no reload: what the disk has is stapled and refreshed in its time, or a fleet's restart would request
+     * everything again. */
+    for (i = 0; i < set->count; i++) {
+        ocspCert *cert = set->certs[i];
+        if (worker.options.stapling) ocspLoadCached(cert);
+        if (!set->attached_before && ocspHasValid(cert, &ocsp_env)) cert->schedule.refresh_now = 0;
+    }
+    if (!set->context->prefetched) set->attached_before = 1;
+    if (worker.manual_refresh)
+        ocspRequestAll(set); /* who waits for a refresh means the certificate that is active now */
+    ocspPublish();
+}
+
+static void ocspApplyOptions(void) {
+    ocspOptions old = worker.options;
+    const ocspOptions *new = &worker.options;
+    int i, dir_changed;
+
+    worker.options.responder_url = worker.options.cache_dir = worker.options.response_file = NULL;
+    if (!ocspTakeOptions(&worker.options)) {
+        worker.options = old;
+        return;
+    }
+    dir_changed = strcmp(old.cache_dir ? old.cache_dir : "", new->cache_dir) != 0;
+    if (strcmp(old.response_file ? old.response_file : "", new->response_file) != 0) worker.file_signature = 0;
+    for (i = 0; i < worker.set.count; i++) ocspOptionsChanged(worker.set.certs[i], &old, new, &ocsp_env);
+    if (dir_changed) {
+        ocspDiskChanged(&worker.disk, (char *)old.cache_dir);
+        old.cache_dir = NULL;
+    }
+    ocspFreeOptions(&old);
+}
+
+/* ---- requested refreshes ----------------------------------------------------------------------------------------- */
+
+static void ocspBeginManualRefresh(void) {
+    worker.manual_refresh = 1;
+    worker.manual_ok = 0;
+    worker.manual_error[0] = worker.manual_note[0] = '\0';
+    ocspRequestAll(&worker.set);
+}
+
+/* Ends it when each certificate was refreshed. Requests that came in meanwhile are served by it if it went well; if not,
+ * one more follows at once. */
+static void ocspEndManualRefresh(void) {
+    ocspWaiter *late = NULL;
+    const char *error;
+    int i, again;
+
+    for (i = 0; i < worker.set.count; i++)
+        if (ocspWorkerDueIn(worker.set.certs[i]) <= 0 && worker.set.certs[i]->schedule.refresh_requested) return;
+    again =
+        ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* new options or certificates: refreshed by the next step */
+    error = worker.manual_error[0]                           ? worker.manual_error
+            : worker.manual_ok == 0 && worker.manual_note[0] ? worker.manual_note
+            : worker.manual_ok == 0                          ? "there is nothing to ask for"
+                                                             : NULL;
+    ocspStoreDirty();   /* before the answer: who waited may restart the server next */
+    ocspReportStatus(); /* and who waited may look at INFO next */
+    ocspAnswer(&worker.waiters, error);
+    worker.manual_refresh = 0;
+    if (!error) {
+        ocspAnswer(&late, NULL);
+    } else if (again) {
+        worker.waiters = late;
+        ocspBeginManualRefresh();
+    }
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
+
+/* A supplied file that has changed is read again. */
+static void ocspWatchFile(void) {
+    uint64_t signature;
+    int i;
+
+    if (!ocspHasResponseFile(&worker.options)) return;
+    ocspLeaveOpenSSL(worker.io);
+    signature = ocsp_env.file_signature(worker.options.response_file);
+    ocspEnterOpenSSL(worker.io);
+    if (signature == worker.file_signature) return;
+    worker.file_signature = signature;
+    for (i = 0; i < worker.set.count; i++) worker.set.certs[i]->schedule.refresh_now = worker.set.certs[i]->active;
+}
+
+/* With stapling off: what a restart must not staple is removed all the same. */
+static int64_t ocspStepWhileOff(void) {
+    int i, behind = 0;
+
+    ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
+    worker.manual_refresh = 0;
+    ocspStoreDirty();
+    for (i = 0; i < worker.set.count; i++) {
+        worker.set.certs[i]->schedule.refresh_requested = worker.set.certs[i]->schedule.refresh_now = 0;
+        behind |= ocspDiskIsBehind(&worker.disk, worker.set.certs[i]);
+    }
+    ocspReportStatus();
+    /* there was no memory to take what is new: nobody wakes us again */
+    return behind || ocspAnythingNew() ? OCSP_STEP_MS : -1;
+}
+
+/* Before anything is fetched: the log, the cache and the clock of each certificate. */
+static void ocspPrepareAll(void) {
+    int i;
+
+    for (i = 0; i < worker.set.count; i++) {
+        ocspCert *cert = worker.set.certs[i];
+        ocspLogState(cert);
+        ocspLoadCached(cert);
+        if (ocspCapByClock(cert, &worker.options, &ocsp_env)) ocspPublish();
+        if (cert->schedule.refresh_if_empty && !ocspHasValid(cert, &ocsp_env)) cert->schedule.refresh_now = 1;
+        cert->schedule.refresh_if_empty = 0;
+    }
+}
+
+/* Refreshes what is due. Returns how many refreshes were finished; *all_good: each certificate that can be refreshed was,
+ * and well; *failed: one was not. */
+static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
+    int i, ran = 0, refreshable = 0;
+
+    *failed = 0;
+    for (i = 0; i < worker.set.count; i++) {
+        ocspCert *cert = worker.set.certs[i];
+        ocspOutcome outcome;
+        ocspCapRetry(cert, &ocsp_env);
+        refreshable += cert->active && cert->state == OCSP_STATE_PENDING;
+        if (ocspWorkerDueIn(cert) > 0 || (!use_network && !ocspHasResponseFile(&worker.options))) continue;
+        if (ran) ocspStoreDirty(); /* what is published is stored before another responder may hang */
+        outcome = ocspRefreshCert(cert);
+        ran += outcome != OCSP_OUTCOME_CANCELLED;
+        *failed += outcome != OCSP_OUTCOME_NEW && outcome != OCSP_OUTCOME_UNCHANGED;
+        if (outcome == OCSP_OUTCOME_CANCELLED) break;
+    }
+    *all_good = ran > 0 && ran == refreshable && !*failed;
+    return ran;
+}
+
+int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
+    ocspContextCerts *context;
+    int64_t wait = OCSP_STEP_MS;
+    int i, requests, ran, failed, all_good;
+
+    worker.io = io;
+    worker.disk.io = io;
+    worker.disk.options = &worker.options;
+    worker.disk.env = &ocsp_env;
+    /* Requests first: what main had set before a request is then taken after it, and so known when it is served. */
+    requests = ocspTakeRequests(&worker.waiters);
+    ocspApplyOptions();
+    context = ocspTakeContextCerts();
+    if (context || ocspIdentifyDue(&worker.set, &ocsp_env)) ocspWorkerAdopt(context);
+    if (worker.unpublished) ocspPublish();
+    if (!worker.options.stapling) return ocspStepWhileOff();
+    ocspWatchFile();
+    ocspPrepareAll();
+    if (requests) ocspBeginManualRefresh();
+    ocspReportStatus();
+    ran = ocspRefreshDue(use_network, &all_good, &failed);
+    if (worker.manual_refresh) {
+        ocspEndManualRefresh();
+    } else if (all_good && !ocspAnythingNew()) {
+        ocspWaiter *served = NULL; /* requested while these refreshes were under way, which went well */
+        ocspTakeRequests(&served);
+        ocspStoreDirty();
+        ocspReportStatus();
+        ocspAnswer(&served, NULL);
+    }
+    if (use_network) ocspStoreDirty(); /* not on main before the first accept */
+    for (i = 0; i < worker.set.count; i++) {
+        ocspCert *cert = worker.set.certs[i];
+        if (cert->active) ocspLogTime(cert, &worker.options, &ocsp_env);
+        if (ocspWorkerDueIn(cert) < wait) wait = ocspWorkerDueIn(cert);
+    }
+    ocspReportStatus();
+    /* After a refresh the pipe may have been drained by it: take over what main handed over before waiting. */
+    return ran || failed || wait < 0 ? 0 : wait;
+}
+
+void ocspWorkerFree(void) {
+    ocspAnswer(&worker.waiters, "the server is shutting down");
+    ocspCertSetFree(&worker.set);
+    ocspFreeOptions(&worker.options);
+    ocspDiskFree(&worker.disk);
+    memset(&worker, 0, sizeof(worker));
+}
+
+#endif /* OCSP_SUPPORTED */
