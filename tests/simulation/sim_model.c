@@ -914,12 +914,16 @@ void simModelIdle(void) {
 
 int64_t simModelNextLook(void) {
     int64_t next = SIM_NEVER, now = simTrueMs(), mono = simMonoMs(), at;
-    int i, n = simCaCertCount();
+    int i, shelf, n = simCaCertCount();
 
     if (soonest > now) next = soonest;
     for (i = 0; i < n; i++) {
         simMind *m = &minds[i];
         if (!m->followed) continue;
+        for (shelf = 0; shelf < SIM_SHELVES; shelf++) { /* a removal that the disk refused is tried again */
+            at = m->shelf[shelf].refused_at == SIM_NEVER ? 0 : m->shelf[shelf].refused_at + 60 * SIM_SECOND;
+            if (at > now) next = simMin(next, at);
+        }
         if (m->held) { /* on both sides of the end */
             at = simTrueOfWall((int64_t)m->end * 1000);
             if (at - 1 > now) next = simMin(next, at - 1);
