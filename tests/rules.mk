@@ -1,0 +1,185 @@
+# rules.mk - how the tests, the fuzzers, the simulations and the linters are built and run. Part of the Makefile, which says
+# what its variables mean.
+#
+# SPDX-License-Identifier: BSD-3-Clause
+
+UNIT := $(sort $(wildcard tests/c/test_*.c))
+UNIT_SHARED := $(filter-out $(UNIT),$(sort $(wildcard tests/c/*.c)))
+UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT)) $(B)/fuzz-replay
+
+comma := ,
+
+.PHONY: unit test lint format docs hooks test-programs
+
+# See tests/c/counted.c.
+COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
+
+$(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) $(COUNTED) -o $@ $^ -lcmocka $(LIBS)
+
+unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
+	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
+
+# What is missing is installed first, in a make of its own: only then do the headers exist that the rest is built from.
+ifeq ($(SAN),)
+test: ## install what is missing, build, run every test; SAN=address|thread|undefined: the engine's under that sanitizer
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory test-programs
+	@sh tests/all.sh all $(UNIT_PROGRAMS) -- $(ARGS)
+else
+test:
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory SAN=$(SAN) unit
+endif
+
+test-programs: all $(UNIT_PROGRAMS) $(B)/simulate
+
+# ---- fuzzing and the model ----------------------------------------------------------------------------------------
+
+FUZZ := $(sort $(wildcard tests/fuzz/*.c))
+FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+# connect() is another one in these two programs: see tests/fuzz/http.c.
+FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
+FUZZ_SHARED := tests/c/support.c tests/c/counted.c
+FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
+
+$(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) $(FUZZ_SHARED)) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) $(FUZZ_WRAPS) -o $@ $^ -lcmocka $(LIBS)
+
+build/fuzz/%.o: %.c | build/openssl-ok
+	@mkdir -p $(@D)
+	@echo "  compile $< for the fuzzer"
+	$(Q)clang -std=gnu11 $(CPPFLAGS) $(WARN) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -pthread -MMD -MP -c -o $@ $<
+
+build/fuzz/fuzzer: $(FUZZ_OBJECTS)
+	@echo "  link    $@"
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $(OPENSSL_LDFLAGS) -pthread $(FUZZ_WRAPS) -o $@ $^ -lcmocka $(LIBS)
+
+.PHONY: fuzz fuzz-programs model simulate fleet
+fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
+
+fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300); findings land in build/fuzz/findings
+	@sh deps/install.sh fuzz
+	@$(MAKE) --no-print-directory fuzz-programs
+	@TIME=$(or $(TIME),300) sh tests/fuzz/run
+
+model: ## explore the model of the slot in full, and show that it can fail
+	@sh deps/install.sh model
+	@sh tests/model/run
+
+# ---- the simulation -----------------------------------------------------------------------------------------------
+
+# The engine as it is; the linker puts the simulated world in place of threads, files and signature checks.
+SIM_OBJECTS := $(call object,$(sort $(filter-out tests/simulation/fleet%,$(wildcard tests/simulation/*.c))))
+SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
+    pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
+    fsync fchmod rename unlink unlinkat fstat stat lstat fstatat opendir readdir closedir dirfd ocspSetReport \
+    ocspPeekNextUpdate
+YEARS ?= 1000
+
+$(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) $(foreach name,$(SIM_WRAPS),-Wl$(comma)--wrap=$(name)) -o $@ $^ $(LIBS) -lm
+
+simulate: ## live through simulated years of outages, jumps and restarts: YEARS=1000, ARGS="--seed N"
+	@sh deps/install.sh build
+	@$(MAKE) --no-print-directory $(B)/simulate
+	@$(B)/simulate --self-test
+	@$(B)/simulate --years $(YEARS) $(ARGS)
+
+# ---- the fleet ----------------------------------------------------------------------------------------------------
+
+$(B)/fleet-run: $(call object,$(sort $(wildcard tests/fleet/*.c)) tests/c/support.c) $(LIBRARY)
+	@echo "  link    $@"
+	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
+
+fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as table and plot; ARGS="--seed N"
+	@sh deps/install.sh fleet
+	@$(MAKE) --no-print-directory $(B)/fleet-run
+	@mkdir -p build/fleet
+	@$(B)/fleet-run --out build/fleet $(ARGS) || bad=1; cd build/fleet && gnuplot ../../tests/fleet/plot.gp && \
+	    echo "table and plot: build/fleet/table.txt, build/fleet/fleet.svg"; exit $${bad:-0}
+
+# ---- mutants ------------------------------------------------------------------------------------------------------
+
+.PHONY: mutants
+mutants: ## break the engine's rules one at a time and want a test to fail on each; ARGS="'verify-*'" picks some
+	@sh deps/install.sh test model
+	@tclsh tests/mutants/run.tcl $(ARGS)
+
+# ---- servers ------------------------------------------------------------------------------------------------------
+
+# MATRIX_ROOTS says where the roots lie (by default in the user's cache folder), MATRIX_MIRROR what they are made from.
+.PHONY: test-matrix matrix-clean
+test-matrix: ## the suites against the servers of Debian 12, 13 and testing, in roots made by debootstrap; needs root
+	@sh deps/install.sh matrix
+	@tclsh tests/matrix/run.tcl $(ARGS)
+
+matrix-clean: ## remove the roots that test-matrix made
+	@sh tests/matrix/root clean
+
+.PHONY: kills soak
+kills: ## kill a server 500 times and refuse every allocation, some hours (ALLOCATIONS=300: half of one): KILLS=500
+	@sh deps/install.sh test
+	@$(MAKE) --no-print-directory all $(B)/test_alloc
+	@FAULT_STRIDE=1 $(B)/test_alloc
+	@FAULT_KILLS=$(or $(KILLS),500) FAULT_ALLOCATIONS=$(or $(ALLOCATIONS),all) \
+	    tclsh tests/run.tcl --single unit/ocsp-faults $(ARGS)
+
+soak: ## everything at once for MINUTES (default 60): memory, descriptors and threads must stay flat; build/soak/soak.svg
+	@sh deps/install.sh soak
+	@$(MAKE) --no-print-directory all
+	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
+
+# ---- style ---------------------------------------------------------------------------------------------------------
+
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo \
+    $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
+C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
+
+# Versions of clang-format disagree in details, so one of them decides: that of Debian 12. Another one is not asked.
+FORMAT_MAJOR := 14
+IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
+
+# cppcheck reads neither OpenSSL's headers, so it is told the version, nor cmocka's: it takes a test that skips or fails
+# for one that goes on, and finds faults that are none. The sanitizers look at those.
+CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
+
+lint: ## clang-format check, cppcheck, shellcheck, license lines, line lengths, links, how module and probe are built
+	@sh deps/install.sh lint
+	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
+	    echo "lint: the sources are formatted with clang-format $(FORMAT_MAJOR), which is not installed: not checked"; fi
+	@echo "lint: cppcheck" && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 \
+	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
+	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
+	@echo "lint: license lines and lengths" && sh utils/check-files
+	@echo "lint: the documentation's links and table of directives" && tclsh utils/check-links && \
+	    tclsh utils/directives.tcl check
+	@echo "lint: the list of mutants follows the engine" && tclsh tests/mutants/run.tcl --check
+	@$(MAKE) --no-print-directory all
+	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
+	@echo "lint: lengths of functions, and calls between floors" && \
+	    tclsh utils/check-code $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
+
+format: ## rewrite the C sources in the project's style
+	@sh deps/install.sh lint
+	@$(IS_FORMAT_MAJOR) || { echo "make format: needs clang-format $(FORMAT_MAJOR), which Debian 12 has" >&2; exit 1; }
+	clang-format -i $(C_FILES)
+
+# dot writes its version into a comment of two lines, which would change from machine to machine.
+docs: ## write what is generated: the drawing in docs/design.svg from docs/design.dot, the README's table of directives
+	@sh deps/install.sh docs
+	@tclsh utils/directives.tcl write
+	@mkdir -p build
+	@echo "  draw    docs/design.svg"
+	$(Q)dot -Tsvg docs/design.dot >build/design.svg
+	$(Q)sed '/^<!-- Generated by graphviz/,/-->$$/d' build/design.svg >docs/design.svg
+
+# The hooks check what a commit holds and how its message begins.
+hooks: ## run `make lint` before every commit in this clone, and check the commit's subject
+	git config core.hooksPath utils/git-hooks
+	@echo "To switch it off again: git config --unset core.hooksPath"
