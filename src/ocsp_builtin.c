@@ -148,7 +148,7 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     served = 1;
     if (!run())
         builtinLog(OCSP_LOG_WARNING,
-                   "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
+                   "out of memory: nothing is stapled and no peer is checked until the next TLS reload");
     ctx_without_callback = !running;
     if (!running) return;
     ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
@@ -170,7 +170,7 @@ void ocspBuiltinStart(void) {
     started = 1;
     if (!run())
         builtinLog(OCSP_LOG_WARNING,
-                   "out of memory: nothing is stapled, and no peer checked, until the next TLS reload");
+                   "out of memory: nothing is stapled and no peer is checked until the next TLS reload");
     if (!running) return;
     if (!served) builtinLog(OCSP_LOG_NOTICE, "TLS is not configured: there is nothing to staple");
     ocspCron();
@@ -210,19 +210,18 @@ static int filesAreRegular(void) {
 int applyOcspConfig(const char **err) {
     if (!running && !wanted()) return 1;
     if (wanted() && ctx_without_callback && !filesAreRegular()) {
-        *err =
-            "OCSP stapling and checks need TLS to be configured anew, and one of its files (tls-cert-file, "
-            "tls-key-file...) is not a regular file, which could block the server. Turn them on in the configuration "
-            "file and restart.";
+        *err = "OCSP stapling and peer checks require TLS to be reconfigured, but one of its files (tls-cert-file, "
+               "tls-key-file...) is not a regular file, which could block the server. Enable them in the configuration "
+               "file and restart.";
         return 0;
     }
     if (!run() || !setOptions()) {
-        *err = "Out of memory: what was set before stays.";
+        *err = "Out of memory: the previous settings stay.";
         return 0;
     }
     if (wanted() && ctx_without_callback &&
         connTypeConfigure(connectionTypeTls(), &server.tls_ctx_config, 1) == C_ERR) {
-        *err = "OCSP stapling and checks need TLS to be configured anew, which failed. Check server logs.";
+        *err = "OCSP stapling and peer checks require TLS to be reconfigured, which failed. Check server logs.";
         return 0;
     }
     return 1;
@@ -275,7 +274,7 @@ sds genOcspInfoString(sds info, int *sections) {
 #else /* OCSP_BUILTIN */
 
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
-#define OCSP_MISSING "it needs OpenSSL 3.0 or later, and this server is built with an older one or with LibreSSL"
+#define OCSP_MISSING "it requires OpenSSL 3.0 or later, and this server is built with an older one or with LibreSSL"
 void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
     UNUSED(ctx);
 }
@@ -284,7 +283,7 @@ void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
 }
 #elif defined(USE_OPENSSL) && USE_OPENSSL == 2 /* BUILD_MODULE */
 #define OCSP_MISSING \
-    "this server has TLS as a module: load the module valkey-ocsp.so as well, and set ocsp.stapling in place of this"
+    "this server has TLS as a module: load the module valkey-ocsp.so as well, and set ocsp.stapling instead"
 #else
 #define OCSP_MISSING "this server is built without TLS: build it with BUILD_TLS=yes"
 #endif

@@ -150,8 +150,8 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
     if (ok) return 1;
 failed:
     saved = errno;
-    return ocspFail(err, OCSP_ERR_NETWORK, "the response cannot be kept in %s: %s",
-                    ocspShown(dir, clean, sizeof(clean)), strerror(saved));
+    return ocspFail(err, OCSP_ERR_NETWORK, "cannot write OCSP cache in %s: %s", ocspShown(dir, clean, sizeof(clean)),
+                    strerror(saved));
 }
 
 int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err) {

@@ -89,14 +89,14 @@ static const char *ocspPlural(long long count) {
 static void ocspLogCertIdDigest(ocspCert *cert) {
     if (cert->current.certid_digest == NID_sha1 || cert->logged.certid_digest) return;
     cert->logged.certid_digest = 1;
-    ocspLog(
-        OCSP_LOG_NOTICE,
-        "certificate %s: the OCSP response identifies it by a CertID with %s. Java, curl, NSS and `openssl ocsp` look "
-        "for SHA-1 and find no status in it: %s",
-        cert->id->serial, OBJ_nid2sn(cert->current.certid_digest),
-        cert->current.source == OCSP_SOURCE_FILE
-            ? "request the response for response-file with a SHA-1 CertID"
-            : "configure the responder to answer with the CertID of the request, which has SHA-1");
+    ocspLog(OCSP_LOG_NOTICE,
+            "certificate %s: the OCSP response identifies it by a CertID with %s. Java, curl, NSS and `openssl ocsp` "
+            "look "
+            "for SHA-1 and find no status in it: %s",
+            cert->id->serial, OBJ_nid2sn(cert->current.certid_digest),
+            cert->current.source == OCSP_SOURCE_FILE
+                ? "request the response for response-file with a SHA-1 CertID"
+                : "configure the responder to answer with the CertID of the request, which has SHA-1");
 }
 
 void ocspLogInstalled(ocspCert *cert) {
@@ -106,29 +106,30 @@ void ocspLogInstalled(ocspCert *cert) {
 
     ocspUtcText(current->expires_at, when, sizeof(when));
     if (current->len > OCSP_MAX_STAPLE_TLS12 && cert->replaced.len <= OCSP_MAX_STAPLE_TLS12)
+        ocspLog(OCSP_LOG_WARNING,
+                "certificate %s: the OCSP response has %zu bytes; TLS 1.2 clients accept at most %d and get no staple. "
+                "Configure the responder to answer for one certificate only, without its chain",
+                cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
+    if (current->revoked && !cert->replaced.revoked) {
         ocspLog(
             OCSP_LOG_WARNING,
-            "the response for the certificate with serial %s has %zu bytes: clients that speak TLS 1.2 take no more than "
-            "%d and get none. Let the responder answer for one certificate, without its chain",
-            cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
-    if (current->revoked && !cert->replaced.revoked) {
-        ocspLog(OCSP_LOG_WARNING,
-                "the CA says that our certificate (serial %s) is REVOKED since %s. Clients that check will refuse this "
-                "server: replace the certificate. The revoked status is stapled until %s",
-                cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
+            "certificate %s was REVOKED on %s: clients that check will reject this server. Replace the certificate. "
+            "The revoked response is stapled until %s",
+            cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
     } else if (!current->revoked && cert->replaced.revoked) {
-        ocspLog(OCSP_LOG_NOTICE, "the certificate (serial %s) is good again, stapling until %s", cert->id->serial,
-                when);
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s is good again; response valid until %s", cert->id->serial, when);
     } else if (!cert->replaced.exists) {
-        ocspLog(OCSP_LOG_NOTICE, "stapling for the certificate with serial %s until %s (%zu bytes from %s%s%s)",
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: stapling a response that is valid until %s (%zu bytes from %s%s%s)",
                 cert->id->serial, when, current->len, from[current->source],
                 current->source == OCSP_SOURCE_NETWORK ? " " : "",
                 current->source == OCSP_SOURCE_NETWORK ? cert->stats.url : "");
     } else if (cert->replaced.failure_logged || cert->replaced.expired) {
-        ocspLog(OCSP_LOG_NOTICE, "fresh again after %lld failure%s, certificate serial %s, stapling until %s",
-                cert->replaced.failures, ocspPlural(cert->replaced.failures), cert->id->serial, when);
+        ocspLog(OCSP_LOG_NOTICE,
+                "certificate %s: OCSP refresh recovered after %lld failure%s; response valid until "
+                "%s",
+                cert->id->serial, cert->replaced.failures, ocspPlural(cert->replaced.failures), when);
     } else {
-        ocspLog(OCSP_LOG_DEBUG, "refreshed, certificate serial %s, stapling until %s", cert->id->serial, when);
+        ocspLog(OCSP_LOG_DEBUG, "certificate %s: OCSP response refreshed; valid until %s", cert->id->serial, when);
     }
     ocspLogCertIdDigest(cert);
 }
@@ -141,33 +142,30 @@ static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
     cert->logged.failure = 1;
     if (ocspHasValid(cert, env))
         ocspLog(OCSP_LOG_WARNING,
-                "no fresh response for the certificate with serial %s: %s. Next try in %lld s; the one held is "
-                "stapled until %s",
+                "certificate %s: OCSP refresh failed: %s; retrying in %lld s, current response valid until %s",
                 cert->id->serial, cert->stats.last_error, seconds,
                 ocspUtcText(cert->current.expires_at, when, sizeof(when)));
     else
-        ocspLog(OCSP_LOG_WARNING,
-                "no response for the certificate with serial %s: %s. Next try in %lld s; nothing is stapled "
-                "until then",
+        ocspLog(OCSP_LOG_WARNING, "certificate %s: OCSP refresh failed: %s; retrying in %lld s, no staple until then",
                 cert->id->serial, cert->stats.last_error, seconds);
 }
 
 /* States without refreshes are how some servers are meant to run: each is logged once. */
 void ocspLogState(ocspCert *cert) {
     static const char *const sentences[] = {
-        [OCSP_STATE_SELF_SIGNED] = "is self-signed: nobody answers for its status, and nothing is stapled",
+        [OCSP_STATE_SELF_SIGNED] = "is self-signed: no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
-            "has an issuer that is not known, so nothing can be asked or verified: append the CA's "
-            "certificate to tls-cert-file, or name it in tls-ca-cert-file",
-        [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply responses "
+            "has an unknown issuer, so no status can be requested or verified: append the CA's certificate to "
+            "tls-cert-file, or name it in tls-ca-cert-file",
+        [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply "
+                                    "responses "
                                     "with response-file",
         [OCSP_STATE_PENDING] = NULL,
     };
 
     if (cert->logged.state == (int)cert->state) return;
     cert->logged.state = (int)cert->state;
-    if (sentences[cert->state])
-        ocspLog(OCSP_LOG_NOTICE, "the certificate with serial %s %s", cert->id->serial, sentences[cert->state]);
+    if (sentences[cert->state]) ocspLog(OCSP_LOG_NOTICE, "certificate %s %s", cert->id->serial, sentences[cert->state]);
 }
 
 void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
@@ -180,17 +178,17 @@ void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env)
         if (now >= deadline + (cert->current.expires_at - deadline) / 2) {
             cert->logged.half_window = 1;
             ocspLog(OCSP_LOG_WARNING,
-                    "half of the time to refresh has gone, with %lld failure%s: the response for the certificate with "
-                    "serial %s is stapled until %s, then nothing is. The last error: %s",
-                    cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures), cert->id->serial,
+                    "certificate %s: half of the refresh window elapsed with %lld failure%s; the response expires on "
+                    "%s, and then no staple is sent. Last error: %s",
+                    cert->id->serial, cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures),
                     ocspUtcText(cert->current.expires_at, when, sizeof(when)), cert->stats.last_error);
         }
     }
     if (cert->current.der && !valid && !cert->logged.expired) {
         cert->logged.expired = 1;
         ocspLog(OCSP_LOG_WARNING,
-                "the response for the certificate with serial %s has expired (%s): handshakes go on without a "
-                "staple. The last error: %s",
+                "certificate %s: the OCSP response expired on %s; handshakes continue without a staple. Last error: "
+                "%s",
                 cert->id->serial, ocspUtcText(cert->current.expires_at, when, sizeof(when)),
                 cert->stats.last_error[0] ? cert->stats.last_error : "none");
     }
@@ -198,8 +196,8 @@ void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env)
         (cert->state != OCSP_STATE_PENDING || cert->stats.consecutive_failures > 0)) {
         cert->logged.missing = 1;
         ocspLog(OCSP_LOG_WARNING,
-                "the certificate with serial %s promises a staple (must-staple, RFC 7633) and there is none: clients "
-                "that heed it refuse this server",
+                "certificate %s is must-staple (RFC 7633) but has no valid response: strict clients will refuse this "
+                "server",
                 cert->id->serial);
     }
 }
@@ -318,10 +316,10 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
     int64_t now_ms = env->wall_ms(), next;
 
     if (cert->logged.failure)
-        ocspLog(
-            OCSP_LOG_NOTICE,
-            "the responder answers again after %lld failure%s, certificate serial %s: the response held is still its newest",
-            cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures), cert->id->serial);
+        ocspLog(OCSP_LOG_NOTICE,
+                "certificate %s: the responder answers again after %lld failure%s; the current response is still its "
+                "newest",
+                cert->id->serial, cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures));
     ocspSucceeded(cert, env);
     cert->schedule.retry_at_ms = 0;
     if (ocspHasValid(cert, env) && cert->current.revoked) { /* the hourly refresh: the next hour, not a retry */
@@ -353,7 +351,7 @@ int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int6
     if (err) err->expired = !out->revoked;
     ocspResponseClear(out);
     return ocspFail(err, OCSP_ERR_VERIFY,
-                    "the response has no nextUpdate and was signed more than %d seconds ago: ask the responder anew",
+                    "the response has no nextUpdate and was signed more than %d seconds ago: request a new one",
                     OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
 }
 
@@ -363,10 +361,10 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
 
     if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* an operator-supplied file always wins */
     if (freshness == OCSP_FRESH_OLDER) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is %s: the responder, or a cache before it, lags behind",
-                 fresh->this_update < cert->current.this_update ? "older than the response that is held"
+        ocspFail(err, OCSP_ERR_RESPONSE, "the response is %s: the responder, or a cache in front of it, is behind",
+                 fresh->this_update < cert->current.this_update ? "older than the current response"
                  : fresh->produced_at < cert->current.produced_at
-                     ? "produced earlier than the response that is held"
+                     ? "produced earlier than the current response"
                      : "good, but as old as the current response, which says revoked");
         ocspResponseClear(fresh);
         return OCSP_OUTCOME_STALE;

@@ -117,8 +117,7 @@ static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOpt
         incomplete |= ids[i]->incomplete;
         if (!ocspTrackCert(set, ids[i], i, options)) missing = 1;
     }
-    if (missing && !set->identify_at_ms)
-        ocspLog(OCSP_LOG_WARNING, "out of memory: a certificate is not stapled for until it is looked at again");
+    if (missing && !set->identify_at_ms) ocspLog(OCSP_LOG_WARNING, "out of memory examining a certificate; will retry");
     set->identify_at_ms = 0;
     if (missing || incomplete)
         set->identify_at_ms =

@@ -46,8 +46,8 @@ int ocspParseRefreshMargin(const char *text, int *percent, const char **why) {
     value = text && *text >= '0' && *text <= '9' ? strtol(text, &end, 10) : -1;
     if (value >= 0 && *end == '%') end++;
     if (value < margin->min || value > margin->max || errno || *end) {
-        *why = "the refresh margin is a percentage of the response's life: write a whole number from 1 to 99, "
-               "with or without a percent sign, like 10%";
+        *why = "the refresh margin is a percentage of the response's validity: use a whole number from 1 to 99, with "
+               "or without a percent sign, such as 10%";
         return 0;
     }
     *percent = (int)value;
@@ -67,23 +67,23 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
     if (!url || !*url) return 1;
     for (c = url; *c; c++) {
         if ((unsigned char)*c <= 32 || (unsigned char)*c >= 127) {
-            *why = "the responder URL holds a space, a control character or a character that is not ASCII: "
-                   "percent-encode it, like http://ocsp.example.com/path";
+            *why = "the responder URL contains a space, a control character or a non-ASCII character: percent-encode "
+                   "it, as in http://ocsp.example.com/path";
             return 0;
         }
     }
     if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0) {
-        *why = "the responder URL must begin with http:// or https://, like http://ocsp.example.com/, or be empty "
-               "to use those in the certificate";
+        *why = "the responder URL must begin with http:// or https://, as in http://ocsp.example.com/, or be empty to "
+               "use the URLs in the certificate";
         return 0;
     }
     c = strstr(url, "//") + 2;
     if (memchr(c, '@', strcspn(c, "/?#"))) {
-        *why = "the responder URL must not hold a user or a password: INFO and the log would show them";
+        *why = "the responder URL must not contain a user or a password: INFO and the log would show them";
         return 0;
     }
     if (!ocspUrlParse(&parsed, url)) {
-        *why = "the responder URL cannot be parsed: write it like http://ocsp.example.com:8080/path";
+        *why = "the responder URL cannot be parsed: write it as in http://ocsp.example.com:8080/path";
         return 0;
     }
     ocspUrlClear(&parsed);

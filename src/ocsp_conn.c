@@ -58,14 +58,15 @@ static int ocspTlsFail(ocspConn *c, const char *what) {
 
     if (verdict == X509_V_ERR_HOSTNAME_MISMATCH || verdict == X509_V_ERR_IP_ADDRESS_MISMATCH)
         return ocspFail(c->err, OCSP_ERR_NETWORK,
-                        "the responder's TLS certificate is not for the name %s: use a name in the URL that stands in "
-                        "the certificate, or add this one to the certificate",
+                        "the responder's TLS certificate is not valid for the name %s: use a URL with a name that the "
+                        "certificate has, or add this name to the certificate",
                         ocspCleanText(clean, sizeof(clean), c->host));
     if (verdict != X509_V_OK)
-        return ocspFail(c->err, OCSP_ERR_NETWORK,
-                        "the responder's TLS certificate is not accepted: %s (trusted are the system's roots and "
-                        "tls-ca-cert-file)",
-                        X509_verify_cert_error_string(verdict));
+        return ocspFail(
+            c->err, OCSP_ERR_NETWORK,
+            "the responder's TLS certificate is not accepted: %s (the system's roots and tls-ca-cert-file are "
+            "trusted)",
+            X509_verify_cert_error_string(verdict));
     return ocspFail(c->err, OCSP_ERR_NETWORK, "TLS failed while %s: %s", what, reason ? reason : "connection closed");
 }
 
@@ -152,7 +153,7 @@ int ocspConnOpen(ocspConn *c, const struct addrinfo *address) {
     socklen_t len = sizeof(fault);
 
     c->fd = ocspSocket(address->ai_family);
-    if (c->fd < 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "no socket can be made: %s", strerror(errno));
+    if (c->fd < 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot create a socket: %s", strerror(errno));
     if (connect(c->fd, address->ai_addr, address->ai_addrlen) == 0) return 1;
     if (errno != EINPROGRESS) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(errno));
     if (!ocspPoll(c, POLLOUT, "connecting")) return 0;

@@ -73,7 +73,7 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     if (!text || !*text) return 1;
     if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy itself: not served */
         return ocspFail(err, OCSP_ERR_NETWORK,
-                        "the proxy in the environment variable %s cannot be parsed: write it like "
+                        "the proxy in the environment variable %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
                         ocspProxyVariable(ask));
     /* An @ behind the host is the password's: a / ? or # in it ended the host too early. */
@@ -85,7 +85,7 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     len = strlen(ask->proxy.user);
     if (len == 0) return 1;
     ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
-    if (!ask->proxy_auth) return ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking the proxy");
+    if (!ask->proxy_auth) return ocspFail(err, OCSP_ERR_NETWORK, "out of memory connecting to the proxy");
     EVP_EncodeBlock((unsigned char *)ask->proxy_auth, (unsigned char *)ask->proxy.user, (int)len);
     return 1;
 }
@@ -124,14 +124,16 @@ static int ocspViaProxy(const ocspAsk *ask) {
 /* Fails because the proxy answered 407. */
 static int ocspProxyDenies(const ocspAsk *ask, ocspErrorKind kind, ocspError *err) {
     if (ask->proxy_auth)
-        return ocspFail(err, kind,
-                        "the proxy does not accept the user and the password in the environment variable %s (HTTP "
-                        "status 407): correct them",
-                        ocspProxyVariable(ask));
-    return ocspFail(err, kind,
-                    "the proxy asks for a user and a password (HTTP status 407): write them into the environment "
-                    "variable %s like http://user:password@proxy.example.com:3128, percent-encoded",
-                    ocspProxyVariable(ask));
+        return ocspFail(
+            err, kind,
+            "the proxy rejects the user and the password in the environment variable %s (HTTP status 407): correct "
+            "them",
+            ocspProxyVariable(ask));
+    return ocspFail(
+        err, kind,
+        "the proxy requires a user and a password (HTTP status 407): put them into the environment variable %s as "
+        "in http://user:password@proxy.example.com:3128, percent-encoded",
+        ocspProxyVariable(ask));
 }
 
 /* Sends the request. HTTP/1.1, because some servers and proxies refuse HTTP/1.0 (426, 505). `Connection: close` ends
@@ -148,7 +150,7 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
 
     if (!head) {
         ocspFree(get_target);
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking");
+        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory sending the request");
     }
     n = snprintf(head, size,
                  "%s %s%s%s HTTP/1.1\r\nHost: %s\r\nAccept: " OCSP_MIME_RESPONSE "\r\nAccept-Encoding: identity\r\n"
@@ -181,7 +183,7 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     int n, ok;
 
     head = ocspAlloc(size);
-    if (!head) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while asking the proxy");
+    if (!head) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory connecting to the proxy");
     n = snprintf(head, size, "CONNECT %s%s%s:%s HTTP/1.1\r\nHost: %s%s%s:%s\r\n%s%s%s\r\n", open, ask->url.host, shut,
                  ask->url.port, open, ask->url.host, shut, ask->url.port,
                  ask->proxy_auth ? "Proxy-Authorization: Basic " : "", ask->proxy_auth ? ask->proxy_auth : "",
@@ -211,7 +213,7 @@ static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *addre
 
     ask->status = 0;
     memset(err, 0, sizeof(*err));
-    ok = reader ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory while asking");
+    ok = reader ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory sending the request");
     ok = ok && ocspConnOpen(&c, address);
     if (ask->tls) ok = ok && (!ask->proxy.host || ocspTunnel(&c, ask, reader)) && ocspConnTls(&c, ask->tls);
     ok = ok && ocspSendRequest(&c, ask, get);

@@ -134,10 +134,12 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 static const char *ocspWhyNoRefresh(const ocspReport *report) {
     static const char *const reasons[] = {
         [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
-        [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and tls-key-file",
-        [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: nobody answers for its status",
-        [OCSP_STATE_NO_ISSUER] = ("the certificate's issuer is not known: append the CA's certificate to tls-cert-file "
-                                  "or name it in tls-ca-cert-file"),
+        [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and "
+                                      "tls-key-file",
+        [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: no CA can report its status",
+        [OCSP_STATE_NO_ISSUER] =
+            ("the certificate's issuer is unknown: append the CA's certificate to tls-cert-file or name it in "
+             "tls-ca-cert-file"),
         [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
     };
     int i;

@@ -117,7 +117,8 @@ static int ocspHttpNotHttp(ocspHttpReader *r) {
         raw[n < sizeof(raw) - 1 ? n : sizeof(raw) - 1] = '\0';
         raw[strcspn(raw, "\r\n")] = '\0';
         return ocspFail(r->err, OCSP_ERR_HTTP,
-                        "the answer begins with \"%s\" and not with HTTP/1.x: check that host and port of the URL are "
+                        "the answer begins with \"%s\" and not with HTTP/1.x: check that host and port of the URL "
+                        "are "
                         "those of an OCSP responder",
                         ocspCleanText(clean, sizeof(clean), raw));
     }

@@ -69,7 +69,7 @@ static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
         subscribeBeforeSleep(); /* without it the cron ticks */
         return SERVER_OK;
     }
-    if (error) setError(error, "out of memory: the OCSP directives stay as they were");
+    if (error) setError(error, "out of memory: the OCSP directives are unchanged");
     return SERVER_ERR;
 }
 
@@ -351,9 +351,10 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
     log_ctx = Server_GetDetachedThreadSafeContext(ctx);
     rememberMainThread();
     if (argc > 0)
-        Server_Log(ctx, "warning",
-                   "loadmodule takes no arguments here: write directives like \"ocsp.stapling yes\" on "
-                   "lines of their own");
+        Server_Log(
+            ctx, "warning",
+            "loadmodule takes no arguments for this module: write directives such as \"ocsp.stapling yes\" on lines "
+            "of their own");
     if (!loadModule(ctx)) {
         Server_Log(ctx, "warning",
                    "the module cannot be loaded: see the lines above for the directive or function that "

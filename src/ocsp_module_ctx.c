@@ -55,13 +55,13 @@ static int onOcspThread(void) {
 
 /* Why the server's contexts cannot be seen, as half of a sentence. */
 static const char foreign_openssl[] =
-    "the server's TLS context cannot be seen, as its OpenSSL is not the one that this "
-    "module uses (linked statically?). Build the patched server instead";
-static const char no_hook[] = "OpenSSL has no room for the module's hook, so that the server's TLS context cannot be "
-                              "seen. Restart the server";
+    "the server's TLS context cannot be seen, because the server's OpenSSL is not the one that this module uses (is "
+    "it linked statically?). Build a patched server instead";
+static const char no_hook[] =
+    "OpenSSL has no room for the module's hook, so the server's TLS context cannot be seen. Restart the server";
 static const char cannot_read[] =
-    "the server's TLS settings cannot be read, as its CONFIG command is renamed or disabled. If the module was loaded "
-    "while the server ran, load it at the server's start instead (loadmodule)";
+    "the server's TLS settings cannot be read, because its CONFIG command is renamed or disabled. If the module was "
+    "loaded at run time, load it at the server's start instead (loadmodule)";
 
 void moduleThreadStarted(void) {
     atomic_store_explicit(&ocsp_thread, pthread_self(), memory_order_relaxed); /* matters to this thread alone */
@@ -387,8 +387,9 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
 
     if (irregular) {
         snprintf(why, size,
-                 "%s is not a regular file, so the server is not asked to load it again, which could block it: load "
-                 "this module at the server's start (loadmodule), or use a regular file; it is tried each minute",
+                 "%s is not a regular file. The server is not asked to load it again, because that could block the "
+                 "server: load this module at the server's start (loadmodule), or use a regular file. The module tries "
+                 "again every minute",
                  irregular);
         return 0;
     }
@@ -398,7 +399,8 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
         if (reply) chars = Server_CallReplyStringPtr(reply, &len);
         if (len > OCSP_SENTENCE_MAX / 2) len = OCSP_SENTENCE_MAX / 2;
         snprintf(why, size,
-                 "the server does not load its tls-cert-file again (%.*s): mend that; it is tried each minute",
+                 "the server does not load its tls-cert-file again (%.*s): correct that; the module tries again every "
+                 "minute",
                  chars ? (int)len : 0, chars ? chars : "");
     }
     if (reply) Server_FreeCallReply(reply);
@@ -415,10 +417,11 @@ static void reloadFailed(const char *why) {
     if (!module.unsure) {
         logUnseen(why);
     } else if (!module.logged_unsure) {
-        snprintf(sentence, sizeof(sentence),
-                 "stapling begins after the first handshake that asks for a status, because which TLS context serves "
-                 "cannot be known before: %s",
-                 why);
+        snprintf(
+            sentence, sizeof(sentence),
+            "stapling begins after the first handshake that requests a status, because it is not known before which "
+            "TLS context serves: %s",
+            why);
         moduleLog(OCSP_LOG_NOTICE, sentence);
         module.logged_unsure = 1;
     }

@@ -81,13 +81,14 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 
     *must_staple = 1; /* of a certificate that cannot be read nothing better is known */
     if (!id) {
-        ocspFail(err, OCSP_ERR_VERIFY, "out of memory while looking at its certificate");
+        ocspFail(err, OCSP_ERR_VERIFY, "out of memory examining the peer's certificate");
         return OCSP_PEER_BAD;
     }
     /* One that promises something which could not be read is held to the most that it can promise. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
     if (!der.data) {
-        ocspFail(err, OCSP_ERR_VERIFY, "it staples no OCSP response: turn stapling on there, and see its INFO ocsp");
+        ocspFail(err, OCSP_ERR_VERIFY,
+                 "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
         state = OCSP_PEER_MISSING;
     } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
@@ -95,7 +96,7 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
         if (response.revoked) {
             ocspUtcText(response.revoked_at, since, sizeof(since));
-            ocspFail(err, OCSP_ERR_VERIFY, "its certificate is REVOKED since %s: replace it there", since);
+            ocspFail(err, OCSP_ERR_VERIFY, "the peer's certificate was REVOKED on %s: replace it", since);
             ocspMayChangeAt(err, response.expires_at);
         }
         ocspResponseClear(&response);
@@ -246,8 +247,8 @@ void ocspInstallPeerCheck(SSL_CTX *ctx) {
 
 void ocspPeersCheckContext(SSL_CTX *ctx) {
     static const char why[] =
-        "the server's TLS context was made where it cannot be made to ask; set tls-cert-file to its "
-        "own value, and report this release";
+        "the server's TLS context cannot be made to request a staple; set tls-cert-file to its own value, and "
+        "report this release";
 
     if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
     if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
@@ -273,14 +274,14 @@ int ocspPeerCallback(SSL *ssl) {
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
-        ocspFail(&err, OCSP_ERR_VERIFY, "it shows no certificate");
+        ocspFail(&err, OCSP_ERR_VERIFY, "the peer shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
         ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
         state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
-            ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and a resumed one carries no staple");
+            ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and resumed sessions carry no staple");
     }
     refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */
@@ -319,7 +320,7 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
 
     if (!event->refused && peer == last_error_peer) last_error[0] = '\0';
     if (event->refused) {
-        snprintf(last_error, sizeof(last_error), "%s (certificate serial %s): %s", event->address, event->serial,
+        snprintf(last_error, sizeof(last_error), "%s (certificate %s): %s", event->address, event->serial,
                  event->reason);
         last_error_peer = peer;
     }
@@ -327,8 +328,7 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
         if (at < 0) return;
         told[at].peer = 0;
         atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
-        ocspLog(OCSP_LOG_NOTICE, "the link to %s (certificate serial %s) is verified again", event->address,
-                event->serial);
+        ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) is verified again", event->address, event->serial);
         return;
     }
     if (at >= 0 && told[at].state == state) return;
@@ -342,10 +342,9 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
     told[at].peer = peer;
     told[at].state = state;
     if (event->refused)
-        ocspLog(OCSP_LOG_WARNING, "the link to %s (certificate serial %s) is refused: %s", event->address,
-                event->serial, event->reason);
+        ocspLog(OCSP_LOG_WARNING, "peer %s (certificate %s) refused: %s", event->address, event->serial, event->reason);
     else
-        ocspLog(OCSP_LOG_NOTICE, "the link to %s (certificate serial %s) is let through, as verify-peers is soft: %s",
+        ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) accepted without a valid staple (verify-peers soft): %s",
                 event->address, event->serial, event->reason);
 }
 

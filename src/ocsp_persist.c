@@ -65,9 +65,7 @@ ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert) {
         /* Memory or descriptors may have run out: what can be stapled must not lie there until the next restart. */
         cert->cache.load_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
         if (!cert->logged.unusable_cache)
-            ocspLog(OCSP_LOG_NOTICE,
-                    "the kept response for the certificate with serial %s is not used: %s. A new one is "
-                    "asked for",
+            ocspLog(OCSP_LOG_NOTICE, "certificate %s: the cached response is not used: %s; requesting a new one",
                     cert->id->serial, err.text);
         cert->logged.unusable_cache = 1;
     }
@@ -131,21 +129,19 @@ static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *c
  * there; `dirty`: the current response is not. */
 static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *outdated, const ocspError *dirty) {
     if (outdated && !cert->logged.outdated) {
-        ocspLog(
-            OCSP_LOG_WARNING,
-            "%s. It may hold an older response that says %s for the certificate with serial %s, and after a restart "
-            "that would be stapled until it expires: remove the file, or make its directory writable",
-            outdated->text, cert->current.revoked ? "good" : "revoked", cert->id->serial);
+        ocspLog(OCSP_LOG_WARNING,
+                "certificate %s: %s. The file may contain an older response that says %s, which a restart would staple "
+                "until that expires: remove the file, or make its directory writable",
+                cert->id->serial, outdated->text, cert->current.revoked ? "good" : "revoked");
     } else if (!outdated && cert->logged.outdated) {
-        ocspLog(OCSP_LOG_NOTICE, "no outdated response for the certificate with serial %s is on disk any more",
-                cert->id->serial);
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: no outdated response is on disk any more", cert->id->serial);
     }
     cert->logged.outdated = outdated != NULL;
     if (dirty && !outdated && !disk->logged_failure)
         ocspLog(OCSP_LOG_WARNING,
-                "%s. It is stapled from memory all the same, but a restart would begin without it: make "
-                "cache-dir writable, or choose another",
-                dirty->text);
+                "certificate %s: %s; still stapling from memory, a restart will refetch. Make cache-dir writable, or "
+                "choose another",
+                cert->id->serial, dirty->text);
     if (dirty) disk->logged_failure = 1;
 }
 
@@ -179,7 +175,7 @@ static int ocspSync(ocspDisk *disk, ocspCert *cert, ocspOutcome *outcome) {
     if ((verifiable && cert->cache.outdated) || (storing && cert->cache.dirty))
         cert->cache.store_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
     if (stored && disk->logged_failure) {
-        ocspLog(OCSP_LOG_NOTICE, "responses are kept on disk again");
+        ocspLog(OCSP_LOG_NOTICE, "OCSP responses are cached on disk again");
         disk->logged_failure = 0;
     }
     return stored;

@@ -97,7 +97,7 @@ static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocs
     if (!from_ok || !to_ok || to <= now) return "its certificate has expired";
     /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
-        return "its certificate holds an extension that is critical and not understood, or broken";
+        return "its certificate has a critical extension that is not understood, or a broken one";
     if (!(X509_get_extension_flags(cert) & EXFLAG_XKUSAGE) || !(X509_get_extended_key_usage(cert) & XKU_OCSP_SIGN))
         return "its certificate lacks the extended key usage OCSPSigning";
     if (!(X509_get_key_usage(cert) & (KU_DIGITAL_SIGNATURE | KU_NON_REPUDIATION))) /* RFC 5280 section 4.2.1.12 */
@@ -105,7 +105,7 @@ static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocs
     if (ocspWeakSignature(X509_get0_tbs_sigalg(cert)))
         return "its certificate is signed with MD5 or an older digest, which anybody can forge";
     if (ocspWeakKey(cert)) return "its certificate's key is too short (RSA needs 1024 bits at least)";
-    if (!ocspIssued(issuer, cert)) return "its certificate is not signed by the issuer of the one that is served";
+    if (!ocspIssued(issuer, cert)) return "its certificate is not signed by the issuer of the served certificate";
     return NULL;
 }
 
@@ -160,7 +160,7 @@ X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now,
         fault = "the signature does not verify with the signer's key";
         tried[tried_count++] = named[i];
     }
-    ocspFail(err, OCSP_ERR_VERIFY, "the response's signer is not accepted: %s", fault);
+    ocspFail(err, OCSP_ERR_VERIFY, "the response's signer is not authorized: %s", fault);
     return NULL;
 }
 

@@ -37,8 +37,8 @@ static void ocspNeedThread(void) {
     if (thread_runs) return;
     if (next_thread_try == 0)
         ocspLog(OCSP_LOG_WARNING,
-                "the thread that fetches responses cannot be started (%s): nothing new is "
-                "stapled until it can. Raise the limit on processes and threads (ulimit -u).",
+                "the OCSP thread cannot be started (%s): no response is fetched until it can. Raise the limit on "
+                "processes and threads (ulimit -u)",
                 strerror(errno));
     next_thread_try = now + 1000;
 }
@@ -94,9 +94,7 @@ static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
 static void ocspRetryAttach(SSL_CTX *ctx) {
     ocspSetMark(ctx, ocspNumber(ctx) << OCSP_MARK_FLAGS | OCSP_MARK_SERVER);
     if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, ctx, memory_order_acq_rel));
-    if (!attach_told)
-        ocspLog(OCSP_LOG_WARNING, "out of memory while looking at a TLS context: nothing new is stapled until there is "
-                                  "memory to look again");
+    if (!attach_told) ocspLog(OCSP_LOG_WARNING, "out of memory examining a TLS context; will retry");
     attach_told = 1;
 }
 
@@ -294,7 +292,7 @@ int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_s
     ocspWaiter *waiter = NULL;
 
     if (!atomic_load_explicit(&stapling_on, memory_order_relaxed)) reason = "OCSP stapling is off: turn it on first";
-    if (!reason && !thread_runs) reason = "the OCSP thread does not run yet: try again in a moment";
+    if (!reason && !thread_runs) reason = "the OCSP thread is not running yet: try again in a moment";
     if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
     if (waiter) {
         waiter->done = done;

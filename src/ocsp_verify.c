@@ -67,8 +67,8 @@ static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
     OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(extension), 1);
     return ocspFail(
         err, OCSP_ERR_VERIFY,
-        "the response holds an extension (%s) that is critical and not understood, so clients would refuse it: "
-        "turn it off at the responder",
+        "the response has a critical extension (%s) that is not understood, so clients would refuse it: disable the "
+        "extension at the responder",
         name);
 }
 
@@ -113,7 +113,7 @@ static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t 
          !ocspReadTime(revoked_at, "revocationTime", &out->revoked_at, err)))
         return 0;
     if (next_update && out->next_update <= 0) /* 0 stands for "not given" */
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before 1970");
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is before 1970");
     out->expires_at = next_update ? out->next_update : ocspDefaultExpiry(out->this_update, now, received);
     out->counts =
         out->status != V_OCSP_CERTSTATUS_GOOD || (out->this_update <= now + OCSP_CLOCK_SKEW && out->expires_at > now);
@@ -156,7 +156,7 @@ static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds
         /* Digests that every OpenSSL has: hashing with them fails for lack of memory only. */
         if (!known->id[i] && (EVP_MD_get_type(digest) == NID_sha1 || EVP_MD_get_type(digest) == NID_sha256)) {
             ocspMayChangeAt(err, 0);
-            return ocspFail(err, OCSP_ERR_VERIFY, "out of memory while comparing the response's CertIDs") - 1;
+            return ocspFail(err, OCSP_ERR_VERIFY, "out of memory comparing the response's CertIDs") - 1;
         }
     }
     return known->id[i] && OCSP_id_cmp(known->id[i], theirs) == 0;
@@ -207,10 +207,11 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
     if (ours < 0) return 0;
     if (sha1) out->certid_digest = NID_sha1;
     if (found) return 1;
-    ocspFail(err, OCSP_ERR_VERIFY,
-             "the response has no entry for the certificate (serial %s) among its %d: the responder answers for "
-             "another certificate or another issuer",
-             id->serial, count);
+    ocspFail(
+        err, OCSP_ERR_VERIFY,
+        "no SingleResponse matches the certificate (serial %s) among the %d in the response: the responder answers "
+        "for another certificate or another issuer",
+        id->serial, count);
     if (err) err->no_matching_certid = 1;
     return 0;
 }
@@ -230,23 +231,21 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
         ocspTimeText(text, sizeof(text), single->this_update);
         return ocspFail(
             err, OCSP_ERR_VERIFY,
-            "the response's thisUpdate (%s) lies more than %d seconds in the future: compare this machine's "
-            "clock with the responder's",
+            "the response's thisUpdate (%s) is more than %d seconds in the future: compare this machine's clock "
+            "with the responder's",
             text, OCSP_CLOCK_SKEW);
     }
     if (single->expires_at <= now) {
         if (err) err->expired = !revoked;
         if (!single->next_update)
-            return ocspFail(
-                err, OCSP_ERR_VERIFY,
-                "the response has no nextUpdate, and is older than the %d seconds for which such a response "
-                "is used",
-                OCSP_DEFAULT_VALIDITY);
+            return ocspFail(err, OCSP_ERR_VERIFY,
+                            "the response has no nextUpdate and is older than the default validity of %d seconds",
+                            OCSP_DEFAULT_VALIDITY);
         ocspTimeText(text, sizeof(text), single->next_update);
         return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
     }
     if (single->next_update && single->next_update < single->this_update)
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate lies before its thisUpdate");
+        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is before its thisUpdate");
     out->revoked = revoked;
     out->revocation_reason = single->reason;
     out->revoked_at = single->revoked_at;
@@ -257,8 +256,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     out->expires_at = ocspMin(out->expires_at, ocspTime(X509_get0_notAfter(signer), &signer_ok));
     if (!signer_ok || out->expires_at <= now)
         return ocspFail(err, OCSP_ERR_VERIFY,
-                        "the certificate that is served, or the one that signed the response, has "
-                        "expired: renew it");
+                        "the served certificate, or the one that signed the response, has expired: renew it");
     return 1;
 }
 
@@ -294,15 +292,15 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
         err->no_matching_certid = err->expired = 0;
         err->may_change_at = OCSP_NEVER;
     }
-    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is not known");
-    if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the answer is empty");
+    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is unknown");
+    if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the response is empty");
     if (len > OCSP_MAX_RESPONSE_BYTES)
-        return ocspFail(err, OCSP_ERR_RESPONSE, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
+        return ocspFail(err, OCSP_ERR_RESPONSE, "the response has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 
     ERR_set_mark(); /* what OpenSSL thinks of a bad response must not stay in the thread's error queue */
     if (ocspDerWhole(der.data, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     if (!response) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a whole DER-encoded OCSP response", len);
+        ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a complete DER-encoded OCSP response", len);
         goto done;
     }
     if (following > 0) {
@@ -322,13 +320,14 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
         goto done;
     }
     if (!ocspIsCanonical(der.data, len, basic)) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not DER, or holds bytes that are no part of the OCSP response");
+        ocspFail(err, OCSP_ERR_RESPONSE,
+                 "the answer is not DER, or contains bytes that are no part of the OCSP response");
         goto done;
     }
     if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
     out->der = ocspMemdup(der.data, len);
     out->len = len;
-    ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory while keeping the response");
+    ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory storing the response");
     if (!ok) ocspMayChangeAt(err, 0);
 done:
     if (!ok) memset(out, 0, sizeof(*out));

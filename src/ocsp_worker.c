@@ -59,8 +59,8 @@ static void ocspPublish(void) {
     }
     ocspStapleSetFree(set);
     if (!worker.unpublished)
-        ocspLog(OCSP_LOG_WARNING, "out of memory while publishing a response: what was stapled before stays, "
-                                  "unless a certificate is revoked; then nothing is");
+        ocspLog(OCSP_LOG_WARNING,
+                "out of memory publishing responses; keeping the previous set (none if a certificate is revoked)");
     worker.unpublished = 1;
     for (i = 0; i < worker.set.count; i++)
         if (worker.set.certs[i]->current.revoked) break;
@@ -217,7 +217,8 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
     }
     snprintf(cert->stats.last_error, sizeof(cert->stats.last_error), "%s", text);
     if (outcome == OCSP_OUTCOME_NO_MATCH) {
-        ocspLog(OCSP_LOG_NOTICE, "%s. It is not stapled; what was held stays", text);
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: %s; response file ignored, current response kept", cert->id->serial,
+                text);
         snprintf(worker.manual_note, sizeof(worker.manual_note), "%s", text);
         cert->schedule.retry_at_ms = 0;
         return outcome;
@@ -310,7 +311,7 @@ static void ocspEndManualRefresh(void) {
         ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* new options or certificates: refreshed by the next step */
     error = worker.manual_error[0]                           ? worker.manual_error
             : worker.manual_ok == 0 && worker.manual_note[0] ? worker.manual_note
-            : worker.manual_ok == 0                          ? "there is nothing to ask for"
+            : worker.manual_ok == 0                          ? "there is nothing to refresh"
                                                              : NULL;
     ocspStoreDirty();   /* before the answer: who waited may restart the server next */
     ocspReportStatus(); /* and who waited may look at INFO next */

@@ -1332,7 +1332,7 @@ static void acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart(void
     SSL_CTX *ctx = goodOnDisk();
     disk_full = 1;
     askAgain(1);
-    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart would begin without it"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart will refetch"), 1);
     SSL_CTX_free(ctx);
     wantNothingAfterARestart();
 }
@@ -1357,15 +1357,15 @@ static void acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain(void **state
     disk_full = 1;
     unlink_fault = EROFS;
     askAgain(1);
-    assert_int_equal(linesTold(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
-    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart would begin without it"), 0);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "which a restart would staple"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "a restart will refetch"), 0);
     char *path = leafFile(dir);
     assert_int_equal(linesTold(OCSP_LOG_WARNING, strrchr(path, '/')), 1); /* what to remove */
     free(path);
     assert_int_equal(unlinks_refused, 1);
     run(600 * 1000);
     assert_true(unlinks_refused >= 9 && unlinks_refused <= 11); /* once a minute */
-    assert_int_equal(linesTold(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
+    assert_int_equal(linesTold(OCSP_LOG_WARNING, "which a restart would staple"), 1);
     assert_int_equal(keptStatus(dir), V_OCSP_CERTSTATUS_GOOD);
     unlink_fault = 0;
     run(61 * 1000);
@@ -2095,7 +2095,7 @@ static void acceptance24_suppliedFile(void **state) {
     run(2000);
     assert_int_equal(number("refresh_failures"), failures);
     assert_int_equal(number("this_update"), TEST_NOW - 3600 - 1000);
-    assert_true(stapledBoth(ctx)); /* judged for the one that is served: what was held stays */
+    assert_true(stapledBoth(ctx)); /* judged for the one that is served: current response kept */
     SSL_CTX *renewed = reload(pki->renewed_leaf, pki->leaf_key, pki->ca);
     run(2000);
     assert_true(stapledBoth(renewed)); /* and when it comes, the file serves it */
@@ -2145,7 +2145,7 @@ static void acceptance24_suppliedFileBadExpiredRemoved(void **state) {
     assert_string_equal(text("last_error"), "");
     supply(&bad);
     run(2000);
-    assert_true(stapledBoth(ctx)); /* what was held stays */
+    assert_true(stapledBoth(ctx)); /* current response kept */
     unlink(supplied);
     run(2000);
     assert_true(stapledBoth(ctx));

@@ -1037,10 +1037,10 @@ static void httpsOfAnotherName(void **state) {
     X509_STORE *store = testStore(tls_ca, NULL);
     got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
     wantKind(g, OCSP_ERR_NETWORK);
-    assert_non_null(strstr(g.err.text, "certificate is not for the name ocsp.test.invalid: use a name in the URL"));
+    assert_non_null(strstr(g.err.text, "certificate is not valid for the name ocsp.test.invalid: use a URL"));
     g = fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS);
     wantKind(g, OCSP_ERR_NETWORK);
-    assert_non_null(strstr(g.err.text, "certificate is not for the name 127.0.0.1: use a name in the URL"));
+    assert_non_null(strstr(g.err.text, "certificate is not valid for the name 127.0.0.1: use a URL"));
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -1061,7 +1061,7 @@ static void httpsOfAnotherNameByTheSystemsRoots(void **state) {
     unsetenv("SSL_CERT_FILE");
     unlink(path);
     wantKind(g, OCSP_ERR_NETWORK);
-    if (!strstr(g.err.text, "is not for the name ocsp.test.invalid")) fail_msg("%s", g.err.text);
+    if (!strstr(g.err.text, "is not valid for the name ocsp.test.invalid")) fail_msg("%s", g.err.text);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -1177,8 +1177,8 @@ static void proxyCredentialsThatAreNotEncoded(void **state) {
 /* 407: what to do about it, and no second try with a password that may be wrong. */
 static void aProxyThatWantsAPassword(void **state) {
     (void)state;
-    static const char *const words[2][2] = {{"asks for a user and a password (HTTP status 407)", "variable http_proxy"},
-                                            {"does not accept the user and the password", "variable http_proxy"}};
+    static const char *const words[2][2] = {{"requires a user and a password (HTTP status 407)", "variable http_proxy"},
+                                            {"rejects the user and the password", "variable http_proxy"}};
     for (int with = 0; with < 2; with++)
         for (int tls = 0; tls < 2; tls++) {
             turn t = {.head = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Type: text/html\r\n"

@@ -200,7 +200,7 @@ test {16 a revocation that a full disk refuses is not undone by a restart} {
         ocsp_wait_info state revoked
         ocsp_assert_staple revoked
         wait_for_condition 100 50 {![file exists $file]} else {fail "the good response is still on disk"}
-        assert_equal [llength [ocsp_log_lines 0 *restart\ would\ begin\ without*]] 1
+        assert_equal [llength [ocsp_log_lines 0 *restart\ will\ refetch*]] 1
         ocsp_responder_behave $responder {drop close}
         foreach how {sigterm sigkill} {
             restart_server 0 true false 1 $how

@@ -271,7 +271,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 2] {
         ocsp_round ;# by now the thread knows of the change, and will of the next
         no_more_descriptors
         ocsp_set cache-dir $cache
-        wait_for_condition 200 50 {[llength [ocsp_log_lines 0 {*cannot be kept*Too many open files*}]] > 0} else {
+        wait_for_condition 200 50 {[llength [ocsp_log_lines 0 {*cannot write OCSP cache*Too many open files*}]] > 0} else {
             fail "no word that it cannot be stored: [ocsp_log_lines]"
         }
         exec prlimit --pid [srv pid] --nofile=$before:

@@ -64,7 +64,7 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         {70,000 bytes}                  {ocsp_file_write $file [string repeat \x30 70000]}          any
         {a directory}                   {file delete $file; file mkdir $file}                       any
     } {
-        test "24.[incr number] $name: not stapled, what was held stays" {
+        test "24.[incr number] $name: not stapled, current response kept" {
             set held [ocsp_info_all]
             eval $make
             ocsp_wait_above refresh_failures [dict get $held refresh_failures]
@@ -83,7 +83,7 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         }
     }
 
-    test {24 removed: what was held stays; put back, it is read} {
+    test {24 removed: current response kept; put back, it is read} {
         set next [ocsp_info next_update]
         file delete $file
         r debug ocsp-refresh

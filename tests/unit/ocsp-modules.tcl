@@ -81,7 +81,7 @@ if {$modules_come_late} {
         dict set options overrides $overrides
         start_server $options {
             ocsp_responder_wait $responder 1 -serial [dict get $leaf serial]
-            wait_for_log_messages 0 [list "*stapling for the certificate with serial [dict get $leaf serial]*"] 0 100 50
+            wait_for_log_messages 0 [list "*certificate [dict get $leaf serial]: stapling a response*"] 0 100 50
             assert_equal [ocsp_log_lines 0 {*Ready to accept*}] {}
             assert_error {*refused*} {close [socket 127.0.0.1 [srv port]]}
             exec cp [dict get $leaf key] $key
@@ -199,7 +199,7 @@ test {31.5 a server with an OpenSSL of its own: state no-tls, one line in the lo
     set options [ocsp_server $leaf $ca]
     lappend options env [list LD_PRELOAD [ocsp_tool foreign_openssl]]
     start_server $options {
-        set line {*cannot be seen*Build the patched server instead*}
+        set line {*cannot be seen*Build a patched server instead*}
         wait_for_log_messages 0 [list $line] 0 100 50
         assert_equal [ocsp_info state] no-tls
         ocsp_assert_staple none

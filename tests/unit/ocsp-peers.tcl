@@ -123,7 +123,7 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
         set address "127.0.0.1:[dict get $peer port]"
         set serial [dict get $peer_leaf serial]
         foreach {behaviour pattern level} {
-            {}                 {*let through*staples no OCSP response*}   notice
+            {}                 {*accepted without a valid staple*staples no OCSP response*}   notice
             {status revoked}   {*refused*REVOKED*}                        warning
             {this -60}         {*verified again*}                         notice
         } {

@@ -357,7 +357,7 @@ test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not 
         ocsp_set responder-url https://127.0.0.1:[dict get $secure port]/
         ocsp_wait_above refresh_failures 0
         assert_equal [ocsp_info failures_network] 1 [ocsp_info last_error]
-        assert_match {*not for the name 127.0.0.1: *} [ocsp_info last_error]
+        assert_match {*not valid for the name 127.0.0.1: *} [ocsp_info last_error]
     }
     ocsp_responder_stop $secure
 
