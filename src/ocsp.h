@@ -1,10 +1,9 @@
-/* ocsp.h - OCSP stapling: everything that a host may call, and nothing else.
+/* ocsp.h - OCSP stapling: what a host may call.
  *
- * The engine behind this header knows OpenSSL, pthreads and libc. A host (the loadable module in ocsp_module.c, or the
- * server itself in a patched tree) gives it a log function, an allocator, options, and the SSL_CTXs to staple for.
- * There is one engine per process, as there is one bio.c.
+ * A host, the loadable module or a patched server, provides a log, an allocator, options and the SSL_CTXs to staple for.
+ * There is one engine per process. It needs OpenSSL, pthreads and libc.
  *
- * Threads: "main" below is the one thread that owns the server's event loop. Functions marked "any" are safe anywhere.
+ * "Main" is the thread that runs the server's event loop. Functions that return int return 1, or 0 on failure.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -14,7 +13,7 @@
 #include <stddef.h>
 #include <openssl/ssl.h>
 
-/* On anything older the engine's files compile to nothing: a server that builds there goes on building there. */
+/* With anything older the engine's files compile to nothing, so that the server still builds. */
 #if defined(OPENSSL_VERSION_MAJOR) && OPENSSL_VERSION_MAJOR >= 3 && !defined(LIBRESSL_VERSION_NUMBER) && \
     !defined(OPENSSL_NO_OCSP)
 #define OCSP_SUPPORTED 1
@@ -29,68 +28,66 @@ typedef enum {
     OCSP_LOG_VERBOSE,
     OCSP_LOG_NOTICE,
     OCSP_LOG_WARNING
-} ocspLogLevel; /* the server's own */
+} ocspLogLevel; /* the server's levels */
 
-/* What the engine needs from its host. Copied at ocspInit. */
+/* What the engine needs from its host. Copied by ocspInit. */
 typedef struct ocspHost {
     void (*log)(ocspLogLevel level, const char *sentence); /* any thread; one line without a line end */
-    void *(*alloc)(size_t size);                           /* any thread; NULL means out of memory and is survived */
+    void *(*alloc)(size_t size);                           /* any thread; NULL: out of memory, which is survived */
     void (*free)(void *ptr);                               /* any thread; NULL allowed */
-    void (*thread_started)(void); /* first call on the OCSP thread: CPU list, thread-local marks; may be NULL */
-    /* Does this context serve the server's own certificate? 1: yes; 0: no, for good; -1: it cannot be told now, and is
-     * asked again. Main thread, in ocspCron, about a context of OCSP_CONTEXT_UNSURE that a handshake showed. May be NULL,
-     * which is yes. */
+    void (*thread_started)(void); /* called first on the OCSP thread (CPU list, thread marks); may be NULL */
+    /* Does this OCSP_CONTEXT_UNSURE context, which served a handshake, serve the server's own certificate? 1: yes; 0: no,
+     * and never will; -1: not known yet, ask again. Main, in ocspCron. NULL means yes. */
     int (*serves)(SSL_CTX *ctx);
 } ocspHost;
 
-/* Who made a context. Other code in the process (a module with a TLS listener of its own) makes contexts too, and one
- * of those must never take the place of the server's, whoever connects there. */
+/* Who made an SSL_CTX. Modules with TLS listeners make contexts too, and those must never replace the server's. */
 typedef enum ocspOwner {
-    OCSP_CONTEXT_OF_SERVER, /* the server itself: it is followed once it was attached or has served a handshake */
-    OCSP_CONTEXT_UNSURE,    /* perhaps the server: the same, if the host says that it serves the server's certificate */
-    OCSP_CONTEXT_FOREIGN    /* other code: never followed */
+    OCSP_CONTEXT_OF_SERVER, /* adopted once it was attached or has served a handshake */
+    OCSP_CONTEXT_UNSURE,    /* the same, if ocspHost.serves agrees */
+    OCSP_CONTEXT_FOREIGN    /* other code's: never adopted */
 } ocspOwner;
 
-/* What is asked of the servers that this one links to. */
+/* What the servers that this one links to must staple. */
 typedef enum ocspVerifyPeers {
-    OCSP_PEERS_NO,     /* nothing */
-    OCSP_PEERS_SOFT,   /* a staple must be good; with none, or an expired one, the link is let through and counted */
-    OCSP_PEERS_REQUIRE /* a good staple, or no link */
+    OCSP_PEERS_NO,   /* nothing */
+    OCSP_PEERS_SOFT, /* a staple must be good; a missing or expired one is accepted, unless must-staple, and counted */
+    OCSP_PEERS_REQUIRE /* a good staple */
 } ocspVerifyPeers;
 
-/* The directives. Strings belong to the caller; ocspSetOptions copies them. NULL means "". */
+/* The directives' values. The caller owns the strings; NULL means "". */
 typedef struct ocspOptions {
-    int stapling;              /* staple or not */
-    int refresh_margin;        /* percent of the response's life, 1 to 99 */
+    int stapling;
+    int refresh_margin;        /* percent of the validity interval, 1 to 99 */
     int retry_delay;           /* seconds, 1 to 3600 */
     int timeout;               /* seconds for the exchange with one URL, 1 to 60 */
-    const char *responder_url; /* in place of the certificate's URLs; "" for those */
-    const char *cache_dir;     /* "" turns persistence off */
-    const char *response_file; /* DER; "" to fetch */
+    const char *responder_url; /* instead of the certificate's URLs; "": those */
+    const char *cache_dir;     /* "": no cache */
+    const char *response_file; /* DER; "": fetch */
     ocspVerifyPeers verify_peers;
 } ocspOptions;
 
 #define OCSP_OPTIONS_DEFAULT \
     { 0, 10, 10, 5, "", ".", "", OCSP_PEERS_NO }
 
-/* One directive. Hosts register from the table of these; the patch and the documentation are written from it. */
+/* One directive. The module registers from the table; the patch and the documentation are written from it. */
 typedef enum ocspDirectiveType {
     OCSP_BOOL,    /* int */
     OCSP_NUMBER,  /* int, min to max */
-    OCSP_PERCENT, /* int, min to max; written with or without a percent sign, so that hosts register a string */
+    OCSP_PERCENT, /* int, min to max; hosts register a string, with or without a percent sign */
     OCSP_STRING,  /* const char * */
-    OCSP_PEERS    /* ocspVerifyPeers; written no, soft or require */
+    OCSP_PEERS    /* ocspVerifyPeers: no, soft, require */
 } ocspDirectiveType;
 
 typedef struct ocspDirective {
     const char *name; /* without the host's prefix, "ocsp." or "tls-ocsp-" */
     ocspDirectiveType type;
     size_t offset;        /* of its field in ocspOptions */
-    const char *fallback; /* the default, as it is written in a configuration file */
+    const char *fallback; /* the default, as written in a configuration file */
     int min, max;
-    int guarded; /* at run time it can be changed only where enable-protected-configs allows it */
+    int guarded; /* 1: protected, see the server's enable-protected-configs */
     int (*check)(const char *value,
-                 const char **why); /* of a string: 1, or 0 with a constant sentence; NULL: anything */
+                 const char **why); /* of a string; 0 sets *why to a constant sentence; may be NULL */
     const char *values, *meaning;   /* for the documentation, in Markdown */
 } ocspDirective;
 
@@ -107,108 +104,87 @@ enum {
 };
 extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];
 
-/* Parses a refresh margin, "10%" or "10". Returns 1 and stores the percentage, or 0 and points *why at a constant
- * sentence that says what would be right. Any thread. */
+/* Parses "10%" or "10" into *percent. 0 sets *why to a constant sentence that says what is valid. Any thread. */
 int ocspParseRefreshMargin(const char *text, int *percent, const char **why);
+int ocspCheckRefreshMargin(const char *text, const char **why); /* without the result */
 
-/* The same without the percentage. */
-int ocspCheckRefreshMargin(const char *text, const char **why);
-
-/* Whether `url` may be used as a responder URL: "" or http:// or https:// with a host, no user or password (RFC 6960
- * appendix A speaks plain HTTP; credentials would end up in INFO and logs). Returns 1, or 0 with a constant sentence in
- * *why. Any thread. */
+/* Accepts "" and http or https URLs with a host and without credentials, which INFO and logs would show. 0 sets *why to a
+ * constant sentence. Any thread. RFC 6960 appendix A. */
 int ocspCheckResponderUrl(const char *url, const char **why);
 
-/* Starts the engine, without a thread yet. Call once, on the main thread, before any other call; `host` is copied.
- * Returns 1, or 0 when out of memory. */
+/* Initializes the engine; no thread is started yet. Main, once, before any other call. 0: out of memory. */
 int ocspInit(const ocspHost *host);
 
-/* Takes new options (copied). Main thread; never blocks. Changes are acted on by the OCSP thread: a changed
- * responder_url or stapling turned on with nothing valid held starts a fetch at once. stapling turned off stops with
- * the next handshake; verify_peers holds for links that are opened from then on. Returns 1, or 0 when out of memory,
- * and then the old options stay. */
+/* Replaces the options (copied). Main; does not block. The OCSP thread acts on changes: a new responder_url, or stapling
+ * turned on without a valid response, fetches at once. Turning stapling off holds from the next handshake, verify_peers
+ * for new links. 0: out of memory; the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
-/* A server context has got its certificate(s) and is about to be used: staple for it, in place of the contexts attached
- * before. All its certificates (RSA and ECDSA, say) are followed. The context is only read during the call (references
- * to its certificates, chain and store are taken), and its current certificate is the same afterwards. Also the
- * sign of a TLS reload: starts a fetch at once, as a new certificate does. Main thread; does not block, but for the
- * one file read before the first accept (see ocspCron). The callback is set with ocspInstallCallback. */
+/* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server
+ * context is complete and about to be used. A reload: it starts a fetch at once. Takes references and leaves the context as
+ * it was. Main; does not block, except for ocspCron's file before the first accept. The caller installs the callback. */
 void ocspAttachContext(SSL_CTX *ctx);
 
-/* A context that serves the first of `certs`, with the others as its chain, and trusts `store` will be attached in a
- * moment: with stapling on, the ocspCron that follows reads what is kept for it and starts the thread that asks for it, so
- * that the responder is asked before the first client can connect. Takes references. NULL takes back what was expected.
- * To attach a context with the same certificate asks for nothing anew then. Without this call, or out of memory, all
- * that is done when one is attached; after one was attached, nothing. Main thread. */
+/* Prefetches for a certificate about to be served: certs[0], with the others as its chain and `store` as trust anchors.
+ * With stapling on, the next ocspCron loads its cached response and starts the thread that fetches, so that the responder
+ * is asked before the first client can connect. Attaching that certificate then fetches nothing again. Takes references;
+ * NULL cancels; ignored after the first attach and when out of memory. Main. */
 void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store);
 
-/* Whether two certificates are the same, byte for byte. In place of X509_cmp, which makes OpenSSL read the extensions of
- * both and remember what they are; if it lacks the memory to, it remembers that they are broken, and the server's
- * certificate is refused for good. 0 when out of memory. Any thread, inside OpenSSL. */
+/* Compares two certificates byte for byte. Unlike X509_cmp it does not populate OpenSSL's cached extensions, which an
+ * allocation failure marks invalid for good. 0 also when out of memory. Any thread, inside OpenSSL. */
 int ocspSameCertificate(const X509 *a, const X509 *b);
 
-/* Makes `ctx` answer status requests (RFC 6066 section 8) with ocspStatusCallback, as a context of the server itself.
- * Thread of whoever fills the ctx. */
+/* Makes a context of the server answer status requests (RFC 6066 section 8). The thread that fills `ctx`. */
 void ocspInstallCallback(SSL_CTX *ctx);
 
-/* The same for a context whose maker is `owner`. With OCSP_CONTEXT_FOREIGN a staple is sent if one is held for the
- * certificate that the handshake serves (it is then the server's certificate, so the staple is right), but no handshake
- * makes the engine look at the context. Thread of whoever fills the ctx. */
+/* The same for a context of any owner. A foreign context is stapled for if it serves a tracked certificate, but its
+ * handshakes never make the engine adopt it. */
 void ocspInstallCallbackAs(SSL_CTX *ctx, ocspOwner owner);
 
-/* Makes links that are opened with `ctx` ask for a staple while verify_peers is not no (needs the callback above too).
- * Only for contexts of the server's own links: what else a process connects to owes us no staple. A context without
- * a certificate is taken for somebody else's. Thread of whoever fills the ctx. RFC 6066 section 8. */
+/* Makes links opened with `ctx` request a staple while verify_peers is on; needs the callback as well. Only for the
+ * server's own links. Contexts without a certificate are left alone. The thread that fills `ctx`. RFC 6066 section 8. */
 void ocspInstallPeerCheck(SSL_CTX *ctx);
 
-/* While verify_peers is not no: tells operators, in the log and in INFO, that links are not checked all the same, as the
- * host could not install the check, and why (half a sentence). Main thread. */
+/* Reports in the log and in INFO that verify_peers is on and links are not checked; `why` is half a sentence. Main. */
 void ocspPeerCheckUnavailable(const char *why);
 
-/* The handshake callback: any thread, any number at once; no lock, no I/O, no wait. On a server's SSL it staples what
- * is held for the certificate that this handshake serves. On a client's it judges what the peer stapled, if
- * verify_peers says so: two or three signatures are verified, and a refused handshake ends with the alert
- * bad_certificate_status_response. */
+/* The handshake callback. Any thread; no lock, no I/O, no wait. On a server it staples the current response of the
+ * certificate being served. On a client it verifies the peer's staple if verify_peers is on, which costs two or three
+ * signature verifications, at most 10; a rejected handshake ends with the alert bad_certificate_status_response. */
 int ocspStatusCallback(SSL *ssl, void *unused);
 
-/* Lets the engine do the few things that belong on the main thread, among them telling the log about refused peers.
- * Call it once the first contexts were attached and before the first connection is accepted: with stapling on it then
- * reads and verifies the one small cache file (or the supplied one), so that the first handshake is stapled, and starts
- * the thread. Call it again whenever convenient (before each sleep of the event loop): it costs a comparison. Main
- * thread. */
+/* Runs what belongs on main. Call it after the first contexts were attached and before the first accept: with stapling on
+ * it loads the one small cache or response file, so that the first handshake is stapled, and starts the thread. Then call
+ * it again before each sleep of the event loop, or once a second; it usually costs a comparison. Main. */
 void ocspCron(void);
 
-/* Called with the outcome of a requested refresh: error is NULL, or the reason in words (valid during the call). On the
- * OCSP thread. */
+/* The outcome of a requested refresh: error is NULL, or a reason valid during the call. OCSP thread. */
 typedef void ocspRefreshDone(void *arg, const char *error);
 
-/* Asks for a refresh now (with a response file: for reading it again). Many calls while one is under way are one; if
- * that one fails, one more follows at once. Returns 1 if it was started; then `done` (may be NULL) is called once when
- * it has ended. Returns 0 with a sentence in why (at least OCSP_SENTENCE_MAX bytes) if it cannot be done (stapling off,
- * no responder, ...); then `done` is never called. Main thread; never blocks. */
+/* Starts a refresh now (with a response file: reads it again). Requests during one are merged into it; if it fails, one
+ * more follows. 1: `done` (may be NULL) is called once at its end. 0: it cannot be done, `why` (at least OCSP_SENTENCE_MAX
+ * bytes) has the reason, `done` is never called. Main; does not block. */
 #define OCSP_SENTENCE_MAX 512
 int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size);
 
-/* INFO. Calls `number` or `text` for each field, names without the prefix "ocsp_", in a stable order: `state` first for
- * the fields that describe the staple, then `counter` for refreshes and refresh_failures. Strings are valid during the
- * call. Main thread; takes a mutex that is held for copies only. */
+/* INFO: calls `number` or `text` for each field, without the prefix "ocsp_", in a fixed order. Strings are valid during
+ * the call. Main; takes a mutex that is held for copies only. */
 typedef struct ocspInfoSink {
     void (*text)(void *arg, const char *field, const char *value);
     void (*number)(void *arg, const char *field, long long value);
     void *arg;
 } ocspInfoSink;
-void ocspInfoState(const ocspInfoSink *sink);
-void ocspInfoCounters(const ocspInfoSink *sink);
+void ocspInfoState(const ocspInfoSink *sink);    /* the section ocsp */
+void ocspInfoCounters(const ocspInfoSink *sink); /* refreshes and refresh_failures */
 
-/* Before OPENSSL_cleanup: wakes the thread and waits until it has left OpenSSL, after which it stays out: never for
- * the network or our own files, and for files that OpenSSL reads (roots, tls-ca-cert-dir) a second at most.
- * Registered with atexit by the engine itself when the thread starts; a host that unwinds OpenSSL earlier calls it
- * itself. Idempotent. Main thread. In a forked child it does nothing. */
+/* Keeps the thread out of OpenSSL from now on, so that OPENSSL_cleanup is safe. Does not wait for the network or our
+ * files; for files that OpenSSL reads, a second at most. The engine registers it with atexit when the thread starts.
+ * Idempotent; does nothing in a forked child. Main. */
 void ocspAtExit(void);
 
-/* Ends the thread and frees everything; ocspInit may be called again. Waits for a name look-up or a disk that is under
- * way: for tests and tools, a server just exits. No handshake may run. Main thread. */
+/* Ends the thread and frees everything; ocspInit may follow. Waits for a name look-up or disk under way, so it is for tests
+ * and unloading; a server just exits. No handshake may run. Main. */
 void ocspShutdown(void);
 
 #endif
