@@ -176,7 +176,7 @@ proc draw {path} {
 
 # Prints the result; returns the exit status.
 proc verdict {wrong} {
-    foreach sentence $wrong {puts "NOT FLAT: $sentence"}
+    foreach sentence $wrong {puts "FAILED: $sentence"}
     if {$wrong eq {}} {puts "flat"}
     return [expr {$wrong ne {}}]
 }
