@@ -75,14 +75,18 @@ proc wait_exit {dir pid {seconds 30}} {
     return hung
 }
 
-# Returns a line of a server's log that shows a crash or a sanitizer's finding, or "".
+# Returns a line of a server's log that shows a crash or a sanitizer's finding, or "". Logs may be long: a suite
+# restarts a server hundreds of times.
 proc log_trouble {dir} {
     foreach name {stdout stderr} {
-        foreach line [split [read_text $dir/$name] \n] {
-            foreach sign {{*crashed by signal*} {*BUG REPORT START*} {*Sanitizer: *} {*runtime error: *}
-                          {*ASSERTION FAILED*} {*Guru Meditation*}} {
-                if {[string match $sign $line]} {return "$line"}
-            }
+        set text [read_text $dir/$name]
+        foreach sign {
+            {crashed by signal} {BUG REPORT START} {Sanitizer: } {runtime error: } {ASSERTION FAILED} {Guru Meditation}
+        } {
+            set at [string first $sign $text]
+            if {$at < 0} continue
+            set from [string last \n $text $at]
+            return [lindex [split [string range $text $from+1 $at+1000] \n] 0]
         }
     }
     return {}
