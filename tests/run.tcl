@@ -131,6 +131,8 @@ proc add_failure {file name why logs {ms 0}} {
     foreach line [split $why \n] {append text "            $line\n"}
     foreach log $logs {append text "            server log: $log\n"}
     append text "            again: tclsh tests/run.tcl --single unit/[short $file]"
+    # As a pattern: what the shell or `string match` would interpret becomes "?".
+    if {$name ne {} && ![string match (* $name]} {append text " --only '[regsub -all {['*\[\]\\]} $name ?]'"}
     puts $text
     lappend ::failures $text
 }

@@ -226,6 +226,8 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
     }
 
     test {log: each change of state is one line, and no retry repeats it} {
+        ocsp_set stapling yes
+        ocsp_wait_info state good
         assert_equal [llength [ocsp_log_lines]] [llength [lsort -unique [lmap line [ocsp_log_lines] {
             regsub {^\S+ \d+ \w+ \d+ [\d:.]+ \S } $line {}
         }]]]

@@ -16,9 +16,11 @@ proc cache_files {dir} {
 }
 
 start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10] {
+    ocsp_wait_info state good
+    ocsp_wait_file $file
+    set good_bytes [ocsp_file_read $file]
+
     test {disk: a response is stored once it is stapled, as DER, readable by the server's user alone (16.1)} {
-        ocsp_wait_info state good
-        ocsp_wait_file $file
         assert_equal [file attributes $file -permissions] 00600
         set info [ocsp_response_info [ocsp_file_read $file]]
         assert_equal [dict get $info response_status] successful
@@ -49,9 +51,8 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         ocsp_responder_release $responder
     }
 
-    set good_bytes [ocsp_file_read $file]
-
     # What the server finds in place of the response when it starts. None of these may be stapled.
+    ocsp_responder_behave $responder {drop close}
     set other [ocsp_lab_leaf $lab other]
     set disk 1
     foreach {name make} [list \
@@ -157,8 +158,9 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
     }
 }
 
+ocsp_responder_behave $responder good
+
 test {disk: a missing directory, or a file in its place, is a warning, and stapling goes on (16)} {
-    ocsp_responder_behave $responder good
     ocsp_file_write [file join $cache plainfile] x
     foreach place {nosuch nosuch/below plainfile plainfile/below} {
         start_server [ocsp_server $leaf $ca cache-dir [file join $cache $place] retry-delay 1] {

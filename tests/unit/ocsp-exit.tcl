@@ -96,14 +96,15 @@ test {exit: at any moment in the first half second (20.3)} {
     assert_equal $wrong {}
 }
 
+ocsp_responder_behave $responder good
 start_server [ocsp_server $leaf $ca timeout 60 save {3600 1}] {
+    ocsp_wait_info state good
+    r set key value
+
     test {exit: BGSAVE, BGREWRITEAOF and DEBUG RELOAD while a fetch hangs (20.4)} {
-        ocsp_responder_behave $responder good
-        ocsp_wait_info state good
         ocsp_responder_behave $responder hang
         r debug ocsp-refresh
         ocsp_wait_hanging $responder
-        r set key value
         r bgsave
         waitForBgsave r
         assert_equal [s rdb_last_bgsave_status] ok

@@ -202,9 +202,11 @@ if {![dict exists $has tls-auto-reload-interval]} {
 } else {
     set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
     put_certificate $leaf $place
+    set mended [ocsp_lab_leaf $lab mended]
     start_server [ocsp_server $place $ca tls-auto-reload-interval 1 {*}[io_threads 4 1]] {
+        ocsp_wait_info state good
+
         test {auto-reload: a renewed certificate gets its own staple or none, never the old certificate's (27.1)} {
-            ocsp_wait_info state good
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             foreach name {auto1 auto2 auto3} {
                 set renewed [ocsp_lab_leaf $lab $name]
@@ -260,7 +262,6 @@ if {![dict exists $has tls-auto-reload-interval]} {
         }
 
         test {auto-reload: once the file is repaired, the new certificate gets its own staple (27.4)} {
-            set mended [ocsp_lab_leaf $lab mended]
             put_certificate $mended $place
             wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $mended serial]} else {
                 fail "the server does not serve its new certificate"

@@ -343,6 +343,14 @@ proc with_pipe {leaf name pipe args} {
     return $options
 }
 
+# Whether the process has the file open.
+proc has_open {pid path} {
+    foreach fd [glob -nocomplain -directory /proc/$pid/fd *] {
+        if {![catch {file readlink $fd} target] && $target eq $path} {return 1}
+    }
+    return 0
+}
+
 # Writes `cert` to the pipe each time that it is opened for reading, at most `times` times, until the server is ready.
 # Returns how many times it was opened.
 proc feed {pipe cert times} {
@@ -350,8 +358,10 @@ proc feed {pipe cert times} {
     set server [lindex $::servers end]
     for {set i 0} {$i < 400} {incr i} {
         if {[regexp {Ready to accept connections} [ocsp_file_read [dict get $server stdout]]]} {return $fed}
-        # Opening a pipe for writing fails if nobody reads from it.
-        if {$fed < $times && ![catch {open $pipe {WRONLY NONBLOCK}} channel]} {
+        # Opening a pipe for writing fails if nobody reads from it. While the server has not closed it yet, it would
+        # succeed a second time for the same reader.
+        if {$fed < $times && ![has_open [dict get $server pid] $pipe]
+                && ![catch {open $pipe {WRONLY NONBLOCK}} channel]} {
             puts -nonewline $channel [ocsp_file_read $cert]
             close $channel
             incr fed

@@ -43,8 +43,9 @@ foreach {kind options} {{ECDSA} {--key ec} {RSA} {--key rsa} {must-staple} {--mu
     set ca [demo_ca $dir]
 
     start_server [ocsp_server $leaf $ca retry-delay 1] {
+        ocsp_wait_info state good
+
         test "openssl ocsp: $kind: fetched and stapled (4)" {
-            ocsp_wait_info state good
             ocsp_assert_good $ca
             assert_equal [ocsp_info responder_url] $url
             assert_equal [ocsp_info must_staple] [expr {$kind eq "must-staple"}]

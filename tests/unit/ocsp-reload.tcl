@@ -10,7 +10,11 @@ source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
 ocsp_setup
 
+set renewed [ocsp_lab_leaf $lab renewed]
+
 start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
+    ocsp_wait_info state good
+
     test {reload: the same certificate: no handshake without a staple, and a request is sent (17.1)} {
         ocsp_wait_info state good
         set unstapled [ocsp_info handshakes_unstapled]
@@ -24,7 +28,6 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
     }
 
     test {reload: a renewed certificate gets its own staple or none, never the old certificate's (17.2)} {
-        set renewed [ocsp_lab_leaf $lab renewed]
         ocsp_load_certificate $renewed
         # Right after the reload.
         for {set i 0} {$i < 20} {incr i} {

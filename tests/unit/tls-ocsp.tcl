@@ -17,8 +17,9 @@ if {$::tls && !([info exists ::tls_module] && $::tls_module)} {
 ocsp_setup
 
 start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
+    ocsp_wait_info state good
+
     test {OCSP: the response is fetched, verified and stapled in TLS 1.2 and 1.3 (4.1)} {
-        ocsp_wait_info state good
         ocsp_assert_good $ca
         set shake [ocsp_handshake 0]
         assert_equal [dict get $shake serial] [ocsp_info cert_serial]
@@ -248,6 +249,7 @@ start_server [ocsp_server $primary_leaf $ca tls-replication yes] {
 
         test {OCSP: verify-peers: soft accepts a primary without a staple, require rejects it} {
             ocsp_set stapling no -1
+            r replicaof [srv -1 host] [srv -1 port]
             r -1 client kill type replica
             wait_for_sync r
             wait_for_condition 100 50 {[ocsp_info peers_missing] > 0} else {fail "peers_missing stayed 0"}
