@@ -310,7 +310,7 @@ proc hangUrl {name} {
 
 proc isHanging {server} {
     regexp {/hang-.*$} [dict get $server url] path
-    return [expr {[ocsp_responder_count $::responder -path $path -end held] > 0}]
+    return [expr {[ocsp_responder_count $::responder -path $path -end hanging] > 0}]
 }
 
 # A fetch that times out is followed by a pause; ask again, so that a round never falls into one.
