@@ -27,6 +27,9 @@
 #include <unistd.h>
 #include <openssl/ssl.h>
 
+SERVER_FUNCTIONS(SERVER_STATIC_POINTER)
+SERVER_DEFINE_LOADER(static)
+
 typedef struct listener {
     char cert[4096], key[4096];
     SSL_CTX *ctx; /* NULL: the thread creates it */

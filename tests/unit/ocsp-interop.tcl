@@ -136,7 +136,8 @@ proc interop_tests {name config} {
     set index [ocsp_pki_index [file join $dir index.txt] $leaf]
     set channel [interop_start $config]
 
-    start_server [ocsp_server $leaf $ca retry-delay 3600] {
+    # Some of the responders take seconds for their first answer, on a busy machine more than the default timeout.
+    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         ocsp_wait_info state good
 
         test "interop: $name: good (34.1)" {
