@@ -76,8 +76,7 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);
 typedef struct ocspCertSet {
     ocspCert *certs[OCSP_MAX_CERTS]; /* owned; oldest first */
     int count;
-    ocspContextCerts
-        *context;           /* owned: the one in service, kept because incomplete certificates are identified again */
+    ocspContextCerts *context; /* owned: the one in service, kept because incomplete certificates are identified again */
     int64_t identify_at_ms; /* monotonic clock: when that is due; 0: all are complete */
     int attached_before;    /* a context was attached, so that the next one is a reload */
 } ocspCertSet;
