@@ -19,7 +19,7 @@
 #include <openssl/x509v3.h>
 
 #ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* the thread blocks SIGPIPE too */
+#define MSG_NOSIGNAL 0 /* the OCSP thread blocks SIGPIPE anyway */
 #endif
 
 int64_t ocspConnNowMs(void) {

@@ -58,9 +58,9 @@ static int ocspDerNext(derBytes *from, unsigned *tag, derBytes *contents) {
     return 1;
 }
 
-/* Checks that `bytes` are complete DER values, as far as their encoding shows without the types, and counts *values
- * down to a minimum of 0. Certificates and names keep the bytes that they were parsed from, so re-encoding a response
- * does not reveal BER in them. */
+/* Checks that `bytes` are complete DER values, as far as their encoding shows without the types, and counts them down
+ * in *values. Returns 0 if they are not, or if *values became negative. Certificates and names keep the bytes that they
+ * were parsed from, so re-encoding a response does not reveal BER in them. */
 static int ocspIsDer(derBytes bytes, int depth, int *values) {
     while (bytes.left > 0) {
         unsigned tag;
