@@ -34,7 +34,7 @@ static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP 
     return same;
 }
 
-/* ---- what the response says -------------------------------------------------------------------------------------- */
+/* ---- the SingleResponses ----------------------------------------------------------------------------------------- */
 
 /* The fields of one SingleResponse, parsed. */
 typedef struct singleResponse {
