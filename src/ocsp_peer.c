@@ -34,8 +34,9 @@ typedef struct ocspPeerEvent {
     char reason[OCSP_SENTENCE_MAX];
 } ocspPeerEvent;
 
-static atomic_int policy;                        /* an ocspVerifyPeers; written by main, read by handshakes */
-static _Atomic(ocspPeerEvent *) events;          /* pushed by handshakes; main takes the whole list */
+static atomic_int policy; /* an ocspVerifyPeers; written by main, read by handshakes */
+/* The queue of events: pushed by handshakes; main takes the whole list. */
+static _Atomic(ocspPeerEvent *) events;
 static atomic_int events_waiting;                /* incremented before a push, decremented by main */
 static atomic_llong verified, rejected, missing; /* written by handshakes, read by INFO on main */
 static atomic_int logged_count;                  /* written by main; if 0, good handshakes queue no event */
