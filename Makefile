@@ -74,6 +74,7 @@ LIBS := -lssl -lcrypto -lpthread
 object = $(patsubst %.c,$(B)/%.o,$(1))
 ENGINE_OBJECTS := $(call object,$(ENGINE))
 LIBRARY := $(B)/libocsp.a
+UNIT_LIBRARY := $(B)/libtest.a
 UNIT_PROGRAMS := $(patsubst tests/c/%.c,$(B)/%,$(UNIT)) $(B)/fuzz-replay
 
 comma := ,
@@ -115,8 +116,10 @@ $(MODULE): $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 	@echo "  link    $@"
 	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
 
-# An archive, so that the probe and each unit test are linked with the rooms that they use, and with no others.
+# Archives, so that the probe and each unit test are linked with the rooms that they use, and with no others.
 $(LIBRARY): $(ENGINE_OBJECTS)
+$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED))
+$(LIBRARY) $(UNIT_LIBRARY):
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
@@ -139,9 +142,9 @@ $(BENCH_LOADED): $(B)/bench_%.so: utils/bench/%.c
 # See tests/c/counted.c.
 COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
 
-$(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
+$(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
-	$(Q)$(LINK) $(COUNTED) -o $@ $^ -lcmocka $(LIBS)
+	$(Q)$(LINK) $(COUNTED) -o $@ $< -Wl,--start-group $(UNIT_LIBRARY) $(LIBRARY) -Wl,--end-group -lcmocka $(LIBS)
 
 # ---- fuzzing and the model ----------------------------------------------------------------------------------------
 

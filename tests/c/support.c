@@ -664,12 +664,6 @@ void testSleepMs(int ms) {
     nanosleep(&ts, NULL);
 }
 
-/* OCSP_TEST_ONLY=pattern runs the tests of that name alone. */
-__attribute__((constructor)) static void chooseTests(void) {
-    const char *only = getenv("OCSP_TEST_ONLY");
-    if (only && *only) cmocka_set_test_filter(only);
-}
-
 long testEnvNumber(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtol(text, NULL, 10) : otherwise;

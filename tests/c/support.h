@@ -6,7 +6,7 @@
  * sends. Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
  * should use its argument is caught.
  *
- * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?).
+ * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?), or of that scenario.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,6 +27,46 @@
 
 #define TEST_NOW ((time_t)1900000000) /* the middle of March 2030 */
 #define TEST_DAY 86400
+
+/* ---- tests (main.c) ---------------------------------------------------------------------------------------------- */
+
+/* A test, which registers itself: TEST(subject_whatIsTrue, "17") { ... }. A program runs the tests of its file in their
+ * order. The string is the number of the scenario in tests/README.md; it may be left out. */
+#define TEST(test, ...)                                                                                   \
+    static void test(void);                                                                               \
+    __attribute__((constructor)) static void testRegister_##test(void) {                                  \
+        static testCase one = {.name = #test, .scenario = "" __VA_ARGS__, .line = __LINE__, .run = test}; \
+        testRegister(&one);                                                                               \
+    }                                                                                                     \
+    static void test(void)
+
+/* Functions that are called before and after each of the tests that follow in the file, up to the next FIXTURE. Either
+ * may be NULL. An assertion that fails in them fails the test. */
+#define FIXTURE(setUp, tearDown)                                                          \
+    __attribute__((constructor)) static void testFixture_##setUp##_##tearDown(void) {     \
+        static testCase one = {.line = __LINE__, .set_up = setUp, .tear_down = tearDown}; \
+        testRegister(&one);                                                               \
+    }                                                                                     \
+    struct testCase /* takes the semicolon */
+
+/* The same, once before the first test and once after the last. */
+#define PROGRAM_FIXTURE(setUp, tearDown)                                \
+    __attribute__((constructor)) static void testProgramFixture(void) { \
+        testRegisterProgram(setUp, tearDown);                           \
+    }                                                                   \
+    struct testCase /* takes the semicolon */
+
+#define TEST_MAX_CASES 200 /* in one program */
+
+typedef struct testCase {
+    const char *name, *scenario; /* NULL and NULL: a fixture */
+    int line;
+    void (*run)(void), (*set_up)(void), (*tear_down)(void);
+    struct testCase *next;
+} testCase;
+
+void testRegister(testCase *one);
+void testRegisterProgram(void (*set_up)(void), void (*tear_down)(void));
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 

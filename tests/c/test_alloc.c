@@ -98,13 +98,25 @@ static int pauseScarcity(void) {
 static const char *walking;
 
 /* Says where a walk stood when its test failed. */
-static int where(void **state) {
-    (void)state;
+static void where(void) {
     if (fail_at) printf("%s: it was allocation %ld that was refused\n", walking, fail_at);
     scarce = 0;
     fail_at = 0;
-    return 0;
 }
+
+FIXTURE(NULL, where);
+
+/* Before OpenSSL's first allocation. */
+static void beginProgram(void) {
+    if (!CRYPTO_set_mem_functions(cryptoMalloc, cryptoRealloc, cryptoFree))
+        fail_msg("OpenSSL has allocated already: its allocations cannot be refused");
+    signal(SIGPIPE, SIG_IGN);
+    if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0); /* thousands of fsyncs */
+    real_world = ocsp_env;
+    pki = testGetPki();
+}
+
+PROGRAM_FIXTURE(beginProgram, NULL);
 
 /* ThreadSanitizer makes these walks six times slower, and there is little for it in them: each is on two threads that
  * take turns. */
@@ -231,8 +243,7 @@ static void identifySelfSigned(void) {
     identify(pki->self, 0);
 }
 
-static void identityWithoutMemory(void **state) {
-    (void)state;
+TEST(identityWithoutMemory) {
     ocspSetHost(&host);
     walk("identify, issuer in the chain", identifyFromChain);
     walk("identify, issuer among the trusted", identifyFromStore);
@@ -331,8 +342,7 @@ static void judgeOnce(void) {
     X509_free(ca);
 }
 
-static void verifyWithoutMemory(void **state) {
-    (void)state;
+TEST(verifyWithoutMemory) {
     ocspSetHost(&host);
     walk("judge a peer", judgeOnce);
     reply_to_verify = testGoodReply(pki->leaf);
@@ -388,8 +398,7 @@ static void storeOnce(void) {
     ocspIdentityFree(id);
 }
 
-static void cacheWithoutMemory(void **state) {
-    (void)state;
+TEST(cacheWithoutMemory) {
     ocspSetHost(&host);
     dir = testDir();
     walk("store, load and prune", storeOnce);
@@ -477,7 +486,7 @@ static void fetchOnce(void) {
     while (testCountFiles("/proc/self/fd") > before) usleep(200);
 }
 
-static void fetchWithoutMemory(void **state) {
+TEST(fetchWithoutMemory) {
     SSL_CTX *tls;
     X509 *leaf = testCert(&(testCertSpec){.name = "responder",
                                           .issuer = pki->ca,
@@ -487,7 +496,6 @@ static void fetchWithoutMemory(void **state) {
                                           .not_after = TEST_NOW + 20 * 365 * (int64_t)TEST_DAY,
                                           .alt_names = "IP:127.0.0.1"});
 
-    (void)state;
     ocspSetHost(&host);
     smallStart(NULL);
     walk("fetch by http", fetchOnce);
@@ -895,8 +903,7 @@ static void suppliedOnly(void) {
     testBytesFree(&der);
 }
 
-static void engineWithoutMemory(void **state) {
-    (void)state;
+TEST(engineWithoutMemory) {
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
     walkBy(3, "engine, the first staple", firstStaple);
@@ -909,31 +916,4 @@ static void engineWithoutMemory(void **state) {
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
     ocsp_env = real_world;
-}
-
-/* ---- */
-
-static int setUp(void **state) {
-    (void)state;
-    real_world = ocsp_env;
-    pki = testGetPki();
-    return 0;
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(identityWithoutMemory, where), cmocka_unit_test_teardown(verifyWithoutMemory, where),
-        cmocka_unit_test_teardown(cacheWithoutMemory, where),    cmocka_unit_test_teardown(fetchWithoutMemory, where),
-        cmocka_unit_test_teardown(engineWithoutMemory, where),
-    };
-
-    /* Before OpenSSL's first allocation. */
-    if (!CRYPTO_set_mem_functions(cryptoMalloc, cryptoRealloc, cryptoFree)) {
-        fprintf(stderr, "OpenSSL has allocated already: its allocations cannot be refused\n");
-        return 1;
-    }
-    signal(SIGPIPE, SIG_IGN);
-    if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0); /* thousands of fsyncs */
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    return cmocka_run_group_tests_name("alloc", tests, setUp, NULL);
 }

@@ -25,23 +25,21 @@ static ocspIdentity *id;
 static char *dir;
 static testBytes good;
 
-static int setUp(void **state) {
-    (void)state;
+static void setUp(void) {
     pki = testGetPki();
     id = testIdentity(pki->leaf, pki->ca);
     dir = testDir();
     testReply reply = testGoodReply(pki->leaf);
     good = testReplyDer(&reply);
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void tearDown(void) {
     ocspIdentityFree(id);
     testDirFree(dir);
     testBytesFree(&good);
-    return 0;
 }
+
+FIXTURE(setUp, tearDown);
 
 static char *filePath(const char *in_dir, const ocspIdentity *of) {
     char name[100];
@@ -85,8 +83,7 @@ static void wantNotLoaded(ocspErrorKind kind) {
 
 /* ---- the ordinary way -------------------------------------------------------------------------------------------- */
 
-static void acceptance16_storedIsLoadedBareUnderItsNameAndPrivate(void **state) {
-    (void)state;
+TEST(acceptance16_storedIsLoadedBareUnderItsNameAndPrivate) {
     mode_t old = umask(0); /* the mode must not depend on it */
     wantStored();
     umask(old);
@@ -103,8 +100,7 @@ static void acceptance16_storedIsLoadedBareUnderItsNameAndPrivate(void **state) 
     free(path);
 }
 
-static void acceptance16_noSuchFileIsNoError(void **state) {
-    (void)state;
+TEST(acceptance16_noSuchFileIsNoError) {
     unsigned char *der = (unsigned char *)1;
     size_t n;
     int64_t mtime;
@@ -114,8 +110,7 @@ static void acceptance16_noSuchFileIsNoError(void **state) {
     assert_null(der);
 }
 
-static void acceptance16_mtimeIsTheFiles(void **state) {
-    (void)state;
+TEST(acceptance16_mtimeIsTheFiles) {
     wantStored();
     char *path = filePath(dir, id);
     struct utimbuf when = {1234567890, 1234567890};
@@ -129,8 +124,7 @@ static void acceptance16_mtimeIsTheFiles(void **state) {
     free(path);
 }
 
-static void acceptance16_replacedAsAWhole(void **state) {
-    (void)state;
+TEST(acceptance16_replacedAsAWhole) {
     testBytes first = testCopy("first", 5);
     assert_int_equal(ocspCacheStore(dir, id, first.p, first.n, NULL), 1);
     testBytesFree(&first);
@@ -146,8 +140,7 @@ static void acceptance16_replacedAsAWhole(void **state) {
     free(path);
 }
 
-static void acceptance16_aReaderNeverSeesHalfAFile(void **state) {
-    (void)state;
+TEST(acceptance16_aReaderNeverSeesHalfAFile) {
     wantStored();
     pid_t writer = fork();
     if (writer == 0) {
@@ -159,8 +152,7 @@ static void acceptance16_aReaderNeverSeesHalfAFile(void **state) {
     assert_int_equal(status, 0);
 }
 
-static void acceptance16_killedInTheMiddleOfWriting(void **state) {
-    (void)state;
+TEST(acceptance16_killedInTheMiddleOfWriting) {
     wantStored();
     for (int i = 0; i < 30; i++) {
         pid_t writer = fork();
@@ -187,8 +179,7 @@ int fsync(int fd) {
 }
 
 /* A name that is not synced is lost in a power failure: that must be told, so that it is tried again. */
-static void acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe(void **state) {
-    (void)state;
+TEST(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe) {
     ocspError err = {0};
     sync_fault = EIO;
     int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
@@ -204,8 +195,7 @@ static void acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe(voi
 }
 
 /* Bytes that may not be on disk never get the name: the file before them stays. */
-static void acceptance16_aFileThatIsNotSyncedIsAFailure(void **state) {
-    (void)state;
+TEST(acceptance16_aFileThatIsNotSyncedIsAFailure) {
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, NULL), 1);
     ocspError err = {0};
     file_sync_fault = EIO;
@@ -217,8 +207,7 @@ static void acceptance16_aFileThatIsNotSyncedIsAFailure(void **state) {
     assert_int_equal(testCountFiles(dir), 1);
 }
 
-static void removedIsGoneAndSynced(void **state) {
-    (void)state;
+TEST(removedIsGoneAndSynced) {
     ocspError err = {0};
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* there is none: that is what is wanted */
     wantStored();
@@ -238,8 +227,7 @@ static void removedIsGoneAndSynced(void **state) {
     free(path);
 }
 
-static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
-    (void)state;
+TEST(acceptance16_tenRenewedCertificatesHaveTenFiles) {
     for (int i = 0; i < 10; i++) {
         X509 *leaf = testCert(
             &(testCertSpec){.name = "renewed", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key});
@@ -254,8 +242,7 @@ static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
 
 /* ---- what can stand in its place --------------------------------------------------------------------------------- */
 
-static void acceptance16_directoryMissing(void **state) {
-    (void)state;
+TEST(acceptance16_directoryMissing) {
     ocspError err = {0};
     char *missing = testPath(dir, "missing");
     unsigned char *der;
@@ -270,8 +257,7 @@ static void acceptance16_directoryMissing(void **state) {
     free(missing);
 }
 
-static void acceptance16_aFileInTheDirectorysPlace(void **state) {
-    (void)state;
+TEST(acceptance16_aFileInTheDirectorysPlace) {
     ocspError err = {0};
     char *file = testPath(dir, "file");
     unsigned char *der;
@@ -289,8 +275,7 @@ static void acceptance16_aFileInTheDirectorysPlace(void **state) {
     free(file);
 }
 
-static void acceptance16_aDirectoryInTheFilesPlace(void **state) {
-    (void)state;
+TEST(acceptance16_aDirectoryInTheFilesPlace) {
     ocspError err = {0};
     char *path = filePath(dir, id);
     assert_int_equal(mkdir(path, 0700), 0);
@@ -303,8 +288,7 @@ static void acceptance16_aDirectoryInTheFilesPlace(void **state) {
     free(path);
 }
 
-static void acceptance16_emptyTruncatedAndOverTheLimit(void **state) {
-    (void)state;
+TEST(acceptance16_emptyTruncatedAndOverTheLimit) {
     char *path = filePath(dir, id);
     testWriteFile(path, "", 0);
     wantNotLoaded(OCSP_ERR_RESPONSE);
@@ -329,8 +313,7 @@ static void acceptance16_emptyTruncatedAndOverTheLimit(void **state) {
 }
 
 /* A sparse file of a terabyte is refused by its size, before anything is allocated. */
-static void acceptance16_anEnormousFile(void **state) {
-    (void)state;
+TEST(acceptance16_anEnormousFile) {
     char *path = filePath(dir, id);
     testWriteFile(path, "x", 1);
     assert_int_equal(truncate(path, sizeof(off_t) > 4 ? (off_t)(INT64_C(1) << 40) : 0x7fffffff), 0);
@@ -339,8 +322,7 @@ static void acceptance16_anEnormousFile(void **state) {
     free(path);
 }
 
-static void acceptance16_fifoDoesNotBlock(void **state) {
-    (void)state;
+TEST(acceptance16_fifoDoesNotBlock) {
     char *path = filePath(dir, id);
     assert_int_equal(mkfifo(path, 0600), 0);
     alarm(60); /* a hang would otherwise be the failure */
@@ -355,16 +337,14 @@ static void acceptance16_fifoDoesNotBlock(void **state) {
     free(path);
 }
 
-static void acceptance16_deviceIsNoFile(void **state) {
-    (void)state;
+TEST(acceptance16_deviceIsNoFile) {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("/dev/zero", path), 0);
     wantNotLoaded(OCSP_ERR_NETWORK);
     free(path);
 }
 
-static void acceptance16_symbolicLinkIsReadButNotWrittenThrough(void **state) {
-    (void)state;
+TEST(acceptance16_symbolicLinkIsReadButNotWrittenThrough) {
     char *path = filePath(dir, id), *target = testPath(dir, "target");
     testWriteFile(target, good.p, good.n);
     assert_int_equal(symlink(target, path), 0);
@@ -382,8 +362,7 @@ static void acceptance16_symbolicLinkIsReadButNotWrittenThrough(void **state) {
     free(path);
 }
 
-static void acceptance16_danglingAndCircularLinks(void **state) {
-    (void)state;
+TEST(acceptance16_danglingAndCircularLinks) {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("nowhere", path), 0);
     wantNotLoaded(OCSP_ERR_NETWORK);
@@ -397,8 +376,7 @@ static void acceptance16_danglingAndCircularLinks(void **state) {
 }
 
 /* Somebody laid a link in the place of our temporary file, to have us write elsewhere. */
-static void temporaryFileDoesNotFollowALink(void **state) {
-    (void)state;
+TEST(temporaryFileDoesNotFollowALink) {
     char *victim = testPath(dir, "victim"), name[160];
     testWriteFile(victim, "precious", 8);
     snprintf(name, sizeof(name), "ocsp-%s.der.tmp-%ld", id->sha256_hex, (long)getpid());
@@ -413,8 +391,7 @@ static void temporaryFileDoesNotFollowALink(void **state) {
     free(victim);
 }
 
-static void longNamesAreRefused(void **state) {
-    (void)state;
+TEST(longNamesAreRefused) {
     char longer[9000];
     memset(longer, 'x', sizeof(longer) - 1);
     longer[0] = '/';
@@ -430,8 +407,7 @@ static void longNamesAreRefused(void **state) {
     ocspCachePrune(longer, TEST_NOW, NULL);
 }
 
-static void oddDirectoryNamesDoNotReachTheLogRaw(void **state) {
-    (void)state;
+TEST(oddDirectoryNamesDoNotReachTheLogRaw) {
     ocspError err = {0};
     assert_int_equal(ocspCacheStore("/nowhere\n\x1b[31mred", id, good.p, good.n, &err), 0);
     wantSentence(&err);
@@ -453,8 +429,7 @@ static void fillUp(const char *in_dir) {
     free(path);
 }
 
-static void acceptance16_diskFull(void **state) {
-    (void)state;
+TEST(acceptance16_diskFull) {
     char *mount_point = testPath(dir, "small");
     assert_int_equal(mkdir(mount_point, 0700), 0);
     if (mount("none", mount_point, "tmpfs", 0, "size=64k") != 0) {
@@ -485,8 +460,7 @@ static void acceptance16_diskFull(void **state) {
     free(mount_point);
 }
 
-static void acceptance16_writingStopsAtALimit(void **state) {
-    (void)state;
+TEST(acceptance16_writingStopsAtALimit) {
     wantStored();
     pid_t child = fork(); /* the limit would bind the other tests too */
     if (child == 0) {
@@ -504,8 +478,7 @@ static void acceptance16_writingStopsAtALimit(void **state) {
     wantLoaded();
 }
 
-static void acceptance16_directoryThatMayNotBeWritten(void **state) {
-    (void)state;
+TEST(acceptance16_directoryThatMayNotBeWritten) {
     wantStored();
     if (geteuid() == 0) {
         pid_t child = fork(); /* root may write everywhere: try as nobody */
@@ -561,8 +534,7 @@ static const char *ours(char digit, const char *suffix) {
     return name;
 }
 
-static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
-    (void)state;
+TEST(pruneRemovesOursSevenDaysAfterTheirEnd) {
     testReply reply = testGoodReply(pki->leaf);
     static const struct {
         char digit;
@@ -583,8 +555,7 @@ static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(there(ours(rows[i].digit, ".der")), rows[i].stays);
 }
 
-static void pruneCountsFromTheMtimeWhenThereIsNoNextUpdate(void **state) {
-    (void)state;
+TEST(pruneCountsFromTheMtimeWhenThereIsNoNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = 0;
     testBytes der = testReplyDer(&reply);
@@ -596,8 +567,7 @@ static void pruneCountsFromTheMtimeWhenThereIsNoNextUpdate(void **state) {
     testBytesFree(&der);
 }
 
-static void pruneTouchesNothingThatIsNotOurs(void **state) {
-    (void)state;
+TEST(pruneTouchesNothingThatIsNotOurs) {
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = TEST_NOW - 100 * TEST_DAY;
     testBytes der = testReplyDer(&reply);
@@ -621,8 +591,7 @@ static void pruneTouchesNothingThatIsNotOurs(void **state) {
     testBytesFree(&der);
 }
 
-static void pruneRemovesTemporaryFilesOfAKillButNotFreshOnes(void **state) {
-    (void)state;
+TEST(pruneRemovesTemporaryFilesOfAKillButNotFreshOnes) {
     put(ours('8', ".der.tmp-4711"), good, TEST_NOW - TEST_DAY);
     put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that writes right now */
     ocspCachePrune(dir, TEST_NOW, NULL);
@@ -639,8 +608,7 @@ static void leave(void) {
     inside--;
 }
 
-static void pruneEntersOpenSslOnlyForParsing(void **state) {
-    (void)state;
+TEST(pruneEntersOpenSslOnlyForParsing) {
     ocspIoHooks wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
     put(ours('a', ".der"), good, 0);
     put(ours('b', ".der"), good, 0);
@@ -652,8 +620,7 @@ static void pruneEntersOpenSslOnlyForParsing(void **state) {
 
 /* ---- a supplied file --------------------------------------------------------------------------------------------- */
 
-static void acceptance24_readFileFollowsLinksAndTellsWhatIsWrong(void **state) {
-    (void)state;
+TEST(acceptance24_readFileFollowsLinksAndTellsWhatIsWrong) {
     unsigned char *der;
     size_t n;
     int64_t mtime;
@@ -677,40 +644,3 @@ static void acceptance24_readFileFollowsLinksAndTellsWhatIsWrong(void **state) {
 }
 
 #define with_dir(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        with_dir(acceptance16_storedIsLoadedBareUnderItsNameAndPrivate),
-        with_dir(acceptance16_noSuchFileIsNoError),
-        with_dir(acceptance16_mtimeIsTheFiles),
-        with_dir(acceptance16_replacedAsAWhole),
-        with_dir(acceptance16_aReaderNeverSeesHalfAFile),
-        with_dir(acceptance16_killedInTheMiddleOfWriting),
-        with_dir(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe),
-        with_dir(acceptance16_aFileThatIsNotSyncedIsAFailure),
-        with_dir(removedIsGoneAndSynced),
-        with_dir(acceptance16_tenRenewedCertificatesHaveTenFiles),
-        with_dir(acceptance16_directoryMissing),
-        with_dir(acceptance16_aFileInTheDirectorysPlace),
-        with_dir(acceptance16_aDirectoryInTheFilesPlace),
-        with_dir(acceptance16_emptyTruncatedAndOverTheLimit),
-        with_dir(acceptance16_anEnormousFile),
-        with_dir(acceptance16_fifoDoesNotBlock),
-        with_dir(acceptance16_deviceIsNoFile),
-        with_dir(acceptance16_symbolicLinkIsReadButNotWrittenThrough),
-        with_dir(acceptance16_danglingAndCircularLinks),
-        with_dir(temporaryFileDoesNotFollowALink),
-        with_dir(longNamesAreRefused),
-        with_dir(oddDirectoryNamesDoNotReachTheLogRaw),
-        with_dir(acceptance16_diskFull),
-        with_dir(acceptance16_writingStopsAtALimit),
-        with_dir(acceptance16_directoryThatMayNotBeWritten),
-        with_dir(pruneRemovesOursSevenDaysAfterTheirEnd),
-        with_dir(pruneCountsFromTheMtimeWhenThereIsNoNextUpdate),
-        with_dir(pruneTouchesNothingThatIsNotOurs),
-        with_dir(pruneRemovesTemporaryFilesOfAKillButNotFreshOnes),
-        with_dir(pruneEntersOpenSslOnlyForParsing),
-        with_dir(acceptance24_readFileFollowsLinksAndTellsWhatIsWrong),
-    };
-    return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
-}

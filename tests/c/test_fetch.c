@@ -332,13 +332,11 @@ static void wantKindFrom(turn t, ocspErrorKind kind, int requests, int64_t timeo
 
 /* ---- §7: good ones ----------------------------------------------------------------------------------------------- */
 
-static void acceptance7_http10WithoutLength(void **state) {
-    (void)state;
+TEST(acceptance7_http10WithoutLength) {
     wantGoodFrom(answering(OK10));
 }
 
-static void acceptance7_http11KeptOpen(void **state) {
-    (void)state;
+TEST(acceptance7_http11KeptOpen) {
     char head[200];
     snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Connection: keep-alive\r\nContent-Length: %zu\r\n\r\n",
              sizeof(answer));
@@ -347,21 +345,18 @@ static void acceptance7_http11KeptOpen(void **state) {
     wantGoodFrom(t);
 }
 
-static void acceptance7_typeWithACharset(void **state) {
-    (void)state;
+TEST(acceptance7_typeWithACharset) {
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response; charset=utf-8\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:application/ocsp-response;x=y\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:   application/ocsp-response \r\n\r\n"));
 }
 
-static void acceptance7_lowerAndUpperCase(void **state) {
-    (void)state;
+TEST(acceptance7_lowerAndUpperCase) {
     wantGoodFrom(answering("HTTP/1.1 200 ok\r\ncontent-type: application/ocsp-response\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.1 200 OK\r\nCONTENT-TYPE: Application/OCSP-Response\r\n\r\n"));
 }
 
-static void acceptance7_manySmallPieces(void **state) {
-    (void)state;
+TEST(acceptance7_manySmallPieces) {
     char head[200];
     snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: %zu\r\n\r\n", sizeof(answer));
     turn t = answering(head);
@@ -371,14 +366,12 @@ static void acceptance7_manySmallPieces(void **state) {
     wantGoodFrom(t);
 }
 
-static void acceptance7_otherHeadersAndNoReasonPhrase(void **state) {
-    (void)state;
+TEST(acceptance7_otherHeadersAndNoReasonPhrase) {
     wantGoodFrom(answering("HTTP/1.1 200\r\nServer: x\r\nDate: y\r\nX-Content-Type: text/html\r\n" TYPE
                            "Cache-Control: max-age=1\r\nETag: \"a:b\"\r\n\r\n"));
 }
 
-static void bodyOfTheGreatestLength(void **state) {
-    (void)state;
+TEST(bodyOfTheGreatestLength) {
     unsigned char *big = malloc(OCSP_MAX_RESPONSE_BYTES + 1);
     memset(big, 'b', OCSP_MAX_RESPONSE_BYTES + 1);
     for (int with_length = 0; with_length < 2; with_length++) {
@@ -393,8 +386,7 @@ static void bodyOfTheGreatestLength(void **state) {
 }
 
 /* An empty body is handed on: that it is no response is ocspVerify's to say (§7: kind `response`). */
-static void acceptance7_emptyBody(void **state) {
-    (void)state;
+TEST(acceptance7_emptyBody) {
     static const char *const heads[] = {OK10, "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0\r\n\r\n"};
     for (int i = 0; i < 2; i++) {
         turn t = {.head = heads[i], .body = "", .body_len = 0};
@@ -409,16 +401,14 @@ static void acceptance7_emptyBody(void **state) {
 
 /* ---- §7: kind http ----------------------------------------------------------------------------------------------- */
 
-static void acceptance7_htmlWithStatus200(void **state) {
-    (void)state;
+TEST(acceptance7_htmlWithStatus200) {
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\n\r\n",
                         .body = "<html>hello<",
                         .body_len = 12},
                  OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-static void acceptance7_rightBodyWrongOrMissingType(void **state) {
-    (void)state;
+TEST(acceptance7_rightBodyWrongOrMissingType) {
     static const char *const heads[] = {"HTTP/1.0 200 OK\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nContent-Type:\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\n\r\n",
@@ -430,8 +420,7 @@ static void acceptance7_rightBodyWrongOrMissingType(void **state) {
 }
 
 /* Chunked, in one piece and byte by byte, on a connection that is closed or not. */
-static void acceptance7_chunked(void **state) {
-    (void)state;
+TEST(acceptance7_chunked) {
     char body[300];
     size_t half = sizeof(answer) / 2, rest = sizeof(answer) - half;
     size_t n = (size_t)snprintf(body, sizeof(body), "%zx;a=b\r\n", half);
@@ -460,8 +449,7 @@ static void wantWordsFrom(turn t, ocspErrorKind kind, const char *words) {
     stopServer();
 }
 
-static void acceptance7_otherEncodingsAreNamed(void **state) {
-    (void)state;
+TEST(acceptance7_otherEncodingsAreNamed) {
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE
                             "transfer-encoding: gzip, chunked\r\nContent-Length: 10\r\n\r\n"),
                   OCSP_ERR_HTTP, "Transfer-Encoding is gzip");
@@ -469,8 +457,7 @@ static void acceptance7_otherEncodingsAreNamed(void **state) {
                   OCSP_ERR_HTTP, "Content-Encoding is gzip");
 }
 
-static void acceptance7_brokenChunks(void **state) {
-    (void)state;
+TEST(acceptance7_brokenChunks) {
     static const struct {
         const char *body;
         afterAnswer then;
@@ -500,8 +487,7 @@ static void acceptance7_brokenChunks(void **state) {
     wantKindFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-static void acceptance7_bodyOver64KiBPromised(void **state) {
-    (void)state;
+TEST(acceptance7_bodyOver64KiBPromised) {
     static const char *const heads[] = {
         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 65537\r\n\r\n",
         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 99999999999999\r\n\r\n",
@@ -515,8 +501,7 @@ static void acceptance7_bodyOver64KiBPromised(void **state) {
     }
 }
 
-static void acceptance7_bodyOver64KiBEndless(void **state) {
-    (void)state;
+TEST(acceptance7_bodyOver64KiBEndless) {
     static const char *const begins[] = {"this is no DER", "0\203\001\001a SEQUENCE of more than 64 KiB"};
     for (int i = 0; i < 2; i++)
         wantKindFrom(
@@ -528,8 +513,7 @@ static void acceptance7_bodyOver64KiBEndless(void **state) {
 static const unsigned char sequence[] = "0\026a whole DER SEQUENCE: 22";
 
 /* Neither a length nor chunks, and the responder keeps the connection open: the DER says where it ends. */
-static void theDerEndsABodyWithoutALength(void **state) {
-    (void)state;
+TEST(theDerEndsABodyWithoutALength) {
     for (int pace = 0; pace >= -1; pace--) {
         turn t = {.head = "HTTP/1.1 200 OK\r\n" TYPE "\r\n",
                   .body = sequence,
@@ -547,8 +531,7 @@ static void theDerEndsABodyWithoutALength(void **state) {
     stopServer();
 }
 
-static void interimAnswersAreSkipped(void **state) {
-    (void)state;
+TEST(interimAnswersAreSkipped) {
     wantGoodFrom(answering("HTTP/1.1 100 Continue\r\n\r\n" OK10));
     wantGoodFrom(answering("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102\r\n\r\n" OK10));
     turn slow = answering("HTTP/1.1 100 Continue\r\n\r\n" OK10);
@@ -567,8 +550,7 @@ static void interimAnswersAreSkipped(void **state) {
 }
 
 /* What other stacks send, and what the operator is told. */
-static void oddAnswersHaveASentenceEach(void **state) {
-    (void)state;
+TEST(oddAnswersHaveASentenceEach) {
     static const struct {
         const char *head, *words;
     } rows[] = {
@@ -586,8 +568,7 @@ static void oddAnswersHaveASentenceEach(void **state) {
     wantGoodFrom(answering("HTTP/1.1 200 OK\r\n" TYPE TYPE "cOnTENt-tYPE: APPLICATION/ocsp-response\r\n\r\n"));
 }
 
-static void contentLengthThatIsNone(void **state) {
-    (void)state;
+TEST(contentLengthThatIsNone) {
     static const char *const heads[] = {"HTTP/1.1 200 OK\r\n" TYPE "Content-Length: -1\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0x20\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length:\r\n\r\n",
@@ -597,8 +578,7 @@ static void contentLengthThatIsNone(void **state) {
 }
 
 /* RFC 9112 section 2.2: LF alone ends a line too. CR alone does not, and is refused. */
-static void aBareLineFeedOrCarriageReturn(void **state) {
-    (void)state;
+TEST(aBareLineFeedOrCarriageReturn) {
     wantGoodFrom(answering("HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\nX: a\n\n"));
     wantGoodFrom(answering("HTTP/1.1 200 OK\n" TYPE "\r\n"));
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\nTransfer-Encoding: gzip\r\n\r\n"), OCSP_ERR_HTTP,
@@ -606,8 +586,7 @@ static void aBareLineFeedOrCarriageReturn(void **state) {
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\rY: b\r\n\r\n"), OCSP_ERR_HTTP, "carriage return");
 }
 
-static void whatIsNoHttp(void **state) {
-    (void)state;
+TEST(whatIsNoHttp) {
     static const char *const heads[] = {"SSH-2.0-OpenSSH_9.2\r\n\r\n",      "HTTP/2 200\r\n" TYPE "\r\n",
                                         "HTTP/1.1 2OO OK\r\n" TYPE "\r\n",  "HTTP/1.1 20 OK\r\n" TYPE "\r\n",
                                         "HTTP/1.1 2000 OK\r\n" TYPE "\r\n", "HTTP/1.1200 OK\r\n" TYPE "\r\n",
@@ -615,8 +594,7 @@ static void whatIsNoHttp(void **state) {
     for (int i = 0; i < 7; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-static void acceptance7_redirectsAreNotFollowed(void **state) {
-    (void)state;
+TEST(acceptance7_redirectsAreNotFollowed) {
     static const int statuses[] = {300, 301, 302, 303, 304, 307, 308};
     for (size_t i = 0; i < 7; i++) {
         char head[200];
@@ -625,8 +603,7 @@ static void acceptance7_redirectsAreNotFollowed(void **state) {
     }
 }
 
-static void acceptance7_otherStatusesAlsoWithARightBody(void **state) {
-    (void)state;
+TEST(acceptance7_otherStatusesAlsoWithARightBody) {
     static const int statuses[] = {101, 201, 202, 204, 206, 500, 502, 503, 504, 505, 599};
     for (size_t i = 0; i < 11; i++) {
         char head[200];
@@ -637,8 +614,7 @@ static void acceptance7_otherStatusesAlsoWithARightBody(void **state) {
 
 /* ---- §7, §4: POST refused, then GET ------------------------------------------------------------------------------ */
 
-static void acceptance4_getOnlyResponder(void **state) {
-    (void)state;
+TEST(acceptance4_getOnlyResponder) {
     static const int statuses[] = {400, 403, 404, 405, 410, 411, 415, 429, 499, 501};
     for (size_t i = 0; i < 10; i++) {
         char head[200];
@@ -654,8 +630,7 @@ static void acceptance4_getOnlyResponder(void **state) {
     }
 }
 
-static void acceptance7_bothRefusedIsOneFailureOfKindHttp(void **state) {
-    (void)state;
+TEST(acceptance7_bothRefusedIsOneFailureOfKindHttp) {
     turn t = answering("HTTP/1.1 404 Not Found\r\n" TYPE "\r\n");
     startServer(&t, 1, NULL);
     got g = fetch(PATIENT_MS);
@@ -665,8 +640,7 @@ static void acceptance7_bothRefusedIsOneFailureOfKindHttp(void **state) {
     stopServer();
 }
 
-static void theKindOfTheGetCounts(void **state) {
-    (void)state;
+TEST(theKindOfTheGetCounts) {
     turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}};
     startServer(script, 2, NULL);
     wantKind(fetch(PATIENT_MS), OCSP_ERR_NETWORK);
@@ -674,8 +648,7 @@ static void theKindOfTheGetCounts(void **state) {
     stopServer();
 }
 
-static void thePostIsAsTheRfcSays(void **state) {
-    (void)state;
+TEST(thePostIsAsTheRfcSays) {
     static const struct {
         const char *path, *line;
     } rows[] = {{"", "POST / HTTP/1.1\r\n"},
@@ -705,8 +678,7 @@ static void thePostIsAsTheRfcSays(void **state) {
 }
 
 /* What a responder decodes out of the path is what was asked; no "//", no character that a path cannot carry. */
-static void theGetCarriesTheRequestInThePath(void **state) {
-    (void)state;
+TEST(theGetCarriesTheRequestInThePath) {
     static const struct {
         const char *path, *before;
     } rows[] = {
@@ -746,13 +718,11 @@ static void theGetCarriesTheRequestInThePath(void **state) {
 
 /* ---- §7: kind network -------------------------------------------------------------------------------------------- */
 
-static void acceptance7_bodyShorterThanPromised(void **state) {
-    (void)state;
+TEST(acceptance7_bodyShorterThanPromised) {
     wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 5000\r\n\r\n"), OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-static void acceptance7_resetAndClosedAtOnce(void **state) {
-    (void)state;
+TEST(acceptance7_resetAndClosedAtOnce) {
     wantKindFrom((turn){.then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.then = CLOSE_AT_ONCE}, OCSP_ERR_NETWORK, 0, PATIENT_MS);
@@ -760,8 +730,7 @@ static void acceptance7_resetAndClosedAtOnce(void **state) {
     wantKindFrom((turn){.head = "HT", .then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-static void acceptance7_neverAnswers(void **state) {
-    (void)state;
+TEST(acceptance7_neverAnswers) {
     wantKindFrom((turn){.then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS); /* one request: no GET after silence */
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
     wantKindFrom((turn){.head = "HTTP/1.1 404 No\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
@@ -769,23 +738,20 @@ static void acceptance7_neverAnswers(void **state) {
 }
 
 /* Each byte comes in time; the whole does not. */
-static void acceptance7_oneByteNowAndThen(void **state) {
-    (void)state;
+TEST(acceptance7_oneByteNowAndThen) {
     turn t = answering(OK10);
     t.pace_ms = 40; /* more than a hundred bytes: ten times the time-out */
     wantKindFrom(t, OCSP_ERR_NETWORK, 1, BRIEF_MS);
 }
 
-static void acceptance7_endlessHeaders(void **state) {
-    (void)state;
+TEST(acceptance7_endlessHeaders) {
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy\r\n", .then = REPEAT, .repeat = 20},
                  OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy", .then = REPEAT, .repeat = 10},
                  OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-static void longHeadersAreReadToALimit(void **state) {
-    (void)state;
+TEST(longHeadersAreReadToALimit) {
     for (int over = 0; over < 2; over++) {
         size_t n = over ? 20000 : 12000;
         char *head = malloc(n + 200);
@@ -801,8 +767,7 @@ static void longHeadersAreReadToALimit(void **state) {
     }
 }
 
-static void acceptance4_nobodyListens(void **state) {
-    (void)state;
+TEST(acceptance4_nobodyListens) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     char url[100];
@@ -830,20 +795,17 @@ static void fetchByName(const char *const *addresses, int64_t timeout) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-static void acceptance4_firstAddressRefuses(void **state) {
-    (void)state;
+TEST(acceptance4_firstAddressRefuses) {
     fetchByName((const char *const[]){"127.0.0.2", "127.0.0.1", NULL}, PATIENT_MS);
 }
 
-static void acceptance4_firstAddressHasNoRoute(void **state) {
-    (void)state;
+TEST(acceptance4_firstAddressHasNoRoute) {
     /* A link-local address without its link: connect() refuses it before any packet is sent. */
     fetchByName((const char *const[]){"fe80::1", "127.0.0.1", NULL}, PATIENT_MS);
 }
 
 /* An address whose listener's queue is full answers to no SYN: as a black hole does, and all on loopback. */
-static void acceptance4_firstAddressIsABlackHole(void **state) {
-    (void)state;
+TEST(acceptance4_firstAddressIsABlackHole) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     int hole = listenOn("127.0.0.3", server.port, 0), fill[8];
@@ -865,8 +827,7 @@ static void acceptance4_firstAddressIsABlackHole(void **state) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-static void acceptance4_firstAddressIsSilent(void **state) {
-    (void)state;
+TEST(acceptance4_firstAddressIsSilent) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     int silent = listenOn("127.0.0.3", server.port, 8); /* the kernel accepts; nobody reads */
@@ -881,8 +842,7 @@ static void acceptance4_firstAddressIsSilent(void **state) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-static void acceptance4_aGetThatBreaksGoesOnToTheNextAddress(void **state) {
-    (void)state;
+TEST(acceptance4_aGetThatBreaksGoesOnToTheNextAddress) {
     turn script[3] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}, answering(OK10)};
     startServer(script, 3, NULL);
     fake_addresses[0] = fake_addresses[1] = "127.0.0.1"; /* twice the same: what counts is the turn */
@@ -894,8 +854,7 @@ static void acceptance4_aGetThatBreaksGoesOnToTheNextAddress(void **state) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-static void acceptance4_allAddressesDead(void **state) {
-    (void)state;
+TEST(acceptance4_allAddressesDead) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     fake_addresses[0] = "127.0.0.2";
@@ -956,18 +915,15 @@ static void wakeDuringAFetch(int cancel) {
     close(wake[1]);
 }
 
-static void cancelledWhenWokenAndToldTo(void **state) {
-    (void)state;
+TEST(cancelledWhenWokenAndToldTo) {
     wakeDuringAFetch(1);
 }
 
-static void wokenForSomethingElseGoesOn(void **state) {
-    (void)state;
+TEST(wokenForSomethingElseGoesOn) {
     wakeDuringAFetch(0);
 }
 
-static void opensslIsLeftForEachWait(void **state) {
-    (void)state;
+TEST(opensslIsLeftForEachWait) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     left = entered = 0;
@@ -1015,8 +971,7 @@ static got fetchTls(SSL_CTX *tls, turn t, const char *host, X509_STORE *store, i
     return g;
 }
 
-static void httpsWithTheNameAndTheTrustedCa(void **state) {
-    (void)state;
+TEST(httpsWithTheNameAndTheTrustedCa) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid,IP:127.0.0.1", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     wantBody(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
@@ -1031,8 +986,7 @@ static void httpsWithTheNameAndTheTrustedCa(void **state) {
     SSL_CTX_free(tls);
 }
 
-static void httpsOfAnotherName(void **state) {
-    (void)state;
+TEST(httpsOfAnotherName) {
     SSL_CTX *tls = responderTls("DNS:other.test.invalid,IP:127.0.0.9", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
@@ -1046,8 +1000,7 @@ static void httpsOfAnotherName(void **state) {
 }
 
 /* The system's roots know the CA, tls-ca-cert-file does not: what is told is the name, not the store that failed last. */
-static void httpsOfAnotherNameByTheSystemsRoots(void **state) {
-    (void)state;
+TEST(httpsOfAnotherNameByTheSystemsRoots) {
     SSL_CTX *tls = responderTls("DNS:other.test.invalid", 0);
     X509_STORE *store = testStore(testGetPki()->root, NULL);
     char path[] = "/tmp/ocsp-test-roots-XXXXXX";
@@ -1066,8 +1019,7 @@ static void httpsOfAnotherNameByTheSystemsRoots(void **state) {
     SSL_CTX_free(tls);
 }
 
-static void httpsOfAnUnknownCaOrExpired(void **state) {
-    (void)state;
+TEST(httpsOfAnUnknownCaOrExpired) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid", 0);
     X509_STORE *store = testStore(testGetPki()->root, NULL);
     wantKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
@@ -1081,8 +1033,7 @@ static void httpsOfAnUnknownCaOrExpired(void **state) {
     SSL_CTX_free(tls);
 }
 
-static void httpsAskedOfAPlainResponder(void **state) {
-    (void)state;
+TEST(httpsAskedOfAPlainResponder) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     char url[100];
@@ -1106,8 +1057,7 @@ static void setProxy(const char *name, const char *credentials) {
     setenv(name, url, 1);
 }
 
-static void proxyOfTheEnvironmentIsAskedForHttp(void **state) {
-    (void)state;
+TEST(proxyOfTheEnvironmentIsAskedForHttp) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     setProxy("http_proxy", "");
@@ -1122,8 +1072,7 @@ static void proxyOfTheEnvironmentIsAskedForHttp(void **state) {
 }
 
 /* RFC 3986 section 3.2.1: in a URL they are percent-encoded; RFC 7617: the proxy gets them as they are. */
-static void proxyWithCredentials(void **state) {
-    (void)state;
+TEST(proxyWithCredentials) {
     static const struct {
         const char *in_url, *plain;
     } rows[] = {{"user:pw@", "user:pw"},
@@ -1154,8 +1103,7 @@ static void proxyWithCredentials(void **state) {
 }
 
 /* Told, and never shown. */
-static void proxyCredentialsThatAreNotEncoded(void **state) {
-    (void)state;
+TEST(proxyCredentialsThatAreNotEncoded) {
     static const char *const bad[] = {"user:secret%@", "user:secret%4@",  "user:secret%4g@",
                                       "%:secret@",     "user:secret%00@", "user:80/secret@"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -1175,8 +1123,7 @@ static void proxyCredentialsThatAreNotEncoded(void **state) {
 }
 
 /* 407: what to do about it, and no second try with a password that may be wrong. */
-static void aProxyThatWantsAPassword(void **state) {
-    (void)state;
+TEST(aProxyThatWantsAPassword) {
     static const char *const words[2][2] = {{"asks for a user and a password (HTTP status 407)", "variable http_proxy"},
                                             {"does not accept the user and the password", "variable http_proxy"}};
     for (int with = 0; with < 2; with++)
@@ -1204,8 +1151,7 @@ static void aProxyThatWantsAPassword(void **state) {
     stopServer();
 }
 
-static void noProxyGoesDirect(void **state) {
-    (void)state;
+TEST(noProxyGoesDirect) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     setenv("http_proxy", "http://127.0.0.2:1", 1); /* nobody is there */
@@ -1218,8 +1164,7 @@ static void noProxyGoesDirect(void **state) {
 }
 
 /* As operators know it from other tools: a name stands for its subdomains, with or without a leading dot. */
-static void noProxyNamesDomains(void **state) {
-    (void)state;
+TEST(noProxyNamesDomains) {
     static const struct {
         const char *list;
         int direct;
@@ -1252,8 +1197,7 @@ static void noProxyNamesDomains(void **state) {
     }
 }
 
-static void aDeadProxyIsNamed(void **state) {
-    (void)state;
+TEST(aDeadProxyIsNamed) {
     setenv("http_proxy", "http://127.0.0.2:1", 1);
     got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
     noProxies();
@@ -1262,8 +1206,7 @@ static void aDeadProxyIsNamed(void **state) {
     assert_non_null(strstr(g.err.text, "127.0.0.2"));
 }
 
-static void httpsGoesThroughATunnel(void **state) {
-    (void)state;
+TEST(httpsGoesThroughATunnel) {
     SSL_CTX *tls = responderTls("DNS:far.test.invalid", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     turn t = answering(OK10);
@@ -1281,8 +1224,7 @@ static void httpsGoesThroughATunnel(void **state) {
     SSL_CTX_free(tls);
 }
 
-static void aProxyThatRefusesTheTunnel(void **state) {
-    (void)state;
+TEST(aProxyThatRefusesTheTunnel) {
     turn t = {.head = "HTTP/1.1 403 Forbidden\r\n\r\n"};
     startServer(&t, 1, NULL);
     setProxy("https_proxy", "");
@@ -1294,8 +1236,7 @@ static void aProxyThatRefusesTheTunnel(void **state) {
     stopServer();
 }
 
-static void aProxyThatCannotBeUsedIsTold(void **state) {
-    (void)state;
+TEST(aProxyThatCannotBeUsedIsTold) {
     setenv("http_proxy", "https://127.0.0.1:1", 1);
     wantKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
     setenv("http_proxy", "http://[::", 1);
@@ -1303,88 +1244,19 @@ static void aProxyThatCannotBeUsedIsTold(void **state) {
     noProxies();
 }
 
-static void urlsThatCannotBeParsed(void **state) {
-    (void)state;
+TEST(urlsThatCannotBeParsed) {
     static const char *const bad[] = {"", "http://", "ftp://a/", "http://a:b/", "nonsense"};
     for (int i = 0; i < 5; i++) wantKind(fetchWith(bad[i], NULL, 2000, &counting), OCSP_ERR_NETWORK);
 }
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     signal(SIGPIPE, SIG_IGN); /* of the responder's TLS writes to a client that has gone */
     noProxies();
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void endProgram(void) {
     X509_free(tls_ca);
     X509_free(tls_cert);
-    return 0;
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance7_http10WithoutLength),
-        cmocka_unit_test(acceptance7_http11KeptOpen),
-        cmocka_unit_test(acceptance7_typeWithACharset),
-        cmocka_unit_test(acceptance7_lowerAndUpperCase),
-        cmocka_unit_test(acceptance7_manySmallPieces),
-        cmocka_unit_test(acceptance7_otherHeadersAndNoReasonPhrase),
-        cmocka_unit_test(bodyOfTheGreatestLength),
-        cmocka_unit_test(acceptance7_emptyBody),
-        cmocka_unit_test(acceptance7_htmlWithStatus200),
-        cmocka_unit_test(acceptance7_rightBodyWrongOrMissingType),
-        cmocka_unit_test(acceptance7_chunked),
-        cmocka_unit_test(acceptance7_otherEncodingsAreNamed),
-        cmocka_unit_test(acceptance7_brokenChunks),
-        cmocka_unit_test(acceptance7_bodyOver64KiBPromised),
-        cmocka_unit_test(acceptance7_bodyOver64KiBEndless),
-        cmocka_unit_test(theDerEndsABodyWithoutALength),
-        cmocka_unit_test(interimAnswersAreSkipped),
-        cmocka_unit_test(oddAnswersHaveASentenceEach),
-        cmocka_unit_test(contentLengthThatIsNone),
-        cmocka_unit_test(aBareLineFeedOrCarriageReturn),
-        cmocka_unit_test(whatIsNoHttp),
-        cmocka_unit_test(acceptance7_redirectsAreNotFollowed),
-        cmocka_unit_test(acceptance7_otherStatusesAlsoWithARightBody),
-        cmocka_unit_test(acceptance4_getOnlyResponder),
-        cmocka_unit_test(acceptance7_bothRefusedIsOneFailureOfKindHttp),
-        cmocka_unit_test(theKindOfTheGetCounts),
-        cmocka_unit_test(thePostIsAsTheRfcSays),
-        cmocka_unit_test(theGetCarriesTheRequestInThePath),
-        cmocka_unit_test(acceptance7_bodyShorterThanPromised),
-        cmocka_unit_test(acceptance7_resetAndClosedAtOnce),
-        cmocka_unit_test(acceptance7_neverAnswers),
-        cmocka_unit_test(acceptance7_oneByteNowAndThen),
-        cmocka_unit_test(acceptance7_endlessHeaders),
-        cmocka_unit_test(longHeadersAreReadToALimit),
-        cmocka_unit_test(acceptance4_nobodyListens),
-        cmocka_unit_test(acceptance4_firstAddressRefuses),
-        cmocka_unit_test(acceptance4_firstAddressHasNoRoute),
-        cmocka_unit_test(acceptance4_firstAddressIsABlackHole),
-        cmocka_unit_test(acceptance4_firstAddressIsSilent),
-        cmocka_unit_test(acceptance4_aGetThatBreaksGoesOnToTheNextAddress),
-        cmocka_unit_test(acceptance4_allAddressesDead),
-        cmocka_unit_test(cancelledWhenWokenAndToldTo),
-        cmocka_unit_test(wokenForSomethingElseGoesOn),
-        cmocka_unit_test(opensslIsLeftForEachWait),
-        cmocka_unit_test(httpsWithTheNameAndTheTrustedCa),
-        cmocka_unit_test(httpsOfAnotherName),
-        cmocka_unit_test(httpsOfAnotherNameByTheSystemsRoots),
-        cmocka_unit_test(httpsOfAnUnknownCaOrExpired),
-        cmocka_unit_test(httpsAskedOfAPlainResponder),
-        cmocka_unit_test(proxyOfTheEnvironmentIsAskedForHttp),
-        cmocka_unit_test(proxyWithCredentials),
-        cmocka_unit_test(proxyCredentialsThatAreNotEncoded),
-        cmocka_unit_test(aProxyThatWantsAPassword),
-        cmocka_unit_test(noProxyGoesDirect),
-        cmocka_unit_test(noProxyNamesDomains),
-        cmocka_unit_test(aDeadProxyIsNamed),
-        cmocka_unit_test(httpsGoesThroughATunnel),
-        cmocka_unit_test(aProxyThatRefusesTheTunnel),
-        cmocka_unit_test(aProxyThatCannotBeUsedIsTold),
-        cmocka_unit_test(urlsThatCannotBeParsed),
-    };
-    return cmocka_run_group_tests_name("fetch", tests, setUp, tearDown);
-}
+PROGRAM_FIXTURE(beginProgram, endProgram);

@@ -13,11 +13,11 @@
 
 static const testPki *pki;
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     pki = testGetPki();
-    return 0;
 }
+
+PROGRAM_FIXTURE(beginProgram, NULL);
 
 static void wantIssuer(const ocspIdentity *id, X509 *issuer) {
     assert_non_null(id);
@@ -42,8 +42,7 @@ static ocspIdentity *identify(X509 *leaf, X509 *a, X509 *b, X509_STORE *store) {
 
 /* ---- §1: the issuer ---------------------------------------------------------------------------------------------- */
 
-static void acceptance1_issuerFromTheChain(void **state) {
-    (void)state;
+TEST(acceptance1_issuerFromTheChain) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, pki->root, NULL);
     wantIssuer(id, pki->ca);
     ocspIdentityFree(id);
@@ -52,8 +51,7 @@ static void acceptance1_issuerFromTheChain(void **state) {
     ocspIdentityFree(id);
 }
 
-static void acceptance1_issuerFromTheTrustedCertificates(void **state) {
-    (void)state;
+TEST(acceptance1_issuerFromTheTrustedCertificates) {
     X509_STORE *store = testStore(pki->root, pki->ca);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
     wantIssuer(id, pki->ca);
@@ -75,8 +73,7 @@ static void intoHashedDir(const char *dir, X509 *cert, int number) {
     free(path);
 }
 
-static void acceptance1_issuerFromTheHashedDirectory(void **state) {
-    (void)state;
+TEST(acceptance1_issuerFromTheHashedDirectory) {
     char *dir = testDir();
     intoHashedDir(dir, pki->root, 0);
     intoHashedDir(dir, pki->ca, 0);
@@ -89,8 +86,7 @@ static void acceptance1_issuerFromTheHashedDirectory(void **state) {
     testDirFree(dir);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameInTheChain(void **state) {
-    (void)state;
+TEST(acceptance1_wrongIssuerOfTheSameNameInTheChain) {
     ocspIdentity *id = identify(pki->leaf, pki->twin, NULL, NULL);
     wantIssuer(id, NULL);
     ocspIdentityFree(id);
@@ -105,8 +101,7 @@ static void acceptance1_wrongIssuerOfTheSameNameInTheChain(void **state) {
 }
 
 /* The issuer's name and key, in a certificate whose key usage does not allow to sign certificates. */
-static void acceptance1_anIssuerThatMayNotSignIsNone(void **state) {
-    (void)state;
+TEST(acceptance1_anIssuerThatMayNotSignIsNone) {
     X509 *other = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
@@ -118,8 +113,7 @@ static void acceptance1_anIssuerThatMayNotSignIsNone(void **state) {
     X509_free(other);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameInTheStore(void **state) {
-    (void)state;
+TEST(acceptance1_wrongIssuerOfTheSameNameInTheStore) {
     X509_STORE *store = testStore(pki->twin, NULL);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
     wantIssuer(id, NULL);
@@ -134,8 +128,7 @@ static void acceptance1_wrongIssuerOfTheSameNameInTheStore(void **state) {
     X509_STORE_free(store);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory(void **state) {
-    (void)state;
+TEST(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory) {
     char *dir = testDir();
     intoHashedDir(dir, pki->twin, 0);
     intoHashedDir(dir, pki->ca, 1);
@@ -149,8 +142,7 @@ static void acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory(void *
 }
 
 /* With key identifiers too: they are a hint for finding, not a proof. */
-static void acceptance1_keyIdentifiers(void **state) {
-    (void)state;
+TEST(acceptance1_keyIdentifiers) {
     X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
     X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
     X509 *leaf = testCert(&(testCertSpec){
@@ -167,8 +159,7 @@ static void acceptance1_keyIdentifiers(void **state) {
 }
 
 /* A CA whose certificate was renewed with its key: the one that ends last, wherever it stands. */
-static void acceptance1_renewedIssuerOfTheSameKey(void **state) {
-    (void)state;
+TEST(acceptance1_renewedIssuerOfTheSameKey) {
     X509 *later = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
@@ -191,8 +182,7 @@ static void acceptance1_renewedIssuerOfTheSameKey(void **state) {
 
 /* ---- §2: quiet states -------------------------------------------------------------------------------------------- */
 
-static void acceptance2_selfSigned(void **state) {
-    (void)state;
+TEST(acceptance2_selfSigned) {
     ocspIdentity *id = identify(pki->self, NULL, NULL, NULL);
     assert_int_equal(id->self_signed, 1);
     ocspIdentityFree(id);
@@ -202,8 +192,7 @@ static void acceptance2_selfSigned(void **state) {
 }
 
 /* What most self-signed server certificates look like: a key usage that names no keyCertSign. */
-static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
-    (void)state;
+TEST(acceptance2_selfSignedWithTheKeyUsageOfAServer) {
     X509 *self = testCert(&(
         testCertSpec){.name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
     ocspIdentity *id = identify(self, NULL, NULL, NULL);
@@ -212,16 +201,14 @@ static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
     X509_free(self);
 }
 
-static void acceptance2_noAccessInformation(void **state) {
-    (void)state;
+TEST(acceptance2_noAccessInformation) {
     ocspIdentity *id = identify(pki->quiet_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 0);
     wantIssuer(id, pki->ca); /* responder-url can still serve it */
     ocspIdentityFree(id);
 }
 
-static void acceptance2_issuerUnknown(void **state) {
-    (void)state;
+TEST(acceptance2_issuerUnknown) {
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, NULL);
     wantIssuer(id, NULL);
     assert_int_equal(id->self_signed, 0);
@@ -235,8 +222,7 @@ static void acceptance2_issuerUnknown(void **state) {
     ocspIdentityFree(NULL);
 }
 
-static void acceptance2_brokenAccessInformation(void **state) {
-    (void)state;
+TEST(acceptance2_brokenAccessInformation) {
     X509 *odd = testCert(&(testCertSpec){
         .name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .bad_extension = 1});
     ocspIdentity *id = identify(odd, pki->ca, NULL, NULL);
@@ -259,16 +245,14 @@ static ocspIdentity *withUrls(testCertSpec spec) {
     return id;
 }
 
-static void oneUrl(void **state) {
-    (void)state;
+TEST(oneUrl) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 1);
     assert_string_equal(id->urls[0], TEST_URL);
     ocspIdentityFree(id);
 }
 
-static void acceptance4_manyUrlsInTheirOrder(void **state) {
-    (void)state;
+TEST(acceptance4_manyUrlsInTheirOrder) {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://z.invalid/1", "https://y.invalid/2", "http://a.invalid/3", "http://m.invalid/4"}});
     assert_int_equal(id->url_count, 4);
@@ -279,8 +263,7 @@ static void acceptance4_manyUrlsInTheirOrder(void **state) {
     ocspIdentityFree(id);
 }
 
-static void moreUrlsThanFollowed(void **state) {
-    (void)state;
+TEST(moreUrlsThanFollowed) {
     testCertSpec spec = {0};
     static char text[12][32];
     for (int i = 0; i < 12; i++) {
@@ -293,8 +276,7 @@ static void moreUrlsThanFollowed(void **state) {
     ocspIdentityFree(id);
 }
 
-static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
-    (void)state;
+TEST(urlsOfOtherSchemesAndKindsAreLeftOut) {
     ocspIdentity *id =
         withUrls((testCertSpec){.odd_access = 1,
                                 .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense",
@@ -304,8 +286,7 @@ static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
     ocspIdentityFree(id);
 }
 
-static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
-    (void)state;
+TEST(urlsWithBytesThatForgeLinesAreLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m",
                  "http://a.inv alid/", "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
@@ -315,15 +296,13 @@ static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
 }
 
 /* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
-static void urlWithAZeroByteIsLeftOut(void **state) {
-    (void)state;
+TEST(urlWithAZeroByteIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
     assert_int_equal(id->url_count, 0);
     ocspIdentityFree(id);
 }
 
-static void aVeryLongUrlDoesNoHarm(void **state) {
-    (void)state;
+TEST(aVeryLongUrlDoesNoHarm) {
     char *text = malloc(20001);
     memset(text, 'a', 20000);
     memcpy(text, "http://a.invalid/", 17);
@@ -337,8 +316,7 @@ static void aVeryLongUrlDoesNoHarm(void **state) {
 
 /* ---- §3 and the rest --------------------------------------------------------------------------------------------- */
 
-static void acceptance3_rsaAndEcdsaBelowAnIntermediate(void **state) {
-    (void)state;
+TEST(acceptance3_rsaAndEcdsaBelowAnIntermediate) {
     X509 *leaves[] = {pki->leaf, pki->rsa_leaf};
     for (int i = 0; i < 2; i++) {
         ocspIdentity *id = identify(leaves[i], pki->ca, pki->root, NULL);
@@ -347,8 +325,7 @@ static void acceptance3_rsaAndEcdsaBelowAnIntermediate(void **state) {
     }
 }
 
-static void acceptance3_mustStaple(void **state) {
-    (void)state;
+TEST(acceptance3_mustStaple) {
     ocspIdentity *id = identify(pki->must_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->must_staple, 1);
     ocspIdentityFree(id);
@@ -363,8 +340,7 @@ static void acceptance3_mustStaple(void **state) {
     ocspIdentityFree(id);
 }
 
-static void theRequestIsOneSha1CertIdWithoutNonce(void **state) {
-    (void)state;
+TEST(theRequestIsOneSha1CertIdWithoutNonce) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     const unsigned char *p = id->request;
     OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &p, (long)id->request_len);
@@ -382,8 +358,7 @@ static void theRequestIsOneSha1CertIdWithoutNonce(void **state) {
     ocspIdentityFree(id);
 }
 
-static void serialIsUpperCaseHexWithoutColons(void **state) {
-    (void)state;
+TEST(serialIsUpperCaseHexWithoutColons) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_string_equal(id->serial, "0ABC");
     ocspIdentityFree(id);
@@ -398,8 +373,7 @@ static void serialIsUpperCaseHexWithoutColons(void **state) {
     ocspIdentityFree(id);
 }
 
-static void fingerprintAndEnd(void **state) {
-    (void)state;
+TEST(fingerprintAndEnd) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned int n;
@@ -419,8 +393,7 @@ static void *scarceAlloc(size_t n) {
     return allocations_left-- > 0 ? malloc(n) : NULL;
 }
 
-static void outOfMemoryIsSurvived(void **state) {
-    (void)state;
+TEST(outOfMemoryIsSurvived) {
     ocspHost host = {.alloc = scarceAlloc, .free = free};
     int failures = 0;
     ocspSetHost(&host);
@@ -439,37 +412,4 @@ static void outOfMemoryIsSurvived(void **state) {
     }
     ocspSetHost(NULL);
     assert_true(failures > 0 && failures < 50);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance1_issuerFromTheChain),
-        cmocka_unit_test(acceptance1_issuerFromTheTrustedCertificates),
-        cmocka_unit_test(acceptance1_issuerFromTheHashedDirectory),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheChain),
-        cmocka_unit_test(acceptance1_anIssuerThatMayNotSignIsNone),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheStore),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory),
-        cmocka_unit_test(acceptance1_keyIdentifiers),
-        cmocka_unit_test(acceptance1_renewedIssuerOfTheSameKey),
-        cmocka_unit_test(acceptance2_selfSigned),
-        cmocka_unit_test(acceptance2_selfSignedWithTheKeyUsageOfAServer),
-        cmocka_unit_test(acceptance2_noAccessInformation),
-        cmocka_unit_test(acceptance2_issuerUnknown),
-        cmocka_unit_test(acceptance2_brokenAccessInformation),
-        cmocka_unit_test(oneUrl),
-        cmocka_unit_test(acceptance4_manyUrlsInTheirOrder),
-        cmocka_unit_test(moreUrlsThanFollowed),
-        cmocka_unit_test(urlsOfOtherSchemesAndKindsAreLeftOut),
-        cmocka_unit_test(urlsWithBytesThatForgeLinesAreLeftOut),
-        cmocka_unit_test(urlWithAZeroByteIsLeftOut),
-        cmocka_unit_test(aVeryLongUrlDoesNoHarm),
-        cmocka_unit_test(acceptance3_rsaAndEcdsaBelowAnIntermediate),
-        cmocka_unit_test(acceptance3_mustStaple),
-        cmocka_unit_test(theRequestIsOneSha1CertIdWithoutNonce),
-        cmocka_unit_test(serialIsUpperCaseHexWithoutColons),
-        cmocka_unit_test(fingerprintAndEnd),
-        cmocka_unit_test(outOfMemoryIsSurvived),
-    };
-    return cmocka_run_group_tests_name("identity", tests, setUp, NULL);
 }

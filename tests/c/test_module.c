@@ -367,8 +367,7 @@ static void setFile(const char *name, const char *file, X509 *cert) {
     free(path);
 }
 
-static int begin(void **state) {
-    (void)state;
+static void setUp(void) {
     pki = testGetPki();
     dir = testDir();
     ocsp_env.fetch = noFetch;
@@ -382,16 +381,15 @@ static int begin(void **state) {
     setAs("tls-alt-cert-file", REPLY_ABSENT, "", 0);
     set("tls-port", "6380");
     set("enable-debug-command", "local");
-    return 0;
 }
 
-static int end(void **state) {
-    (void)state;
+static void tearDown(void) {
     SSL_CTX_free(server.remade);
     if (log_ctx) endModule(&ctx); /* the thread of the engine ends with it */
     testDirFree(dir);
-    return 0;
 }
+
+FIXTURE(setUp, tearDown);
 
 static void assertNothingIsLeft(void) {
     SSL_CTX *made = SSL_CTX_new(TLS_method());
@@ -445,10 +443,9 @@ static int logHas(const char *text) {
 
 /* ---- load and unload --------------------------------------------------------------------------------------------- */
 
-static void aLoadThatFailsLeavesNothing(void **state) {
+TEST(aLoadThatFailsLeavesNothing) {
     static const char *const steps[] = {"LoadConfigs", "CreateCommand", "RegisterInfoFunc", "Subscribe"};
     size_t i;
-    (void)state;
     for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         server.refuses = steps[i];
         assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_ERR);
@@ -458,9 +455,8 @@ static void aLoadThatFailsLeavesNothing(void **state) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
 }
 
-static void unloadedBeforeTheFirstTurnNothingIsLeft(void **state) {
+TEST(unloadedBeforeTheFirstTurnNothingIsLeft) {
     int i;
-    (void)state;
     for (i = 0; i < 3; i++) {
         assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
         turnOn(1, OCSP_PEERS_REQUIRE);
@@ -473,16 +469,14 @@ static void unloadedBeforeTheFirstTurnNothingIsLeft(void **state) {
     }
 }
 
-static void afterTheFirstTurnItStays(void **state) {
-    (void)state;
+TEST(afterTheFirstTurnItStays) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turn();
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
     assert_true(logHas("cannot be unloaded"));
 }
 
-static void withAContextOfTheServersItStays(void **state) {
-    (void)state;
+TEST(withAContextOfTheServersItStays) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
@@ -501,8 +495,7 @@ static SSL_CTX *madeElsewhere(X509 *cert) {
     return made;
 }
 
-static void withAContextOfAnotherThreadItGoes(void **state) {
-    (void)state;
+TEST(withAContextOfAnotherThreadItGoes) {
     SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = madeElsewhere(pki->leaf);
@@ -515,8 +508,7 @@ static void withAContextOfAnotherThreadItGoes(void **state) {
     SSL_CTX_free(client);
 }
 
-static void noRoomForTheHookIsTold(void **state) {
-    (void)state;
+TEST(noRoomForTheHookIsTold) {
     no_room = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turn();
@@ -534,8 +526,7 @@ static void noRoomForTheHookIsTold(void **state) {
     assert_int_equal(server.sets, 0);
 }
 
-static void anOpensslThatCannotBeToldIsTakenForAnother(void **state) {
-    (void)state;
+TEST(anOpensslThatCannotBeToldIsTakenForAnother) {
     no_answer = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_REQUIRE);
@@ -547,9 +538,8 @@ static void anOpensslThatCannotBeToldIsTakenForAnother(void **state) {
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
 
-static void whatCannotBeReadIsNotEmpty(void **state) {
+TEST(whatCannotBeReadIsNotEmpty) {
     char out[SETTING_MAX], text[SETTING_MAX];
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     memset(text, 'x', sizeof(text));
     setAs("some", REPLY_TEXT, text, SETTING_MAX - 1);
@@ -572,12 +562,11 @@ static void whatCannotBeReadIsNotEmpty(void **state) {
     assert_int_equal(readSetting(&ctx, "some", out), SETTING_EMPTY);
 }
 
-static void aLeafThatCannotBeReadIsNotNone(void **state) {
+TEST(aLeafThatCannotBeReadIsNotNone) {
     char *path = testPath(dir, "odd.pem");
     BIO *file;
     serverLeaf leaf;
     int i;
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     set("tls-client-cert-file", path);
     leaf = readLeaf(&ctx, "tls-client-cert-file"); /* not there */
@@ -597,8 +586,7 @@ static void aLeafThatCannotBeReadIsNotNone(void **state) {
     free(path);
 }
 
-static void whereConfigIsGoneNothingIsMadeUp(void **state) {
-    (void)state;
+TEST(whereConfigIsGoneNothingIsMadeUp) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-port", REPLY_NULL, "", 0);
     setAs("enable-debug-command", REPLY_NULL, "", 0);
@@ -614,9 +602,8 @@ static void whereConfigIsGoneNothingIsMadeUp(void **state) {
 }
 
 /* A right that cannot be asked for, because the command is gone, is no right that is denied. */
-static void aCommandThatIsGoneDeniesNobody(void **state) {
+TEST(aCommandThatIsGoneDeniesNobody) {
     ServerString *argv[2];
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     argv[0] = CreateString(NULL, "ocsp.refresh", 12);
     argv[1] = CreateString(NULL, "ocsp-refresh", 12);
@@ -665,8 +652,7 @@ static void assertFollows(X509 *cert) {
     BN_free(number);
 }
 
-static void anothersContextIsNeverFollowed(void **state) {
-    (void)state;
+TEST(anothersContextIsNeverFollowed) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
@@ -685,8 +671,7 @@ static void anothersContextIsNeverFollowed(void **state) {
 }
 
 /* The same certificate, without the issuer that makes it of use. */
-static void anothersContextWithTheSameCertificateDoesNoHarm(void **state) {
-    (void)state;
+TEST(anothersContextWithTheSameCertificateDoesNoHarm) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
@@ -702,8 +687,7 @@ static void anothersContextWithTheSameCertificateDoesNoHarm(void **state) {
 }
 
 /* What serves cannot be told before a handshake shows it: the one for links is not taken for it. */
-static void whereItCannotBeKnownAHandshakeTells(void **state) {
-    (void)state;
+TEST(whereItCannotBeKnownAHandshakeTells) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-client-cert-file", REPLY_NULL, "", 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
@@ -722,8 +706,7 @@ static void whereItCannotBeKnownAHandshakeTells(void **state) {
 }
 
 /* While nothing is on no file is read, and contexts wait. */
-static void turnedOnLaterTheWaitingContextIsTaken(void **state) {
-    (void)state;
+TEST(turnedOnLaterTheWaitingContextIsTaken) {
     set("tls-cert-file", "/dev/null/none");
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
@@ -743,8 +726,7 @@ static void turnedOnLaterTheWaitingContextIsTaken(void **state) {
 }
 
 /* Made before us: the server makes another. */
-static void aContextThatWasNotSeenIsMadeAnew(void **state) {
-    (void)state;
+TEST(aContextThatWasNotSeenIsMadeAnew) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     turn();
@@ -754,9 +736,8 @@ static void aContextThatWasNotSeenIsMadeAnew(void **state) {
 }
 
 /* A pipe that the server reads once more would block it. */
-static void aPipeIsNotReadAgain(void **state) {
+TEST(aPipeIsNotReadAgain) {
     char *pipe_path = testPath(dir, "pipe");
-    (void)state;
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
     set("tls-key-file", pipe_path);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
@@ -783,10 +764,9 @@ static void *holdLock(void *unused) {
     return NULL;
 }
 
-static void aChildDoesNotInheritTheLock(void **state) {
+TEST(aChildDoesNotInheritTheLock) {
     pthread_t thread;
     int status;
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     atomic_store(&holds, 0);
@@ -806,8 +786,7 @@ static void aChildDoesNotInheritTheLock(void **state) {
     SSL_CTX_free(made);
 }
 
-static void aFailureWithoutMemoryForItsReasonIsOne(void **state) {
-    (void)state;
+TEST(aFailureWithoutMemoryForItsReasonIsOne) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     refreshDone(NULL, "the responder said no");
     replyRefreshed(&ctx, NULL, 0);
@@ -825,8 +804,7 @@ static void aFailureWithoutMemoryForItsReasonIsOne(void **state) {
     freeReply(&ctx, server.unblocked_with);
 }
 
-static void aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake(void **state) {
-    (void)state;
+TEST(aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     module.reload_tried = 1; /* the server is not asked for another */
@@ -840,31 +818,4 @@ static void aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake(void **state
     assert_int_equal(module.attached, 1);
     assertFollows(pki->leaf);
     SSL_CTX_free(serving);
-}
-
-int main(void) {
-#define served(test) cmocka_unit_test_setup_teardown(test, begin, end)
-    const struct CMUnitTest tests[] = {
-        served(aLoadThatFailsLeavesNothing),
-        served(unloadedBeforeTheFirstTurnNothingIsLeft),
-        served(afterTheFirstTurnItStays),
-        served(withAContextOfTheServersItStays),
-        served(withAContextOfAnotherThreadItGoes),
-        served(noRoomForTheHookIsTold),
-        served(anOpensslThatCannotBeToldIsTakenForAnother),
-        served(whatCannotBeReadIsNotEmpty),
-        served(aLeafThatCannotBeReadIsNotNone),
-        served(whereConfigIsGoneNothingIsMadeUp),
-        served(aCommandThatIsGoneDeniesNobody),
-        served(anothersContextIsNeverFollowed),
-        served(anothersContextWithTheSameCertificateDoesNoHarm),
-        served(whereItCannotBeKnownAHandshakeTells),
-        served(turnedOnLaterTheWaitingContextIsTaken),
-        served(aContextThatWasNotSeenIsMadeAnew),
-        served(aPipeIsNotReadAgain),
-        served(aChildDoesNotInheritTheLock),
-        served(aFailureWithoutMemoryForItsReasonIsOne),
-        served(aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake),
-    };
-    return cmocka_run_group_tests_name("module", tests, NULL, NULL);
 }

@@ -158,10 +158,37 @@ static testReply expiredReply(X509 *leaf) {
     return reply;
 }
 
+static void beginProgram(void) {
+    pki = testGetPki();
+    real_world = ocsp_env;
+}
+
+PROGRAM_FIXTURE(beginProgram, NULL);
+
+static void setUp(void) {
+    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
+    ocsp_env.wall_ms = testWall;
+    assert_int_equal(ocspInit(&host), 1);
+    links[0] = linkCtx(TLS1_2_VERSION);
+    links[1] = linkCtx(TLS1_3_VERSION);
+    peer = peerCtx(pki->leaf, pki->leaf_key);
+    asked = lines[0] = lines[1] = 0;
+    wall_ahead = 0;
+}
+
+static void tearDown(void) {
+    testBytesFree(&staple);
+    for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
+    SSL_CTX_free(peer);
+    ocspShutdown();
+    ocsp_env = real_world;
+}
+
+FIXTURE(setUp, tearDown);
+
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
-static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
-    (void)state;
+TEST(withNoNothingIsAskedAndNothingIsLookedAt) {
     testReply reply = revokedReply(pki->leaf);
     stapleReply(&reply);
     assert_int_equal(linksUp(peer), 1);
@@ -179,8 +206,7 @@ static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
 }
 
 /* Every kind of staple by every policy. */
-static void whatIsLinkedTo(void **state) {
-    (void)state;
+TEST(whatIsLinkedTo) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
               foreign = testGoodReply(pki->renewed_leaf), forged = testGoodReply(pki->leaf),
               twin = testGoodReply(pki->leaf), broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf),
@@ -246,8 +272,7 @@ static void whatIsLinkedTo(void **state) {
     }
 }
 
-static void oneByteIsNoStaple(void **state) {
-    (void)state;
+TEST(oneByteIsNoStaple) {
     policy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);
@@ -259,8 +284,7 @@ static void oneByteIsNoStaple(void **state) {
 }
 
 /* RFC 7633: such a certificate promises a staple, and soft takes it at its word. */
-static void mustStapleMakesSoftStrict(void **state) {
-    (void)state;
+TEST(mustStapleMakesSoftStrict) {
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key);
     testReply expired = expiredReply(pki->must_leaf), good = testGoodReply(pki->must_leaf);
     policy(OCSP_PEERS_SOFT);
@@ -275,8 +299,7 @@ static void mustStapleMakesSoftStrict(void **state) {
 }
 
 /* A peer that is its own CA: nobody answers for it. */
-static void aSelfSignedPeer(void **state) {
-    (void)state;
+TEST(aSelfSignedPeer) {
     SSL_CTX *self = peerCtx(pki->self, pki->leaf_key);
     for (int i = 0; i < 2; i++) X509_STORE_add_cert(SSL_CTX_get_cert_store(links[i]), pki->self);
     stapleReply(NULL);
@@ -289,8 +312,7 @@ static void aSelfSignedPeer(void **state) {
 }
 
 /* The issuer comes from the chain of this handshake; where no chain was verified, nothing can be. */
-static void aPeerWhoseChainIsNotVerified(void **state) {
-    (void)state;
+TEST(aPeerWhoseChainIsNotVerified) {
     testReply good = testGoodReply(pki->leaf);
     stapleReply(&good);
     SSL_CTX_set_verify(links[1], SSL_VERIFY_NONE, NULL);
@@ -305,8 +327,7 @@ static void aPeerWhoseChainIsNotVerified(void **state) {
 }
 
 /* A client without a certificate is none of the server's: an LDAP module's, say. */
-static void otherClientsOfTheProcessAreLeftAlone(void **state) {
-    (void)state;
+TEST(otherClientsOfTheProcessAreLeftAlone) {
     SSL_CTX *other = testClientCtx(TLS1_3_VERSION, 0);
     ocspInstallCallback(other);
     ocspInstallPeerCheck(other);
@@ -331,8 +352,7 @@ static void otherClientsOfTheProcessAreLeftAlone(void **state) {
 }
 
 /* A context that this server serves with is asked by its clients as before, whatever the policy is. */
-static void serversAreNotTouched(void **state) {
-    (void)state;
+TEST(serversAreNotTouched) {
     SSL_CTX *both = linkCtx(TLS1_3_VERSION), *client = testClientCtx(TLS1_3_VERSION, 0);
     SSL_CTX_set_verify(both, SSL_VERIFY_NONE, NULL);
     policy(OCSP_PEERS_REQUIRE);
@@ -348,8 +368,7 @@ static void serversAreNotTouched(void **state) {
 
 /* TLS 1.3 tells of a resumed session's missing staple, and it is judged like any missing one. (In TLS 1.2 OpenSSL does
  * not ask us; the server resumes no session on its links.) */
-static void aResumedSession(void **state) {
-    (void)state;
+TEST(aResumedSession) {
     testReply good = testGoodReply(pki->leaf);
     SSL_SESSION *session = NULL;
     stapleReply(&good);
@@ -387,8 +406,7 @@ static void aResumedSession(void **state) {
 }
 
 /* Once for each peer and state; the recovery is told, too. */
-static void theLogIsToldOnce(void **state) {
-    (void)state;
+TEST(theLogIsToldOnce) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
     policy(OCSP_PEERS_SOFT);
     stapleReply(&good);
@@ -422,8 +440,7 @@ static void theLogIsToldOnce(void **state) {
 }
 
 /* Bad and good again before main looked: told and taken back, in that order. */
-static void goodAgainBeforeItWasTold(void **state) {
-    (void)state;
+TEST(goodAgainBeforeItWasTold) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
     policy(OCSP_PEERS_REQUIRE);
     stapleReply(&revoked);
@@ -444,8 +461,7 @@ static void goodAgainBeforeItWasTold(void **state) {
 }
 
 /* A context in service that cannot be made to ask: links are open, and that is said aloud. */
-static void aContextThatDoesNotAskIsToldOf(void **state) {
-    (void)state;
+TEST(aContextThatDoesNotAskIsToldOf) {
     SSL_CTX *bare = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     ocspInstallCallback(bare);
     ocspAttachContext(bare);
@@ -471,8 +487,7 @@ static int verificationsOfALink(SSL_CTX *server, int up) {
 
 /* A peer that is refused tries again and again: what its staple is worth is found out once a minute, for as long as that
  * stands, and for that staple and that certificate alone. */
-static void aRefusedPeerIsVerifiedOnceAMinute(void **state) {
-    (void)state;
+TEST(aRefusedPeerIsVerifiedOnceAMinute) {
     testReply good = testGoodReply(pki->leaf), junk = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf),
               future = testGoodReply(pki->leaf);
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key), *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
@@ -526,8 +541,7 @@ static void aRefusedPeerIsVerifiedOnceAMinute(void **state) {
 }
 
 /* The verdicts on as many staples as there is room for stand side by side; one more takes the place of the oldest. */
-static void sixtyFourRefusedStaplesAreRemembered(void **state) {
-    (void)state;
+TEST(sixtyFourRefusedStaplesAreRemembered) {
     testReply junk = testGoodReply(pki->leaf);
     testBytes staples[65];
     policy(OCSP_PEERS_REQUIRE);
@@ -549,8 +563,7 @@ static void sixtyFourRefusedStaplesAreRemembered(void **state) {
 }
 
 /* What main does not fetch does not pile up. */
-static void eventsAreBounded(void **state) {
-    (void)state;
+TEST(eventsAreBounded) {
     policy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     long before = atomic_load(&allocated);
@@ -579,8 +592,7 @@ static void *linkMany(void *number) {
 
 /* Links on four threads, as I/O threads open them, while main changes the policy, looks at INFO and reads what there is
  * to tell. Made for ThreadSanitizer. */
-static void aThousandLinksOnFourThreadsWhileThePolicyChanges(void **state) {
-    (void)state;
+TEST(aThousandLinksOnFourThreadsWhileThePolicyChanges) {
     long total = testEnvNumber("OCSP_TEST_LINKS", 1200);
     pthread_t threads[LINKERS];
     testReply good = testGoodReply(pki->leaf);
@@ -620,8 +632,7 @@ static int byValue(const void *a, const void *b) {
 
 /* Prints what a verified link takes beside one that is not, both ends together; asserts no time. OCSP_TEST_PAIRS=600 for
  * a figure worth telling. */
-static void whatAVerifiedLinkCosts(void **state) {
-    (void)state;
+TEST(whatAVerifiedLinkCosts) {
     long pairs = testEnvNumber("OCSP_TEST_PAIRS", 20);
     double *took[2] = {calloc((size_t)pairs, sizeof(double)), calloc((size_t)pairs, sizeof(double))};
     testReply good = testGoodReply(pki->leaf);
@@ -643,60 +654,4 @@ static void whatAVerifiedLinkCosts(void **state) {
     assert_int_equal(number("peers_verified"), pairs * 2);
     free(took[0]);
     free(took[1]);
-}
-
-/* ---- main -------------------------------------------------------------------------------------------------------- */
-
-static int begin(void **state) {
-    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
-    (void)state;
-    ocsp_env.wall_ms = testWall;
-    assert_int_equal(ocspInit(&host), 1);
-    links[0] = linkCtx(TLS1_2_VERSION);
-    links[1] = linkCtx(TLS1_3_VERSION);
-    peer = peerCtx(pki->leaf, pki->leaf_key);
-    asked = lines[0] = lines[1] = 0;
-    wall_ahead = 0;
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    testBytesFree(&staple);
-    for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
-    SSL_CTX_free(peer);
-    ocspShutdown();
-    ocsp_env = real_world;
-    return 0;
-}
-
-static int setUp(void **state) {
-    (void)state;
-    pki = testGetPki();
-    real_world = ocsp_env;
-    return 0;
-}
-
-int main(void) {
-#define linked(test) cmocka_unit_test_setup_teardown(test, begin, end)
-    const struct CMUnitTest tests[] = {
-        linked(withNoNothingIsAskedAndNothingIsLookedAt),
-        linked(whatIsLinkedTo),
-        linked(oneByteIsNoStaple),
-        linked(mustStapleMakesSoftStrict),
-        linked(aSelfSignedPeer),
-        linked(aPeerWhoseChainIsNotVerified),
-        linked(otherClientsOfTheProcessAreLeftAlone),
-        linked(serversAreNotTouched),
-        linked(aResumedSession),
-        linked(theLogIsToldOnce),
-        linked(goodAgainBeforeItWasTold),
-        linked(aContextThatDoesNotAskIsToldOf),
-        linked(aRefusedPeerIsVerifiedOnceAMinute),
-        linked(sixtyFourRefusedStaplesAreRemembered),
-        linked(eventsAreBounded),
-        linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
-        linked(whatAVerifiedLinkCosts),
-    };
-    return cmocka_run_group_tests_name("peer", tests, setUp, NULL);
 }

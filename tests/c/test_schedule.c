@@ -26,8 +26,7 @@ static int64_t between(int64_t low, int64_t high) {
 
 /* ---- §10: the formula -------------------------------------------------------------------------------------------- */
 
-static void acceptance10_formulaOfAKnownLife(void **state) {
-    (void)state;
+TEST(acceptance10_formulaOfAKnownLife) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000);
     assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
     assert_int_equal(ocspRefreshDeadline(&held, 50), TEST_NOW + 500);
@@ -35,8 +34,7 @@ static void acceptance10_formulaOfAKnownLife(void **state) {
     assert_int_equal(ocspRefreshDeadline(&held, 99), TEST_NOW + 10);
 }
 
-static void acceptance10_twentySecondResponse(void **state) {
-    (void)state;
+TEST(acceptance10_twentySecondResponse) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 20);
     int64_t start = (int64_t)TEST_NOW * 1000;
     assert_int_equal(ocspRefreshAtMs(&held, 10, start, 0), start + 18000);
@@ -47,8 +45,7 @@ static void acceptance10_twentySecondResponse(void **state) {
     }
 }
 
-static void acceptance10_neverLaterThanTheFormulaAndALittleEarlier(void **state) {
-    (void)state;
+TEST(acceptance10_neverLaterThanTheFormulaAndALittleEarlier) {
     for (int margin = 1; margin <= 99; margin++) {
         for (int i = 0; i < 300; i++) {
             time_t from = TEST_NOW - (time_t)between(0, 400 * TEST_DAY);
@@ -72,8 +69,7 @@ static void acceptance10_neverLaterThanTheFormulaAndALittleEarlier(void **state)
     }
 }
 
-static void chanceSpreadsOverAllThatItMay(void **state) {
-    (void)state;
+TEST(chanceSpreadsOverAllThatItMay) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days; a fifth but six minutes */
     int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = (9LL * TEST_DAY - 1800) * 200;
     int64_t nows[] = {(int64_t)TEST_NOW * 1000, formula - 3600 * 1000}; /* in the last hour: half an hour */
@@ -90,8 +86,7 @@ static void chanceSpreadsOverAllThatItMay(void **state) {
 }
 
 /* An early look that brought nothing newer: behind the formula, soon, and spread over all that is allowed. */
-static void askedEarlyAndGotTheSame(void **state) {
-    (void)state;
+TEST(askedEarlyAndGotTheSame) {
     static const struct {
         int64_t life;
         int margin;
@@ -121,16 +116,14 @@ static void askedEarlyAndGotTheSame(void **state) {
 }
 
 /* What is stapled may end before nextUpdate (§9): the window lies before that end. */
-static void acceptance9_endOfTheCertificateCountsNotNextUpdate(void **state) {
-    (void)state;
+TEST(acceptance9_endOfTheCertificateCountsNotNextUpdate) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000000);
     held.expires_at = TEST_NOW + 1000;
     assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
     assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
 }
 
-static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
-    (void)state;
+TEST(withoutNextUpdateHalfOfTheTenMinutes) {
     /* thisUpdate is old: only the receipt counts. */
     ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .expires_at = TEST_NOW + 600};
     for (int margin = 1; margin <= 99; margin += 7) {
@@ -143,8 +136,7 @@ static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
     }
 }
 
-static void revokedIsAskedForAtLeastHourly(void **state) {
-    (void)state;
+TEST(revokedIsAskedForAtLeastHourly) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
     held.revoked = 1;
     int64_t now = (int64_t)(TEST_NOW + TEST_DAY) * 1000;
@@ -163,8 +155,7 @@ static void revokedIsAskedForAtLeastHourly(void **state) {
 
 /* From the year 0 to the year 9999, as ASN.1 can say it, in both orders: no overflow (the undefined-behaviour sanitizer
  * watches), and never after the end. */
-static void hugeAndNegativeLivesStayInBounds(void **state) {
-    (void)state;
+TEST(hugeAndNegativeLivesStayInBounds) {
     static const int64_t years[] = {-62167219200, -2208988800, 1, 2, TEST_NOW, 4102444800, 253402300799};
     for (size_t a = 0; a < 7; a++) {
         for (size_t b = 0; b < 7; b++) {
@@ -193,8 +184,7 @@ static int64_t tableCap(int64_t remaining_ms, int must_staple) {
     return cap < 1000 ? 1000 : cap;
 }
 
-static void capsOfTheTable(void **state) {
-    (void)state;
+TEST(capsOfTheTable) {
     assert_int_equal(ocspRetryCapMs(0, 0), 300000);
     assert_int_equal(ocspRetryCapMs(-5000, 0), 300000);
     assert_int_equal(ocspRetryCapMs(0, 1), 60000);
@@ -212,8 +202,7 @@ static void capsOfTheTable(void **state) {
 }
 
 /* Quick for a hiccup: doubling up to a minute, which is five failures and more with a short retry-delay. */
-static void acceptance11_doublingUpToAMinute(void **state) {
-    (void)state;
+TEST(acceptance11_doublingUpToAMinute) {
     static const int rows[][2] = {{10, 3}, {1, 6}, {2, 5}, {3600, 1}}; /* retry-delay, failures */
     int64_t far = 100LL * TEST_DAY * 1000;
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
@@ -235,8 +224,7 @@ static void acceptance11_doublingUpToAMinute(void **state) {
 }
 
 /* Patient in an outage: from half of the longest wait to all of it, and not below what doubling asks for. */
-static void acceptance11_thenTheUpperHalfOfTheLongestWait(void **state) {
-    (void)state;
+TEST(acceptance11_thenTheUpperHalfOfTheLongestWait) {
     static const struct {
         int delay;
         unsigned attempt;
@@ -264,8 +252,7 @@ static void acceptance11_thenTheUpperHalfOfTheLongestWait(void **state) {
 }
 
 /* With nothing valid held nobody waits longer than doubling says: who is worst off is not slowest. */
-static void withNothingHeldItGoesOnDoubling(void **state) {
-    (void)state;
+TEST(withNothingHeldItGoesOnDoubling) {
     for (int must = 0; must < 2; must++) {
         for (unsigned attempt = 1; attempt <= 20; attempt++) {
             int64_t cap = must ? 60000 : 300000, middle = attempt < 10 ? 10000LL << (attempt - 1) : cap;
@@ -278,8 +265,7 @@ static void withNothingHeldItGoesOnDoubling(void **state) {
     }
 }
 
-static void everyWaitLiesBetweenFloorAndCap(void **state) {
-    (void)state;
+TEST(everyWaitLiesBetweenFloorAndCap) {
     static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
     static const int64_t lives[] = {INT64_MIN, -1,    0,       1,        999,          4000,
                                     5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
@@ -308,8 +294,7 @@ static void everyWaitLiesBetweenFloorAndCap(void **state) {
 }
 
 /* HAProxy's shift overflowed after 26 failures; here the wait never falls again. */
-static void waitsNeverFallAsFailuresGoOn(void **state) {
-    (void)state;
+TEST(waitsNeverFallAsFailuresGoOn) {
     for (int must = 0; must < 2; must++) {
         int64_t before = 0;
         for (unsigned attempt = 1; attempt < 5000; attempt++) {
@@ -322,8 +307,7 @@ static void waitsNeverFallAsFailuresGoOn(void **state) {
     }
 }
 
-static void aShortRestOfLifeGoesBelowRetryDelayDownToASecond(void **state) {
-    (void)state;
+TEST(aShortRestOfLifeGoesBelowRetryDelayDownToASecond) {
     for (int i = 0; i < 200; i++) {
         int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someChance(i));
         assert_true(wait >= 4000 && wait <= 5000);
@@ -365,8 +349,7 @@ static int busiestMinute(int from, int until) {
     return most;
 }
 
-static void aFleetIsSpreadFiftyfold(void **state) {
-    (void)state;
+TEST(aFleetIsSpreadFiftyfold) {
     for (int days = 1; days <= 2; days++) { /* longer lives spread wider than is counted here */
         for (int margin = 10; margin <= 50; margin += 40) {
             liveThroughAFleet(days * TEST_DAY, margin, 1, 0, 0);
@@ -378,8 +361,7 @@ static void aFleetIsSpreadFiftyfold(void **state) {
 }
 
 /* Two hours away, in the middle of the refreshes or until their last minute: no rush at the return. */
-static void aFleetDoesNotGreetTheResponderThatReturns(void **state) {
-    (void)state;
+TEST(aFleetDoesNotGreetTheResponderThatReturns) {
     static const struct {
         int days, margin, up;
     } rows[] = {{1, 10, -60}, {1, 50, 0}, {1, 50, -12}, {2, 10, -60}, {2, 10, -200}, {2, 50, 0}, {2, 50, -60}};
@@ -390,28 +372,4 @@ static void aFleetDoesNotGreetTheResponderThatReturns(void **state) {
         int most = busiestMinute(up, FLEET_WINDOW);
         if (most * 60 > sum * 3) fail_msg("row %zu: %d in a minute, %d in the hour", r, most, sum);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance10_formulaOfAKnownLife),
-        cmocka_unit_test(acceptance10_twentySecondResponse),
-        cmocka_unit_test(acceptance10_neverLaterThanTheFormulaAndALittleEarlier),
-        cmocka_unit_test(chanceSpreadsOverAllThatItMay),
-        cmocka_unit_test(askedEarlyAndGotTheSame),
-        cmocka_unit_test(acceptance9_endOfTheCertificateCountsNotNextUpdate),
-        cmocka_unit_test(withoutNextUpdateHalfOfTheTenMinutes),
-        cmocka_unit_test(revokedIsAskedForAtLeastHourly),
-        cmocka_unit_test(hugeAndNegativeLivesStayInBounds),
-        cmocka_unit_test(capsOfTheTable),
-        cmocka_unit_test(acceptance11_doublingUpToAMinute),
-        cmocka_unit_test(acceptance11_thenTheUpperHalfOfTheLongestWait),
-        cmocka_unit_test(withNothingHeldItGoesOnDoubling),
-        cmocka_unit_test(everyWaitLiesBetweenFloorAndCap),
-        cmocka_unit_test(waitsNeverFallAsFailuresGoOn),
-        cmocka_unit_test(aShortRestOfLifeGoesBelowRetryDelayDownToASecond),
-        cmocka_unit_test(aFleetIsSpreadFiftyfold),
-        cmocka_unit_test(aFleetDoesNotGreetTheResponderThatReturns),
-    };
-    return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
 }

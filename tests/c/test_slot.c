@@ -35,20 +35,18 @@ static void poisonFree(void *ptr) {
     free(p);
 }
 
-static int setUp(void **state) {
+static void setUp(void) {
     static const ocspHost host = {.alloc = poisonAlloc, .free = poisonFree};
-    (void)state;
     ocspSetHost(&host);
     atomic_store(&freed_sets, 0);
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void tearDown(void) {
     ocspSlotPublish(NULL);
     ocspSetHost(NULL);
-    return 0;
 }
+
+FIXTURE(setUp, tearDown);
 
 /* A set whose bytes all say `number`. */
 static ocspStapleSet *madeSet(int number) {
@@ -65,15 +63,13 @@ static ocspStapleSet *madeSet(int number) {
     return set;
 }
 
-static void nothingPublishedYet(void **state) {
-    (void)state;
+TEST(nothingPublishedYet) {
     int token;
     assert_null(ocspSlotEnter(&token));
     ocspSlotLeave(token);
 }
 
-static void theLatestPublishedIsRead(void **state) {
-    (void)state;
+TEST(theLatestPublishedIsRead) {
     for (int i = 1; i < 100; i++) {
         int token;
         ocspSlotPublish(madeSet(i));
@@ -91,8 +87,7 @@ static void theLatestPublishedIsRead(void **state) {
     assert_int_equal(atomic_load(&live_sets), 0);
 }
 
-static void certificatesAreReleasedWithTheSet(void **state) {
-    (void)state;
+TEST(certificatesAreReleasedWithTheSet) {
     const testPki *pki = testGetPki();
     ocspStapleSet *set = madeSet(1);
     X509_up_ref(pki->leaf);
@@ -112,8 +107,7 @@ static void *publishTwo(void *arg) {
     return NULL;
 }
 
-static void aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait(void **state) {
-    (void)state;
+TEST(aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait) {
     int held_token;
     pthread_t publisher;
     ocspSlotPublish(madeSet(1));
@@ -172,8 +166,7 @@ static void *readOn(void *arg) {
     return NULL;
 }
 
-static void eightReadersAndAPublisherWithoutPause(void **state) {
-    (void)state;
+TEST(eightReadersAndAPublisherWithoutPause) {
     pthread_t readers[READERS];
     long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 3000);
     int most = 0;
@@ -203,8 +196,7 @@ static void *readOnce(void *arg) {
     return NULL;
 }
 
-static void moreThreadsThanStripes(void **state) {
-    (void)state;
+TEST(moreThreadsThanStripes) {
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
     ocspSlotPublish(madeSet(1));
@@ -228,8 +220,7 @@ static void *countMany(void *arg) {
     return NULL;
 }
 
-static void countersSumRight(void **state) {
-    (void)state;
+TEST(countersSumRight) {
     pthread_t threads[READERS];
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
@@ -238,18 +229,4 @@ static void countersSumRight(void **state) {
     ocspSumHandshakes(&stapled, &unstapled);
     assert_int_equal(stapled - stapled_before, READERS * 8000);
     assert_int_equal(unstapled - unstapled_before, READERS * 2000);
-}
-
-int main(void) {
-#define with_host(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)
-    const struct CMUnitTest tests[] = {
-        with_host(nothingPublishedYet),
-        with_host(theLatestPublishedIsRead),
-        with_host(certificatesAreReleasedWithTheSet),
-        with_host(aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait),
-        with_host(eightReadersAndAPublisherWithoutPause),
-        with_host(moreThreadsThanStripes),
-        with_host(countersSumRight),
-    };
-    return cmocka_run_group_tests_name("slot", tests, NULL, NULL);
 }

@@ -23,18 +23,16 @@ static X509 *until(const char *end, X509 *cert) {
     return cert;
 }
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     pki = testGetPki();
     ca = until("22000101000000Z", testCert(&(testCertSpec){.name = "far CA", .key = pki->ca_key, .ca = 1}));
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void endProgram(void) {
     X509_free(ca);
-    return 0;
 }
+
+PROGRAM_FIXTURE(beginProgram, endProgram);
 
 /* A certificate that ends then. */
 static X509 *leafUntil(const char *end) {
@@ -45,7 +43,7 @@ static X509 *leafUntil(const char *end) {
                                                .urls = {TEST_URL}}));
 }
 
-static void textOfTimes(void **state) {
+TEST(textOfTimes) {
     static const struct {
         int64_t seconds;
         const char *text;
@@ -69,7 +67,6 @@ static void textOfTimes(void **state) {
     };
     char text[40], again[40];
 
-    (void)state;
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
         assert_string_equal(ocspUtcText(times[i].seconds, text, sizeof(text)), times[i].text);
     if (sizeof(time_t) < 8) return;
@@ -83,13 +80,12 @@ static void textOfTimes(void **state) {
     }
 }
 
-static void aCertificateThatEndsAfter2038And2106(void **state) {
+TEST(aCertificateThatEndsAfter2038And2106) {
     static const struct {
         const char *end;
         int64_t seconds;
     } ends[] = {{"371231235959Z", IN_2037}, {"390101000000Z", IN_2039}, {"21500101000000Z", IN_2150}};
 
-    (void)state;
     for (size_t i = 0; i < 3; i++) {
         X509 *leaf = leafUntil(ends[i].end);
         ocspIdentity *id = testIdentity(leaf, ca);
@@ -99,14 +95,13 @@ static void aCertificateThatEndsAfter2038And2106(void **state) {
     }
 }
 
-static void aResponseThatEndsAfter2038And2106(void **state) {
+TEST(aResponseThatEndsAfter2038And2106) {
     X509 *leaf = leafUntil("21510101000000Z");
     ocspIdentity *id = testIdentity(leaf, ca);
     testReply reply = testGoodReply(leaf);
     ocspResponse r;
     ocspError err = {0};
 
-    (void)state;
     reply.entries[0].issuer = reply.signer = ca;
     for (int far = 0; far < 2; far++) {
         int64_t now = far ? IN_2150 + 3600 : TEST_NOW, end = far ? IN_2151 : IN_2039;
@@ -129,13 +124,4 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
     }
     ocspIdentityFree(id);
     X509_free(leaf);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(textOfTimes),
-        cmocka_unit_test(aCertificateThatEndsAfter2038And2106),
-        cmocka_unit_test(aResponseThatEndsAfter2038And2106),
-    };
-    return cmocka_run_group_tests_name("times", tests, setUp, tearDown);
 }

@@ -14,15 +14,13 @@ static const char *clean(const char *in) {
     return ocspCleanText(out, sizeof(out), in);
 }
 
-static void cleanTextKeepsPlainText(void **state) {
-    (void)state;
+TEST(cleanTextKeepsPlainText) {
     assert_string_equal(clean("http://a.example/~x?y=z#[1]"), "http://a.example/~x?y=z#[1]");
     assert_string_equal(clean(""), "");
     assert_string_equal(clean(NULL), "");
 }
 
-static void cleanTextDropsEveryControlByte(void **state) {
-    (void)state;
+TEST(cleanTextDropsEveryControlByte) {
     for (int c = 1; c < 256; c++) {
         char in[4] = {'a', (char)c, 'b', 0};
         const char *out = clean(in);
@@ -37,8 +35,7 @@ static void cleanTextDropsEveryControlByte(void **state) {
     assert_string_equal(clean("x\r\nocsp_state:good\x1b[31m"), "xocsp_state:good[31m");
 }
 
-static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
-    (void)state;
+TEST(cleanTextCutsAtTwoHundredAndAtTheBuffer) {
     char in[1000], out[1000];
     memset(in, 'x', sizeof(in) - 1);
     in[sizeof(in) - 1] = 0;
@@ -55,8 +52,7 @@ static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
 }
 
 /* RFC 3986 section 2.1. */
-static void percentDecoding(void **state) {
-    (void)state;
+TEST(percentDecoding) {
     static const struct {
         const char *in, *out; /* out NULL: refused */
     } rows[] = {{"", ""},         {"user:pw", "user:pw"}, {"%41%7a%7A", "Azz"}, {"p%40ss%3Aw%2Frd%25", "p@ss:w/rd%"},
@@ -72,8 +68,7 @@ static void percentDecoding(void **state) {
     }
 }
 
-static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state) {
-    (void)state;
+TEST(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent) {
     for (int n = -5; n < 250; n++) {
         for (int sign = 0; sign < 2; sign++) {
             char text[16];
@@ -93,8 +88,7 @@ static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state)
     }
 }
 
-static void refreshMarginRefusesEverythingElse(void **state) {
-    (void)state;
+TEST(refreshMarginRefusesEverythingElse) {
     static const char *const bad[] = {"",
                                       "%",
                                       " ",
@@ -123,8 +117,7 @@ static void refreshMarginRefusesEverythingElse(void **state) {
     }
 }
 
-static void responderUrlTakesHttpAndHttps(void **state) {
-    (void)state;
+TEST(responderUrlTakesHttpAndHttps) {
     static const char *const good[] = {"",
                                        "http://ocsp.example.com",
                                        "http://ocsp.example.com/",
@@ -140,8 +133,7 @@ static void responderUrlTakesHttpAndHttps(void **state) {
 }
 
 /* RFC 3986 allows both in a path and a query; what stands left of an @ there is no user. */
-static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
-    (void)state;
+TEST(responderUrlTakesAtAndColonBehindTheHost) {
     static const char *const good[] = {"http://a/in:path", "http://a/with@at", "http://a:1/?u=a@b", "http://a/@b/"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
@@ -149,8 +141,7 @@ static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
     }
 }
 
-static void responderUrlRefusesTheRestWithASentence(void **state) {
-    (void)state;
+TEST(responderUrlRefusesTheRestWithASentence) {
     static const char *const bad[] = {"ocsp.example.com",
                                       "ftp://a/",
                                       "ldap://a/",
@@ -185,8 +176,7 @@ static void responderUrlRefusesTheRestWithASentence(void **state) {
     }
 }
 
-static void aPasswordIsNoPort(void **state) {
-    (void)state;
+TEST(aPasswordIsNoPort) {
     ocspUrl url;
     assert_int_equal(ocspUrlParse(&url, "http://u:0secret@h"), 1); /* of a proxy, in the environment */
     assert_string_equal(url.host, "h");
@@ -195,15 +185,13 @@ static void aPasswordIsNoPort(void **state) {
     ocspUrlClear(&url);
 }
 
-static void responderUrlLeavesNoErrorInTheQueue(void **state) {
-    (void)state;
+TEST(responderUrlLeavesNoErrorInTheQueue) {
     const char *why;
     ocspCheckResponderUrl("http://a:notaport/", &why);
     assert_int_equal(ERR_peek_error(), 0); /* the host's next look at its own errors must not see ours */
 }
 
-static void failFillsKindAndSentenceAndCutsIt(void **state) {
-    (void)state;
+TEST(failFillsKindAndSentenceAndCutsIt) {
     ocspError err;
     assert_int_equal(ocspFail(&err, OCSP_ERR_HTTP, "status %d", 404), 0);
     assert_int_equal(err.kind, OCSP_ERR_HTTP);
@@ -237,8 +225,7 @@ static void keepLine(ocspLogLevel level, const char *sentence) {
     snprintf(last_line, sizeof(last_line), "%d %s", (int)level, sentence);
 }
 
-static void memoryAndLogAreTheHosts(void **state) {
-    (void)state;
+TEST(memoryAndLogAreTheHosts) {
     ocspHost host = {.log = keepLine, .alloc = countingAlloc, .free = countingFree};
     ocspSetHost(&host);
     unsigned char *zeroed = ocspAlloc(100);
@@ -270,23 +257,4 @@ static void memoryAndLogAreTheHosts(void **state) {
     ocspSetHost(NULL);
     ocspLog(OCSP_LOG_WARNING, "unheard");
     assert_string_equal(last_line, "3 answer 42");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cleanTextKeepsPlainText),
-        cmocka_unit_test(cleanTextDropsEveryControlByte),
-        cmocka_unit_test(cleanTextCutsAtTwoHundredAndAtTheBuffer),
-        cmocka_unit_test(percentDecoding),
-        cmocka_unit_test(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent),
-        cmocka_unit_test(refreshMarginRefusesEverythingElse),
-        cmocka_unit_test(responderUrlTakesHttpAndHttps),
-        cmocka_unit_test(responderUrlTakesAtAndColonBehindTheHost),
-        cmocka_unit_test(responderUrlRefusesTheRestWithASentence),
-        cmocka_unit_test(responderUrlLeavesNoErrorInTheQueue),
-        cmocka_unit_test(aPasswordIsNoPort),
-        cmocka_unit_test(failFillsKindAndSentenceAndCutsIt),
-        cmocka_unit_test(memoryAndLogAreTheHosts),
-    };
-    return cmocka_run_group_tests_name("util", tests, NULL, NULL);
 }

@@ -12,18 +12,17 @@
 static const testPki *pki;
 static ocspIdentity *leaf_id;
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     pki = testGetPki();
     leaf_id = testIdentity(pki->leaf, pki->ca);
-    return leaf_id->issuer ? 0 : -1;
+    assert_non_null(leaf_id->issuer);
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void endProgram(void) {
     ocspIdentityFree(leaf_id);
-    return 0;
 }
+
+PROGRAM_FIXTURE(beginProgram, endProgram);
 
 /* Verifies at TEST_NOW and wants success; the caller clears. */
 static ocspResponse wantGood(const testReply *reply) {
@@ -76,8 +75,7 @@ static testReply signedBy(X509 *signer, EVP_PKEY *key) {
 
 /* ---- §6: who signed ---------------------------------------------------------------------------------------------- */
 
-static void acceptance6_theCaItself(void **state) {
-    (void)state;
+TEST(acceptance6_theCaItself) {
     testReply reply = goodReply();
     ocspResponse got = wantGood(&reply);
     assert_int_equal(got.revoked, 0);
@@ -96,8 +94,7 @@ static void acceptance6_theCaItself(void **state) {
     wantGoodOnly(&reply);
 }
 
-static void acceptance6_rsaLeafAndOtherDigests(void **state) {
-    (void)state;
+TEST(acceptance6_rsaLeafAndOtherDigests) {
     static const char *const digests[] = {"SHA256", "SHA384", "SHA512"};
     for (int i = 0; i < 3; i++) {
         testReply reply = goodReply();
@@ -112,8 +109,7 @@ static void acceptance6_rsaLeafAndOtherDigests(void **state) {
     leaf_id = ecdsa;
 }
 
-static void acceptance6_rsaCa(void **state) {
-    (void)state;
+TEST(acceptance6_rsaCa) {
     X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = testRsaKey(1), .ca = 1});
     X509 *leaf = testCert(&(testCertSpec){
         .name = "x", .issuer = ca, .issuer_key = testRsaKey(1), .key = pki->leaf_key, .urls = {TEST_URL}});
@@ -131,8 +127,7 @@ static void acceptance6_rsaCa(void **state) {
     X509_free(ca);
 }
 
-static void acceptance6_delegateWithOcspSigning(void **state) {
-    (void)state;
+TEST(acceptance6_delegateWithOcspSigning) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     wantGoodOnly(&reply);
     reply.by_key = 1;
@@ -143,15 +138,13 @@ static void acceptance6_delegateWithOcspSigning(void **state) {
     wantGoodOnly(&reply);
 }
 
-static void acceptance6_delegateNotSentAlong(void **state) {
-    (void)state;
+TEST(acceptance6_delegateNotSentAlong) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     reply.sent[0] = NULL;
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_delegateLacksTheEku(void **state) {
-    (void)state;
+TEST(acceptance6_delegateLacksTheEku) {
     testReply reply = signedBy(pki->delegate_no_eku, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
     X509 *any = testCert(&(testCertSpec){.name = "Responder",
@@ -170,8 +163,7 @@ static void acceptance6_delegateLacksTheEku(void **state) {
 }
 
 /* Found by the fuzzer: OpenSSL's arithmetic takes a UTCTime without seconds, its verification and clients do not. */
-static void acceptance6_delegateWithATimeThatIsNone(void **state) {
-    (void)state;
+TEST(acceptance6_delegateWithATimeThatIsNone) {
     ASN1_TIME *odd = ASN1_TIME_new();
     X509 *delegate = X509_dup(pki->delegate);
     testReply reply = goodReply();
@@ -186,8 +178,7 @@ static void acceptance6_delegateWithATimeThatIsNone(void **state) {
 }
 
 /* RFC 6960 section 4.2.2.1 takes RFC 5280's times. */
-static void acceptance9_aFractionOfASecond(void **state) {
-    (void)state;
+TEST(acceptance9_aFractionOfASecond) {
     testReply reply = goodReply();
     reply.entries[0].this_text = "20300101000000.5Z";
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -196,8 +187,7 @@ static void acceptance9_aFractionOfASecond(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_delegateOfAnotherCa(void **state) {
-    (void)state;
+TEST(acceptance6_delegateOfAnotherCa) {
     testReply reply = signedBy(pki->delegate_foreign, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
     reply.sent[1] = pki->twin; /* its CA, with the name of ours, sent along */
@@ -206,15 +196,13 @@ static void acceptance6_delegateOfAnotherCa(void **state) {
 
 /* RFC 6960 §4.2.2.2: "issued directly by the CA that issued the certificate in question"; our own root is not that
  * CA. */
-static void acceptance6_delegateOfTheRootAboveOurCa(void **state) {
-    (void)state;
+TEST(acceptance6_delegateOfTheRootAboveOurCa) {
     testReply reply = signedBy(pki->delegate_root, pki->delegate_key);
     reply.sent[1] = pki->root;
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_delegateOfADelegate(void **state) {
-    (void)state;
+TEST(acceptance6_delegateOfADelegate) {
     X509 *second = testCert(&(testCertSpec){.name = "Second",
                                             .issuer = pki->delegate,
                                             .issuer_key = pki->delegate_key,
@@ -226,20 +214,17 @@ static void acceptance6_delegateOfADelegate(void **state) {
     X509_free(second);
 }
 
-static void acceptance6_theRootItselfIsNotOurIssuer(void **state) {
-    (void)state;
+TEST(acceptance6_theRootItselfIsNotOurIssuer) {
     testReply reply = signedBy(pki->root, pki->root_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_ourOwnLeaf(void **state) {
-    (void)state;
+TEST(acceptance6_ourOwnLeaf) {
     testReply reply = signedBy(pki->leaf, pki->leaf_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_theTwinOfOurCa(void **state) {
-    (void)state;
+TEST(acceptance6_theTwinOfOurCa) {
     testReply reply = signedBy(pki->twin, pki->twin_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
     reply.by_key = 1;
@@ -248,15 +233,13 @@ static void acceptance6_theTwinOfOurCa(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_aDelegateThatNamesTheCaAsResponder(void **state) {
-    (void)state;
+TEST(acceptance6_aDelegateThatNamesTheCaAsResponder) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     reply.responder = pki->ca;
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne(void **state) {
-    (void)state;
+TEST(acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     reply.sent[0] = testCert(&(testCertSpec){.name = "Responder",
                                              .issuer = pki->ca,
@@ -268,14 +251,12 @@ static void acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne(vo
     X509_free(reply.sent[0]);
 }
 
-static void acceptance6_delegateExpired(void **state) {
-    (void)state;
+TEST(acceptance6_delegateExpired) {
     testReply reply = signedBy(pki->delegate_expired, pki->delegate_key);
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance6_delegateNotValidYet(void **state) {
-    (void)state;
+TEST(acceptance6_delegateNotValidYet) {
     X509 *early = testCert(&(testCertSpec){.name = "Responder",
                                            .issuer = pki->ca,
                                            .issuer_key = pki->ca_key,
@@ -288,8 +269,7 @@ static void acceptance6_delegateNotValidYet(void **state) {
 }
 
 /* Some responders make their delegate together with the answer, with a clock like that of thisUpdate. */
-static void acceptance6_delegateThatBeginsWithinTheSkew(void **state) {
-    (void)state;
+TEST(acceptance6_delegateThatBeginsWithinTheSkew) {
     X509 *fresh = testCert(&(testCertSpec){.name = "Responder",
                                            .issuer = pki->ca,
                                            .issuer_key = pki->ca_key,
@@ -301,8 +281,7 @@ static void acceptance6_delegateThatBeginsWithinTheSkew(void **state) {
     X509_free(fresh);
 }
 
-static void acceptance6_delegateWhoseKeyUsageForbidsSignatures(void **state) {
-    (void)state;
+TEST(acceptance6_delegateWhoseKeyUsageForbidsSignatures) {
     static const struct {
         const char *usage;
         int good;
@@ -323,8 +302,7 @@ static void acceptance6_delegateWhoseKeyUsageForbidsSignatures(void **state) {
     }
 }
 
-static void acceptance6_delegateWithACriticalExtensionOfNoKnownKind(void **state) {
-    (void)state;
+TEST(acceptance6_delegateWithACriticalExtensionOfNoKnownKind) {
     for (int critical = 0; critical < 2; critical++) {
         X509 *cert = testCert(&(testCertSpec){.name = "Responder",
                                               .issuer = pki->ca,
@@ -348,8 +326,7 @@ static void acceptance6_delegateWithACriticalExtensionOfNoKnownKind(void **state
     }
 }
 
-static void acceptance6_signedWithMd5(void **state) {
-    (void)state;
+TEST(acceptance6_signedWithMd5) {
     X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = testRsaKey(1), .ca = 1});
     X509 *leaf = testCert(&(testCertSpec){
         .name = "x", .issuer = ca, .issuer_key = testRsaKey(1), .key = pki->leaf_key, .urls = {TEST_URL}});
@@ -366,8 +343,7 @@ static void acceptance6_signedWithMd5(void **state) {
     X509_free(ca);
 }
 
-static void acceptance6_brokenSignature(void **state) {
-    (void)state;
+TEST(acceptance6_brokenSignature) {
     testReply reply = goodReply();
     reply.break_signature = 1;
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -376,8 +352,7 @@ static void acceptance6_brokenSignature(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void issuerUnknown(void **state) {
-    (void)state;
+TEST(issuerUnknown) {
     ocspIdentity *known = leaf_id;
     leaf_id = testIdentity(pki->leaf, NULL);
     testReply reply = goodReply();
@@ -388,8 +363,7 @@ static void issuerUnknown(void **state) {
 
 /* ---- §7: what is no answer at all -------------------------------------------------------------------------------- */
 
-static void acceptance7_everyOtherResponseStatus(void **state) {
-    (void)state;
+TEST(acceptance7_everyOtherResponseStatus) {
     static const int statuses[] = {1, 2, 3, 4, 5, 6, 7, 127}; /* 4 is not used by the RFC; 7 and 127 do not exist */
     for (size_t i = 0; i < 8; i++) {
         testReply reply = goodReply();
@@ -398,15 +372,13 @@ static void acceptance7_everyOtherResponseStatus(void **state) {
     }
 }
 
-static void acceptance7_statusUnknown(void **state) {
-    (void)state;
+TEST(acceptance7_statusUnknown) {
     testReply reply = goodReply();
     reply.entries[0].status = TEST_UNKNOWN;
     wantRefused(&reply, OCSP_ERR_RESPONSE);
 }
 
-static void acceptance7_emptyOneByteAndNonsense(void **state) {
-    (void)state;
+TEST(acceptance7_emptyOneByteAndNonsense) {
     wantBytesRefused((const unsigned char *)"", 0, OCSP_ERR_RESPONSE);
     for (int c = 0; c < 256; c++) {
         unsigned char one = (unsigned char)c;
@@ -422,8 +394,7 @@ static void acceptance7_emptyOneByteAndNonsense(void **state) {
     }
 }
 
-static void acceptance7_truncatedAtEveryLength(void **state) {
-    (void)state;
+TEST(acceptance7_truncatedAtEveryLength) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     testBytes der = testReplyDer(&reply);
     for (size_t n = 0; n < der.n; n++) {
@@ -434,8 +405,7 @@ static void acceptance7_truncatedAtEveryLength(void **state) {
     testBytesFree(&der);
 }
 
-static void acceptance7_bytesAfterTheDer(void **state) {
-    (void)state;
+TEST(acceptance7_bytesAfterTheDer) {
     testReply reply = goodReply();
     static const size_t extras[] = {1, 2, 16, 1000};
     for (size_t i = 0; i < 4; i++) {
@@ -453,14 +423,12 @@ static void acceptance7_bytesAfterTheDer(void **state) {
 }
 
 /* OpenSSL's parser passes over them; strict clients do not. */
-static void acceptance7_bytesInsideThatAreNoPartOfTheResponse(void **state) {
-    (void)state;
+TEST(acceptance7_bytesInsideThatAreNoPartOfTheResponse) {
     testReply reply = goodReply();
     for (reply.inner_tail = 1; reply.inner_tail <= 16; reply.inner_tail++) wantRefused(&reply, OCSP_ERR_RESPONSE);
 }
 
-static void acceptance7_berThatIsNotDer(void **state) {
-    (void)state;
+TEST(acceptance7_berThatIsNotDer) {
     testReply reply = goodReply();
     testBytes der = testReplyDer(&reply);
     assert_true(der.p[1] == 0x82);
@@ -475,8 +443,7 @@ static void acceptance7_berThatIsNotDer(void **state) {
 }
 
 /* A certificate keeps the bytes that it was read from: encoding the response again does not show that they are BER. */
-static void acceptance7_berInACertificateSentAlong(void **state) {
-    (void)state;
+TEST(acceptance7_berInACertificateSentAlong) {
     unsigned char *der = NULL;
     int n = i2d_X509(pki->rsa_leaf, &der); /* long enough for lengths of two bytes */
     assert_true(n > 10 && der[1] == 0x82 && der[5] == 0x82 && der[8] == 0xa0 && der[9] == 3);
@@ -495,8 +462,7 @@ static void acceptance7_berInACertificateSentAlong(void **state) {
 }
 
 /* OpenSSL takes any byte but 0 for TRUE, where DER has 0xff alone, and Go's clients refuse the rest. */
-static void acceptance7_aBooleanThatIsNotDer(void **state) {
-    (void)state;
+TEST(acceptance7_aBooleanThatIsNotDer) {
     for (int truth = 1; truth < 256; truth += 127) {
         unsigned char critical[] = {0x01, 0x01, (unsigned char)truth};
         unsigned char *oid = NULL;
@@ -513,8 +479,7 @@ static void acceptance7_aBooleanThatIsNotDer(void **state) {
     }
 }
 
-static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
-    (void)state;
+TEST(acceptance7_successfulWithoutABodyOrOfAnotherType) {
     testReply reply = goodReply();
     reply.bare = 1;
     wantRefused(&reply, OCSP_ERR_RESPONSE);
@@ -524,8 +489,7 @@ static void acceptance7_successfulWithoutABodyOrOfAnotherType(void **state) {
 }
 
 /* Not every byte is signed. Nothing crashes (the sanitizers watch), and what verifies here verifies for OpenSSL too. */
-static void acceptance16_everyByteFlippedInTurn(void **state) {
-    (void)state;
+TEST(acceptance16_everyByteFlippedInTurn) {
     testReply replies[2] = {goodReply(), signedBy(pki->delegate, pki->delegate_key)};
     int taken = 0, refused = 0;
     for (int r = 0; r < 2; r++) {
@@ -558,8 +522,7 @@ static void acceptance16_everyByteFlippedInTurn(void **state) {
     assert_true(refused > 10 * taken);
 }
 
-static void overTheSizeLimit(void **state) {
-    (void)state;
+TEST(overTheSizeLimit) {
     testBytes big = testTag(0x30, testCopy(NULL, 0));
     unsigned char *block = calloc(1, OCSP_MAX_RESPONSE_BYTES + 1);
     big = testJoin(big, testCopy(block, OCSP_MAX_RESPONSE_BYTES));
@@ -570,8 +533,7 @@ static void overTheSizeLimit(void **state) {
 
 /* ---- §8: which entry --------------------------------------------------------------------------------------------- */
 
-static void acceptance8_oursAmongSeveral(void **state) {
-    (void)state;
+TEST(acceptance8_oursAmongSeveral) {
     for (int ours = 0; ours < 4; ours++) {
         testReply reply = goodReply();
         X509 *others[] = {pki->rsa_leaf, pki->must_leaf, pki->quiet_leaf};
@@ -594,8 +556,7 @@ static void acceptance8_oursAmongSeveral(void **state) {
     }
 }
 
-static void acceptance8_oursIsTheBadOneAmongGoodOnes(void **state) {
-    (void)state;
+TEST(acceptance8_oursIsTheBadOneAmongGoodOnes) {
     testReply reply = goodReply();
     reply.entries[1] = reply.entries[0];
     reply.entries[0].cert = pki->rsa_leaf;
@@ -607,8 +568,7 @@ static void acceptance8_oursIsTheBadOneAmongGoodOnes(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance8_oursMissing(void **state) {
-    (void)state;
+TEST(acceptance8_oursMissing) {
     testReply reply = goodReply();
     reply.count = 0;
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -619,15 +579,13 @@ static void acceptance8_oursMissing(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance8_anotherSerial(void **state) {
-    (void)state;
+TEST(acceptance8_anotherSerial) {
     testReply reply = goodReply();
     reply.entries[0].cert = pki->renewed_leaf;
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance8_sameSerialOfAnotherIssuer(void **state) {
-    (void)state;
+TEST(acceptance8_sameSerialOfAnotherIssuer) {
     testReply reply = goodReply();
     reply.entries[0].cert = pki->foreign_leaf; /* the same serial */
     reply.entries[0].issuer = pki->twin;       /* the same name, another key */
@@ -638,8 +596,7 @@ static void acceptance8_sameSerialOfAnotherIssuer(void **state) {
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance8_otherHashesInTheAnswer(void **state) {
-    (void)state;
+TEST(acceptance8_otherHashesInTheAnswer) {
     static const char *const hashes[] = {"SHA1", "SHA224", "SHA256", "SHA384", "SHA512"};
     for (int i = 0; i < 5; i++) {
         testReply reply = goodReply();
@@ -650,8 +607,7 @@ static void acceptance8_otherHashesInTheAnswer(void **state) {
     }
 }
 
-static void acceptance8_shortenedHashes(void **state) {
-    (void)state;
+TEST(acceptance8_shortenedHashes) {
     for (size_t cut = 1; cut <= 20; cut++) {
         testReply reply = goodReply();
         reply.entries[0].cut_hash = cut;
@@ -661,8 +617,7 @@ static void acceptance8_shortenedHashes(void **state) {
 
 /* ---- §9: dates --------------------------------------------------------------------------------------------------- */
 
-static void acceptance9_thisUpdateInTheFuture(void **state) {
-    (void)state;
+TEST(acceptance9_thisUpdateInTheFuture) {
     testReply reply = goodReply();
     static const struct { int ahead, good; } rows[] = {{200, 1}, {299, 1}, {300, 1}, {301, 0}, {400, 0}, {86400, 0}};
     for (size_t i = 0; i < 6; i++) {
@@ -680,8 +635,7 @@ static void acceptance9_thisUpdateInTheFuture(void **state) {
     }
 }
 
-static void acceptance9_nextUpdateInThePast(void **state) {
-    (void)state;
+TEST(acceptance9_nextUpdateInThePast) {
     testReply reply = goodReply();
     static const struct { int ahead, good; } rows[] = {{1, 1}, {0, 0}, {-1, 0}, {-3000, 0}};
     for (size_t i = 0; i < 4; i++) {
@@ -693,16 +647,14 @@ static void acceptance9_nextUpdateInThePast(void **state) {
     }
 }
 
-static void acceptance9_nextUpdateBeforeThisUpdate(void **state) {
-    (void)state;
+TEST(acceptance9_nextUpdateBeforeThisUpdate) {
     testReply reply = goodReply();
     reply.entries[0].this_update = TEST_NOW + 200;
     reply.entries[0].next_update = TEST_NOW + 100;
     wantRefused(&reply, OCSP_ERR_VERIFY);
 }
 
-static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
-    (void)state;
+TEST(acceptance9_noNextUpdateLivesTenMinutesFromReceipt) {
     testReply reply = goodReply();
     reply.entries[0].next_update = 0;
     reply.entries[0].this_update = TEST_NOW - 30 * TEST_DAY; /* its age does not count */
@@ -730,8 +682,7 @@ static void acceptance9_noNextUpdateLivesTenMinutesFromReceipt(void **state) {
     testBytesFree(&der);
 }
 
-static void acceptance9_nextUpdateBeyondTheCertificatesEnd(void **state) {
-    (void)state;
+TEST(acceptance9_nextUpdateBeyondTheCertificatesEnd) {
     X509 *brief = testCert(&(testCertSpec){.name = "brief",
                                            .issuer = pki->ca,
                                            .issuer_key = pki->ca_key,
@@ -750,8 +701,7 @@ static void acceptance9_nextUpdateBeyondTheCertificatesEnd(void **state) {
     X509_free(brief);
 }
 
-static void acceptance9_theSignersEndLimitsToo(void **state) {
-    (void)state;
+TEST(acceptance9_theSignersEndLimitsToo) {
     testReply reply = signedBy(pki->delegate_short, pki->delegate_key);
     ocspResponse got = wantGood(&reply);
     assert_int_equal(got.expires_at, TEST_NOW + 100);
@@ -767,8 +717,7 @@ static void acceptance9_theSignersEndLimitsToo(void **state) {
     testBytesFree(&der);
 }
 
-static void acceptance9_anExpiredCertificateOfOursIsNotStapledFor(void **state) {
-    (void)state;
+TEST(acceptance9_anExpiredCertificateOfOursIsNotStapledFor) {
     X509 *old = testCert(&(testCertSpec){.name = "old",
                                          .issuer = pki->ca,
                                          .issuer_key = pki->ca_key,
@@ -784,8 +733,7 @@ static void acceptance9_anExpiredCertificateOfOursIsNotStapledFor(void **state) 
     X509_free(old);
 }
 
-static void acceptance9_datesThatAreNone(void **state) {
-    (void)state;
+TEST(acceptance9_datesThatAreNone) {
     static const char *const bad[] = {"",
                                       "2",
                                       "20300101",
@@ -814,8 +762,7 @@ static void acceptance9_datesThatAreNone(void **state) {
     }
 }
 
-static void acceptance9_datesAtTheEndsOfTime(void **state) {
-    (void)state;
+TEST(acceptance9_datesAtTheEndsOfTime) {
     testReply reply = goodReply();
     reply.entries[0].next_text = "99991231235959Z"; /* RFC 5280's "no end" */
     ocspResponse got = wantGood(&reply);
@@ -844,8 +791,7 @@ static testBytes extension(const char *oid, int critical) {
     return testTag(0x30, testJoin(all, testTag(0x04, testCopy("\x05\x00", 2))));
 }
 
-static void criticalExtensions(void **state) {
-    (void)state;
+TEST(criticalExtensions) {
     static const struct {
         const char *oid;
         int harmless;
@@ -912,8 +858,7 @@ static X509 *responderSignedWith(X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *key, cons
 
 /* The digests and keys that a response may be signed with hold for its responder's certificate too, and for RSASSA-PSS,
  * which names its digest elsewhere. */
-static void weakDigestsAndKeysOfAResponder(void **state) {
-    (void)state;
+TEST(weakDigestsAndKeysOfAResponder) {
     EVP_PKEY *ca_key = testRsaKey(1), *short_key = EVP_RSA_gen(512);
     X509 *ca = testCert(&(testCertSpec){.name = "RSA CA", .key = ca_key, .ca = 1});
     X509 *leaf = testCert(
@@ -1018,8 +963,7 @@ static void workOfAHostileResponse(EVP_PKEY *ca_key) {
     X509_free(ca);
 }
 
-static void workOfAHostileResponseByKeyType(void **state) {
-    (void)state;
+TEST(workOfAHostileResponseByKeyType) {
     EVP_PKEY *p384 = EVP_EC_gen("P-384");
     workOfAHostileResponse(testRsaKey(1));
     workOfAHostileResponse(testEcKey(4));
@@ -1028,16 +972,14 @@ static void workOfAHostileResponseByKeyType(void **state) {
 }
 
 /* By key: whoever is named has the key of the signer, so that one signature says all. */
-static void workOfAHostileResponseByKeyHash(void **state) {
-    (void)state;
+TEST(workOfAHostileResponseByKeyHash) {
     testReply reply = signedBy(pki->delegate, pki->delegate_key);
     reply.sent[0] = reply.sent[1] = reply.sent[2] = reply.sent[3] = pki->delegate;
     reply.by_key = reply.break_signature = 1;
     wantLittleWork(&reply, 5, 1, 1);
 }
 
-static void workOfManySingleResponses(void **state) {
-    (void)state;
+TEST(workOfManySingleResponses) {
     testReply reply = goodReply();
     reply.entries[0].cert = pki->foreign_leaf; /* our serial, of another issuer */
     reply.entries[0].issuer = pki->twin;
@@ -1061,8 +1003,7 @@ static void workOfManySingleResponses(void **state) {
     wantLittleWork(&reply, 0, 0, 1);
 }
 
-static void moreDigestsThanAnybodyUses(void **state) {
-    (void)state;
+TEST(moreDigestsThanAnybodyUses) {
     static const char *const digests[] = {"SHA224", "SHA256", "SHA384", "SHA512"};
     testReply reply = goodReply();
     for (int i = 0; i < 4; i++) {
@@ -1078,8 +1019,7 @@ static void moreDigestsThanAnybodyUses(void **state) {
 }
 
 /* Values of any kind are bounded: here an extension's, which nobody reads. */
-static void workOfManyValues(void **state) {
-    (void)state;
+TEST(workOfManyValues) {
     testReply reply = goodReply();
     testBytes one = extension("1.3.6.1.4.1.99999.1", 0), many = testCopy("", 0);
     for (int i = 0; i < 1300; i++) many = testJoin(many, testCopy(one.p, one.n));
@@ -1093,8 +1033,7 @@ static void workOfManyValues(void **state) {
 }
 
 /* Which failures may be remembered, and for how long. */
-static void whenAVerdictMayChange(void **state) {
-    (void)state;
+TEST(whenAVerdictMayChange) {
     testReply replies[] = {goodReply(), goodReply(), goodReply(), signedBy(pki->delegate, pki->delegate_key)};
     X509 *early = testCert(&(testCertSpec){.name = "Responder",
                                            .issuer = pki->ca,
@@ -1122,8 +1061,7 @@ static void whenAVerdictMayChange(void **state) {
 
 /* A second entry that says good of another time hides none that says good of now. Revoked and unknown are as strict as
  * when they are alone. */
-static void aGoodEntryOfAnotherTimeHidesNone(void **state) {
-    (void)state;
+TEST(aGoodEntryOfAnotherTimeHidesNone) {
     static const struct {
         testStatus status;
         int this_update, next_update, good;
@@ -1170,8 +1108,7 @@ static void aGoodEntryOfAnotherTimeHidesNone(void **state) {
 }
 
 /* Go's clients and NSS read every time in a response. */
-static void everyTimeInTheResponseIsStrict(void **state) {
-    (void)state;
+TEST(everyTimeInTheResponseIsStrict) {
     testReply reply = goodReply();
     reply.produced_text = "20300101000000.5Z";
     wantRefused(&reply, OCSP_ERR_VERIFY);
@@ -1199,8 +1136,7 @@ static void everyTimeInTheResponseIsStrict(void **state) {
 
 /* ---- revoked ----------------------------------------------------------------------------------------------------- */
 
-static void revokedIsAResponseOfOurs(void **state) {
-    (void)state;
+TEST(revokedIsAResponseOfOurs) {
     testReply reply = goodReply();
     reply.entries[0].status = TEST_REVOKED;
     reply.entries[0].revoked_at = TEST_NOW - 7200;
@@ -1220,8 +1156,7 @@ static void revokedIsAResponseOfOurs(void **state) {
 }
 
 /* Two entries for our certificate of equal age: knowing better wins, whatever their order. */
-static void twoEntriesForUsTheWorseOfEquallyNewOnesCounts(void **state) {
-    (void)state;
+TEST(twoEntriesForUsTheWorseOfEquallyNewOnesCounts) {
     for (int revoked_at = 0; revoked_at < 2; revoked_at++) {
         testReply reply = goodReply();
         reply.entries[1] = reply.entries[0];
@@ -1234,8 +1169,7 @@ static void twoEntriesForUsTheWorseOfEquallyNewOnesCounts(void **state) {
 }
 
 /* Of two entries of different age the newer one counts, whatever it says and wherever it stands. */
-static void twoEntriesForUsTheNewerOneCounts(void **state) {
-    (void)state;
+TEST(twoEntriesForUsTheNewerOneCounts) {
     for (int newer_at = 0; newer_at < 2; newer_at++) {
         for (int newer_revoked = 0; newer_revoked < 2; newer_revoked++) {
             testReply reply = goodReply();
@@ -1252,8 +1186,7 @@ static void twoEntriesForUsTheNewerOneCounts(void **state) {
 }
 
 /* Clients look for SHA-1: it counts as soon as one CertID for this certificate has it, and others' CertIDs do not count. */
-static void theDigestOfTheCertIdIsReported(void **state) {
-    (void)state;
+TEST(theDigestOfTheCertIdIsReported) {
     const EVP_MD *const digests[] = {NULL, EVP_sha256(), EVP_sha384(), EVP_sha512()};
     const int expected[] = {NID_sha1, NID_sha256, NID_sha384, NID_sha512};
     for (int i = 0; i < 4; i++) {
@@ -1293,8 +1226,7 @@ static ocspResponse made(time_t this_update, int revoked) {
                           .expires_at = TEST_NOW + 1000};
 }
 
-static void compareByThisUpdate(void **state) {
-    (void)state;
+TEST(compareByThisUpdate) {
     ocspResponse none = {0};
     for (int was = 0; was < 2; was++) {
         for (int is = 0; is < 2; is++) {
@@ -1307,8 +1239,7 @@ static void compareByThisUpdate(void **state) {
     }
 }
 
-static void compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse(void **state) {
-    (void)state;
+TEST(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse) {
     ocspResponse good = made(TEST_NOW - 100, 0), revoked = made(TEST_NOW - 100, 1);
     assert_int_equal(ocspCompare(&good, &revoked, TEST_NOW), OCSP_FRESH_NEWER);
     assert_int_equal(ocspCompare(&revoked, &good, TEST_NOW), OCSP_FRESH_OLDER);
@@ -1318,8 +1249,7 @@ static void compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse(void **
 
 /* CAs that round thisUpdate to the hour: within it the later producedAt counts, so that a lifted hold is seen, and so
  * that an answer from before it, replayed, is not. */
-static void compareByProducedAtWhereThisUpdateIsEqual(void **state) {
-    (void)state;
+TEST(compareByProducedAtWhereThisUpdateIsEqual) {
     ocspResponse none = {0};
     for (int was = 0; was < 2; was++) {
         for (int is = 0; is < 2; is++) {
@@ -1338,8 +1268,7 @@ static void compareByProducedAtWhereThisUpdateIsEqual(void **state) {
 
 /* What has expired is no measure any more, but for two things: a revocation, and the ten minutes of a replayed
  * answer. */
-static void compareWithAnExpiredOne(void **state) {
-    (void)state;
+TEST(compareWithAnExpiredOne) {
     ocspResponse held = made(TEST_NOW - 100, 0), older = made(TEST_NOW - 200, 0);
     held.expires_at = held.next_update = TEST_NOW;
     assert_int_equal(ocspCompare(&held, &older, TEST_NOW - 1), OCSP_FRESH_OLDER);
@@ -1355,8 +1284,7 @@ static void compareWithAnExpiredOne(void **state) {
 }
 
 /* Held from a time when the clock was a day ahead: what the responder says now is not older than that. */
-static void acceptance14_compareWithOneFromTheFuture(void **state) {
-    (void)state;
+TEST(acceptance14_compareWithOneFromTheFuture) {
     ocspResponse held = made(TEST_NOW + TEST_DAY, 0), fresh = made(TEST_NOW - 10, 0);
     held.expires_at = held.next_update = TEST_NOW + 2 * TEST_DAY;
     assert_int_equal(ocspCompare(&held, &fresh, TEST_NOW), OCSP_FRESH_NEWER);
@@ -1366,8 +1294,7 @@ static void acceptance14_compareWithOneFromTheFuture(void **state) {
 
 /* ---- ocspPeekNextUpdate ------------------------------------------------------------------------------------------ */
 
-static void peekFindsTheLatestNextUpdate(void **state) {
-    (void)state;
+TEST(peekFindsTheLatestNextUpdate) {
     testReply reply = goodReply();
     reply.entries[1] = reply.entries[0];
     reply.entries[1].next_update = TEST_NOW + 5 * TEST_DAY;
@@ -1383,8 +1310,7 @@ static void peekFindsTheLatestNextUpdate(void **state) {
     testBytesFree(&der);
 }
 
-static void peekSurvivesEverything(void **state) {
-    (void)state;
+TEST(peekSurvivesEverything) {
     assert_int_equal(ocspPeekNextUpdate((const unsigned char *)"", 0), -1);
     assert_int_equal(ocspPeekNextUpdate((const unsigned char *)"0", 1), -1);
     testReply reply = goodReply();
@@ -1404,83 +1330,4 @@ static void peekSurvivesEverything(void **state) {
     assert_int_equal(ocspPeekNextUpdate(der.p, der.n), -1);
     testBytesFree(&der);
     assert_int_equal(ERR_peek_error(), 0);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance6_theCaItself),
-        cmocka_unit_test(acceptance6_rsaLeafAndOtherDigests),
-        cmocka_unit_test(acceptance6_rsaCa),
-        cmocka_unit_test(acceptance6_delegateWithOcspSigning),
-        cmocka_unit_test(acceptance6_delegateNotSentAlong),
-        cmocka_unit_test(acceptance6_delegateLacksTheEku),
-        cmocka_unit_test(acceptance6_delegateWithATimeThatIsNone),
-        cmocka_unit_test(acceptance9_aFractionOfASecond),
-        cmocka_unit_test(acceptance6_delegateOfAnotherCa),
-        cmocka_unit_test(acceptance6_delegateOfTheRootAboveOurCa),
-        cmocka_unit_test(acceptance6_delegateOfADelegate),
-        cmocka_unit_test(acceptance6_theRootItselfIsNotOurIssuer),
-        cmocka_unit_test(acceptance6_ourOwnLeaf),
-        cmocka_unit_test(acceptance6_theTwinOfOurCa),
-        cmocka_unit_test(acceptance6_aDelegateThatNamesTheCaAsResponder),
-        cmocka_unit_test(acceptance6_aDelegateOfTheNameButAnotherKeyDoesNotHideTheRightOne),
-        cmocka_unit_test(acceptance6_delegateExpired),
-        cmocka_unit_test(acceptance6_delegateNotValidYet),
-        cmocka_unit_test(acceptance6_delegateWhoseKeyUsageForbidsSignatures),
-        cmocka_unit_test(acceptance6_delegateWithACriticalExtensionOfNoKnownKind),
-        cmocka_unit_test(acceptance6_delegateThatBeginsWithinTheSkew),
-        cmocka_unit_test(acceptance6_brokenSignature),
-        cmocka_unit_test(acceptance6_signedWithMd5),
-        cmocka_unit_test(issuerUnknown),
-        cmocka_unit_test(acceptance7_everyOtherResponseStatus),
-        cmocka_unit_test(acceptance7_statusUnknown),
-        cmocka_unit_test(acceptance7_emptyOneByteAndNonsense),
-        cmocka_unit_test(acceptance7_truncatedAtEveryLength),
-        cmocka_unit_test(acceptance7_bytesAfterTheDer),
-        cmocka_unit_test(acceptance7_berThatIsNotDer),
-        cmocka_unit_test(acceptance7_berInACertificateSentAlong),
-        cmocka_unit_test(acceptance7_bytesInsideThatAreNoPartOfTheResponse),
-        cmocka_unit_test(acceptance7_aBooleanThatIsNotDer),
-        cmocka_unit_test(acceptance7_successfulWithoutABodyOrOfAnotherType),
-        cmocka_unit_test(acceptance16_everyByteFlippedInTurn),
-        cmocka_unit_test(overTheSizeLimit),
-        cmocka_unit_test(acceptance8_oursAmongSeveral),
-        cmocka_unit_test(acceptance8_oursIsTheBadOneAmongGoodOnes),
-        cmocka_unit_test(acceptance8_oursMissing),
-        cmocka_unit_test(acceptance8_anotherSerial),
-        cmocka_unit_test(acceptance8_sameSerialOfAnotherIssuer),
-        cmocka_unit_test(acceptance8_otherHashesInTheAnswer),
-        cmocka_unit_test(acceptance8_shortenedHashes),
-        cmocka_unit_test(acceptance9_thisUpdateInTheFuture),
-        cmocka_unit_test(acceptance9_nextUpdateInThePast),
-        cmocka_unit_test(acceptance9_nextUpdateBeforeThisUpdate),
-        cmocka_unit_test(acceptance9_noNextUpdateLivesTenMinutesFromReceipt),
-        cmocka_unit_test(acceptance9_nextUpdateBeyondTheCertificatesEnd),
-        cmocka_unit_test(acceptance9_theSignersEndLimitsToo),
-        cmocka_unit_test(acceptance9_anExpiredCertificateOfOursIsNotStapledFor),
-        cmocka_unit_test(acceptance9_datesThatAreNone),
-        cmocka_unit_test(acceptance9_datesAtTheEndsOfTime),
-        cmocka_unit_test(criticalExtensions),
-        cmocka_unit_test(weakDigestsAndKeysOfAResponder),
-        cmocka_unit_test(workOfAHostileResponseByKeyType),
-        cmocka_unit_test(workOfAHostileResponseByKeyHash),
-        cmocka_unit_test(workOfManySingleResponses),
-        cmocka_unit_test(moreDigestsThanAnybodyUses),
-        cmocka_unit_test(workOfManyValues),
-        cmocka_unit_test(whenAVerdictMayChange),
-        cmocka_unit_test(aGoodEntryOfAnotherTimeHidesNone),
-        cmocka_unit_test(everyTimeInTheResponseIsStrict),
-        cmocka_unit_test(compareByProducedAtWhereThisUpdateIsEqual),
-        cmocka_unit_test(revokedIsAResponseOfOurs),
-        cmocka_unit_test(twoEntriesForUsTheWorseOfEquallyNewOnesCounts),
-        cmocka_unit_test(twoEntriesForUsTheNewerOneCounts),
-        cmocka_unit_test(theDigestOfTheCertIdIsReported),
-        cmocka_unit_test(compareByThisUpdate),
-        cmocka_unit_test(compareAtAnEqualThisUpdateRevokedReplacesGoodNeverTheReverse),
-        cmocka_unit_test(compareWithAnExpiredOne),
-        cmocka_unit_test(acceptance14_compareWithOneFromTheFuture),
-        cmocka_unit_test(peekFindsTheLatestNextUpdate),
-        cmocka_unit_test(peekSurvivesEverything),
-    };
-    return cmocka_run_group_tests_name("verify", tests, setUp, tearDown);
 }

@@ -1,0 +1,535 @@
+/* test_persist.c - the engine and its cache directory: restarts, disks that fail, and what a restart must not staple.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#define _GNU_SOURCE
+#include "world.h"
+#include "ocsp_worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- a disk that fails ------------------------------------------------------------------------------------------- */
+
+/* Before libc's: files that cannot be removed. */
+static atomic_int unlink_fault, unlinks_refused;
+int unlink(const char *path) {
+    if (unlink_fault && strstr(path, "ocsp-")) {
+        atomic_fetch_add(&unlinks_refused, 1);
+        errno = unlink_fault;
+        return -1;
+    }
+    return unlinkat(AT_FDCWD, path, 0);
+}
+
+static void setUp(void) {
+    worldSetUp();
+    unlink_fault = unlinks_refused = 0;
+}
+
+static void tearDown(void) {
+    unlink_fault = 0;
+    worldTearDown();
+}
+
+FIXTURE(setUp, tearDown);
+PROGRAM_FIXTURE(worldOpen, worldClose);
+
+/* ---- restarts ---------------------------------------------------------------------------------------------------- */
+
+TEST(acceptance15_restartWithTheResponderDown) {
+    options.cache_dir = dir;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(testCountFiles(dir), 1);
+    SSL_CTX_free(ctx);
+    responder.down = 1;
+    restartEngine();
+    ctx = loadLeaf();
+    ocspThreadPrime(); /* what the main thread does before the first accept */
+    assert_int_equal(requestCount(), 1);
+    assert_true(isStapled(ctx));
+    assert_string_equal(infoText("response_source"), "cache");
+    runFor(60 * 1000);
+    assert_int_equal(requestCount(), 1); /* a start is no reload: it is refreshed in its time */
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+TEST(acceptance16_whatTheDiskHoldsIsVerifiedAgain) {
+    options.cache_dir = dir;
+    applyOptions();
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    char name[100];
+    snprintf(name, sizeof(name), "ocsp-%s.der", id->sha256_hex);
+    char *path = testPath(dir, name);
+    testReply reply = testGoodReply(pki->leaf);
+    responder.down = 1;
+    for (int i = 0; i < 7; i++) {
+        testReply bad = reply;
+        testBytes der;
+        if (i == 0) bad.break_signature = 1;
+        if (i == 1) bad.entries[0].cert = pki->renewed_leaf;   /* file of another certificate */
+        if (i == 2) bad.entries[0].next_update = TEST_NOW - 1; /* expired file */
+        if (i == 3) bad.status = 3;
+        if (i == 4) bad.signer = pki->twin, bad.key = pki->twin_key;
+        der = testReplyDer(&bad);
+        if (i == 5) der.n /= 2; /* truncated */
+        if (i == 6) der = testJoin(der, testCopy("x", 1));
+        testWriteFile(path, der.p, der.n);
+        testBytesFree(&der);
+        SSL_CTX *ctx = loadLeaf();
+        ocspThreadPrime();
+        assert_false(isStapled(ctx));
+        assertState("pending");
+        SSL_CTX_free(ctx);
+        restartEngine();
+    }
+    testBytes der = testReplyDer(&reply); /* and the test itself is sane */
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    SSL_CTX *ctx = loadLeaf();
+    ocspThreadPrime();
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+    free(path);
+    ocspIdentityFree(id);
+}
+
+/* A cache-dir that was changed is read again at the end of what is held, and finds it: no word of the responder. */
+static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
+                            ocspError *err) {
+    int found = real_env.cache_load(from, id, der, n, mtime, err);
+    *mtime = wallNow();
+    return found;
+}
+
+/* The files here are of the real clock's year: old, and so for clearing away. */
+static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait) {
+    (void)from, (void)now, (void)wait;
+}
+
+TEST(acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder) {
+    responder.no_next_update = 1;
+    options.cache_dir = dir;
+    ocsp_env.cache_load = loadAsJustStored;
+    ocsp_env.cache_prune = keepOldFiles;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    responder.down = 1;
+    options.cache_dir = "";
+    applyOptions();
+    runUntilIdle();
+    options.cache_dir = dir;
+    applyOptions();
+    runFor(599 * 1000);
+    long long failures = infoNumber("consecutive_failures");
+    assert_true(failures > 3);
+    runFor(2 * 1000);
+    assertState("expired");
+    assert_true(infoNumber("consecutive_failures") >= failures);
+    assert_int_equal(logLines(OCSP_LOG_VERBOSE, "answers again"), 0);
+    assert_int_not_equal(strlen(infoText("last_error")), 0);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- the cache directory ----------------------------------------------------------------------------------------- */
+
+TEST(acceptance16_aFullDiskOnlyWarns) {
+    options.cache_dir = dir;
+    applyOptions();
+    disk.full = 1;
+    responder.validity = 1000;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(10000 * 1000);
+    assert_true(isStapled(ctx));
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "disk is full"), 1);
+    assert_true(disk.writes < 200);
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    disk.full = 0;
+    runFor(1000 * 1000);
+    assert_int_equal(testCountFiles(dir), 1);
+    SSL_CTX_free(ctx);
+}
+
+/* What could not be kept is kept as soon as the disk takes it, without a new answer. */
+TEST(acceptance16_aDiskThatHasRoomAgainGetsWhatIsHeld) {
+    options.cache_dir = dir;
+    applyOptions();
+    disk.full = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(disk.writes, 1);
+    assert_int_equal(testCountFiles(dir), 0);
+    disk.full = 0;
+    runFor(61 * 1000);
+    assert_int_equal(testCountFiles(dir), 1);
+    assert_int_equal(disk.writes, 2);
+    assert_int_equal(requestCount(), 1);
+    SSL_CTX_free(ctx);
+}
+
+/* Each look for old files reads all of ours: with the first response that is stored, then at most hourly. */
+TEST(acceptance16_oldFilesAreLookedForAtMostHourly) {
+    options.cache_dir = dir;
+    applyOptions();
+    responder.validity = 600;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(disk.writes, 1);
+    assert_int_equal(disk.prunes, 1);
+    runFor(3500 * 1000);
+    assert_true(disk.writes > 5);
+    assert_int_equal(disk.prunes, 1);
+    runFor(2 * 3600 * 1000);
+    assert_true(disk.prunes >= 2 && disk.prunes <= 3);
+    int before = disk.prunes;
+    char *other = testPath(dir, "other");
+    assert_int_equal(mkdir(other, 0700), 0);
+    options.cache_dir = other; /* another directory has its own old files */
+    applyOptions();
+    runUntilIdle();
+    assert_int_equal(disk.prunes, before + 1);
+    SSL_CTX_free(ctx);
+    free(other);
+}
+
+TEST(acceptance16_tenRenewedCertificatesInARow) {
+    options.cache_dir = dir;
+    applyOptions();
+    for (int i = 0; i < 10; i++) {
+        X509 *leaf = testCert(&(testCertSpec){.name = "r",
+                                              .issuer = pki->ca,
+                                              .issuer_key = pki->ca_key,
+                                              .serial = "0ABC",
+                                              .key = pki->leaf_key,
+                                              .urls = {TEST_URL}});
+        SSL_CTX *ctx = loadContext(leaf, pki->leaf_key, pki->ca);
+        runFor(2000);
+        assert_true(isStapled(ctx));
+        assert_int_equal(testCountFiles(dir), i + 1);
+        SSL_CTX_free(ctx);
+        X509_free(leaf);
+    }
+}
+
+static int writes_at_second_fetch;
+static void noteWrites(const ocspIoHooks *wait) {
+    (void)wait;
+    if (requestCount() == 2) writes_at_second_fetch = disk.writes;
+}
+
+/* The second certificate's responder may hang: what the first one has published is on disk by then. */
+TEST(theFirstResponseIsStoredBeforeTheSecondIsAskedFor) {
+    options.cache_dir = dir;
+    applyOptions();
+    responder.during_fetch = noteWrites;
+    writes_at_second_fetch = 0;
+    SSL_CTX *ctx = loadTwoCertificates();
+    runUntilIdle();
+    assert_int_equal(requestCount(), 2);
+    assert_int_equal(writes_at_second_fetch, 1);
+    assert_int_equal(testCountFiles(dir), 2);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- what a restart must not staple ------------------------------------------------------------------------------ */
+
+static char *cacheFile(const char *in_dir) {
+    char name[100];
+    ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
+    snprintf(name, sizeof(name), "ocsp-%s.der", id->sha256_hex);
+    ocspIdentityFree(id);
+    return testPath(in_dir, name);
+}
+
+/* What the file of `leaf` in a directory says: -1 there is none, else V_OCSP_CERTSTATUS_... */
+static int cachedStatus(const char *in_dir) {
+    char *path = cacheFile(in_dir);
+    int status = -1;
+    if (access(path, F_OK) == 0) {
+        testBytes der = testReadFile(path);
+        const unsigned char *p = der.p;
+        OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)der.n);
+        OCSP_BASICRESP *basic = OCSP_response_get1_basic(response);
+        status = OCSP_single_get0_status(OCSP_resp_get0(basic, 0), NULL, NULL, NULL, NULL);
+        OCSP_BASICRESP_free(basic);
+        OCSP_RESPONSE_free(response);
+        testBytesFree(&der);
+    }
+    free(path);
+    return status;
+}
+
+static void writeCached(const char *in_dir, testStatus status, time_t this_update) {
+    char *path = cacheFile(in_dir);
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].status = status;
+    reply.entries[0].this_update = this_update;
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    free(path);
+}
+
+/* Good is held and lies in `dir`. */
+static SSL_CTX *startWithGoodCached(void) {
+    options.cache_dir = dir;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    runFor(5000);
+    return ctx;
+}
+
+/* The next answer says something else. */
+static void refreshTo(int revoked) {
+    responder.revoked = revoked;
+    SSL_CTX_free(loadLeaf());
+    runUntilIdle();
+    assertState(revoked ? "revoked" : "good");
+}
+
+static void assertNoStapleAfterRestart(void) {
+    responder.down = 1;
+    restartEngine();
+    SSL_CTX *ctx = loadLeaf();
+    ocspThreadPrime();
+    assert_false(isStapled(ctx));
+    runFor(5000);
+    assert_false(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+TEST(acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart) {
+    SSL_CTX *ctx = startWithGoodCached();
+    disk.full = 1;
+    refreshTo(1);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "a restart would begin without it"), 1);
+    SSL_CTX_free(ctx);
+    assertNoStapleAfterRestart();
+}
+
+/* And neither is one whose process is killed while it writes: what contradicts it is away before that. */
+TEST(acceptance16_whatIsContradictedIsRemovedBeforeItsSuccessorIsWritten) {
+    SSL_CTX *ctx = startWithGoodCached();
+    assert_int_equal(disk.file_was_there, 0);
+    refreshTo(0);
+    assert_int_equal(disk.file_was_there, 1); /* nothing is removed without need */
+    runFor(5000);
+    refreshTo(1);
+    assert_int_equal(disk.file_was_there, 0);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+TEST(acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain) {
+    SSL_CTX *ctx = startWithGoodCached();
+    disk.full = 1;
+    unlink_fault = EROFS;
+    refreshTo(1);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "a restart would begin without it"), 0);
+    char *path = cacheFile(dir);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, strrchr(path, '/')), 1); /* what to remove */
+    free(path);
+    assert_int_equal(unlinks_refused, 1);
+    runFor(600 * 1000);
+    assert_true(unlinks_refused >= 9 && unlinks_refused <= 11); /* once a minute */
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    unlink_fault = 0;
+    runFor(61 * 1000);
+    assert_int_equal(cachedStatus(dir), -1);
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "on disk any more"), 1);
+    disk.full = 0;
+    runFor(61 * 1000);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+TEST(acceptance16_itIsRemovedAlsoWhileStaplingIsOff) {
+    SSL_CTX *ctx = startWithGoodCached();
+    disk.full = 1;
+    unlink_fault = EROFS;
+    refreshTo(1);
+    options.stapling = 0;
+    applyOptions();
+    runFor(1000);
+    assert_int_equal(ocspThreadStep(), 1000); /* it does not wait until somebody wakes it */
+    unlink_fault = 0;
+    runFor(61 * 1000);
+    assert_int_equal(cachedStatus(dir), -1);
+    disk.full = 0;
+    runFor(61 * 1000);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    assert_int_equal(ocspThreadStep(), -1); /* nothing is left to do until somebody wakes it */
+    SSL_CTX_free(ctx);
+}
+
+/* A file that cannot be judged now may be judged good after the restart. */
+TEST(acceptance16_whatMayBeGoodAfterARestartIsRemovedToo) {
+    SSL_CTX *ctx = startWithGoodCached();
+    writeCached(dir, TEST_GOOD, wallNow() + 4000); /* from the future: this machine's clock is behind */
+    disk.full = 1;
+    refreshTo(1);
+    assert_int_equal(cachedStatus(dir), -1);
+    writeCached(dir, TEST_REVOKED, wallNow() - 100); /* says the same, and less: stays */
+    runFor(61 * 1000);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    SSL_CTX_free(ctx);
+}
+
+TEST(acceptance16_aLiftedHoldThatTheDiskRefusesIsNoRevocationAfterARestart) {
+    responder.revoked = 1;
+    options.cache_dir = dir;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    runFor(5000);
+    disk.full = 1;
+    refreshTo(0);
+    assert_int_equal(cachedStatus(dir), -1);
+    SSL_CTX_free(ctx);
+}
+
+/* Where cache-dir leads later, or led before, there must not be good when the operator goes back to it. */
+TEST(acceptance16_anOlderGoodResponseInADirectoryThatWasLeft) {
+    SSL_CTX *ctx = startWithGoodCached();
+    char *other = testPath(dir, "other");
+    assert_int_equal(mkdir(other, 0700), 0);
+    options.cache_dir = other;
+    applyOptions();
+    runUntilIdle();
+    assert_int_equal(cachedStatus(other), V_OCSP_CERTSTATUS_GOOD);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD); /* it may be another server's */
+    options.cache_dir = "";
+    applyOptions();
+    runFor(5000);
+    refreshTo(1);
+    assert_int_equal(cachedStatus(dir), -1);
+    assert_int_equal(cachedStatus(other), -1);
+    options.cache_dir = dir;
+    applyOptions();
+    runUntilIdle();
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    writeCached(other, TEST_GOOD, wallNow() - 100);
+    options.cache_dir = other;
+    disk.full = 1;
+    applyOptions();
+    runUntilIdle();
+    assert_int_equal(cachedStatus(other), -1);
+    free(other);
+    SSL_CTX_free(ctx);
+}
+
+/* Responses that the operator supplies are not kept; what lies there from before must not come back when they end. */
+TEST(acceptance24_aSuppliedRevocationOutlivesWhatWasKept) {
+    SSL_CTX *ctx = startWithGoodCached();
+    char *path = testPath(dir, "response_file.der");
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].status = TEST_REVOKED;
+    reply.entries[0].this_update = wallNow();
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    options.response_file = path;
+    applyOptions();
+    runFor(2000);
+    assertState("revoked");
+    assert_int_equal(cachedStatus(dir), -1);
+    options.response_file = "";
+    SSL_CTX_free(ctx);
+    assertNoStapleAfterRestart();
+    testBytesFree(&der);
+    free(path);
+}
+
+/* Two servers with one cache-dir: this one's responder lags behind. */
+TEST(acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten) {
+    responder.this_update = TEST_NOW - 1000;
+    writeCached(dir, TEST_GOOD, TEST_NOW - 2000);
+    SSL_CTX *ctx = startWithGoodCached();
+    assert_int_equal(infoNumber("this_update"), TEST_NOW - 2000);
+    writeCached(dir, TEST_REVOKED, TEST_NOW - 500); /* by the other server */
+    SSL_CTX_free(loadLeaf());
+    runUntilIdle();
+    assertState("revoked");
+    assert_string_equal(infoText("response_source"), "cache");
+    assert_int_equal(infoNumber("this_update"), TEST_NOW - 500);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
+    assert_int_equal(disk.writes, 0);
+    assert_true(isStapled(ctx));
+    /* What this one's responder says later is newer, and replaces it. */
+    responder.this_update = 0;
+    runFor(5000);
+    refreshTo(0);
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- the age of a file ------------------------------------------------------------------------------------------- */
+
+/* Without nextUpdate a response lives for ten minutes from its receipt. A copy of its file has a new time, but what it
+ * holds was signed when it was signed. */
+TEST(acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew) {
+    responder.no_next_update = 1;
+    ocsp_env.cache_load = loadAsJustStored;
+    ocsp_env.cache_prune = keepOldFiles;
+    SSL_CTX *ctx = startWithGoodCached();
+    SSL_CTX_free(ctx);
+    responder.down = 1;
+    static const struct {
+        int64_t passes;
+        long long expires; /* 0: nothing is stapled */
+    } starts[] = {{0, 600}, {200, 600}, {200, 495}, {400, 95}, {94, 1}, {1, 0}, {100, 0}};
+    for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
+        advance(starts[i].passes * 1000);
+        restartEngine();
+        ctx = loadLeaf();
+        ocspThreadPrime();
+        assert_int_equal(isStapled(ctx), starts[i].expires > 0);
+        assert_int_equal(infoNumber("expires_in_seconds"), starts[i].expires > 0 ? starts[i].expires : -1);
+        SSL_CTX_free(ctx);
+    }
+}
+
+/* thisUpdate may be rounded down to the hour: then producedAt tells when it was signed. */
+TEST(acceptance16_whatWasJustReceivedIsStapledAfterARestart) {
+    ocsp_env.cache_load = loadAsJustStored;
+    testReply reply = testGoodReply(pki->leaf);
+    reply.entries[0].next_update = 0;
+    reply.entries[0].this_update = TEST_NOW - 3000;
+    reply.produced_at = TEST_NOW - 30;
+    options.cache_dir = dir;
+    applyOptions();
+    responder.down = 1;
+    char *path = cacheFile(dir);
+    testBytes der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    SSL_CTX *ctx = loadLeaf();
+    ocspThreadPrime();
+    assert_true(isStapled(ctx));
+    assert_int_equal(infoNumber("expires_in_seconds"), 600);
+    SSL_CTX_free(ctx);
+    reply.produced_at = TEST_NOW - 901;
+    der = testReplyDer(&reply);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+    restartEngine();
+    ctx = loadLeaf();
+    ocspThreadPrime();
+    assert_false(isStapled(ctx));
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "signed more than"), 1);
+    SSL_CTX_free(ctx);
+    free(path);
+}
