@@ -243,7 +243,7 @@ static void identifySelfSigned(void) {
     identify(pki->self, 0);
 }
 
-TEST(identityWithoutMemory) {
+TEST(identity_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     walk("identify, issuer in the chain", identifyFromChain);
     walk("identify, issuer among the trusted", identifyFromStore);
@@ -342,7 +342,7 @@ static void judgeOnce(void) {
     X509_free(ca);
 }
 
-TEST(verifyWithoutMemory) {
+TEST(verify_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     walk("judge a peer", judgeOnce);
     reply_to_verify = testGoodReply(pki->leaf);
@@ -398,7 +398,7 @@ static void storeOnce(void) {
     ocspIdentityFree(id);
 }
 
-TEST(cacheWithoutMemory) {
+TEST(cache_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     dir = testDir();
     walk("store, load and prune", storeOnce);
@@ -486,7 +486,7 @@ static void fetchOnce(void) {
     while (testCountFiles("/proc/self/fd") > before) usleep(200);
 }
 
-TEST(fetchWithoutMemory) {
+TEST(fetch_survivesEachRefusedAllocation) {
     SSL_CTX *tls;
     X509 *leaf = testCert(&(testCertSpec){.name = "responder",
                                           .issuer = pki->ca,
@@ -903,7 +903,7 @@ static void suppliedOnly(void) {
     testBytesFree(&der);
 }
 
-TEST(engineWithoutMemory) {
+TEST(engine_survivesEachRefusedAllocation) {
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
     walkBy(3, "engine, the first staple", firstStaple);

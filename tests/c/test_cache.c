@@ -81,9 +81,9 @@ static void wantNotLoaded(ocspErrorKind kind) {
     assert_null(der);
 }
 
-/* ---- the ordinary way -------------------------------------------------------------------------------------------- */
+/* ---- store, load, remove ----------------------------------------------------------------------------------------- */
 
-TEST(acceptance16_storedIsLoadedBareUnderItsNameAndPrivate) {
+TEST(store_writesTheDerUnderItsNameReadableByTheOwnerOnly, "16") {
     mode_t old = umask(0); /* the mode must not depend on it */
     wantStored();
     umask(old);
@@ -100,7 +100,7 @@ TEST(acceptance16_storedIsLoadedBareUnderItsNameAndPrivate) {
     free(path);
 }
 
-TEST(acceptance16_noSuchFileIsNoError) {
+TEST(load_missingFileIsNoError, "16") {
     unsigned char *der = (unsigned char *)1;
     size_t n;
     int64_t mtime;
@@ -110,7 +110,7 @@ TEST(acceptance16_noSuchFileIsNoError) {
     assert_null(der);
 }
 
-TEST(acceptance16_mtimeIsTheFiles) {
+TEST(load_returnsTheMtimeOfTheFile, "16") {
     wantStored();
     char *path = filePath(dir, id);
     struct utimbuf when = {1234567890, 1234567890};
@@ -124,7 +124,7 @@ TEST(acceptance16_mtimeIsTheFiles) {
     free(path);
 }
 
-TEST(acceptance16_replacedAsAWhole) {
+TEST(store_replacesTheFileAtomically, "16") {
     testBytes first = testCopy("first", 5);
     assert_int_equal(ocspCacheStore(dir, id, first.p, first.n, NULL), 1);
     testBytesFree(&first);
@@ -140,7 +140,7 @@ TEST(acceptance16_replacedAsAWhole) {
     free(path);
 }
 
-TEST(acceptance16_aReaderNeverSeesHalfAFile) {
+TEST(store_readersNeverSeeHalfAFile, "16") {
     wantStored();
     pid_t writer = fork();
     if (writer == 0) {
@@ -152,7 +152,7 @@ TEST(acceptance16_aReaderNeverSeesHalfAFile) {
     assert_int_equal(status, 0);
 }
 
-TEST(acceptance16_killedInTheMiddleOfWriting) {
+TEST(store_killedWhileWritingLeavesAWholeFile, "16") {
     wantStored();
     for (int i = 0; i < 30; i++) {
         pid_t writer = fork();
@@ -179,7 +179,7 @@ int fsync(int fd) {
 }
 
 /* A name that is not synced is lost in a power failure: that must be told, so that it is tried again. */
-TEST(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe) {
+TEST(store_failsWhenTheDirectoryCannotBeSynced, "16") {
     ocspError err = {0};
     sync_fault = EIO;
     int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
@@ -195,7 +195,7 @@ TEST(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe) {
 }
 
 /* Bytes that may not be on disk never get the name: the file before them stays. */
-TEST(acceptance16_aFileThatIsNotSyncedIsAFailure) {
+TEST(store_failsWhenTheFileCannotBeSynced, "16") {
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, NULL), 1);
     ocspError err = {0};
     file_sync_fault = EIO;
@@ -207,7 +207,7 @@ TEST(acceptance16_aFileThatIsNotSyncedIsAFailure) {
     assert_int_equal(testCountFiles(dir), 1);
 }
 
-TEST(removedIsGoneAndSynced) {
+TEST(remove_deletesTheFileAndSyncsTheDirectory) {
     ocspError err = {0};
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* there is none: that is what is wanted */
     wantStored();
@@ -227,7 +227,7 @@ TEST(removedIsGoneAndSynced) {
     free(path);
 }
 
-TEST(acceptance16_tenRenewedCertificatesHaveTenFiles) {
+TEST(store_eachRenewedCertificateHasItsOwnFile, "16") {
     for (int i = 0; i < 10; i++) {
         X509 *leaf = testCert(
             &(testCertSpec){.name = "renewed", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key});
@@ -240,9 +240,9 @@ TEST(acceptance16_tenRenewedCertificatesHaveTenFiles) {
     assert_int_equal(testCountFiles(dir), 10);
 }
 
-/* ---- what can stand in its place --------------------------------------------------------------------------------- */
+/* ---- what can stand in the place of file and directory ----------------------------------------------------------- */
 
-TEST(acceptance16_directoryMissing) {
+TEST(directory_missing, "16") {
     ocspError err = {0};
     char *missing = testPath(dir, "missing");
     unsigned char *der;
@@ -257,7 +257,7 @@ TEST(acceptance16_directoryMissing) {
     free(missing);
 }
 
-TEST(acceptance16_aFileInTheDirectorysPlace) {
+TEST(directory_isAFile, "16") {
     ocspError err = {0};
     char *file = testPath(dir, "file");
     unsigned char *der;
@@ -275,7 +275,7 @@ TEST(acceptance16_aFileInTheDirectorysPlace) {
     free(file);
 }
 
-TEST(acceptance16_aDirectoryInTheFilesPlace) {
+TEST(file_isADirectory, "16") {
     ocspError err = {0};
     char *path = filePath(dir, id);
     assert_int_equal(mkdir(path, 0700), 0);
@@ -288,7 +288,7 @@ TEST(acceptance16_aDirectoryInTheFilesPlace) {
     free(path);
 }
 
-TEST(acceptance16_emptyTruncatedAndOverTheLimit) {
+TEST(file_emptyTruncatedOrTooLarge, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "", 0);
     wantNotLoaded(OCSP_ERR_RESPONSE);
@@ -313,7 +313,7 @@ TEST(acceptance16_emptyTruncatedAndOverTheLimit) {
 }
 
 /* A sparse file of a terabyte is refused by its size, before anything is allocated. */
-TEST(acceptance16_anEnormousFile) {
+TEST(file_ofATerabyteIsRejectedByItsSize, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "x", 1);
     assert_int_equal(truncate(path, sizeof(off_t) > 4 ? (off_t)(INT64_C(1) << 40) : 0x7fffffff), 0);
@@ -322,7 +322,7 @@ TEST(acceptance16_anEnormousFile) {
     free(path);
 }
 
-TEST(acceptance16_fifoDoesNotBlock) {
+TEST(file_fifoDoesNotBlock, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(mkfifo(path, 0600), 0);
     alarm(60); /* a hang would otherwise be the failure */
@@ -337,14 +337,14 @@ TEST(acceptance16_fifoDoesNotBlock) {
     free(path);
 }
 
-TEST(acceptance16_deviceIsNoFile) {
+TEST(file_deviceIsRejected, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("/dev/zero", path), 0);
     wantNotLoaded(OCSP_ERR_NETWORK);
     free(path);
 }
 
-TEST(acceptance16_symbolicLinkIsReadButNotWrittenThrough) {
+TEST(file_symbolicLinkIsReadAndReplaced, "16") {
     char *path = filePath(dir, id), *target = testPath(dir, "target");
     testWriteFile(target, good.p, good.n);
     assert_int_equal(symlink(target, path), 0);
@@ -362,7 +362,7 @@ TEST(acceptance16_symbolicLinkIsReadButNotWrittenThrough) {
     free(path);
 }
 
-TEST(acceptance16_danglingAndCircularLinks) {
+TEST(file_danglingAndCircularLinks, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("nowhere", path), 0);
     wantNotLoaded(OCSP_ERR_NETWORK);
@@ -376,7 +376,7 @@ TEST(acceptance16_danglingAndCircularLinks) {
 }
 
 /* Somebody laid a link in the place of our temporary file, to have us write elsewhere. */
-TEST(temporaryFileDoesNotFollowALink) {
+TEST(store_temporaryFileDoesNotFollowALink) {
     char *victim = testPath(dir, "victim"), name[160];
     testWriteFile(victim, "precious", 8);
     snprintf(name, sizeof(name), "ocsp-%s.der.tmp-%ld", id->sha256_hex, (long)getpid());
@@ -391,7 +391,7 @@ TEST(temporaryFileDoesNotFollowALink) {
     free(victim);
 }
 
-TEST(longNamesAreRefused) {
+TEST(directory_nameTooLongIsRejected) {
     char longer[9000];
     memset(longer, 'x', sizeof(longer) - 1);
     longer[0] = '/';
@@ -407,7 +407,7 @@ TEST(longNamesAreRefused) {
     ocspCachePrune(longer, TEST_NOW, NULL);
 }
 
-TEST(oddDirectoryNamesDoNotReachTheLogRaw) {
+TEST(directory_controlBytesInItsNameDoNotReachTheLog) {
     ocspError err = {0};
     assert_int_equal(ocspCacheStore("/nowhere\n\x1b[31mred", id, good.p, good.n, &err), 0);
     wantSentence(&err);
@@ -429,7 +429,7 @@ static void fillUp(const char *in_dir) {
     free(path);
 }
 
-TEST(acceptance16_diskFull) {
+TEST(disk_fullKeepsTheOldFile, "16") {
     char *mount_point = testPath(dir, "small");
     assert_int_equal(mkdir(mount_point, 0700), 0);
     if (mount("none", mount_point, "tmpfs", 0, "size=64k") != 0) {
@@ -460,7 +460,7 @@ TEST(acceptance16_diskFull) {
     free(mount_point);
 }
 
-TEST(acceptance16_writingStopsAtALimit) {
+TEST(disk_fileSizeLimitKeepsTheOldFile, "16") {
     wantStored();
     pid_t child = fork(); /* the limit would bind the other tests too */
     if (child == 0) {
@@ -478,7 +478,7 @@ TEST(acceptance16_writingStopsAtALimit) {
     wantLoaded();
 }
 
-TEST(acceptance16_directoryThatMayNotBeWritten) {
+TEST(directory_notWritable, "16") {
     wantStored();
     if (geteuid() == 0) {
         pid_t child = fork(); /* root may write everywhere: try as nobody */
@@ -503,7 +503,7 @@ TEST(acceptance16_directoryThatMayNotBeWritten) {
     wantLoaded();
 }
 
-/* ---- clearing away ----------------------------------------------------------------------------------------------- */
+/* ---- ocspCachePrune ---------------------------------------------------------------------------------------------- */
 
 static void put(const char *name, testBytes bytes, int64_t mtime) {
     char *path = testPath(dir, name);
@@ -534,7 +534,7 @@ static const char *ours(char digit, const char *suffix) {
     return name;
 }
 
-TEST(pruneRemovesOursSevenDaysAfterTheirEnd) {
+TEST(prune_removesFilesSevenDaysAfterNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
     static const struct {
         char digit;
@@ -555,7 +555,7 @@ TEST(pruneRemovesOursSevenDaysAfterTheirEnd) {
     for (int i = 0; i < 5; i++) assert_int_equal(there(ours(rows[i].digit, ".der")), rows[i].stays);
 }
 
-TEST(pruneCountsFromTheMtimeWhenThereIsNoNextUpdate) {
+TEST(prune_countsFromTheMtimeWithoutNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = 0;
     testBytes der = testReplyDer(&reply);
@@ -567,7 +567,7 @@ TEST(pruneCountsFromTheMtimeWhenThereIsNoNextUpdate) {
     testBytesFree(&der);
 }
 
-TEST(pruneTouchesNothingThatIsNotOurs) {
+TEST(prune_leavesOtherFiles) {
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = TEST_NOW - 100 * TEST_DAY;
     testBytes der = testReplyDer(&reply);
@@ -591,7 +591,7 @@ TEST(pruneTouchesNothingThatIsNotOurs) {
     testBytesFree(&der);
 }
 
-TEST(pruneRemovesTemporaryFilesOfAKillButNotFreshOnes) {
+TEST(prune_removesOldTemporaryFilesOnly) {
     put(ours('8', ".der.tmp-4711"), good, TEST_NOW - TEST_DAY);
     put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that writes right now */
     ocspCachePrune(dir, TEST_NOW, NULL);
@@ -608,7 +608,7 @@ static void leave(void) {
     inside--;
 }
 
-TEST(pruneEntersOpenSslOnlyForParsing) {
+TEST(prune_entersOpenSslOnlyForParsing) {
     ocspIoHooks wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
     put(ours('a', ".der"), good, 0);
     put(ours('b', ".der"), good, 0);
@@ -618,9 +618,9 @@ TEST(pruneEntersOpenSslOnlyForParsing) {
     assert_int_equal(inside, 0);
 }
 
-/* ---- a supplied file --------------------------------------------------------------------------------------------- */
+/* ---- ocspReadFile ------------------------------------------------------------------------------------------------ */
 
-TEST(acceptance24_readFileFollowsLinksAndTellsWhatIsWrong) {
+TEST(readFile_followsLinksAndNamesTheError, "24") {
     unsigned char *der;
     size_t n;
     int64_t mtime;
@@ -642,5 +642,3 @@ TEST(acceptance24_readFileFollowsLinksAndTellsWhatIsWrong) {
     free(missing);
     free(link_path);
 }
-
-#define with_dir(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)

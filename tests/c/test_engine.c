@@ -16,7 +16,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- the first staple -------------------------------------------------------------------------------------------- */
 
-TEST(fetchedVerifiedAndStapledInBothVersions) {
+TEST(staple_isFetchedVerifiedAndSentInBothVersions) {
     SSL_CTX *ctx = loadLeaf();
     assert_false(isStapled(ctx));
     assertState("no-tls"); /* the worker has not looked yet */
@@ -44,7 +44,7 @@ TEST(fetchedVerifiedAndStapledInBothVersions) {
     SSL_CTX_free(ctx);
 }
 
-TEST(aClientThatDoesNotAskGetsNothingAndIsNotCounted) {
+TEST(staple_isNotSentToAClientThatDoesNotAsk) {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     long long before = infoNumber("handshakes_stapled"), none = infoNumber("handshakes_unstapled");
@@ -60,7 +60,7 @@ TEST(aClientThatDoesNotAskGetsNothingAndIsNotCounted) {
 }
 
 /* One context serves both roles where no tls-client-cert-file is set: there 0 would mean "reject". */
-TEST(acceptance21_onAClientTheCallbackAcceptsAndDoesNothing) {
+TEST(callback_acceptsOnTheClientSide, "21") {
     SSL_CTX *ctx = loadLeaf();
     SSL_CTX *both = testClientCtx(TLS1_3_VERSION, 0);
     ocspInstallCallback(both);
@@ -79,7 +79,7 @@ TEST(acceptance21_onAClientTheCallbackAcceptsAndDoesNothing) {
 
 /* A CA that sends much along must not take all clients down: TLS 1.2 clients end the handshake at a CertificateStatus
  * of more than 16384 bytes, and TLS 1.3 has 65535 bytes for a certificate's extensions. */
-TEST(aStapleThatTheClientsTlsCannotTakeIsLeftOut) {
+TEST(staple_isLeftOutWhereItIsTooLongForTls) {
     static const struct {
         size_t size;
         int in12, in13;
@@ -101,7 +101,7 @@ TEST(aStapleThatTheClientsTlsCannotTakeIsLeftOut) {
     free(response_file);
 }
 
-TEST(theCertificatesOwnEndEndsTheStaple) {
+TEST(staple_endsWithTheCertificate) {
     X509 *brief = testCert(&(testCertSpec){.name = "b",
                                            .issuer = pki->ca,
                                            .issuer_key = pki->ca_key,
@@ -123,7 +123,7 @@ TEST(theCertificatesOwnEndEndsTheStaple) {
     X509_free(brief);
 }
 
-TEST(acceptance12_expiresToTheSecondWhileTheResponderIsDown) {
+TEST(staple_expiresToTheSecond, "12") {
     responder.validity = 1000;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -159,31 +159,31 @@ static void assertNoRefreshes(const char *name, SSL_CTX *ctx, int lines) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance2_noTls) {
+TEST(state_noTls, "2") {
     assertNoRefreshes("no-tls", NULL, 0);
 }
 
-TEST(acceptance2_noCertificate) {
+TEST(state_noCertificate, "2") {
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
     ocspInstallCallback(ctx);
     ocspAttachContext(ctx);
     assertNoRefreshes("no-certificate", ctx, 0);
 }
 
-TEST(acceptance2_selfSigned) {
+TEST(state_selfSigned, "2") {
     assertNoRefreshes("self-signed", loadContext(pki->self, pki->leaf_key, NULL), 1);
 }
 
-TEST(acceptance2_noIssuer) {
+TEST(state_noIssuer, "2") {
     assertNoRefreshes("no-issuer", loadContext(pki->leaf, pki->leaf_key, NULL), 1);
 }
 
-TEST(acceptance2_noResponder) {
+TEST(state_noResponder, "2") {
     assertNoRefreshes("no-responder", loadContext(pki->quiet_leaf, pki->leaf_key, pki->ca), 1);
     assert_int_equal(logLines(OCSP_LOG_NOTICE, "responder-url"), 1); /* it names the way out */
 }
 
-TEST(acceptance2_issuerFromTheTrustedStore) {
+TEST(issuer_isFoundInTheTrustedStore, "2") {
     SSL_CTX *ctx = testServerCtx(pki->leaf, pki->leaf_key, NULL);
     assert_true(X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), pki->ca));
     ocspInstallCallback(ctx);
@@ -195,7 +195,7 @@ TEST(acceptance2_issuerFromTheTrustedStore) {
 
 /* ---- responder URLs ---------------------------------------------------------------------------------------------- */
 
-TEST(acceptance4_theSecondUrlWhenTheFirstIsDead) {
+TEST(url_secondIsTriedWhenTheFirstIsDead, "4") {
     X509 *leaf = testCert(&(testCertSpec){.name = "two",
                                           .issuer = pki->ca,
                                           .issuer_key = pki->ca_key,
@@ -215,7 +215,7 @@ TEST(acceptance4_theSecondUrlWhenTheFirstIsDead) {
     X509_free(leaf);
 }
 
-TEST(acceptance4_allUrlsDeadIsOneFailureThatNamesEach) {
+TEST(url_allDeadIsOneFailureThatNamesEach, "4") {
     X509 *leaf = testCert(&(testCertSpec){.name = "two",
                                           .issuer = pki->ca,
                                           .issuer_key = pki->ca_key,
@@ -236,7 +236,7 @@ TEST(acceptance4_allUrlsDeadIsOneFailureThatNamesEach) {
 }
 
 /* Also an answer that does not verify leads to the next URL; a round that fails counts once, by its last URL's kind. */
-TEST(acceptance4_theSecondUrlWhenTheFirstLies) {
+TEST(url_secondIsTriedWhenTheFirstResponseIsInvalid, "4") {
     X509 *leaf = testCert(&(testCertSpec){.name = "two",
                                           .issuer = pki->ca,
                                           .issuer_key = pki->ca_key,
@@ -261,7 +261,7 @@ TEST(acceptance4_theSecondUrlWhenTheFirstLies) {
     X509_free(leaf);
 }
 
-TEST(acceptance5_responderUrlOverridesAndIsTakenBack) {
+TEST(responderUrl_overridesTheCertificate, "5") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     runFor(5000);
@@ -282,7 +282,7 @@ TEST(acceptance5_responderUrlOverridesAndIsTakenBack) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance5_responderUrlServesACertificateWithoutOne) {
+TEST(responderUrl_servesACertificateWithoutUrl, "5") {
     options.responder_url = "http://other.test.invalid/";
     applyOptions();
     SSL_CTX *ctx = loadContext(pki->quiet_leaf, pki->leaf_key, pki->ca);
@@ -294,7 +294,7 @@ TEST(acceptance5_responderUrlServesACertificateWithoutOne) {
 
 /* ---- responses that are rejected --------------------------------------------------------------------------------- */
 
-TEST(acceptance7_refusedAnswersLeaveWhatIsHeld) {
+TEST(rejectedResponses_keepTheCurrentOne, "7") {
     SSL_CTX *ctx = loadLeaf();
     responder.validity = 1000;
     runUntilIdle();
@@ -333,7 +333,7 @@ TEST(acceptance7_refusedAnswersLeaveWhatIsHeld) {
 
 /* ---- revoked ----------------------------------------------------------------------------------------------------- */
 
-TEST(revokedReplacesGoodAtOnceAndIsAskedForHourly) {
+TEST(revoked_replacesGoodAndIsRefreshedHourly) {
     responder.validity = 3 * TEST_DAY;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -358,7 +358,7 @@ TEST(revokedReplacesGoodAtOnceAndIsAskedForHourly) {
 }
 
 /* The hourly look that finds the same response is no failure: the next look is an hour later, not a retry. */
-TEST(theSameRevokedResponseIsAskedForHourly) {
+TEST(revoked_sameResponseIsRefreshedHourly) {
     responder.revoked = 1;
     responder.this_update = TEST_NOW;
     responder.validity = 30 * TEST_DAY;
@@ -369,7 +369,7 @@ TEST(theSameRevokedResponseIsAskedForHourly) {
     SSL_CTX_free(ctx);
 }
 
-TEST(goodOfTheSameSecondDoesNotReplaceRevoked) {
+TEST(revoked_isNotReplacedByGoodOfTheSameThisUpdate) {
     responder.revoked = 1;
     responder.this_update = TEST_NOW;
     SSL_CTX *ctx = loadLeaf();
@@ -384,7 +384,7 @@ TEST(goodOfTheSameSecondDoesNotReplaceRevoked) {
 /* ---- CertIDs ----------------------------------------------------------------------------------------------------- */
 
 /* A notice once for each certificate: not at each refresh, not at a reload, not when the digest comes and goes. */
-TEST(certIdsWithoutSha1AreANoticeOnce) {
+TEST(certId_withoutSha1IsLoggedOnce) {
     responder.md = EVP_sha384();
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -410,7 +410,7 @@ TEST(certIdsWithoutSha1AreANoticeOnce) {
     SSL_CTX_free(renewed);
 }
 
-TEST(certIdsWithSha1AreNoNotice) {
+TEST(certId_withSha1IsNotLogged) {
     SSL_CTX *ctx = loadLeaf();
     runFor(3LL * TEST_DAY * 1000);
     assert_true(isStapled(ctx));
@@ -420,7 +420,7 @@ TEST(certIdsWithSha1AreNoNotice) {
 
 /* ---- two certificates in one context ----------------------------------------------------------------------------- */
 
-TEST(acceptance23_rsaAndEcdsaInOneContext) {
+TEST(twoCertificates_eachHasItsOwnStaple, "23") {
     SSL_CTX *ctx = loadTwoCertificates();
     X509 *current = SSL_CTX_get0_certificate(ctx);
     assert_int_equal(X509_cmp(current, pki->rsa_leaf), 0); /* untouched by being looked at */
@@ -454,7 +454,7 @@ static void *scarceAlloc(size_t n) {
 }
 
 /* Each allocation refused once, in turn: the engine survives, staples nothing wrong, and heals. */
-TEST(outOfMemoryIsSurvived) {
+TEST(memory_oneRefusedAllocationIsSurvived) {
     static const ocspHost host = {.log = worldLog, .alloc = scarceAlloc, .free = free};
     for (int n = 0; n < 120; n++) {
         ocspShutdown();

@@ -330,13 +330,13 @@ static void wantKindFrom(turn t, ocspErrorKind kind, int requests, int64_t timeo
     stopServer();
 }
 
-/* ---- §7: good ones ----------------------------------------------------------------------------------------------- */
+/* ---- answers that are accepted ----------------------------------------------------------------------------------- */
 
-TEST(acceptance7_http10WithoutLength) {
+TEST(answer_http10WithoutLength, "7") {
     wantGoodFrom(answering(OK10));
 }
 
-TEST(acceptance7_http11KeptOpen) {
+TEST(answer_http11KeptOpen, "7") {
     char head[200];
     snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Connection: keep-alive\r\nContent-Length: %zu\r\n\r\n",
              sizeof(answer));
@@ -345,18 +345,18 @@ TEST(acceptance7_http11KeptOpen) {
     wantGoodFrom(t);
 }
 
-TEST(acceptance7_typeWithACharset) {
+TEST(answer_typeWithParameters, "7") {
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response; charset=utf-8\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:application/ocsp-response;x=y\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.0 200 OK\r\nContent-Type:   application/ocsp-response \r\n\r\n"));
 }
 
-TEST(acceptance7_lowerAndUpperCase) {
+TEST(answer_fieldNamesInAnyCase, "7") {
     wantGoodFrom(answering("HTTP/1.1 200 ok\r\ncontent-type: application/ocsp-response\r\n\r\n"));
     wantGoodFrom(answering("HTTP/1.1 200 OK\r\nCONTENT-TYPE: Application/OCSP-Response\r\n\r\n"));
 }
 
-TEST(acceptance7_manySmallPieces) {
+TEST(answer_inManySmallPieces, "7") {
     char head[200];
     snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: %zu\r\n\r\n", sizeof(answer));
     turn t = answering(head);
@@ -366,12 +366,12 @@ TEST(acceptance7_manySmallPieces) {
     wantGoodFrom(t);
 }
 
-TEST(acceptance7_otherHeadersAndNoReasonPhrase) {
+TEST(answer_otherFieldsAndNoReasonPhrase, "7") {
     wantGoodFrom(answering("HTTP/1.1 200\r\nServer: x\r\nDate: y\r\nX-Content-Type: text/html\r\n" TYPE
                            "Cache-Control: max-age=1\r\nETag: \"a:b\"\r\n\r\n"));
 }
 
-TEST(bodyOfTheGreatestLength) {
+TEST(body_ofTheLargestSize) {
     unsigned char *big = malloc(OCSP_MAX_RESPONSE_BYTES + 1);
     memset(big, 'b', OCSP_MAX_RESPONSE_BYTES + 1);
     for (int with_length = 0; with_length < 2; with_length++) {
@@ -386,7 +386,7 @@ TEST(bodyOfTheGreatestLength) {
 }
 
 /* An empty body is handed on: that it is no response is ocspVerify's to say (§7: kind `response`). */
-TEST(acceptance7_emptyBody) {
+TEST(body_emptyIsHandedOn, "7") {
     static const char *const heads[] = {OK10, "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0\r\n\r\n"};
     for (int i = 0; i < 2; i++) {
         turn t = {.head = heads[i], .body = "", .body_len = 0};
@@ -399,16 +399,16 @@ TEST(acceptance7_emptyBody) {
     }
 }
 
-/* ---- §7: kind http ----------------------------------------------------------------------------------------------- */
+/* ---- errors of kind http ----------------------------------------------------------------------------------------- */
 
-TEST(acceptance7_htmlWithStatus200) {
+TEST(answer_htmlWithStatus200IsRejected, "7") {
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\n\r\n",
                         .body = "<html>hello<",
                         .body_len = 12},
                  OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-TEST(acceptance7_rightBodyWrongOrMissingType) {
+TEST(answer_wrongOrMissingTypeIsRejected, "7") {
     static const char *const heads[] = {"HTTP/1.0 200 OK\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nContent-Type:\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\n\r\n",
@@ -420,7 +420,7 @@ TEST(acceptance7_rightBodyWrongOrMissingType) {
 }
 
 /* Chunked, in one piece and byte by byte, on a connection that is closed or not. */
-TEST(acceptance7_chunked) {
+TEST(body_chunked, "7") {
     char body[300];
     size_t half = sizeof(answer) / 2, rest = sizeof(answer) - half;
     size_t n = (size_t)snprintf(body, sizeof(body), "%zx;a=b\r\n", half);
@@ -449,7 +449,7 @@ static void wantWordsFrom(turn t, ocspErrorKind kind, const char *words) {
     stopServer();
 }
 
-TEST(acceptance7_otherEncodingsAreNamed) {
+TEST(body_otherEncodingsAreNamed, "7") {
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE
                             "transfer-encoding: gzip, chunked\r\nContent-Length: 10\r\n\r\n"),
                   OCSP_ERR_HTTP, "Transfer-Encoding is gzip");
@@ -457,7 +457,7 @@ TEST(acceptance7_otherEncodingsAreNamed) {
                   OCSP_ERR_HTTP, "Content-Encoding is gzip");
 }
 
-TEST(acceptance7_brokenChunks) {
+TEST(body_malformedChunksAreRejected, "7") {
     static const struct {
         const char *body;
         afterAnswer then;
@@ -487,7 +487,7 @@ TEST(acceptance7_brokenChunks) {
     wantKindFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-TEST(acceptance7_bodyOver64KiBPromised) {
+TEST(body_lengthOver64KiBIsRejected, "7") {
     static const char *const heads[] = {
         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 65537\r\n\r\n",
         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 99999999999999\r\n\r\n",
@@ -501,7 +501,7 @@ TEST(acceptance7_bodyOver64KiBPromised) {
     }
 }
 
-TEST(acceptance7_bodyOver64KiBEndless) {
+TEST(body_endlessIsCutAt64KiB, "7") {
     static const char *const begins[] = {"this is no DER", "0\203\001\001a SEQUENCE of more than 64 KiB"};
     for (int i = 0; i < 2; i++)
         wantKindFrom(
@@ -513,7 +513,7 @@ TEST(acceptance7_bodyOver64KiBEndless) {
 static const unsigned char sequence[] = "0\026a whole DER SEQUENCE: 22";
 
 /* Neither a length nor chunks, and the responder keeps the connection open: the DER says where it ends. */
-TEST(theDerEndsABodyWithoutALength) {
+TEST(body_withoutLengthEndsWithTheDer) {
     for (int pace = 0; pace >= -1; pace--) {
         turn t = {.head = "HTTP/1.1 200 OK\r\n" TYPE "\r\n",
                   .body = sequence,
@@ -531,7 +531,7 @@ TEST(theDerEndsABodyWithoutALength) {
     stopServer();
 }
 
-TEST(interimAnswersAreSkipped) {
+TEST(answer_interimOnesAreSkipped) {
     wantGoodFrom(answering("HTTP/1.1 100 Continue\r\n\r\n" OK10));
     wantGoodFrom(answering("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102\r\n\r\n" OK10));
     turn slow = answering("HTTP/1.1 100 Continue\r\n\r\n" OK10);
@@ -550,7 +550,7 @@ TEST(interimAnswersAreSkipped) {
 }
 
 /* What other stacks send, and what the operator is told. */
-TEST(oddAnswersHaveASentenceEach) {
+TEST(answer_eachMalformedOneHasItsMessage) {
     static const struct {
         const char *head, *words;
     } rows[] = {
@@ -568,7 +568,7 @@ TEST(oddAnswersHaveASentenceEach) {
     wantGoodFrom(answering("HTTP/1.1 200 OK\r\n" TYPE TYPE "cOnTENt-tYPE: APPLICATION/ocsp-response\r\n\r\n"));
 }
 
-TEST(contentLengthThatIsNone) {
+TEST(contentLength_invalidIsRejected) {
     static const char *const heads[] = {"HTTP/1.1 200 OK\r\n" TYPE "Content-Length: -1\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 0x20\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length:\r\n\r\n",
@@ -578,7 +578,7 @@ TEST(contentLengthThatIsNone) {
 }
 
 /* RFC 9112 section 2.2: LF alone ends a line too. CR alone does not, and is refused. */
-TEST(aBareLineFeedOrCarriageReturn) {
+TEST(lines_endWithLfButNotWithCr) {
     wantGoodFrom(answering("HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\nX: a\n\n"));
     wantGoodFrom(answering("HTTP/1.1 200 OK\n" TYPE "\r\n"));
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\nTransfer-Encoding: gzip\r\n\r\n"), OCSP_ERR_HTTP,
@@ -586,7 +586,7 @@ TEST(aBareLineFeedOrCarriageReturn) {
     wantWordsFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "X: a\rY: b\r\n\r\n"), OCSP_ERR_HTTP, "carriage return");
 }
 
-TEST(whatIsNoHttp) {
+TEST(answer_notHttpIsRejected) {
     static const char *const heads[] = {"SSH-2.0-OpenSSH_9.2\r\n\r\n",      "HTTP/2 200\r\n" TYPE "\r\n",
                                         "HTTP/1.1 2OO OK\r\n" TYPE "\r\n",  "HTTP/1.1 20 OK\r\n" TYPE "\r\n",
                                         "HTTP/1.1 2000 OK\r\n" TYPE "\r\n", "HTTP/1.1200 OK\r\n" TYPE "\r\n",
@@ -594,7 +594,7 @@ TEST(whatIsNoHttp) {
     for (int i = 0; i < 7; i++) wantKindFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
 }
 
-TEST(acceptance7_redirectsAreNotFollowed) {
+TEST(status_redirectsAreNotFollowed, "7") {
     static const int statuses[] = {300, 301, 302, 303, 304, 307, 308};
     for (size_t i = 0; i < 7; i++) {
         char head[200];
@@ -603,7 +603,7 @@ TEST(acceptance7_redirectsAreNotFollowed) {
     }
 }
 
-TEST(acceptance7_otherStatusesAlsoWithARightBody) {
+TEST(status_not200IsRejectedWithAnyBody, "7") {
     static const int statuses[] = {101, 201, 202, 204, 206, 500, 502, 503, 504, 505, 599};
     for (size_t i = 0; i < 11; i++) {
         char head[200];
@@ -612,9 +612,9 @@ TEST(acceptance7_otherStatusesAlsoWithARightBody) {
     }
 }
 
-/* ---- §7, §4: POST refused, then GET ------------------------------------------------------------------------------ */
+/* ---- POST rejected, then GET ------------------------------------------------------------------------------------- */
 
-TEST(acceptance4_getOnlyResponder) {
+TEST(get_followsARejectedPost, "4") {
     static const int statuses[] = {400, 403, 404, 405, 410, 411, 415, 429, 499, 501};
     for (size_t i = 0; i < 10; i++) {
         char head[200];
@@ -630,7 +630,7 @@ TEST(acceptance4_getOnlyResponder) {
     }
 }
 
-TEST(acceptance7_bothRefusedIsOneFailureOfKindHttp) {
+TEST(get_rejectedTooIsOneFailure, "7") {
     turn t = answering("HTTP/1.1 404 Not Found\r\n" TYPE "\r\n");
     startServer(&t, 1, NULL);
     got g = fetch(PATIENT_MS);
@@ -640,7 +640,7 @@ TEST(acceptance7_bothRefusedIsOneFailureOfKindHttp) {
     stopServer();
 }
 
-TEST(theKindOfTheGetCounts) {
+TEST(get_itsErrorKindCounts) {
     turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}};
     startServer(script, 2, NULL);
     wantKind(fetch(PATIENT_MS), OCSP_ERR_NETWORK);
@@ -648,7 +648,7 @@ TEST(theKindOfTheGetCounts) {
     stopServer();
 }
 
-TEST(thePostIsAsTheRfcSays) {
+TEST(post_isAsRfc6960Says) {
     static const struct {
         const char *path, *line;
     } rows[] = {{"", "POST / HTTP/1.1\r\n"},
@@ -678,7 +678,7 @@ TEST(thePostIsAsTheRfcSays) {
 }
 
 /* What a responder decodes out of the path is what was asked; no "//", no character that a path cannot carry. */
-TEST(theGetCarriesTheRequestInThePath) {
+TEST(get_carriesTheRequestInThePath) {
     static const struct {
         const char *path, *before;
     } rows[] = {
@@ -716,13 +716,13 @@ TEST(theGetCarriesTheRequestInThePath) {
     }
 }
 
-/* ---- §7: kind network -------------------------------------------------------------------------------------------- */
+/* ---- errors of kind network -------------------------------------------------------------------------------------- */
 
-TEST(acceptance7_bodyShorterThanPromised) {
+TEST(body_shorterThanContentLength, "7") {
     wantKindFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 5000\r\n\r\n"), OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-TEST(acceptance7_resetAndClosedAtOnce) {
+TEST(connection_resetOrClosedAtOnce, "7") {
     wantKindFrom((turn){.then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.then = CLOSE_AT_ONCE}, OCSP_ERR_NETWORK, 0, PATIENT_MS);
@@ -730,7 +730,7 @@ TEST(acceptance7_resetAndClosedAtOnce) {
     wantKindFrom((turn){.head = "HT", .then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-TEST(acceptance7_neverAnswers) {
+TEST(timeout_noAnswer, "7") {
     wantKindFrom((turn){.then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS); /* one request: no GET after silence */
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
     wantKindFrom((turn){.head = "HTTP/1.1 404 No\r\n", .then = THEN_HOLD}, OCSP_ERR_NETWORK, 1, BRIEF_MS);
@@ -738,20 +738,20 @@ TEST(acceptance7_neverAnswers) {
 }
 
 /* Each byte comes in time; the whole does not. */
-TEST(acceptance7_oneByteNowAndThen) {
+TEST(timeout_boundsTheWholeExchange, "7") {
     turn t = answering(OK10);
     t.pace_ms = 40; /* more than a hundred bytes: ten times the time-out */
     wantKindFrom(t, OCSP_ERR_NETWORK, 1, BRIEF_MS);
 }
 
-TEST(acceptance7_endlessHeaders) {
+TEST(header_endlessIsRejected, "7") {
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy\r\n", .then = REPEAT, .repeat = 20},
                  OCSP_ERR_NETWORK, 1, PATIENT_MS);
     wantKindFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy", .then = REPEAT, .repeat = 10},
                  OCSP_ERR_NETWORK, 1, PATIENT_MS);
 }
 
-TEST(longHeadersAreReadToALimit) {
+TEST(header_isReadToALimit) {
     for (int over = 0; over < 2; over++) {
         size_t n = over ? 20000 : 12000;
         char *head = malloc(n + 200);
@@ -767,7 +767,7 @@ TEST(longHeadersAreReadToALimit) {
     }
 }
 
-TEST(acceptance4_nobodyListens) {
+TEST(connection_refused, "4") {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     char url[100];
@@ -778,7 +778,7 @@ TEST(acceptance4_nobodyListens) {
     wantKind(fetchWith("http://nobody.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
 }
 
-/* ---- §4: a name with several addresses --------------------------------------------------------------------------- */
+/* ---- a name with several addresses ------------------------------------------------------------------------------- */
 
 static void fetchByName(const char *const *addresses, int64_t timeout) {
     turn t = answering(OK10);
@@ -795,17 +795,17 @@ static void fetchByName(const char *const *addresses, int64_t timeout) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-TEST(acceptance4_firstAddressRefuses) {
+TEST(addresses_firstRefuses, "4") {
     fetchByName((const char *const[]){"127.0.0.2", "127.0.0.1", NULL}, PATIENT_MS);
 }
 
-TEST(acceptance4_firstAddressHasNoRoute) {
+TEST(addresses_firstHasNoRoute, "4") {
     /* A link-local address without its link: connect() refuses it before any packet is sent. */
     fetchByName((const char *const[]){"fe80::1", "127.0.0.1", NULL}, PATIENT_MS);
 }
 
 /* An address whose listener's queue is full answers to no SYN: as a black hole does, and all on loopback. */
-TEST(acceptance4_firstAddressIsABlackHole) {
+TEST(addresses_firstIsABlackHole, "4") {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     int hole = listenOn("127.0.0.3", server.port, 0), fill[8];
@@ -827,7 +827,7 @@ TEST(acceptance4_firstAddressIsABlackHole) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-TEST(acceptance4_firstAddressIsSilent) {
+TEST(addresses_firstIsSilent, "4") {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     int silent = listenOn("127.0.0.3", server.port, 8); /* the kernel accepts; nobody reads */
@@ -842,7 +842,7 @@ TEST(acceptance4_firstAddressIsSilent) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-TEST(acceptance4_aGetThatBreaksGoesOnToTheNextAddress) {
+TEST(addresses_brokenGetGoesOnToTheNext, "4") {
     turn script[3] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}, answering(OK10)};
     startServer(script, 3, NULL);
     fake_addresses[0] = fake_addresses[1] = "127.0.0.1"; /* twice the same: what counts is the turn */
@@ -854,7 +854,7 @@ TEST(acceptance4_aGetThatBreaksGoesOnToTheNextAddress) {
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
 
-TEST(acceptance4_allAddressesDead) {
+TEST(addresses_allDead, "4") {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     fake_addresses[0] = "127.0.0.2";
@@ -915,15 +915,15 @@ static void wakeDuringAFetch(int cancel) {
     close(wake[1]);
 }
 
-TEST(cancelledWhenWokenAndToldTo) {
+TEST(cancel_endsTheFetch) {
     wakeDuringAFetch(1);
 }
 
-TEST(wokenForSomethingElseGoesOn) {
+TEST(wakeUp_withoutCancelContinuesTheFetch) {
     wakeDuringAFetch(0);
 }
 
-TEST(opensslIsLeftForEachWait) {
+TEST(openSsl_isLeftForEachWait) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     left = entered = 0;
@@ -971,7 +971,7 @@ static got fetchTls(SSL_CTX *tls, turn t, const char *host, X509_STORE *store, i
     return g;
 }
 
-TEST(httpsWithTheNameAndTheTrustedCa) {
+TEST(https_rightNameAndTrustedCa) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid,IP:127.0.0.1", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     wantBody(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
@@ -986,7 +986,7 @@ TEST(httpsWithTheNameAndTheTrustedCa) {
     SSL_CTX_free(tls);
 }
 
-TEST(httpsOfAnotherName) {
+TEST(https_otherNameIsRejected) {
     SSL_CTX *tls = responderTls("DNS:other.test.invalid,IP:127.0.0.9", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
@@ -1000,7 +1000,7 @@ TEST(httpsOfAnotherName) {
 }
 
 /* The system's roots know the CA, tls-ca-cert-file does not: what is told is the name, not the store that failed last. */
-TEST(httpsOfAnotherNameByTheSystemsRoots) {
+TEST(https_otherNameIsRejectedWithSystemRoots) {
     SSL_CTX *tls = responderTls("DNS:other.test.invalid", 0);
     X509_STORE *store = testStore(testGetPki()->root, NULL);
     char path[] = "/tmp/ocsp-test-roots-XXXXXX";
@@ -1019,7 +1019,7 @@ TEST(httpsOfAnotherNameByTheSystemsRoots) {
     SSL_CTX_free(tls);
 }
 
-TEST(httpsOfAnUnknownCaOrExpired) {
+TEST(https_unknownCaOrExpiredIsRejected) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid", 0);
     X509_STORE *store = testStore(testGetPki()->root, NULL);
     wantKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
@@ -1033,7 +1033,7 @@ TEST(httpsOfAnUnknownCaOrExpired) {
     SSL_CTX_free(tls);
 }
 
-TEST(httpsAskedOfAPlainResponder) {
+TEST(https_plainResponderIsRejected) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     char url[100];
@@ -1057,7 +1057,7 @@ static void setProxy(const char *name, const char *credentials) {
     setenv(name, url, 1);
 }
 
-TEST(proxyOfTheEnvironmentIsAskedForHttp) {
+TEST(proxy_ofTheEnvironmentIsUsedForHttp) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     setProxy("http_proxy", "");
@@ -1072,7 +1072,7 @@ TEST(proxyOfTheEnvironmentIsAskedForHttp) {
 }
 
 /* RFC 3986 section 3.2.1: in a URL they are percent-encoded; RFC 7617: the proxy gets them as they are. */
-TEST(proxyWithCredentials) {
+TEST(proxy_withCredentials) {
     static const struct {
         const char *in_url, *plain;
     } rows[] = {{"user:pw@", "user:pw"},
@@ -1103,7 +1103,7 @@ TEST(proxyWithCredentials) {
 }
 
 /* Told, and never shown. */
-TEST(proxyCredentialsThatAreNotEncoded) {
+TEST(proxy_badlyEncodedCredentials) {
     static const char *const bad[] = {"user:secret%@", "user:secret%4@",  "user:secret%4g@",
                                       "%:secret@",     "user:secret%00@", "user:80/secret@"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -1123,7 +1123,7 @@ TEST(proxyCredentialsThatAreNotEncoded) {
 }
 
 /* 407: what to do about it, and no second try with a password that may be wrong. */
-TEST(aProxyThatWantsAPassword) {
+TEST(proxy_authenticationRequired) {
     static const char *const words[2][2] = {{"asks for a user and a password (HTTP status 407)", "variable http_proxy"},
                                             {"does not accept the user and the password", "variable http_proxy"}};
     for (int with = 0; with < 2; with++)
@@ -1151,7 +1151,7 @@ TEST(aProxyThatWantsAPassword) {
     stopServer();
 }
 
-TEST(noProxyGoesDirect) {
+TEST(noProxy_goesDirect) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     setenv("http_proxy", "http://127.0.0.2:1", 1); /* nobody is there */
@@ -1164,7 +1164,7 @@ TEST(noProxyGoesDirect) {
 }
 
 /* As operators know it from other tools: a name stands for its subdomains, with or without a leading dot. */
-TEST(noProxyNamesDomains) {
+TEST(noProxy_matchesDomains) {
     static const struct {
         const char *list;
         int direct;
@@ -1197,7 +1197,7 @@ TEST(noProxyNamesDomains) {
     }
 }
 
-TEST(aDeadProxyIsNamed) {
+TEST(proxy_deadOneIsNamed) {
     setenv("http_proxy", "http://127.0.0.2:1", 1);
     got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
     noProxies();
@@ -1206,7 +1206,7 @@ TEST(aDeadProxyIsNamed) {
     assert_non_null(strstr(g.err.text, "127.0.0.2"));
 }
 
-TEST(httpsGoesThroughATunnel) {
+TEST(proxy_tunnelsHttps) {
     SSL_CTX *tls = responderTls("DNS:far.test.invalid", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
     turn t = answering(OK10);
@@ -1224,7 +1224,7 @@ TEST(httpsGoesThroughATunnel) {
     SSL_CTX_free(tls);
 }
 
-TEST(aProxyThatRefusesTheTunnel) {
+TEST(proxy_rejectsTheTunnel) {
     turn t = {.head = "HTTP/1.1 403 Forbidden\r\n\r\n"};
     startServer(&t, 1, NULL);
     setProxy("https_proxy", "");
@@ -1236,7 +1236,7 @@ TEST(aProxyThatRefusesTheTunnel) {
     stopServer();
 }
 
-TEST(aProxyThatCannotBeUsedIsTold) {
+TEST(proxy_unusableIsReported) {
     setenv("http_proxy", "https://127.0.0.1:1", 1);
     wantKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
     setenv("http_proxy", "http://[::", 1);
@@ -1244,7 +1244,7 @@ TEST(aProxyThatCannotBeUsedIsTold) {
     noProxies();
 }
 
-TEST(urlsThatCannotBeParsed) {
+TEST(url_unparsableIsRejected) {
     static const char *const bad[] = {"", "http://", "ftp://a/", "http://a:b/", "nonsense"};
     for (int i = 0; i < 5; i++) wantKind(fetchWith(bad[i], NULL, 2000, &counting), OCSP_ERR_NETWORK);
 }

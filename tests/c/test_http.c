@@ -64,7 +64,7 @@ static outcome readAnswer(const char *bytes, size_t n, size_t piece, int open) {
 static const size_t pieces[] = {0, 1, 2, 3, 5, 7, 64};
 #define PIECES (sizeof(pieces) / sizeof(pieces[0]))
 
-/* ---- the tables -------------------------------------------------------------------------------------------------- */
+/* ---- tables of answers ------------------------------------------------------------------------------------------- */
 
 typedef struct row {
     const char *name, *answer, *body; /* body NULL: refused */
@@ -103,7 +103,7 @@ static void checkRows(const row *rows, size_t n) {
 }
 #define CHECK(rows) checkRows(rows, sizeof(rows) / sizeof(rows[0]))
 
-TEST(interimAnswersAreSkipped) {
+TEST(answer_interimOnesAreSkipped) {
     static const row rows[] = {
         GOOD("100", "HTTP/1.1 100 Continue\r\n\r\n" OK "Content-Length: 5\r\n\r\nhello"),
         GOOD("103 with fields", "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\nContent-Length: 99\r\n\r\n" OK "\r\nhello"),
@@ -121,7 +121,7 @@ TEST(interimAnswersAreSkipped) {
     CHECK(rows);
 }
 
-TEST(chunkedBodies) {
+TEST(body_chunked) {
     static const row rows[] = {
         GOOD("one chunk", CHUNKED "5\r\nhello\r\n0\r\n\r\n"),
         GOOD("several", CHUNKED "1\r\nh\r\n3\r\nell\r\n1\r\no\r\n0\r\n\r\n"),
@@ -166,7 +166,7 @@ TEST(chunkedBodies) {
     CHECK(rows);
 }
 
-TEST(otherEncodingsAreNamed) {
+TEST(body_otherEncodingsAreNamed) {
     static const row rows[] = {
         GOOD("identity is none", OK "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello"),
         GOOD("an empty one is none", OK "Transfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello"),
@@ -192,7 +192,7 @@ TEST(otherEncodingsAreNamed) {
     CHECK(rows);
 }
 
-TEST(contentLengths) {
+TEST(contentLength_table) {
     static const row rows[] = {
         GOOD("once", OK "Content-Length: 5\r\n\r\nhello and more"),
         GOOD("zeros before it", OK "Content-Length: 00000000000000000000005\r\n\r\nhello"),
@@ -215,7 +215,7 @@ TEST(contentLengths) {
     CHECK(rows);
 }
 
-TEST(linesAndFields) {
+TEST(header_linesAndFields) {
     static const row rows[] = {
         GOOD("line feeds alone",
              "HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\nContent-Length: 5\n\nhello"),
@@ -244,7 +244,7 @@ TEST(linesAndFields) {
     assert_non_null(strstr(o.err.text, "NUL"));
 }
 
-TEST(whatDoesNotBeginAsHttp) {
+TEST(statusLine_notHttpIsRejected) {
     static const row rows[] = {
         BAD("a BOM", "\xef\xbb\xbf" OK "\r\nhello", OCSP_ERR_HTTP, "byte order mark (BOM)"),
         BAD("HTTP/0.9", "0\x03\x0a\x01\x01", OCSP_ERR_HTTP, "no HTTP header (HTTP/0.9)"),
@@ -265,7 +265,7 @@ TEST(whatDoesNotBeginAsHttp) {
     CHECK(rows);
 }
 
-TEST(contentTypes) {
+TEST(contentType_table) {
 #define ONE "HTTP/1.1 200 OK\r\n"
     static const row rows[] = {
         GOOD("in odd case", ONE "cOnTeNt-TyPe: Application/OCSP-Response\r\n\r\nhello"),
@@ -293,7 +293,7 @@ TEST(contentTypes) {
     CHECK(rows);
 }
 
-TEST(redirectsSayWhereTheyLead) {
+TEST(redirect_targetIsReported) {
     static const row rows[] = {
         BAD("302", "HTTP/1.1 302 Found\r\nLocation: http://new.example/ocsp?x=1\r\n\r\n", OCSP_ERR_HTTP,
             "HTTP status 302: redirects are not followed; set responder-url to the location that this one leads to: "
@@ -332,7 +332,7 @@ static outcome readLong(const char *begin, const char *filler, size_t total, con
 }
 
 /* The header of the final answer and all interim ones share 16 KiB; one byte more is too long. */
-TEST(theHeaderIsBounded) {
+TEST(header_isBounded) {
     static const struct {
         const char *begin, *filler, *end;
     } rows[] = {{OK "X: ", "y", "\r\n\r\nhello"},
@@ -359,7 +359,7 @@ TEST(theHeaderIsBounded) {
 
 /* A chunked body has the bound of any other; so have its extensions and trailers in all. What exceeds a bound is not
  * read to its end. */
-TEST(aChunkedBodyIsBounded) {
+TEST(body_chunkedIsBounded) {
     outcome o = readLong(CHUNKED "10000\r\n", "b", strlen(CHUNKED "10000\r\n") + 65536, "\r\n0\r\n\r\n", 0);
     assert_int_equal(o.ok, 1);
     assert_int_equal(o.n, OCSP_MAX_RESPONSE_BYTES);
@@ -402,7 +402,7 @@ typedef struct derRow {
     int waits; /* whether, on a connection that stays open, more is waited for */
 } derRow;
 
-TEST(theDerEndsABodyWithoutALength) {
+TEST(body_withoutLengthEndsWithTheDer) {
 #define ROW(name, bytes, waits) \
     { name, bytes, sizeof(bytes) - 1, waits }
     static const derRow rows[] = {
@@ -440,7 +440,7 @@ TEST(theDerEndsABodyWithoutALength) {
 }
 
 /* What came with the DER behind it is handed on, so that ocspVerify refuses it: no wait, and no cutting. */
-TEST(bytesBehindTheDer) {
+TEST(body_bytesBehindTheDerAreHandedOn) {
     static const char answer[] = OK "\r\n0\x05hello!";
     outcome o = readAnswer(answer, sizeof(answer) - 1, 0, 1);
     assert_int_equal(o.ok, 1);
@@ -456,7 +456,7 @@ TEST(bytesBehindTheDer) {
     assert_int_equal(o.from.waited, 1);
 }
 
-TEST(aBodyWithoutALengthIsBounded) {
+TEST(body_withoutLengthIsBounded) {
     for (size_t over = 0; over < 2; over++) {
         outcome o = readLong(OK "\r\n", "b", strlen(OK "\r\n") + OCSP_MAX_RESPONSE_BYTES + over, "", 0);
         assert_int_equal(o.ok, !over);
@@ -470,7 +470,7 @@ TEST(aBodyWithoutALengthIsBounded) {
 }
 
 /* An answer that says where it ends is complete there: nobody waits for the connection's end. */
-TEST(completeAnswersAreNotWaitedFor) {
+TEST(body_completeIsNotWaitedFor) {
     static const char *const answers[] = {OK "Content-Length: 5\r\n\r\nhello", OK "Content-Length: 0\r\n\r\n",
                                           CHUNKED "5\r\nhello\r\n0\r\n\r\n", CHUNKED "5\nhello\n0\nA: b\n\n"};
     for (size_t i = 0; i < 4; i++)

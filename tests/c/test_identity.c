@@ -40,9 +40,9 @@ static ocspIdentity *identify(X509 *leaf, X509 *a, X509 *b, X509_STORE *store) {
     return id;
 }
 
-/* ---- §1: the issuer ---------------------------------------------------------------------------------------------- */
+/* ---- the issuer -------------------------------------------------------------------------------------------------- */
 
-TEST(acceptance1_issuerFromTheChain) {
+TEST(issuer_fromTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->ca, pki->root, NULL);
     wantIssuer(id, pki->ca);
     ocspIdentityFree(id);
@@ -51,7 +51,7 @@ TEST(acceptance1_issuerFromTheChain) {
     ocspIdentityFree(id);
 }
 
-TEST(acceptance1_issuerFromTheTrustedCertificates) {
+TEST(issuer_fromTheTrustedStore, "1") {
     X509_STORE *store = testStore(pki->root, pki->ca);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
     wantIssuer(id, pki->ca);
@@ -73,7 +73,7 @@ static void intoHashedDir(const char *dir, X509 *cert, int number) {
     free(path);
 }
 
-TEST(acceptance1_issuerFromTheHashedDirectory) {
+TEST(issuer_fromTheHashedDirectory, "1") {
     char *dir = testDir();
     intoHashedDir(dir, pki->root, 0);
     intoHashedDir(dir, pki->ca, 0);
@@ -86,7 +86,7 @@ TEST(acceptance1_issuerFromTheHashedDirectory) {
     testDirFree(dir);
 }
 
-TEST(acceptance1_wrongIssuerOfTheSameNameInTheChain) {
+TEST(issuer_wrongOneOfTheSameNameInTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->twin, NULL, NULL);
     wantIssuer(id, NULL);
     ocspIdentityFree(id);
@@ -101,7 +101,7 @@ TEST(acceptance1_wrongIssuerOfTheSameNameInTheChain) {
 }
 
 /* The issuer's name and key, in a certificate whose key usage does not allow to sign certificates. */
-TEST(acceptance1_anIssuerThatMayNotSignIsNone) {
+TEST(issuer_withoutKeyCertSignIsRejected, "1") {
     X509 *other = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
@@ -113,7 +113,7 @@ TEST(acceptance1_anIssuerThatMayNotSignIsNone) {
     X509_free(other);
 }
 
-TEST(acceptance1_wrongIssuerOfTheSameNameInTheStore) {
+TEST(issuer_wrongOneOfTheSameNameInTheStore, "1") {
     X509_STORE *store = testStore(pki->twin, NULL);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
     wantIssuer(id, NULL);
@@ -128,7 +128,7 @@ TEST(acceptance1_wrongIssuerOfTheSameNameInTheStore) {
     X509_STORE_free(store);
 }
 
-TEST(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory) {
+TEST(issuer_wrongOneOfTheSameNameInTheHashedDirectory, "1") {
     char *dir = testDir();
     intoHashedDir(dir, pki->twin, 0);
     intoHashedDir(dir, pki->ca, 1);
@@ -142,7 +142,7 @@ TEST(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory) {
 }
 
 /* With key identifiers too: they are a hint for finding, not a proof. */
-TEST(acceptance1_keyIdentifiers) {
+TEST(issuer_keyIdentifiers, "1") {
     X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
     X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
     X509 *leaf = testCert(&(testCertSpec){
@@ -159,7 +159,7 @@ TEST(acceptance1_keyIdentifiers) {
 }
 
 /* A CA whose certificate was renewed with its key: the one that ends last, wherever it stands. */
-TEST(acceptance1_renewedIssuerOfTheSameKey) {
+TEST(issuer_renewedWithTheSameKey, "1") {
     X509 *later = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
@@ -180,9 +180,9 @@ TEST(acceptance1_renewedIssuerOfTheSameKey) {
     X509_free(later);
 }
 
-/* ---- §2: quiet states -------------------------------------------------------------------------------------------- */
+/* ---- states without refreshes ------------------------------------------------------------------------------------ */
 
-TEST(acceptance2_selfSigned) {
+TEST(selfSigned_isRecognized, "2") {
     ocspIdentity *id = identify(pki->self, NULL, NULL, NULL);
     assert_int_equal(id->self_signed, 1);
     ocspIdentityFree(id);
@@ -192,7 +192,7 @@ TEST(acceptance2_selfSigned) {
 }
 
 /* What most self-signed server certificates look like: a key usage that names no keyCertSign. */
-TEST(acceptance2_selfSignedWithTheKeyUsageOfAServer) {
+TEST(selfSigned_withTheKeyUsageOfAServer, "2") {
     X509 *self = testCert(&(
         testCertSpec){.name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
     ocspIdentity *id = identify(self, NULL, NULL, NULL);
@@ -201,14 +201,14 @@ TEST(acceptance2_selfSignedWithTheKeyUsageOfAServer) {
     X509_free(self);
 }
 
-TEST(acceptance2_noAccessInformation) {
+TEST(url_noAuthorityInfoAccess, "2") {
     ocspIdentity *id = identify(pki->quiet_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 0);
     wantIssuer(id, pki->ca); /* responder-url can still serve it */
     ocspIdentityFree(id);
 }
 
-TEST(acceptance2_issuerUnknown) {
+TEST(issuer_unknown, "2") {
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, NULL);
     wantIssuer(id, NULL);
     assert_int_equal(id->self_signed, 0);
@@ -222,7 +222,7 @@ TEST(acceptance2_issuerUnknown) {
     ocspIdentityFree(NULL);
 }
 
-TEST(acceptance2_brokenAccessInformation) {
+TEST(url_malformedAuthorityInfoAccess, "2") {
     X509 *odd = testCert(&(testCertSpec){
         .name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .bad_extension = 1});
     ocspIdentity *id = identify(odd, pki->ca, NULL, NULL);
@@ -245,14 +245,14 @@ static ocspIdentity *withUrls(testCertSpec spec) {
     return id;
 }
 
-TEST(oneUrl) {
+TEST(url_one) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 1);
     assert_string_equal(id->urls[0], TEST_URL);
     ocspIdentityFree(id);
 }
 
-TEST(acceptance4_manyUrlsInTheirOrder) {
+TEST(url_manyInTheirOrder, "4") {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://z.invalid/1", "https://y.invalid/2", "http://a.invalid/3", "http://m.invalid/4"}});
     assert_int_equal(id->url_count, 4);
@@ -263,7 +263,7 @@ TEST(acceptance4_manyUrlsInTheirOrder) {
     ocspIdentityFree(id);
 }
 
-TEST(moreUrlsThanFollowed) {
+TEST(url_tooMany) {
     testCertSpec spec = {0};
     static char text[12][32];
     for (int i = 0; i < 12; i++) {
@@ -276,7 +276,7 @@ TEST(moreUrlsThanFollowed) {
     ocspIdentityFree(id);
 }
 
-TEST(urlsOfOtherSchemesAndKindsAreLeftOut) {
+TEST(url_otherSchemesAndKindsAreLeftOut) {
     ocspIdentity *id =
         withUrls((testCertSpec){.odd_access = 1,
                                 .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense",
@@ -286,7 +286,7 @@ TEST(urlsOfOtherSchemesAndKindsAreLeftOut) {
     ocspIdentityFree(id);
 }
 
-TEST(urlsWithBytesThatForgeLinesAreLeftOut) {
+TEST(url_withControlBytesIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m",
                  "http://a.inv alid/", "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
@@ -296,13 +296,13 @@ TEST(urlsWithBytesThatForgeLinesAreLeftOut) {
 }
 
 /* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
-TEST(urlWithAZeroByteIsLeftOut) {
+TEST(url_withAZeroByteIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
     assert_int_equal(id->url_count, 0);
     ocspIdentityFree(id);
 }
 
-TEST(aVeryLongUrlDoesNoHarm) {
+TEST(url_veryLong) {
     char *text = malloc(20001);
     memset(text, 'a', 20000);
     memcpy(text, "http://a.invalid/", 17);
@@ -314,9 +314,9 @@ TEST(aVeryLongUrlDoesNoHarm) {
     free(text);
 }
 
-/* ---- §3 and the rest --------------------------------------------------------------------------------------------- */
+/* ---- kinds of certificates, request, serial ---------------------------------------------------------------------- */
 
-TEST(acceptance3_rsaAndEcdsaBelowAnIntermediate) {
+TEST(identity_rsaAndEcdsaBelowAnIntermediate, "3") {
     X509 *leaves[] = {pki->leaf, pki->rsa_leaf};
     for (int i = 0; i < 2; i++) {
         ocspIdentity *id = identify(leaves[i], pki->ca, pki->root, NULL);
@@ -325,7 +325,7 @@ TEST(acceptance3_rsaAndEcdsaBelowAnIntermediate) {
     }
 }
 
-TEST(acceptance3_mustStaple) {
+TEST(mustStaple_isRecognized, "3") {
     ocspIdentity *id = identify(pki->must_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->must_staple, 1);
     ocspIdentityFree(id);
@@ -340,7 +340,7 @@ TEST(acceptance3_mustStaple) {
     ocspIdentityFree(id);
 }
 
-TEST(theRequestIsOneSha1CertIdWithoutNonce) {
+TEST(request_isOneSha1CertIdWithoutNonce) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     const unsigned char *p = id->request;
     OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &p, (long)id->request_len);
@@ -358,7 +358,7 @@ TEST(theRequestIsOneSha1CertIdWithoutNonce) {
     ocspIdentityFree(id);
 }
 
-TEST(serialIsUpperCaseHexWithoutColons) {
+TEST(serial_isUpperCaseHex) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_string_equal(id->serial, "0ABC");
     ocspIdentityFree(id);
@@ -373,7 +373,7 @@ TEST(serialIsUpperCaseHexWithoutColons) {
     ocspIdentityFree(id);
 }
 
-TEST(fingerprintAndEnd) {
+TEST(identity_fingerprintAndNotAfter) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned int n;
@@ -393,7 +393,7 @@ static void *scarceAlloc(size_t n) {
     return allocations_left-- > 0 ? malloc(n) : NULL;
 }
 
-TEST(outOfMemoryIsSurvived) {
+TEST(memory_refusedAllocationsAreSurvived) {
     ocspHost host = {.alloc = scarceAlloc, .free = free};
     int failures = 0;
     ocspSetHost(&host);

@@ -443,7 +443,7 @@ static int logHas(const char *text) {
 
 /* ---- load and unload --------------------------------------------------------------------------------------------- */
 
-TEST(aLoadThatFailsLeavesNothing) {
+TEST(load_failedLeavesNothingBehind) {
     static const char *const steps[] = {"LoadConfigs", "CreateCommand", "RegisterInfoFunc", "Subscribe"};
     size_t i;
     for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
@@ -455,7 +455,7 @@ TEST(aLoadThatFailsLeavesNothing) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
 }
 
-TEST(unloadedBeforeTheFirstTurnNothingIsLeft) {
+TEST(unload_beforeTheFirstEventLoopTurnLeavesNothingBehind) {
     int i;
     for (i = 0; i < 3; i++) {
         assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
@@ -469,14 +469,14 @@ TEST(unloadedBeforeTheFirstTurnNothingIsLeft) {
     }
 }
 
-TEST(afterTheFirstTurnItStays) {
+TEST(unload_isRefusedAfterTheFirstEventLoopTurn) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turn();
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
     assert_true(logHas("cannot be unloaded"));
 }
 
-TEST(withAContextOfTheServersItStays) {
+TEST(unload_isRefusedWithAContextOfTheServer) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
@@ -495,7 +495,7 @@ static SSL_CTX *madeElsewhere(X509 *cert) {
     return made;
 }
 
-TEST(withAContextOfAnotherThreadItGoes) {
+TEST(unload_isAllowedWithAContextOfAnotherThread) {
     SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = madeElsewhere(pki->leaf);
@@ -508,7 +508,7 @@ TEST(withAContextOfAnotherThreadItGoes) {
     SSL_CTX_free(client);
 }
 
-TEST(noRoomForTheHookIsTold) {
+TEST(hook_withoutRoomIsReported) {
     no_room = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turn();
@@ -526,7 +526,7 @@ TEST(noRoomForTheHookIsTold) {
     assert_int_equal(server.sets, 0);
 }
 
-TEST(anOpensslThatCannotBeToldIsTakenForAnother) {
+TEST(hook_unknownOpenSslIsReported) {
     no_answer = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_REQUIRE);
@@ -538,7 +538,7 @@ TEST(anOpensslThatCannotBeToldIsTakenForAnother) {
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
 
-TEST(whatCannotBeReadIsNotEmpty) {
+TEST(setting_unreadableIsNotEmpty) {
     char out[SETTING_MAX], text[SETTING_MAX];
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     memset(text, 'x', sizeof(text));
@@ -562,7 +562,7 @@ TEST(whatCannotBeReadIsNotEmpty) {
     assert_int_equal(readSetting(&ctx, "some", out), SETTING_EMPTY);
 }
 
-TEST(aLeafThatCannotBeReadIsNotNone) {
+TEST(certificateFile_unreadableIsNotEmpty) {
     char *path = testPath(dir, "odd.pem");
     BIO *file;
     serverLeaf leaf;
@@ -586,7 +586,7 @@ TEST(aLeafThatCannotBeReadIsNotNone) {
     free(path);
 }
 
-TEST(whereConfigIsGoneNothingIsMadeUp) {
+TEST(setting_withoutConfigCommandNothingIsAssumed) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-port", REPLY_NULL, "", 0);
     setAs("enable-debug-command", REPLY_NULL, "", 0);
@@ -602,7 +602,7 @@ TEST(whereConfigIsGoneNothingIsMadeUp) {
 }
 
 /* A right that cannot be asked for, because the command is gone, is no right that is denied. */
-TEST(aCommandThatIsGoneDeniesNobody) {
+TEST(refreshCommand_removedCommandDeniesNobody) {
     ServerString *argv[2];
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     argv[0] = CreateString(NULL, "ocsp.refresh", 12);
@@ -652,7 +652,7 @@ static void assertFollows(X509 *cert) {
     BN_free(number);
 }
 
-TEST(anothersContextIsNeverFollowed) {
+TEST(context_foreignIsNeverAttached) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
@@ -671,7 +671,7 @@ TEST(anothersContextIsNeverFollowed) {
 }
 
 /* The same certificate, without the issuer that makes it of use. */
-TEST(anothersContextWithTheSameCertificateDoesNoHarm) {
+TEST(context_foreignWithTheSameCertificateChangesNothing) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
@@ -687,7 +687,7 @@ TEST(anothersContextWithTheSameCertificateDoesNoHarm) {
 }
 
 /* What serves cannot be told before a handshake shows it: the one for links is not taken for it. */
-TEST(whereItCannotBeKnownAHandshakeTells) {
+TEST(context_unknownIsAttachedAtItsHandshake) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-client-cert-file", REPLY_NULL, "", 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
@@ -706,7 +706,7 @@ TEST(whereItCannotBeKnownAHandshakeTells) {
 }
 
 /* While nothing is on no file is read, and contexts wait. */
-TEST(turnedOnLaterTheWaitingContextIsTaken) {
+TEST(context_pendingIsAttachedWhenStaplingIsTurnedOn) {
     set("tls-cert-file", "/dev/null/none");
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
@@ -726,7 +726,7 @@ TEST(turnedOnLaterTheWaitingContextIsTaken) {
 }
 
 /* Made before us: the server makes another. */
-TEST(aContextThatWasNotSeenIsMadeAnew) {
+TEST(context_unseenIsReloadedByTheServer) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     turn();
@@ -736,7 +736,7 @@ TEST(aContextThatWasNotSeenIsMadeAnew) {
 }
 
 /* A pipe that the server reads once more would block it. */
-TEST(aPipeIsNotReadAgain) {
+TEST(keyFile_pipeIsNotReadAgain) {
     char *pipe_path = testPath(dir, "pipe");
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
     set("tls-key-file", pipe_path);
@@ -764,7 +764,7 @@ static void *holdLock(void *unused) {
     return NULL;
 }
 
-TEST(aChildDoesNotInheritTheLock) {
+TEST(fork_childDoesNotInheritTheLock) {
     pthread_t thread;
     int status;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
@@ -786,7 +786,7 @@ TEST(aChildDoesNotInheritTheLock) {
     SSL_CTX_free(made);
 }
 
-TEST(aFailureWithoutMemoryForItsReasonIsOne) {
+TEST(refreshCommand_failureWithoutMemoryForItsReason) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     refreshDone(NULL, "the responder said no");
     replyRefreshed(&ctx, NULL, 0);
@@ -804,7 +804,7 @@ TEST(aFailureWithoutMemoryForItsReasonIsOne) {
     freeReply(&ctx, server.unblocked_with);
 }
 
-TEST(aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake) {
+TEST(context_notRecordedForLackOfMemoryIsAttachedAtItsHandshake) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     turnOn(1, OCSP_PEERS_NO);
     module.reload_tried = 1; /* the server is not asked for another */

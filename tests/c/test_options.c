@@ -15,7 +15,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- directives changed at run time ------------------------------------------------------------------------------ */
 
-TEST(acceptance18_offStopsWithTheNextHandshakeAndOnStartsFromWhatIsHeld) {
+TEST(stapling_offAndOnActWithTheNextHandshake, "18") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     for (int i = 0; i < 5; i++) {
@@ -46,7 +46,7 @@ TEST(acceptance18_offStopsWithTheNextHandshakeAndOnStartsFromWhatIsHeld) {
 }
 
 /* Nothing valid is held: turning it on asks at once, however long the wait for the next retry was. */
-TEST(acceptance18_onWithNothingHeldAsksAtOnce) {
+TEST(stapling_onWithoutResponseAsksAtOnce, "18") {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
     runFor(3600 * 1000);
@@ -62,7 +62,7 @@ TEST(acceptance18_onWithNothingHeldAsksAtOnce) {
     SSL_CTX_free(ctx);
 }
 
-TEST(offAtStartAsksNobody) {
+TEST(stapling_offAtStartAsksNobody) {
     options.stapling = 0;
     applyOptions();
     SSL_CTX *ctx = loadLeaf();
@@ -77,7 +77,7 @@ TEST(offAtStartAsksNobody) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance18_aWiderMarginIsHeededAtOnce) {
+TEST(refreshMargin_widerActsAtOnce, "18") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     runFor(50000 * 1000LL); /* of 86400 seconds */
@@ -89,7 +89,7 @@ TEST(acceptance18_aWiderMarginIsHeededAtOnce) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance18_aShorterRetryDelayIsHeededAtOnce) {
+TEST(retryDelay_shorterActsAtOnce, "18") {
     options.retry_delay = 200;
     applyOptions();
     responder.down = 1;
@@ -114,7 +114,7 @@ static void writeResponseFile(const testReply *reply) {
     testBytesFree(&der);
 }
 
-TEST(acceptance24_suppliedFile) {
+TEST(responseFile_isReadAgainWhenItChanges, "24") {
     response_file = testPath(dir, "response.der");
     options.response_file = response_file;
     applyOptions();
@@ -160,7 +160,7 @@ TEST(acceptance24_suppliedFile) {
 }
 
 /* There is no request that its responder could answer with. */
-TEST(aSuppliedFileWithoutSha1CertIdsIsANotice) {
+TEST(responseFile_withoutSha1CertIdIsLogged) {
     response_file = testPath(dir, "response.der");
     options.response_file = response_file;
     applyOptions();
@@ -176,7 +176,7 @@ TEST(aSuppliedFileWithoutSha1CertIdsIsANotice) {
     free(response_file);
 }
 
-TEST(acceptance24_suppliedFileBadExpiredRemoved) {
+TEST(responseFile_invalidExpiredOrRemoved, "24") {
     response_file = testPath(dir, "response.der");
     options.response_file = response_file;
     applyOptions();
@@ -209,7 +209,7 @@ TEST(acceptance24_suppliedFileBadExpiredRemoved) {
     free(response_file);
 }
 
-TEST(acceptance24_swappedBySymbolicLink) {
+TEST(responseFile_replacedBySymbolicLink, "24") {
     char *one = testPath(dir, "one"), *two = testPath(dir, "two"), *next = testPath(dir, "next");
     response_file = testPath(dir, "current");
     testReply reply = testGoodReply(pki->leaf);

@@ -188,7 +188,7 @@ FIXTURE(setUp, tearDown);
 
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
-TEST(withNoNothingIsAskedAndNothingIsLookedAt) {
+TEST(policyNo_asksForNothingAndChecksNothing) {
     testReply reply = revokedReply(pki->leaf);
     stapleReply(&reply);
     assert_int_equal(linksUp(peer), 1);
@@ -206,7 +206,7 @@ TEST(withNoNothingIsAskedAndNothingIsLookedAt) {
 }
 
 /* Every kind of staple by every policy. */
-TEST(whatIsLinkedTo) {
+TEST(policy_everyKindOfStaple) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
               foreign = testGoodReply(pki->renewed_leaf), forged = testGoodReply(pki->leaf),
               twin = testGoodReply(pki->leaf), broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf),
@@ -272,7 +272,7 @@ TEST(whatIsLinkedTo) {
     }
 }
 
-TEST(oneByteIsNoStaple) {
+TEST(staple_ofOneByteIsRejected) {
     policy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);
@@ -284,7 +284,7 @@ TEST(oneByteIsNoStaple) {
 }
 
 /* RFC 7633: such a certificate promises a staple, and soft takes it at its word. */
-TEST(mustStapleMakesSoftStrict) {
+TEST(mustStaple_makesSoftStrict) {
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key);
     testReply expired = expiredReply(pki->must_leaf), good = testGoodReply(pki->must_leaf);
     policy(OCSP_PEERS_SOFT);
@@ -299,7 +299,7 @@ TEST(mustStapleMakesSoftStrict) {
 }
 
 /* A peer that is its own CA: nobody answers for it. */
-TEST(aSelfSignedPeer) {
+TEST(selfSigned_isRefusedByRequireOnly) {
     SSL_CTX *self = peerCtx(pki->self, pki->leaf_key);
     for (int i = 0; i < 2; i++) X509_STORE_add_cert(SSL_CTX_get_cert_store(links[i]), pki->self);
     stapleReply(NULL);
@@ -312,7 +312,7 @@ TEST(aSelfSignedPeer) {
 }
 
 /* The issuer comes from the chain of this handshake; where no chain was verified, nothing can be. */
-TEST(aPeerWhoseChainIsNotVerified) {
+TEST(chain_notVerifiedIsRefused) {
     testReply good = testGoodReply(pki->leaf);
     stapleReply(&good);
     SSL_CTX_set_verify(links[1], SSL_VERIFY_NONE, NULL);
@@ -327,7 +327,7 @@ TEST(aPeerWhoseChainIsNotVerified) {
 }
 
 /* A client without a certificate is none of the server's: an LDAP module's, say. */
-TEST(otherClientsOfTheProcessAreLeftAlone) {
+TEST(clients_ofOtherCodeAreLeftAlone) {
     SSL_CTX *other = testClientCtx(TLS1_3_VERSION, 0);
     ocspInstallCallback(other);
     ocspInstallPeerCheck(other);
@@ -352,7 +352,7 @@ TEST(otherClientsOfTheProcessAreLeftAlone) {
 }
 
 /* A context that this server serves with is asked by its clients as before, whatever the policy is. */
-TEST(serversAreNotTouched) {
+TEST(servers_areLeftAlone) {
     SSL_CTX *both = linkCtx(TLS1_3_VERSION), *client = testClientCtx(TLS1_3_VERSION, 0);
     SSL_CTX_set_verify(both, SSL_VERIFY_NONE, NULL);
     policy(OCSP_PEERS_REQUIRE);
@@ -368,7 +368,7 @@ TEST(serversAreNotTouched) {
 
 /* TLS 1.3 tells of a resumed session's missing staple, and it is judged like any missing one. (In TLS 1.2 OpenSSL does
  * not ask us; the server resumes no session on its links.) */
-TEST(aResumedSession) {
+TEST(resumedSession_countsAsMissing) {
     testReply good = testGoodReply(pki->leaf);
     SSL_SESSION *session = NULL;
     stapleReply(&good);
@@ -406,7 +406,7 @@ TEST(aResumedSession) {
 }
 
 /* Once for each peer and state; the recovery is told, too. */
-TEST(theLogIsToldOnce) {
+TEST(log_eachChangeOnce) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
     policy(OCSP_PEERS_SOFT);
     stapleReply(&good);
@@ -440,7 +440,7 @@ TEST(theLogIsToldOnce) {
 }
 
 /* Bad and good again before main looked: told and taken back, in that order. */
-TEST(goodAgainBeforeItWasTold) {
+TEST(log_recoveryBeforeTheFailureWasLogged) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
     policy(OCSP_PEERS_REQUIRE);
     stapleReply(&revoked);
@@ -461,7 +461,7 @@ TEST(goodAgainBeforeItWasTold) {
 }
 
 /* A context in service that cannot be made to ask: links are open, and that is said aloud. */
-TEST(aContextThatDoesNotAskIsToldOf) {
+TEST(context_withoutCheckIsReported) {
     SSL_CTX *bare = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     ocspInstallCallback(bare);
     ocspAttachContext(bare);
@@ -487,7 +487,7 @@ static int verificationsOfALink(SSL_CTX *server, int up) {
 
 /* A peer that is refused tries again and again: what its staple is worth is found out once a minute, for as long as that
  * stands, and for that staple and that certificate alone. */
-TEST(aRefusedPeerIsVerifiedOnceAMinute) {
+TEST(rejectedStaple_isVerifiedOnceAMinute) {
     testReply good = testGoodReply(pki->leaf), junk = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf),
               future = testGoodReply(pki->leaf);
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key), *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
@@ -541,7 +541,7 @@ TEST(aRefusedPeerIsVerifiedOnceAMinute) {
 }
 
 /* The verdicts on as many staples as there is room for stand side by side; one more takes the place of the oldest. */
-TEST(sixtyFourRefusedStaplesAreRemembered) {
+TEST(rejectedStaple_sixtyFourAreRemembered) {
     testReply junk = testGoodReply(pki->leaf);
     testBytes staples[65];
     policy(OCSP_PEERS_REQUIRE);
@@ -563,7 +563,7 @@ TEST(sixtyFourRefusedStaplesAreRemembered) {
 }
 
 /* What main does not fetch does not pile up. */
-TEST(eventsAreBounded) {
+TEST(events_areBounded) {
     policy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     long before = atomic_load(&allocated);
@@ -575,7 +575,7 @@ TEST(eventsAreBounded) {
     assert_int_equal(lines[0], 1);
 }
 
-/* ---- many at once ------------------------------------------------------------------------------------------------ */
+/* ---- many links at once ------------------------------------------------------------------------------------------ */
 
 #define LINKERS 4
 static atomic_long links_left, links_done, links_wrong;
@@ -592,7 +592,7 @@ static void *linkMany(void *number) {
 
 /* Links on four threads, as I/O threads open them, while main changes the policy, looks at INFO and reads what there is
  * to tell. Made for ThreadSanitizer. */
-TEST(aThousandLinksOnFourThreadsWhileThePolicyChanges) {
+TEST(links_onFourThreadsWhileThePolicyChanges) {
     long total = testEnvNumber("OCSP_TEST_LINKS", 1200);
     pthread_t threads[LINKERS];
     testReply good = testGoodReply(pki->leaf);
@@ -617,7 +617,7 @@ TEST(aThousandLinksOnFourThreadsWhileThePolicyChanges) {
     print_message("%ld links, %lld of them verified\n", total, number("peers_verified"));
 }
 
-/* ---- what it costs ----------------------------------------------------------------------------------------------- */
+/* ---- the cost ---------------------------------------------------------------------------------------------------- */
 
 static double processorMicros(void) {
     struct timespec ts;
@@ -632,7 +632,7 @@ static int byValue(const void *a, const void *b) {
 
 /* Prints what a verified link takes beside one that is not, both ends together; asserts no time. OCSP_TEST_PAIRS=600 for
  * a figure worth telling. */
-TEST(whatAVerifiedLinkCosts) {
+TEST(links_costOfTheCheck) {
     long pairs = testEnvNumber("OCSP_TEST_PAIRS", 20);
     double *took[2] = {calloc((size_t)pairs, sizeof(double)), calloc((size_t)pairs, sizeof(double))};
     testReply good = testGoodReply(pki->leaf);

@@ -42,7 +42,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- restarts ---------------------------------------------------------------------------------------------------- */
 
-TEST(acceptance15_restartWithTheResponderDown) {
+TEST(restart_staplesFromTheCacheWithTheResponderDown, "15") {
     options.cache_dir = dir;
     applyOptions();
     SSL_CTX *ctx = loadLeaf();
@@ -62,7 +62,7 @@ TEST(acceptance15_restartWithTheResponderDown) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance16_whatTheDiskHoldsIsVerifiedAgain) {
+TEST(restart_cachedResponseIsVerifiedAgain, "16") {
     options.cache_dir = dir;
     applyOptions();
     ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
@@ -115,7 +115,7 @@ static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait)
     (void)from, (void)now, (void)wait;
 }
 
-TEST(acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder) {
+TEST(cache_sameResponseFromDiskIsNoRecovery, "15") {
     responder.no_next_update = 1;
     options.cache_dir = dir;
     ocsp_env.cache_load = loadAsJustStored;
@@ -142,7 +142,7 @@ TEST(acceptance15_theSameFromTheDiskIsNoAnswerOfTheResponder) {
 
 /* ---- the cache directory ----------------------------------------------------------------------------------------- */
 
-TEST(acceptance16_aFullDiskOnlyWarns) {
+TEST(fullDisk_onlyWarns, "16") {
     options.cache_dir = dir;
     applyOptions();
     disk.full = 1;
@@ -160,7 +160,7 @@ TEST(acceptance16_aFullDiskOnlyWarns) {
 }
 
 /* What could not be kept is kept as soon as the disk takes it, without a new answer. */
-TEST(acceptance16_aDiskThatHasRoomAgainGetsWhatIsHeld) {
+TEST(fullDisk_getsTheCurrentResponseOnceItHasRoom, "16") {
     options.cache_dir = dir;
     applyOptions();
     disk.full = 1;
@@ -177,7 +177,7 @@ TEST(acceptance16_aDiskThatHasRoomAgainGetsWhatIsHeld) {
 }
 
 /* Each look for old files reads all of ours: with the first response that is stored, then at most hourly. */
-TEST(acceptance16_oldFilesAreLookedForAtMostHourly) {
+TEST(prune_runsAtMostHourly, "16") {
     options.cache_dir = dir;
     applyOptions();
     responder.validity = 600;
@@ -201,7 +201,7 @@ TEST(acceptance16_oldFilesAreLookedForAtMostHourly) {
     free(other);
 }
 
-TEST(acceptance16_tenRenewedCertificatesInARow) {
+TEST(cache_tenRenewedCertificatesInARow, "16") {
     options.cache_dir = dir;
     applyOptions();
     for (int i = 0; i < 10; i++) {
@@ -227,7 +227,7 @@ static void noteWrites(const ocspIoHooks *wait) {
 }
 
 /* The second certificate's responder may hang: what the first one has published is on disk by then. */
-TEST(theFirstResponseIsStoredBeforeTheSecondIsAskedFor) {
+TEST(cache_firstResponseIsStoredBeforeTheSecondIsFetched) {
     options.cache_dir = dir;
     applyOptions();
     responder.during_fetch = noteWrites;
@@ -309,7 +309,7 @@ static void assertNoStapleAfterRestart(void) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart) {
+TEST(revoked_onAFullDiskIsNotUndoneByARestart, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     disk.full = 1;
     refreshTo(1);
@@ -319,7 +319,7 @@ TEST(acceptance16_aRevocationThatTheDiskRefusesIsNotUndoneByARestart) {
 }
 
 /* And neither is one whose process is killed while it writes: what contradicts it is away before that. */
-TEST(acceptance16_whatIsContradictedIsRemovedBeforeItsSuccessorIsWritten) {
+TEST(outdatedFile_isRemovedBeforeItsSuccessorIsWritten, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     assert_int_equal(disk.file_was_there, 0);
     refreshTo(0);
@@ -331,7 +331,7 @@ TEST(acceptance16_whatIsContradictedIsRemovedBeforeItsSuccessorIsWritten) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain) {
+TEST(outdatedFile_notRemovableIsLoggedOnceAndRetried, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     disk.full = 1;
     unlink_fault = EROFS;
@@ -356,7 +356,7 @@ TEST(acceptance16_whatCannotBeRemovedIsToldOnceAndTriedAgain) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance16_itIsRemovedAlsoWhileStaplingIsOff) {
+TEST(outdatedFile_isRemovedWhileStaplingIsOff, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     disk.full = 1;
     unlink_fault = EROFS;
@@ -376,7 +376,7 @@ TEST(acceptance16_itIsRemovedAlsoWhileStaplingIsOff) {
 }
 
 /* A file that cannot be judged now may be judged good after the restart. */
-TEST(acceptance16_whatMayBeGoodAfterARestartIsRemovedToo) {
+TEST(outdatedFile_withAFutureThisUpdateIsRemoved, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     writeCached(dir, TEST_GOOD, wallNow() + 4000); /* from the future: this machine's clock is behind */
     disk.full = 1;
@@ -388,7 +388,7 @@ TEST(acceptance16_whatMayBeGoodAfterARestartIsRemovedToo) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance16_aLiftedHoldThatTheDiskRefusesIsNoRevocationAfterARestart) {
+TEST(outdatedFile_certificateHoldIsRemovedWhenLifted, "16") {
     responder.revoked = 1;
     options.cache_dir = dir;
     applyOptions();
@@ -403,7 +403,7 @@ TEST(acceptance16_aLiftedHoldThatTheDiskRefusesIsNoRevocationAfterARestart) {
 }
 
 /* Where cache-dir leads later, or led before, there must not be good when the operator goes back to it. */
-TEST(acceptance16_anOlderGoodResponseInADirectoryThatWasLeft) {
+TEST(outdatedFile_isRemovedFromPreviousCacheDirs, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     char *other = testPath(dir, "other");
     assert_int_equal(mkdir(other, 0700), 0);
@@ -433,7 +433,7 @@ TEST(acceptance16_anOlderGoodResponseInADirectoryThatWasLeft) {
 }
 
 /* Responses that the operator supplies are not kept; what lies there from before must not come back when they end. */
-TEST(acceptance24_aSuppliedRevocationOutlivesWhatWasKept) {
+TEST(outdatedFile_isRemovedWhenResponseFileRevokes, "24") {
     SSL_CTX *ctx = startWithGoodCached();
     char *path = testPath(dir, "response_file.der");
     testReply reply = testGoodReply(pki->leaf);
@@ -454,7 +454,7 @@ TEST(acceptance24_aSuppliedRevocationOutlivesWhatWasKept) {
 }
 
 /* Two servers with one cache-dir: this one's responder lags behind. */
-TEST(acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten) {
+TEST(sharedCache_newerResponseOfAnotherServerIsAdopted, "16") {
     responder.this_update = TEST_NOW - 1000;
     writeCached(dir, TEST_GOOD, TEST_NOW - 2000);
     SSL_CTX *ctx = startWithGoodCached();
@@ -480,7 +480,7 @@ TEST(acceptance16_anotherServersNewerResponseIsTakenAndNotOverwritten) {
 
 /* Without nextUpdate a response lives for ten minutes from its receipt. A copy of its file has a new time, but what it
  * holds was signed when it was signed. */
-TEST(acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew) {
+TEST(noNextUpdate_copiedFileDoesNotRestartTheValidity, "16") {
     responder.no_next_update = 1;
     ocsp_env.cache_load = loadAsJustStored;
     ocsp_env.cache_prune = keepOldFiles;
@@ -503,7 +503,7 @@ TEST(acceptance16_aCopyOfAFileDoesNotBeginTheTenMinutesAnew) {
 }
 
 /* thisUpdate may be rounded down to the hour: then producedAt tells when it was signed. */
-TEST(acceptance16_whatWasJustReceivedIsStapledAfterARestart) {
+TEST(noNextUpdate_recentResponseIsStapledAfterARestart, "16") {
     ocsp_env.cache_load = loadAsJustStored;
     testReply reply = testGoodReply(pki->leaf);
     reply.entries[0].next_update = 0;

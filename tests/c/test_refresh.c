@@ -30,21 +30,21 @@ static void assertRefreshedAtTheMargin(int life, int margin) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance10_twentySecondsTenPercent) {
+TEST(deadline_twentySecondsTenPercent, "10") {
     assertRefreshedAtTheMargin(20, 10);
 }
 
-TEST(acceptance10_twentySecondsFiftyPercent) {
+TEST(deadline_twentySecondsFiftyPercent, "10") {
     assertRefreshedAtTheMargin(20, 50);
 }
 
-TEST(acceptance10_anHour) {
+TEST(deadline_oneHour, "10") {
     assertRefreshedAtTheMargin(3600, 10);
 }
 
 /* Every answer is past its refresh time as it arrives: asked often enough that the staple never ends, and never faster
  * than once a second. */
-TEST(acceptance10_aResponderThatBackdatesDoesNotMakeUsSpin) {
+TEST(refresh_backdatedResponsesDoNotSpin, "10") {
     responder.validity = 1000;
     responder.backdate = 950;
     SSL_CTX *ctx = loadLeaf();
@@ -60,7 +60,7 @@ TEST(acceptance10_aResponderThatBackdatesDoesNotMakeUsSpin) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance13_theSameResponseAgainAndAgain) {
+TEST(refresh_unchangedResponseIsNoFailure, "13") {
     responder.this_update = TEST_NOW;
     responder.validity = 40000;
     SSL_CTX *ctx = loadLeaf();
@@ -88,7 +88,7 @@ TEST(acceptance13_theSameResponseAgainAndAgain) {
     SSL_CTX_free(ctx);
 }
 
-TEST(withoutNextUpdateAskedAgainAtHalfOfTenMinutes) {
+TEST(deadline_withoutNextUpdateIsFiveMinutes) {
     responder.no_next_update = 1;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -107,7 +107,7 @@ TEST(withoutNextUpdateAskedAgainAtHalfOfTenMinutes) {
 
 /* ---- failures, retries and recovery ------------------------------------------------------------------------------ */
 
-TEST(acceptance11_fiveFailuresWaitAsThePolicySaysAndRecoveryResets) {
+TEST(retry_backsOffAndRecoveryResetsIt, "11") {
     responder.validity = 10 * TEST_DAY;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -138,7 +138,7 @@ TEST(acceptance11_fiveFailuresWaitAsThePolicySaysAndRecoveryResets) {
 }
 
 /* Neither the failures nor the time of their last retry are remembered: only the refresh time counts. */
-TEST(aRecoveryForgetsTheFailures) {
+TEST(recovery_forgetsTheFailures) {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
     runFor(100 * 1000);
@@ -153,7 +153,7 @@ TEST(aRecoveryForgetsTheFailures) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance11_withNothingHeldAtMostFiveMinutesForEver) {
+TEST(retry_withoutResponseAtMostFiveMinutesApart, "11") {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
     runFor((int64_t)TEST_DAY * 1000);
@@ -170,7 +170,7 @@ TEST(acceptance11_withNothingHeldAtMostFiveMinutesForEver) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance11_mustStapleRetriesWithinAMinuteAndWarns) {
+TEST(retry_mustStapleAtMostAMinuteApart, "11") {
     responder.down = 1;
     SSL_CTX *ctx = loadContext(pki->must_leaf, pki->leaf_key, pki->ca);
     runFor(3600 * 1000);
@@ -186,7 +186,7 @@ TEST(acceptance11_mustStapleRetriesWithinAMinuteAndWarns) {
 }
 
 /* The wait never outlasts a quarter of what is left of the held response, down to a second. */
-TEST(acceptance11_retriesGrowDenserTowardsTheEnd) {
+TEST(retry_growsDenserTowardsExpiry, "11") {
     responder.validity = 4000;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -206,7 +206,7 @@ TEST(acceptance11_retriesGrowDenserTowardsTheEnd) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance12_halfOfTheWindowGoneIsAWarningOnce) {
+TEST(retry_halfOfTheWindowGoneIsLoggedOnce, "12") {
     responder.validity = 10000;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -222,7 +222,7 @@ TEST(acceptance12_halfOfTheWindowGoneIsAWarningOnce) {
 
 /* ---- jumps of the wall clock ------------------------------------------------------------------------------------- */
 
-TEST(acceptance14_wallClockForwardByADay) {
+TEST(wallClock_forwardByADay, "14") {
     responder.validity = 3600;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -234,7 +234,7 @@ TEST(acceptance14_wallClockForwardByADay) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance14_wallClockForwardWhileWaitingForARetry) {
+TEST(wallClock_forwardDuringAnOutage, "14") {
     responder.validity = 4 * TEST_DAY;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -248,7 +248,7 @@ TEST(acceptance14_wallClockForwardWhileWaitingForARetry) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance14_wallClockBackByADay) {
+TEST(wallClock_backByADay, "14") {
     responder.validity = 3600;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -260,7 +260,7 @@ TEST(acceptance14_wallClockBackByADay) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance14_backByADayWhileTheResponderFails) {
+TEST(wallClock_backByADayWhileTheResponderFails, "14") {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -274,7 +274,7 @@ TEST(acceptance14_backByADayWhileTheResponderFails) {
 
 /* A revoked certificate is asked for at least hourly, and an answer without end lives ten minutes: neither may be put
  * off by a day because the wall clock was. */
-TEST(acceptance14_backByADayWithARevokedOne) {
+TEST(wallClock_backByADayWithARevokedResponse, "14") {
     responder.revoked = 1;
     responder.validity = 30 * TEST_DAY;
     SSL_CTX *ctx = loadLeaf();
@@ -288,7 +288,7 @@ TEST(acceptance14_backByADayWithARevokedOne) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance14_backByADayWithoutNextUpdate) {
+TEST(wallClock_backByADayWithoutNextUpdate, "14") {
     responder.no_next_update = 1;
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();

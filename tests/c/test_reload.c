@@ -12,7 +12,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- the same certificate, and another one ----------------------------------------------------------------------- */
 
-TEST(acceptance17_theSameCertificateKeepsItsStaple) {
+TEST(reload_sameCertificateKeepsItsStaple, "17") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     responder.down = 1;
@@ -27,7 +27,7 @@ TEST(acceptance17_theSameCertificateKeepsItsStaple) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance17_aReloadAsksAtOnce) {
+TEST(reload_asksAtOnce, "17") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     runFor(100 * 1000);
@@ -39,7 +39,7 @@ TEST(acceptance17_aReloadAsksAtOnce) {
 }
 
 /* Reloads ask at once, but no faster than automatic rounds may follow each other. */
-TEST(acceptance17_reloadsDoNotBeatTheFloorOfASecond) {
+TEST(reload_asksAtMostOnceASecond, "17") {
     SSL_CTX *ctx = loadLeaf();
     for (int i = 0; i < 50; i++) {
         runUntilIdle();
@@ -54,7 +54,7 @@ TEST(acceptance17_reloadsDoNotBeatTheFloorOfASecond) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance17_aRenewedCertificateGetsItsOwnNeverTheOldOnes) {
+TEST(reload_renewedCertificateNeverGetsTheOldStaple, "17") {
     SSL_CTX *old = loadLeaf();
     runUntilIdle();
     responder.down = 1;
@@ -72,7 +72,7 @@ TEST(acceptance17_aRenewedCertificateGetsItsOwnNeverTheOldOnes) {
 }
 
 /* Its staple is kept for handshakes that had begun, and ends with the response: nobody asks for a new one. */
-TEST(acceptance17_nobodyAsksForAReplacedCertificate) {
+TEST(reload_replacedCertificateIsNotRefreshed, "17") {
     SSL_CTX *old = loadLeaf();
     runUntilIdle();
     SSL_CTX *renewed = loadContext(pki->renewed_leaf, pki->leaf_key, pki->ca);
@@ -88,7 +88,7 @@ TEST(acceptance17_nobodyAsksForAReplacedCertificate) {
 }
 
 /* The same serial, subject and even key, from another CA of the same name. */
-TEST(acceptance17_aForeignCertificateNeverGetsAStaple) {
+TEST(reload_certificateOfAnotherCaNeverGetsAStaple, "17") {
     SSL_CTX *ours = loadLeaf();
     runUntilIdle();
     SSL_CTX *foreign = loadContext(pki->foreign_leaf, pki->leaf_key, pki->twin);
@@ -106,7 +106,7 @@ TEST(acceptance17_aForeignCertificateNeverGetsAStaple) {
     SSL_CTX_free(ours);
 }
 
-TEST(moreReloadsThanAreFollowed) {
+TEST(reload_moreCertificatesThanAreTracked) {
     for (int i = 0; i < 4 * OCSP_MAX_CERTS; i++) {
         X509 *leaf = testCert(&(testCertSpec){.name = "m",
                                               .issuer = pki->ca,
@@ -132,7 +132,7 @@ static void loadRenewedDuringFetch(const ocspIoHooks *wait) {
     loaded_during_fetch = loadContext(pki->renewed_leaf, pki->leaf_key, pki->ca);
 }
 
-TEST(acceptance17_aFetchForTheOldCertificateIsCancelled) {
+TEST(reload_cancelsTheFetchForTheOldCertificate, "17") {
     responder.during_fetch = loadRenewedDuringFetch;
     SSL_CTX *old = loadLeaf();
     runUntilIdle();
@@ -151,7 +151,7 @@ static void loadSameDuringFetch(const ocspIoHooks *wait) {
     loaded_during_fetch = loadLeaf();
 }
 
-TEST(acceptance17_aFetchGoesOnWhenTheReloadBroughtTheSame) {
+TEST(reload_sameCertificateKeepsTheFetchRunning, "17") {
     responder.during_fetch = loadSameDuringFetch;
     SSL_CTX *old = loadLeaf();
     runUntilIdle();
@@ -170,7 +170,7 @@ static void prefetch(X509 *leaf) {
     sk_X509_free(certs);
 }
 
-TEST(anExpectedContextIsAskedForBeforeItCameAndThenNotAgain) {
+TEST(prefetch_asksBeforeTheContextIsAttachedAndNotAgain) {
     prefetch(pki->leaf);
     runUntilIdle();
     assert_int_equal(requestCount(), 1);
@@ -186,7 +186,7 @@ TEST(anExpectedContextIsAskedForBeforeItCameAndThenNotAgain) {
     SSL_CTX_free(ctx);
 }
 
-TEST(anExpectedContextThatComesDuringTheFetchOrAfterAFailureSpursNothing) {
+TEST(prefetch_contextAttachedDuringTheFetchOrAfterAFailure) {
     responder.during_fetch = loadSameDuringFetch;
     prefetch(pki->leaf);
     runUntilIdle();
@@ -208,7 +208,7 @@ TEST(anExpectedContextThatComesDuringTheFetchOrAfterAFailureSpursNothing) {
     SSL_CTX_free(ctx);
 }
 
-TEST(anotherContextThanTheExpectedGetsItsOwn) {
+TEST(prefetch_anotherContextGetsItsOwnStaple) {
     prefetch(pki->renewed_leaf);
     runUntilIdle();
     SSL_CTX *ctx = loadLeaf();
@@ -219,7 +219,7 @@ TEST(anotherContextThanTheExpectedGetsItsOwn) {
     SSL_CTX_free(ctx);
 }
 
-TEST(anExpectedContextIsStapledFromTheDisk) {
+TEST(prefetch_readsTheCache) {
     options.cache_dir = dir;
     applyOptions();
     SSL_CTX *ctx = loadLeaf();
@@ -236,7 +236,7 @@ TEST(anExpectedContextIsStapledFromTheDisk) {
     SSL_CTX_free(ctx);
 }
 
-TEST(anExpectedContextThatIsTakenBackIsAskedForNoMore) {
+TEST(prefetch_cancelledIsNotRefreshed) {
     prefetch(pki->leaf);
     runUntilIdle();
     assertState("good");
@@ -280,16 +280,16 @@ static void renewOneOfTwo(int renew_rsa) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance23_renewalsOfOneCertificateLeaveTheOthersStaple) {
+TEST(twoCertificates_renewedRsaLeavesTheOtherStaple, "23") {
     renewOneOfTwo(1);
 }
 
-TEST(acceptance23_theSameForTheOtherOne) {
+TEST(twoCertificates_renewedEcdsaLeavesTheOtherStaple, "23") {
     renewOneOfTwo(0);
 }
 
 /* Back to a certificate that was replaced long ago, beside a new one: it is in service again before room is made. */
-TEST(acceptance23_aCertificateThatReturnsKeepsItsStaple) {
+TEST(twoCertificates_returningCertificateKeepsItsStaple, "23") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     for (int i = 0; i < OCSP_MAX_CERTS; i++) {

@@ -24,9 +24,9 @@ static int64_t between(int64_t low, int64_t high) {
     return low + (int64_t)(r % (uint64_t)(high - low + 1));
 }
 
-/* ---- §10: the formula -------------------------------------------------------------------------------------------- */
+/* ---- when to refresh --------------------------------------------------------------------------------------------- */
 
-TEST(acceptance10_formulaOfAKnownLife) {
+TEST(deadline_followsFromTheMargin, "10") {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000);
     assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
     assert_int_equal(ocspRefreshDeadline(&held, 50), TEST_NOW + 500);
@@ -34,7 +34,7 @@ TEST(acceptance10_formulaOfAKnownLife) {
     assert_int_equal(ocspRefreshDeadline(&held, 99), TEST_NOW + 10);
 }
 
-TEST(acceptance10_twentySecondResponse) {
+TEST(refreshAt_twentySecondResponse, "10") {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 20);
     int64_t start = (int64_t)TEST_NOW * 1000;
     assert_int_equal(ocspRefreshAtMs(&held, 10, start, 0), start + 18000);
@@ -45,7 +45,7 @@ TEST(acceptance10_twentySecondResponse) {
     }
 }
 
-TEST(acceptance10_neverLaterThanTheFormulaAndALittleEarlier) {
+TEST(refreshAt_neverAfterTheDeadline, "10") {
     for (int margin = 1; margin <= 99; margin++) {
         for (int i = 0; i < 300; i++) {
             time_t from = TEST_NOW - (time_t)between(0, 400 * TEST_DAY);
@@ -69,7 +69,7 @@ TEST(acceptance10_neverLaterThanTheFormulaAndALittleEarlier) {
     }
 }
 
-TEST(chanceSpreadsOverAllThatItMay) {
+TEST(jitter_coversItsWholeRange) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days; a fifth but six minutes */
     int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = (9LL * TEST_DAY - 1800) * 200;
     int64_t nows[] = {(int64_t)TEST_NOW * 1000, formula - 3600 * 1000}; /* in the last hour: half an hour */
@@ -86,7 +86,7 @@ TEST(chanceSpreadsOverAllThatItMay) {
 }
 
 /* An early look that brought nothing newer: behind the formula, soon, and spread over all that is allowed. */
-TEST(askedEarlyAndGotTheSame) {
+TEST(recheck_isSpreadAfterTheDeadline) {
     static const struct {
         int64_t life;
         int margin;
@@ -116,14 +116,14 @@ TEST(askedEarlyAndGotTheSame) {
 }
 
 /* What is stapled may end before nextUpdate (§9): the window lies before that end. */
-TEST(acceptance9_endOfTheCertificateCountsNotNextUpdate) {
+TEST(deadline_countsFromTheEndOfTheCertificate, "9") {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000000);
     held.expires_at = TEST_NOW + 1000;
     assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
     assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
 }
 
-TEST(withoutNextUpdateHalfOfTheTenMinutes) {
+TEST(deadline_withoutNextUpdateIsFiveMinutes) {
     /* thisUpdate is old: only the receipt counts. */
     ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .expires_at = TEST_NOW + 600};
     for (int margin = 1; margin <= 99; margin += 7) {
@@ -136,7 +136,7 @@ TEST(withoutNextUpdateHalfOfTheTenMinutes) {
     }
 }
 
-TEST(revokedIsAskedForAtLeastHourly) {
+TEST(refreshAt_revokedAtLeastHourly) {
     ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
     held.revoked = 1;
     int64_t now = (int64_t)(TEST_NOW + TEST_DAY) * 1000;
@@ -155,7 +155,7 @@ TEST(revokedIsAskedForAtLeastHourly) {
 
 /* From the year 0 to the year 9999, as ASN.1 can say it, in both orders: no overflow (the undefined-behaviour sanitizer
  * watches), and never after the end. */
-TEST(hugeAndNegativeLivesStayInBounds) {
+TEST(refreshAt_extremeDatesStayInBounds) {
     static const int64_t years[] = {-62167219200, -2208988800, 1, 2, TEST_NOW, 4102444800, 253402300799};
     for (size_t a = 0; a < 7; a++) {
         for (size_t b = 0; b < 7; b++) {
@@ -174,7 +174,7 @@ TEST(hugeAndNegativeLivesStayInBounds) {
     }
 }
 
-/* ---- §11: after failures ----------------------------------------------------------------------------------------- */
+/* ---- after failures ---------------------------------------------------------------------------------------------- */
 
 /* The cap as the table has it. */
 static int64_t tableCap(int64_t remaining_ms, int must_staple) {
@@ -184,7 +184,7 @@ static int64_t tableCap(int64_t remaining_ms, int must_staple) {
     return cap < 1000 ? 1000 : cap;
 }
 
-TEST(capsOfTheTable) {
+TEST(retryCap_table) {
     assert_int_equal(ocspRetryCapMs(0, 0), 300000);
     assert_int_equal(ocspRetryCapMs(-5000, 0), 300000);
     assert_int_equal(ocspRetryCapMs(0, 1), 60000);
@@ -202,7 +202,7 @@ TEST(capsOfTheTable) {
 }
 
 /* Quick for a hiccup: doubling up to a minute, which is five failures and more with a short retry-delay. */
-TEST(acceptance11_doublingUpToAMinute) {
+TEST(retry_doublesUpToAMinute, "11") {
     static const int rows[][2] = {{10, 3}, {1, 6}, {2, 5}, {3600, 1}}; /* retry-delay, failures */
     int64_t far = 100LL * TEST_DAY * 1000;
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
@@ -224,7 +224,7 @@ TEST(acceptance11_doublingUpToAMinute) {
 }
 
 /* Patient in an outage: from half of the longest wait to all of it, and not below what doubling asks for. */
-TEST(acceptance11_thenTheUpperHalfOfTheLongestWait) {
+TEST(retry_outageWaitsInTheUpperHalfOfTheCap, "11") {
     static const struct {
         int delay;
         unsigned attempt;
@@ -252,7 +252,7 @@ TEST(acceptance11_thenTheUpperHalfOfTheLongestWait) {
 }
 
 /* With nothing valid held nobody waits longer than doubling says: who is worst off is not slowest. */
-TEST(withNothingHeldItGoesOnDoubling) {
+TEST(retry_withoutResponseKeepsDoubling) {
     for (int must = 0; must < 2; must++) {
         for (unsigned attempt = 1; attempt <= 20; attempt++) {
             int64_t cap = must ? 60000 : 300000, middle = attempt < 10 ? 10000LL << (attempt - 1) : cap;
@@ -265,7 +265,7 @@ TEST(withNothingHeldItGoesOnDoubling) {
     }
 }
 
-TEST(everyWaitLiesBetweenFloorAndCap) {
+TEST(retry_liesBetweenFloorAndCap) {
     static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
     static const int64_t lives[] = {INT64_MIN, -1,    0,       1,        999,          4000,
                                     5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
@@ -294,7 +294,7 @@ TEST(everyWaitLiesBetweenFloorAndCap) {
 }
 
 /* HAProxy's shift overflowed after 26 failures; here the wait never falls again. */
-TEST(waitsNeverFallAsFailuresGoOn) {
+TEST(retry_neverGetsShorterWithMoreFailures) {
     for (int must = 0; must < 2; must++) {
         int64_t before = 0;
         for (unsigned attempt = 1; attempt < 5000; attempt++) {
@@ -307,7 +307,7 @@ TEST(waitsNeverFallAsFailuresGoOn) {
     }
 }
 
-TEST(aShortRestOfLifeGoesBelowRetryDelayDownToASecond) {
+TEST(retry_nearExpiryGoesBelowRetryDelay) {
     for (int i = 0; i < 200; i++) {
         int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someChance(i));
         assert_true(wait >= 4000 && wait <= 5000);
@@ -349,7 +349,7 @@ static int busiestMinute(int from, int until) {
     return most;
 }
 
-TEST(aFleetIsSpreadFiftyfold) {
+TEST(fleet_isSpreadFiftyfold) {
     for (int days = 1; days <= 2; days++) { /* longer lives spread wider than is counted here */
         for (int margin = 10; margin <= 50; margin += 40) {
             liveThroughAFleet(days * TEST_DAY, margin, 1, 0, 0);
@@ -361,7 +361,7 @@ TEST(aFleetIsSpreadFiftyfold) {
 }
 
 /* Two hours away, in the middle of the refreshes or until their last minute: no rush at the return. */
-TEST(aFleetDoesNotGreetTheResponderThatReturns) {
+TEST(fleet_doesNotRushAReturningResponder) {
     static const struct {
         int days, margin, up;
     } rows[] = {{1, 10, -60}, {1, 50, 0}, {1, 50, -12}, {2, 10, -60}, {2, 10, -200}, {2, 50, 0}, {2, 50, -60}};

@@ -63,13 +63,13 @@ static ocspStapleSet *madeSet(int number) {
     return set;
 }
 
-TEST(nothingPublishedYet) {
+TEST(slot_isEmptyAtFirst) {
     int token;
     assert_null(ocspSlotEnter(&token));
     ocspSlotLeave(token);
 }
 
-TEST(theLatestPublishedIsRead) {
+TEST(slot_readsTheLatestSet) {
     for (int i = 1; i < 100; i++) {
         int token;
         ocspSlotPublish(madeSet(i));
@@ -87,7 +87,7 @@ TEST(theLatestPublishedIsRead) {
     assert_int_equal(atomic_load(&live_sets), 0);
 }
 
-TEST(certificatesAreReleasedWithTheSet) {
+TEST(slot_freesCertificatesWithTheSet) {
     const testPki *pki = testGetPki();
     ocspStapleSet *set = madeSet(1);
     X509_up_ref(pki->leaf);
@@ -107,7 +107,7 @@ static void *publishTwo(void *arg) {
     return NULL;
 }
 
-TEST(aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait) {
+TEST(slot_setInUseOutlivesItsReplacement) {
     int held_token;
     pthread_t publisher;
     ocspSlotPublish(madeSet(1));
@@ -166,7 +166,7 @@ static void *readOn(void *arg) {
     return NULL;
 }
 
-TEST(eightReadersAndAPublisherWithoutPause) {
+TEST(slot_eightReadersAndABusyPublisher) {
     pthread_t readers[READERS];
     long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 3000);
     int most = 0;
@@ -196,7 +196,7 @@ static void *readOnce(void *arg) {
     return NULL;
 }
 
-TEST(moreThreadsThanStripes) {
+TEST(slot_moreThreadsThanStripes) {
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
     ocspSlotPublish(madeSet(1));
@@ -220,7 +220,7 @@ static void *countMany(void *arg) {
     return NULL;
 }
 
-TEST(countersSumRight) {
+TEST(counters_sumOverAllThreads) {
     pthread_t threads[READERS];
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);

@@ -44,7 +44,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- the thread -------------------------------------------------------------------------------------------------- */
 
-TEST(threadFetchesAndStaples) {
+TEST(thread_fetchesAndStaples) {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -52,7 +52,7 @@ TEST(threadFetchesAndStaples) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance15_tickReadsTheDiskBeforeTheFirstAccept) {
+TEST(cache_isReadBeforeTheFirstAccept, "15") {
     options.cache_dir = dir;
     applyOptions();
     ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
@@ -68,7 +68,7 @@ TEST(acceptance15_tickReadsTheDiskBeforeTheFirstAccept) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance20_leavingOpenSslAtExitDoesNotWaitForTheNetwork) {
+TEST(exit_doesNotWaitForTheNetwork, "20") {
     atomic_store(&responder.hang, 1);
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
@@ -90,7 +90,7 @@ int pipe2(int fds[2], int flags) {
 
 /* A program that the server starts (a script, a crash handler) must not inherit the wake pipe, not even one that another
  * thread starts while the pipe is being made: so the flags come with it. */
-TEST(theWakePipeIsNotInherited) {
+TEST(exec_wakePipeIsNotInherited) {
     char was_open[256];
     for (int fd = 0; fd < 256; fd++) was_open[fd] = fcntl(fd, F_GETFD) >= 0;
     atomic_store(&pipes_made, 0);
@@ -113,7 +113,7 @@ TEST(theWakePipeIsNotInherited) {
 #endif
 
 /* BGSAVE: a child of the server exits while the parent's thread works. */
-TEST(acceptance20_aForkedChildExitsAlone) {
+TEST(fork_childExitsWithoutTheThread, "20") {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -141,7 +141,7 @@ static void requestWithoutCallback(void) {
     assert_int_equal(ocspRequestRefresh(NULL, NULL, why, sizeof(why)), 1);
 }
 
-TEST(acceptance19_manyRequestsDuringOneFetchAreOne) {
+TEST(request_manyDuringOneFetchAreOne, "19") {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -158,7 +158,7 @@ TEST(acceptance19_manyRequestsDuringOneFetchAreOne) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance19_ifThatOneFailsOneMoreFollowsAtOnce) {
+TEST(request_failedWithOthersWaitingIsRepeatedOnce, "19") {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -182,7 +182,7 @@ TEST(acceptance19_ifThatOneFailsOneMoreFollowsAtOnce) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance19_theSameAnswerAgainIsNoFailure) {
+TEST(request_unchangedResponseIsNoFailure, "19") {
     responder.this_update = TEST_NOW;
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
@@ -196,7 +196,7 @@ TEST(acceptance19_theSameAnswerAgainIsNoFailure) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance19_refusedWithAReason) {
+TEST(request_rejectedWithAReason, "19") {
     char why[OCSP_SENTENCE_MAX];
     X509 *leaves[] = {pki->self, pki->quiet_leaf, pki->leaf};
     static const char *const states[] = {"self-signed", "no-responder", "no-issuer"};
@@ -217,7 +217,7 @@ TEST(acceptance19_refusedWithAReason) {
     assert_int_equal(requestCount(), 0);
 }
 
-TEST(requestsAreAnsweredWhenStaplingIsTurnedOffOrTheEngineEnds) {
+TEST(request_isAnsweredWhenStaplingOrTheEngineEnds) {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -239,7 +239,7 @@ TEST(requestsAreAnsweredWhenStaplingIsTurnedOffOrTheEngineEnds) {
 /* ---- contexts found by their handshakes -------------------------------------------------------------------------- */
 
 /* Valkey 9.1 makes contexts on a thread of its own: they show themselves in their first handshake. */
-TEST(aContextThatWasNeverAttachedIsFoundByItsHandshake) {
+TEST(context_neverAttachedIsFoundByItsHandshake) {
     SSL_CTX *first = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -256,7 +256,7 @@ TEST(aContextThatWasNeverAttachedIsFoundByItsHandshake) {
 }
 
 /* It was attached in its time, and another one has come after it. */
-TEST(aLateHandshakeOfAReplacedContextChangesNothing) {
+TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
     SSL_CTX *old = loadLeaf();
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
@@ -325,7 +325,7 @@ static void endHandshakes(pthread_t *threads, long handshakes) {
 
 /* 10,000 handshakes on 4 threads while responses are published every millisecond: none fails, none is without a whole,
  * verifiable staple. OCSP_TEST_HANDSHAKES scales it. */
-TEST(tenThousandHandshakesWhileResponsesArePublishedEveryMillisecond) {
+TEST(handshakes_tenThousandWhileResponsesArePublished) {
     long handshakes = testEnvNumber("OCSP_TEST_HANDSHAKES", 10000);
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
@@ -351,7 +351,7 @@ TEST(tenThousandHandshakesWhileResponsesArePublishedEveryMillisecond) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance17_reloadedAThousandTimesUnderHandshakes) {
+TEST(handshakes_whileReloadedAThousandTimes, "17") {
     long reloads = testEnvNumber("OCSP_TEST_RELOADS", 1000);
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
@@ -375,7 +375,7 @@ TEST(acceptance17_reloadedAThousandTimesUnderHandshakes) {
     SSL_CTX_free(ctx);
 }
 
-TEST(acceptance18_offAndOnUnderHandshakes) {
+TEST(handshakes_whileStaplingIsTurnedOffAndOn, "18") {
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
     ocspCron();

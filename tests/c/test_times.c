@@ -43,7 +43,7 @@ static X509 *leafUntil(const char *end) {
                                                .urls = {TEST_URL}}));
 }
 
-TEST(textOfTimes) {
+TEST(time_asText) {
     static const struct {
         int64_t seconds;
         const char *text;
@@ -80,7 +80,7 @@ TEST(textOfTimes) {
     }
 }
 
-TEST(aCertificateThatEndsAfter2038And2106) {
+TEST(certificate_endsAfter2038And2106) {
     static const struct {
         const char *end;
         int64_t seconds;
@@ -95,7 +95,7 @@ TEST(aCertificateThatEndsAfter2038And2106) {
     }
 }
 
-TEST(aResponseThatEndsAfter2038And2106) {
+TEST(response_endsAfter2038And2106) {
     X509 *leaf = leafUntil("21510101000000Z");
     ocspIdentity *id = testIdentity(leaf, ca);
     testReply reply = testGoodReply(leaf);

@@ -14,13 +14,13 @@ static const char *clean(const char *in) {
     return ocspCleanText(out, sizeof(out), in);
 }
 
-TEST(cleanTextKeepsPlainText) {
+TEST(cleanText_keepsPlainText) {
     assert_string_equal(clean("http://a.example/~x?y=z#[1]"), "http://a.example/~x?y=z#[1]");
     assert_string_equal(clean(""), "");
     assert_string_equal(clean(NULL), "");
 }
 
-TEST(cleanTextDropsEveryControlByte) {
+TEST(cleanText_dropsControlBytes) {
     for (int c = 1; c < 256; c++) {
         char in[4] = {'a', (char)c, 'b', 0};
         const char *out = clean(in);
@@ -35,7 +35,7 @@ TEST(cleanTextDropsEveryControlByte) {
     assert_string_equal(clean("x\r\nocsp_state:good\x1b[31m"), "xocsp_state:good[31m");
 }
 
-TEST(cleanTextCutsAtTwoHundredAndAtTheBuffer) {
+TEST(cleanText_isCutToTheLimitAndTheBuffer) {
     char in[1000], out[1000];
     memset(in, 'x', sizeof(in) - 1);
     in[sizeof(in) - 1] = 0;
@@ -52,7 +52,7 @@ TEST(cleanTextCutsAtTwoHundredAndAtTheBuffer) {
 }
 
 /* RFC 3986 section 2.1. */
-TEST(percentDecoding) {
+TEST(percentDecode_table) {
     static const struct {
         const char *in, *out; /* out NULL: refused */
     } rows[] = {{"", ""},         {"user:pw", "user:pw"}, {"%41%7a%7A", "Azz"}, {"p%40ss%3Aw%2Frd%25", "p@ss:w/rd%"},
@@ -68,7 +68,7 @@ TEST(percentDecoding) {
     }
 }
 
-TEST(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent) {
+TEST(refreshMargin_acceptsOneToNinetyNine) {
     for (int n = -5; n < 250; n++) {
         for (int sign = 0; sign < 2; sign++) {
             char text[16];
@@ -88,7 +88,7 @@ TEST(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent) {
     }
 }
 
-TEST(refreshMarginRefusesEverythingElse) {
+TEST(refreshMargin_rejectsEverythingElse) {
     static const char *const bad[] = {"",
                                       "%",
                                       " ",
@@ -117,7 +117,7 @@ TEST(refreshMarginRefusesEverythingElse) {
     }
 }
 
-TEST(responderUrlTakesHttpAndHttps) {
+TEST(responderUrl_acceptsHttpAndHttps) {
     static const char *const good[] = {"",
                                        "http://ocsp.example.com",
                                        "http://ocsp.example.com/",
@@ -133,7 +133,7 @@ TEST(responderUrlTakesHttpAndHttps) {
 }
 
 /* RFC 3986 allows both in a path and a query; what stands left of an @ there is no user. */
-TEST(responderUrlTakesAtAndColonBehindTheHost) {
+TEST(responderUrl_acceptsAtAndColonBehindTheHost) {
     static const char *const good[] = {"http://a/in:path", "http://a/with@at", "http://a:1/?u=a@b", "http://a/@b/"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
@@ -141,7 +141,7 @@ TEST(responderUrlTakesAtAndColonBehindTheHost) {
     }
 }
 
-TEST(responderUrlRefusesTheRestWithASentence) {
+TEST(responderUrl_rejectsEverythingElseWithAReason) {
     static const char *const bad[] = {"ocsp.example.com",
                                       "ftp://a/",
                                       "ldap://a/",
@@ -176,7 +176,7 @@ TEST(responderUrlRefusesTheRestWithASentence) {
     }
 }
 
-TEST(aPasswordIsNoPort) {
+TEST(urlParse_passwordIsNoPort) {
     ocspUrl url;
     assert_int_equal(ocspUrlParse(&url, "http://u:0secret@h"), 1); /* of a proxy, in the environment */
     assert_string_equal(url.host, "h");
@@ -185,13 +185,13 @@ TEST(aPasswordIsNoPort) {
     ocspUrlClear(&url);
 }
 
-TEST(responderUrlLeavesNoErrorInTheQueue) {
+TEST(responderUrl_leavesNoErrorInOpenSslsQueue) {
     const char *why;
     ocspCheckResponderUrl("http://a:notaport/", &why);
     assert_int_equal(ERR_peek_error(), 0); /* the host's next look at its own errors must not see ours */
 }
 
-TEST(failFillsKindAndSentenceAndCutsIt) {
+TEST(fail_fillsKindAndSentence) {
     ocspError err;
     assert_int_equal(ocspFail(&err, OCSP_ERR_HTTP, "status %d", 404), 0);
     assert_int_equal(err.kind, OCSP_ERR_HTTP);
@@ -225,7 +225,7 @@ static void keepLine(ocspLogLevel level, const char *sentence) {
     snprintf(last_line, sizeof(last_line), "%d %s", (int)level, sentence);
 }
 
-TEST(memoryAndLogAreTheHosts) {
+TEST(host_providesMemoryAndLog) {
     ocspHost host = {.log = keepLine, .alloc = countingAlloc, .free = countingFree};
     ocspSetHost(&host);
     unsigned char *zeroed = ocspAlloc(100);
