@@ -2,8 +2,7 @@
  * signer, an independent judge of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
  * ways to wait and to make files.
  *
- * Responses are written as DER by hand and only signed by OpenSSL: its own builder refuses most of what a bad responder
- * sends. Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
+ * Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
  * should use its argument is caught.
  *
  * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?), or of that scenario.
@@ -24,9 +23,7 @@
 #include <openssl/x509v3.h>
 
 #include "ocsp_internal.h"
-
-#define TEST_NOW ((time_t)1900000000) /* the middle of March 2030 */
-#define TEST_DAY 86400
+#include "reply.h"
 
 /* ---- tests (main.c) ---------------------------------------------------------------------------------------------- */
 
@@ -67,18 +64,6 @@ typedef struct testCase {
 
 void testRegister(testCase *one);
 void testRegisterProgram(void (*set_up)(void), void (*tear_down)(void));
-
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
-
-typedef struct testBytes {
-    unsigned char *p;
-    size_t n;
-} testBytes;
-
-testBytes testCopy(const void *p, size_t n);
-testBytes testJoin(testBytes a, testBytes b);  /* a then b; both are consumed */
-testBytes testTag(int tag, testBytes content); /* one DER value around `content`, which is consumed */
-void testBytesFree(testBytes *b);
 
 /* ---- keys and certificates --------------------------------------------------------------------------------------- */
 
@@ -141,52 +126,8 @@ ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checke
 
 /* ---- responses --------------------------------------------------------------------------------------------------- */
 
-typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
-
-typedef struct testEntry {
-    X509 *cert;       /* whose serial */
-    X509 *issuer;     /* whose name and key are hashed */
-    const EVP_MD *md; /* of the CertID; NULL: SHA-1 */
-    testStatus status;
-    int reason;                      /* CRLReason + 1; 0: none */
-    time_t revoked_at;               /* 0: an hour before TEST_NOW */
-    time_t this_update, next_update; /* next_update 0: none */
-    const char *this_text;           /* these bytes in place of thisUpdate's */
-    const char *next_text;
-    const char *revoked_text;
-    testBytes extensions; /* DER of Extensions in singleExtensions; not consumed */
-    X509 *key_of;         /* hash the key of this one in place of issuer's */
-    size_t cut_hash;      /* bytes missing at the end of both hashes */
-} testEntry;
-
-typedef struct testReply {
-    int status; /* OCSPResponseStatus; other than 0 has no body */
-    testEntry entries[5];
-    int count;
-    int repeat;           /* so many times all of them */
-    testBytes extensions; /* DER of Extensions in responseExtensions; not consumed */
-    X509 *signer;
-    EVP_PKEY *key;
-    const EVP_MD *sign_md; /* NULL: SHA-256 */
-    X509 *sent[4];         /* certificates sent along */
-    int sent_repeat;       /* so many times all of them */
-    int by_key;            /* responderID is a key hash, not a name */
-    X509 *responder;       /* whose responderID; NULL: signer's */
-    time_t produced_at;    /* 0: thisUpdate of the first entry */
-    const char *produced_text;
-    const EVP_MD *pss_md; /* signed by RSASSA-PSS with this digest */
-    int break_signature;  /* one bit of it is flipped */
-    int bare;             /* "successful", and nothing more */
-    int other_type;       /* responseType is not id-pkix-ocsp-basic */
-    size_t inner_tail;    /* bytes behind the BasicOCSPResponse, inside the string that carries it */
-    size_t padding;       /* bytes of an extension that nobody knows */
-} testReply;
-
-void testSetPssAlgorithm(X509_ALGOR *algorithm, const EVP_MD *md); /* RSASSA-PSS with that digest */
-
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
 testReply testGoodReply(X509 *leaf);
-testBytes testReplyDer(const testReply *reply);
 testBytes testReplyOfSize(testReply reply, size_t size); /* padded to exactly that many bytes */
 
 /* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry
