@@ -82,7 +82,7 @@ static testBytes derOid(int nid) {
     return fromOpenSSL(p, n);
 }
 
-static testBytes derCertId(const testEntry *entry) {
+static testBytes derCertId(const testSingle *entry) {
     if (entry->certid.p) return testCopy(entry->certid.p, entry->certid.n);
     const EVP_MD *md = entry->md ? entry->md : EVP_sha1();
     unsigned char hash[EVP_MAX_MD_SIZE];
@@ -99,7 +99,7 @@ static testBytes derCertId(const testEntry *entry) {
     return testTag(0x30, testJoin(id, fromOpenSSL(p, n)));
 }
 
-static testBytes derEntry(const testEntry *entry) {
+static testBytes derSingle(const testSingle *entry) {
     testBytes e = derCertId(entry);
     if (entry->status == TEST_GOOD) e = testJoin(e, testCopy("\x80\x00", 2));
     if (entry->status == TEST_UNKNOWN) e = testJoin(e, testCopy("\x82\x00", 2));
@@ -187,11 +187,11 @@ testBytes testReplyDer(const testReply *reply) {
     if (reply->status != 0 || reply->bare) return testTag(0x30, head);
 
     testBytes tbs = derResponder(reply->responder ? reply->responder : reply->signer, reply->by_key);
-    time_t produced = reply->produced_at ? reply->produced_at : reply->entries[0].this_update;
+    time_t produced = reply->produced_at ? reply->produced_at : reply->singles[0].this_update;
     tbs = testJoin(tbs, derTime(produced, reply->produced_text));
     testBytes entries = testCopy("", 0);
     for (int again = 0; again <= reply->repeat; again++)
-        for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derEntry(&reply->entries[i]));
+        for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derSingle(&reply->singles[i]));
     tbs = testJoin(tbs, testTag(0x30, entries));
     if (reply->padding) {
         void *zeros = calloc(1, reply->padding);

@@ -37,8 +37,8 @@ void testBytesFree(testBytes *b);
 
 typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
 
-typedef struct testEntry {
-    testBytes certid; /* DER of the CertID, not consumed; p NULL: made from the next three */
+typedef struct testSingle {
+    testBytes certid; /* its DER, not consumed; p NULL: made from the next three */
     X509 *cert;       /* whose serial */
     X509 *issuer;     /* whose name and key are hashed */
     const EVP_MD *md; /* of the CertID; NULL: SHA-1 */
@@ -50,13 +50,13 @@ typedef struct testEntry {
     const char *next_text;
     const char *revoked_text;
     testBytes extensions; /* DER of Extensions in singleExtensions; not consumed */
-    X509 *key_of;         /* hash the key of this one in place of issuer's */
+    X509 *key_of;         /* hash the key of this certificate in place of issuer's */
     size_t cut_hash;      /* bytes missing at the end of both hashes */
-} testEntry;
+} testSingle;
 
 typedef struct testReply {
     int status; /* OCSPResponseStatus; other than 0 has no body */
-    testEntry entries[5];
+    testSingle singles[5];
     int count;
     int repeat;           /* so many times all of them */
     testBytes extensions; /* DER of Extensions in responseExtensions; not consumed */
@@ -66,19 +66,19 @@ typedef struct testReply {
     /* In place of a signature by `key`: returns AlgorithmIdentifier and BIT STRING for what is to be signed. */
     testBytes (*sign)(const testBytes *tbs, void *arg);
     void *sign_arg;
-    X509 *sent[4];      /* certificates sent along */
+    X509 *sent[4];      /* certificates included */
     int sent_repeat;    /* so many times all of them */
     testBytes sent_der; /* one more, not consumed */
     int by_key;         /* responderID is a key hash, not a name */
     X509 *responder;    /* whose responderID; NULL: signer's */
-    time_t produced_at; /* 0: thisUpdate of the first entry */
+    time_t produced_at; /* 0: thisUpdate of the first SingleResponse */
     const char *produced_text;
     const EVP_MD *pss_md; /* signed by RSASSA-PSS with this digest */
     int break_signature;  /* one bit of it is flipped */
     int bare;             /* "successful", and nothing more */
     int other_type;       /* responseType is not id-pkix-ocsp-basic */
     size_t inner_tail;    /* bytes behind the BasicOCSPResponse, inside the string that carries it */
-    size_t padding;       /* bytes of an extension that nobody knows */
+    size_t padding;       /* bytes of an unknown extension */
 } testReply;
 
 testBytes testReplyDer(const testReply *reply);

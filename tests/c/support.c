@@ -1,4 +1,4 @@
-/* support.c - the PKI, the response builder, the judge and the handshakes that the unit tests share; see support.h.
+/* support.c - the PKI, the verifier and the handshakes that the unit tests share; see support.h.
  *
  * Anything that goes wrong in here is a fault of the tests, not of the engine, and aborts.
  *
@@ -142,7 +142,7 @@ static void makePki(void) {
     pki.ca_key = testEcKey(1);
     pki.twin_key = testEcKey(2);
     pki.leaf_key = testEcKey(3);
-    pki.delegate_key = testEcKey(4);
+    pki.responder_key = testEcKey(4);
     pki.rsa_leaf_key = testRsaKey(0);
 
     pki.root = testCert(&(testCertSpec){.name = "Root", .key = pki.root_key, .ca = 1});
@@ -178,24 +178,24 @@ static void makePki(void) {
     testCertSpec signer = {.name = "Responder",
                            .issuer = pki.ca,
                            .issuer_key = pki.ca_key,
-                           .key = pki.delegate_key,
+                           .key = pki.responder_key,
                            .extended = "OCSPSigning"};
-    pki.delegate = testCert(&signer);
+    pki.responder = testCert(&signer);
     signer.not_after = TEST_NOW + 100;
-    pki.delegate_short = testCert(&signer);
+    pki.responder_short = testCert(&signer);
     signer.not_before = TEST_NOW - 10 * TEST_DAY;
     signer.not_after = TEST_NOW - TEST_DAY;
-    pki.delegate_expired = testCert(&signer);
+    pki.responder_expired = testCert(&signer);
     signer.not_before = signer.not_after = 0;
     signer.extended = "serverAuth";
-    pki.delegate_no_eku = testCert(&signer);
+    pki.responder_no_eku = testCert(&signer);
     signer.extended = "OCSPSigning";
     signer.issuer = pki.twin;
     signer.issuer_key = pki.twin_key;
-    pki.delegate_foreign = testCert(&signer);
+    pki.responder_foreign = testCert(&signer);
     signer.issuer = pki.root;
     signer.issuer_key = pki.root_key;
-    pki.delegate_root = testCert(&signer);
+    pki.responder_root = testCert(&signer);
 }
 
 const testPki *testGetPki(void) {
@@ -233,7 +233,7 @@ ocspIdentity *testIdentity(X509 *leaf, X509 *issuer) {
 testReply testGoodReply(X509 *leaf) {
     const testPki *p = testGetPki();
     return (testReply){.count = 1,
-                       .entries = {{.cert = leaf,
+                       .singles = {{.cert = leaf,
                                     .issuer = p->ca,
                                     .this_update = TEST_NOW - 3600,
                                     .next_update = TEST_NOW + TEST_DAY}},

@@ -1,9 +1,9 @@
 /* support.h - what the unit tests in C share: a small PKI made in memory, OCSP responses with any content and any
- * signer, an independent judge of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
+ * signer, an independent verifier of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
  * ways to wait and to make files.
  *
- * Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
- * should use its argument is caught.
+ * Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that uses the real clock in place of its
+ * argument fails.
  *
  * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?), or of that scenario.
  *
@@ -103,18 +103,18 @@ typedef struct testPki {
     EVP_PKEY *leaf_key;
     X509 *rsa_leaf; /* RSA, one URL, issued by `ca` */
     EVP_PKEY *rsa_leaf_key;
-    X509 *must_leaf;        /* must-staple; key of `leaf` */
-    X509 *quiet_leaf;       /* no URL; key of `leaf` */
-    X509 *renewed_leaf;     /* as `leaf`, another serial; key of `leaf` */
-    X509 *foreign_leaf;     /* as `leaf` with its serial, but issued by `twin` */
-    X509 *self;             /* self-signed, one URL */
-    X509 *delegate;         /* OCSPSigning, issued by `ca` */
-    X509 *delegate_expired; /* the same, ended a day before TEST_NOW */
-    X509 *delegate_short;   /* the same, ends 100 s after TEST_NOW */
-    X509 *delegate_no_eku;  /* issued by `ca`, serverAuth only */
-    X509 *delegate_foreign; /* OCSPSigning, issued by `twin` */
-    X509 *delegate_root;    /* OCSPSigning, issued by `root`: above, but not our issuer */
-    EVP_PKEY *delegate_key; /* of all delegates */
+    X509 *must_leaf;         /* must-staple; key of `leaf` */
+    X509 *quiet_leaf;        /* no URL; key of `leaf` */
+    X509 *renewed_leaf;      /* as `leaf`, another serial; key of `leaf` */
+    X509 *foreign_leaf;      /* as `leaf` with its serial, but issued by `twin` */
+    X509 *self;              /* self-signed, one URL */
+    X509 *responder;         /* OCSPSigning, issued by `ca` */
+    X509 *responder_expired; /* the same, ended a day before TEST_NOW */
+    X509 *responder_short;   /* the same, ends 100 s after TEST_NOW */
+    X509 *responder_no_eku;  /* issued by `ca`, serverAuth only */
+    X509 *responder_foreign; /* OCSPSigning, issued by `twin` */
+    X509 *responder_root;    /* OCSPSigning, issued by `root`: above, but not our issuer */
+    EVP_PKEY *responder_key; /* of all responders */
 } testPki;
 
 #define TEST_URL "http://ocsp.test.invalid/status"

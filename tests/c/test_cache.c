@@ -1,5 +1,5 @@
-/* test_cache.c - §16: responses on disk, and all that can be wrong with a disk. Whatever stands in the file's place
- * is told in a sentence, nothing hangs, and the old file stays when a new one cannot be written.
+/* test_cache.c - cached responses on disk, and everything that can be wrong with a disk: each fault is reported in one
+ * message, nothing hangs, and the old file stays when a new one cannot be written.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -47,17 +47,17 @@ static char *filePath(const char *in_dir, const ocspIdentity *of) {
     return testPath(in_dir, name);
 }
 
-static void wantSentence(const ocspError *err) {
+static void assertMessage(const ocspError *err) {
     assert_int_equal(err->kind, OCSP_ERR_NETWORK);
     assert_true(strlen(err->text) > 10);
 }
 
-static void wantStored(void) {
+static void assertStores(void) {
     ocspError err = {0};
     if (!ocspCacheStore(dir, id, good.p, good.n, &err)) fail_msg("not stored: %s", err.text);
 }
 
-static void wantLoaded(void) {
+static void assertLoads(void) {
     unsigned char *der = NULL;
     size_t n = 0;
     int64_t mtime = 0;
@@ -69,8 +69,8 @@ static void wantLoaded(void) {
     ocspFree(der);
 }
 
-/* Unreadable is of kind network; a size that no response has is of kind response. */
-static void wantNotLoaded(ocspErrorKind kind) {
+/* An unreadable file is an error of kind network; an impossible size is one of kind response. */
+static void assertDoesNotLoad(ocspErrorKind kind) {
     unsigned char *der = (unsigned char *)1;
     size_t n = 0;
     int64_t mtime = 0;
@@ -85,7 +85,7 @@ static void wantNotLoaded(ocspErrorKind kind) {
 
 TEST(store_writesTheDerUnderItsNameReadableByTheOwnerOnly, "16") {
     mode_t old = umask(0); /* the mode must not depend on it */
-    wantStored();
+    assertStores();
     umask(old);
     char *path = filePath(dir, id);
     struct stat st;
@@ -96,7 +96,7 @@ TEST(store_writesTheDerUnderItsNameReadableByTheOwnerOnly, "16") {
     assert_memory_equal(on_disk.p, good.p, good.n);
     testBytesFree(&on_disk);
     assert_int_equal(testCountFiles(dir), 1); /* no temporary file is left */
-    wantLoaded();
+    assertLoads();
     free(path);
 }
 
@@ -111,7 +111,7 @@ TEST(load_missingFileIsNoError, "16") {
 }
 
 TEST(load_returnsTheMtimeOfTheFile, "16") {
-    wantStored();
+    assertStores();
     char *path = filePath(dir, id);
     struct utimbuf when = {1234567890, 1234567890};
     assert_int_equal(utime(path, &when), 0);
@@ -129,31 +129,31 @@ TEST(store_replacesTheFileAtomically, "16") {
     assert_int_equal(ocspCacheStore(dir, id, first.p, first.n, NULL), 1);
     testBytesFree(&first);
     char *path = filePath(dir, id);
-    FILE *open_before = fopen(path, "rb"); /* whoever reads the old one reads it to its end */
-    wantStored();
+    FILE *open_before = fopen(path, "rb"); /* who has the old file open reads it to its end */
+    assertStores();
     char buf[64] = {0};
     assert_int_equal(fread(buf, 1, sizeof(buf), open_before), 5);
     assert_string_equal(buf, "first");
     fclose(open_before);
-    wantLoaded();
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
     free(path);
 }
 
 TEST(store_readersNeverSeeHalfAFile, "16") {
-    wantStored();
+    assertStores();
     pid_t writer = fork();
     if (writer == 0) {
         for (int i = 0; i < 300; i++) ocspCacheStore(dir, id, good.p, good.n, NULL);
         _exit(0);
     }
     int status = 0;
-    while (waitpid(writer, &status, WNOHANG) == 0) wantLoaded();
+    while (waitpid(writer, &status, WNOHANG) == 0) assertLoads();
     assert_int_equal(status, 0);
 }
 
 TEST(store_killedWhileWritingLeavesAWholeFile, "16") {
-    wantStored();
+    assertStores();
     for (int i = 0; i < 30; i++) {
         pid_t writer = fork();
         if (writer == 0) {
@@ -162,7 +162,7 @@ TEST(store_killedWhileWritingLeavesAWholeFile, "16") {
         testSleepMs(i % 7);
         kill(writer, SIGKILL);
         waitpid(writer, NULL, 0);
-        wantLoaded();
+        assertLoads();
     }
 }
 
@@ -178,23 +178,23 @@ int fsync(int fd) {
     return (int)syscall(SYS_fsync, fd);
 }
 
-/* A name that is not synced is lost in a power failure: that must be told, so that it is tried again. */
+/* A directory entry that is not synced is lost in a power failure: an error, so that the store is tried again. */
 TEST(store_failsWhenTheDirectoryCannotBeSynced, "16") {
     ocspError err = {0};
     sync_fault = EIO;
     int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
-    sync_fault = EINVAL; /* such a file system syncs no directory */
+    sync_fault = EINVAL; /* this file system cannot sync directories */
     int stored_there = ocspCacheStore(dir, id, good.p, good.n, NULL);
     sync_fault = 0;
     assert_int_equal(stored, 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_non_null(strstr(err.text, strerror(EIO)));
     assert_int_equal(stored_there, 1);
-    wantLoaded();
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
 }
 
-/* Bytes that may not be on disk never get the name: the file before them stays. */
+/* A file that may not be on disk is not renamed: the previous file stays. */
 TEST(store_failsWhenTheFileCannotBeSynced, "16") {
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, NULL), 1);
     ocspError err = {0};
@@ -202,25 +202,25 @@ TEST(store_failsWhenTheFileCannotBeSynced, "16") {
     int stored = ocspCacheStore(dir, id, (const unsigned char *)"other", 5, &err);
     file_sync_fault = 0;
     assert_int_equal(stored, 0);
-    wantSentence(&err);
-    wantLoaded();
+    assertMessage(&err);
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
 }
 
 TEST(remove_deletesTheFileAndSyncsTheDirectory) {
     ocspError err = {0};
-    assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* there is none: that is what is wanted */
-    wantStored();
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* no such file: success */
+    assertStores();
     sync_fault = EIO;
     assert_int_equal(ocspCacheRemove(dir, id, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(testCountFiles(dir), 0);
-    assert_int_equal(ocspCacheRemove(dir, id, &err), 0); /* gone, but a power failure may bring it back */
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 0); /* deleted, but a power failure may bring it back */
     sync_fault = 0;
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
     char *missing = testPath(dir, "missing"), *path = filePath(dir, id);
     assert_int_equal(ocspCacheRemove(missing, id, &err), 1);
-    assert_int_equal(mkdir(path, 0700), 0); /* no response can be read there */
+    assert_int_equal(mkdir(path, 0700), 0); /* a directory cannot be read as a response */
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
     assert_int_equal(testCountFiles(dir), 1);
     free(missing);
@@ -249,11 +249,11 @@ TEST(directory_missing, "16") {
     size_t n;
     int64_t mtime;
     assert_int_equal(ocspCacheStore(missing, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
-    assert_non_null(strstr(err.text, "missing")); /* it names the place */
+    assertMessage(&err);
+    assert_non_null(strstr(err.text, "missing")); /* the message names the directory */
     assert_int_equal(ocspCacheLoad(missing, id, &der, &n, &mtime, &err), 0);
     ocspCachePrune(missing, TEST_NOW, NULL);
-    assert_int_equal(access(missing, F_OK), -1); /* and none is made */
+    assert_int_equal(access(missing, F_OK), -1); /* and it is not created */
     free(missing);
 }
 
@@ -265,7 +265,7 @@ TEST(directory_isAFile, "16") {
     int64_t mtime;
     testWriteFile(file, "x", 1);
     assert_int_equal(ocspCacheStore(file, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(ocspCacheLoad(file, id, &der, &n, &mtime, &err), 0);
     assert_null(der);
     ocspCachePrune(file, TEST_NOW, NULL);
@@ -279,9 +279,9 @@ TEST(file_isADirectory, "16") {
     ocspError err = {0};
     char *path = filePath(dir, id);
     assert_int_equal(mkdir(path, 0700), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(testCountFiles(dir), 1); /* the temporary file is gone */
     ocspCachePrune(dir, TEST_NOW, NULL);
     assert_int_equal(testCountFiles(dir), 1);
@@ -291,15 +291,15 @@ TEST(file_isADirectory, "16") {
 TEST(file_emptyTruncatedOrTooLarge, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "", 0);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     unsigned char *big = calloc(1, OCSP_MAX_RESPONSE_BYTES + 1);
     testWriteFile(path, big, OCSP_MAX_RESPONSE_BYTES + 1);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     testWriteFile(path, big, OCSP_MAX_RESPONSE_BYTES);
     unsigned char *der;
     size_t n;
     int64_t mtime;
-    assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1); /* judged by verify, not here */
+    assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1); /* ocspVerify rejects it, not the cache */
     assert_int_equal(n, OCSP_MAX_RESPONSE_BYTES);
     ocspFree(der);
     free(big);
@@ -307,8 +307,8 @@ TEST(file_emptyTruncatedOrTooLarge, "16") {
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1);
     assert_int_equal(n, good.n / 2);
     ocspFree(der);
-    wantStored(); /* and it heals */
-    wantLoaded();
+    assertStores(); /* a new store repairs it */
+    assertLoads();
     free(path);
 }
 
@@ -317,7 +317,7 @@ TEST(file_ofATerabyteIsRejectedByItsSize, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "x", 1);
     assert_int_equal(truncate(path, sizeof(off_t) > 4 ? (off_t)(INT64_C(1) << 40) : 0x7fffffff), 0);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     ocspCachePrune(dir, TEST_NOW, NULL);
     free(path);
 }
@@ -326,21 +326,21 @@ TEST(file_fifoDoesNotBlock, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(mkfifo(path, 0600), 0);
     alarm(60); /* a hang would otherwise be the failure */
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     ocspCachePrune(dir, TEST_NOW + 400 * TEST_DAY, NULL);
     alarm(0);
     struct stat st;
     assert_int_equal(lstat(path, &st), 0);
-    assert_true(S_ISFIFO(st.st_mode)); /* nothing that is no file of ours is removed */
-    wantStored();
-    wantLoaded();
+    assert_true(S_ISFIFO(st.st_mode)); /* only regular files are removed */
+    assertStores();
+    assertLoads();
     free(path);
 }
 
 TEST(file_deviceIsRejected, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("/dev/zero", path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     free(path);
 }
 
@@ -348,16 +348,16 @@ TEST(file_symbolicLinkIsReadAndReplaced, "16") {
     char *path = filePath(dir, id), *target = testPath(dir, "target");
     testWriteFile(target, good.p, good.n);
     assert_int_equal(symlink(target, path), 0);
-    wantLoaded();
+    assertLoads();
     testWriteFile(target, "old", 3);
-    wantStored(); /* the rename replaces the link */
+    assertStores(); /* the rename replaces the link */
     struct stat st;
     assert_int_equal(lstat(path, &st), 0);
     assert_true(S_ISREG(st.st_mode));
     testBytes still = testReadFile(target);
     assert_int_equal(still.n, 3);
     testBytesFree(&still);
-    wantLoaded();
+    assertLoads();
     free(target);
     free(path);
 }
@@ -365,28 +365,28 @@ TEST(file_symbolicLinkIsReadAndReplaced, "16") {
 TEST(file_danglingAndCircularLinks, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("nowhere", path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     unlink(path);
     assert_int_equal(symlink(path, path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     ocspCachePrune(dir, TEST_NOW, NULL);
-    wantStored();
-    wantLoaded();
+    assertStores();
+    assertLoads();
     free(path);
 }
 
-/* Somebody laid a link in the place of our temporary file, to have us write elsewhere. */
+/* An attacker has put a link in the place of the temporary file, so that another file would be overwritten. */
 TEST(store_temporaryFileDoesNotFollowALink) {
     char *victim = testPath(dir, "victim"), name[160];
     testWriteFile(victim, "precious", 8);
     snprintf(name, sizeof(name), "ocsp-%s.der.tmp-%ld", id->sha256_hex, (long)getpid());
     char *temp = testPath(dir, name);
     assert_int_equal(symlink(victim, temp), 0);
-    wantStored();
+    assertStores();
     testBytes still = testReadFile(victim);
     assert_int_equal(still.n, 8);
     testBytesFree(&still);
-    wantLoaded();
+    assertLoads();
     free(temp);
     free(victim);
 }
@@ -401,16 +401,16 @@ TEST(directory_nameTooLongIsRejected) {
     size_t n;
     int64_t mtime;
     assert_int_equal(ocspCacheStore(longer, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(ocspCacheLoad(longer, id, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     ocspCachePrune(longer, TEST_NOW, NULL);
 }
 
 TEST(directory_controlBytesInItsNameDoNotReachTheLog) {
     ocspError err = {0};
     assert_int_equal(ocspCacheStore("/nowhere\n\x1b[31mred", id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_null(strchr(err.text, '\n'));
     assert_null(strchr(err.text, '\x1b'));
 }
@@ -434,7 +434,7 @@ TEST(disk_fullKeepsTheOldFile, "16") {
     assert_int_equal(mkdir(mount_point, 0700), 0);
     if (mount("none", mount_point, "tmpfs", 0, "size=64k") != 0) {
         free(mount_point);
-        print_message("a file system of its own needs root: the file size limit stands in for it\n");
+        print_message("mounting a file system needs root; disk_fileSizeLimitKeepsTheOldFile is the substitute\n");
         skip();
     }
     ocspError err = {0};
@@ -450,7 +450,7 @@ TEST(disk_fullKeepsTheOldFile, "16") {
     free(block);
     assert_int_equal(stored, 1);
     assert_int_equal(again, 0);
-    wantSentence(&full);
+    assertMessage(&full);
     assert_non_null(strstr(full.text, strerror(ENOSPC)));
     assert_int_equal(files, 2); /* the response and the filler: no half-written temporary file */
     assert_int_equal(still.n, good.n);
@@ -461,7 +461,7 @@ TEST(disk_fullKeepsTheOldFile, "16") {
 }
 
 TEST(disk_fileSizeLimitKeepsTheOldFile, "16") {
-    wantStored();
+    assertStores();
     pid_t child = fork(); /* the limit would bind the other tests too */
     if (child == 0) {
         struct rlimit limit = {100, 100};
@@ -475,11 +475,11 @@ TEST(disk_fileSizeLimitKeepsTheOldFile, "16") {
     waitpid(child, &status, 0);
     assert_int_equal(status, 0);
     assert_int_equal(testCountFiles(dir), 1);
-    wantLoaded();
+    assertLoads();
 }
 
 TEST(directory_notWritable, "16") {
-    wantStored();
+    assertStores();
     if (geteuid() == 0) {
         pid_t child = fork(); /* root may write everywhere: try as nobody */
         if (child == 0) {
@@ -498,9 +498,9 @@ TEST(directory_notWritable, "16") {
         int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
         chmod(dir, 0700);
         assert_int_equal(stored, 0);
-        wantSentence(&err);
+        assertMessage(&err);
     }
-    wantLoaded();
+    assertLoads();
 }
 
 /* ---- ocspCachePrune ---------------------------------------------------------------------------------------------- */
@@ -546,7 +546,7 @@ TEST(prune_removesFilesSevenDaysAfterNextUpdate) {
                 {'4', -OCSP_CACHE_KEEP - 1, 0},
                 {'5', -100 * TEST_DAY, 0}};
     for (int i = 0; i < 5; i++) {
-        reply.entries[0].next_update = TEST_NOW + rows[i].end;
+        reply.singles[0].next_update = TEST_NOW + rows[i].end;
         testBytes der = testReplyDer(&reply);
         put(ours(rows[i].digit, ".der"), der, 0);
         testBytesFree(&der);
@@ -557,7 +557,7 @@ TEST(prune_removesFilesSevenDaysAfterNextUpdate) {
 
 TEST(prune_countsFromTheMtimeWithoutNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].next_update = 0;
+    reply.singles[0].next_update = 0;
     testBytes der = testReplyDer(&reply);
     put(ours('6', ".der"), der, TEST_NOW - OCSP_CACHE_KEEP - 601);
     put(ours('7', ".der"), der, TEST_NOW - OCSP_CACHE_KEEP - 500);
@@ -569,7 +569,7 @@ TEST(prune_countsFromTheMtimeWithoutNextUpdate) {
 
 TEST(prune_leavesOtherFiles) {
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].next_update = TEST_NOW - 100 * TEST_DAY;
+    reply.singles[0].next_update = TEST_NOW - 100 * TEST_DAY;
     testBytes der = testReplyDer(&reply);
     static const char *const names[] = {
         "dump.rdb",
@@ -593,7 +593,7 @@ TEST(prune_leavesOtherFiles) {
 
 TEST(prune_removesOldTemporaryFilesOnly) {
     put(ours('8', ".der.tmp-4711"), good, TEST_NOW - TEST_DAY);
-    put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that writes right now */
+    put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that is writing now */
     ocspCachePrune(dir, TEST_NOW, NULL);
     assert_false(there(ours('8', ".der.tmp-4711")));
     assert_true(there(ours('9', ".der.tmp-4712")));
@@ -633,11 +633,11 @@ TEST(readFile_followsLinksAndNamesTheError, "24") {
     assert_int_equal(mtime, 1700000000);
     ocspFree(der);
     assert_int_equal(ocspReadFile(dir, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_null(der);
     char *missing = testPath(dir, "absent");
     assert_int_equal(ocspReadFile(missing, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_non_null(strstr(err.text, "absent"));
     free(missing);
     free(link_path);

@@ -1,6 +1,6 @@
 /* test_engine.c - the engine as a host sees it: fetch, verify, publish, staple; states, URLs, rejected and revoked
- * responses. Refreshes over time are in test_refresh.c, the disk in test_persist.c, reloads in test_reload.c, directives
- * in test_options.c, the real thread in test_threads.c; what they share is in world.h.
+ * responses. Refreshes over time are in test_refresh.c, the disk in test_persist.c, reloads in test_reload.c,
+ * directives in test_options.c, the real thread in test_threads.c; what they share is in world.h.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -19,7 +19,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 TEST(staple_isFetchedVerifiedAndSentInBothVersions) {
     SSL_CTX *ctx = loadLeaf();
     assert_false(isStapled(ctx));
-    assertState("no-tls"); /* the worker has not looked yet */
+    assertState("no-tls"); /* the worker has not run yet */
     runUntilIdle();
     assertState("good");
     assert_true(isStapled(ctx));
@@ -77,7 +77,7 @@ TEST(callback_acceptsOnTheClientSide, "21") {
     SSL_CTX_free(ctx);
 }
 
-/* A CA that sends much along must not take all clients down: TLS 1.2 clients end the handshake at a CertificateStatus
+/* A large response must not break all clients: TLS 1.2 clients end the handshake at a CertificateStatus
  * of more than 16384 bytes, and TLS 1.3 has 65535 bytes for a certificate's extensions. */
 TEST(staple_isLeftOutWhereItIsTooLongForTls) {
     static const struct {
@@ -128,7 +128,7 @@ TEST(staple_expiresToTheSecond, "12") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     responder.down = 1;
-    setWallClock(((int64_t)TEST_NOW + 1000) * 1000 - 1); /* the worker does not even run: the handshake looks */
+    setWallClock(((int64_t)TEST_NOW + 1000) * 1000 - 1); /* the worker does not run: the handshake checks the clock */
     assert_true(isStapled(ctx));
     assertState("good");
     moveWallClock(1);
@@ -180,7 +180,7 @@ TEST(state_noIssuer, "2") {
 
 TEST(state_noResponder, "2") {
     assertNoRefreshes("no-responder", loadContext(pki->quiet_leaf, pki->leaf_key, pki->ca), 1);
-    assert_int_equal(logLines(OCSP_LOG_NOTICE, "responder-url"), 1); /* it names the way out */
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "responder-url"), 1); /* the notice names the remedy */
 }
 
 TEST(issuer_isFoundInTheTrustedStore, "2") {
@@ -235,7 +235,8 @@ TEST(url_allDeadIsOneFailureThatNamesEach, "4") {
     X509_free(leaf);
 }
 
-/* Also an answer that does not verify leads to the next URL; a round that fails counts once, by its last URL's kind. */
+/* A response that does not verify leads to the next URL too; a failed refresh counts once, by the kind of its last
+ * error. */
 TEST(url_secondIsTriedWhenTheFirstResponseIsInvalid, "4") {
     X509 *leaf = testCert(&(testCertSpec){.name = "two",
                                           .issuer = pki->ca,
@@ -276,7 +277,7 @@ TEST(responderUrl_overridesTheCertificate, "5") {
     runFor(2000);
     assert_int_equal(requestCount(), 3);
     assert_string_equal(responder.url[2], TEST_URL);
-    applyOptions(); /* nothing has changed: nothing is asked */
+    applyOptions(); /* nothing has changed: no request */
     runFor(5000);
     assert_int_equal(requestCount(), 3);
     SSL_CTX_free(ctx);
@@ -298,25 +299,25 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
     SSL_CTX *ctx = loadLeaf();
     responder.validity = 1000;
     runUntilIdle();
-    long long held = infoNumber("this_update");
+    long long current = infoNumber("this_update");
     static const struct {
         size_t which;
         const char *counter;
     } rows[] = {{0, "failures_network"},  {1, "failures_http"},   {2, "failures_response"},
                 {3, "failures_response"}, {4, "failures_verify"}, {5, "failures_response"}};
-    runFor(719000); /* to where chance may begin */
+    runFor(719000); /* to where jitter may begin */
     for (int i = 0; i < 6; i++) {
         responder.down = i == 0;
         responder.http_status = i == 1 ? 500 : 0;
         responder.response_status = i == 2 ? 3 : 0;
         responder.unknown = i == 3;
         responder.wrong_signer = i == 4;
-        responder.this_update = i == 5 ? held - 10 : 0; /* older than what is held */
+        responder.this_update = i == 5 ? current - 10 : 0; /* older than the current response */
         long long before = infoNumber(rows[i].counter), all = infoNumber("refresh_failures");
         while (infoNumber("refresh_failures") == all) runFor(200);
         assert_int_equal(infoNumber(rows[i].counter), before + 1);
         assert_true(isStapled(ctx));
-        assert_int_equal(infoNumber("this_update"), held);
+        assert_int_equal(infoNumber("this_update"), current);
         assertState("good");
         assert_true(strlen(infoText("last_error")) > 5);
         assert_int_equal(infoNumber("consecutive_failures"), i + 1);
@@ -327,7 +328,7 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
     responder.this_update = 0;
     while (infoNumber("consecutive_failures")) runFor(200);
     assert_string_equal(infoText("last_error"), "");
-    assert_true(infoNumber("this_update") > held);
+    assert_true(infoNumber("this_update") > current);
     SSL_CTX_free(ctx);
 }
 
@@ -342,14 +343,14 @@ TEST(revoked_replacesGoodAndIsRefreshedHourly) {
     while (!infoNumber("revoked")) runFor(600 * 1000);
     assertState("revoked");
     testShake shake = testHandshake(ctx, tls13, 1);
-    assert_true(shake.ok && shake.got_staple); /* who knows better must not go on showing "good" */
+    assert_true(shake.ok && shake.got_staple); /* the good response must not be stapled any longer */
     testShakeFree(&shake);
     assert_int_equal(logLines(OCSP_LOG_WARNING, "REVOKED"), 1);
     int n = requestCount();
     runFor(10 * 3600 * 1000);
     assert_true(requestCount() - n >= 9 && requestCount() - n <= 13);
     assert_int_equal(logLines(OCSP_LOG_WARNING, "REVOKED"), 1);
-    responder.revoked = 0; /* certificateHold is lifted */
+    responder.revoked = 0; /* certificateHold was lifted */
     runFor(3600 * 1000);
     assertState("good");
     assert_int_equal(infoNumber("revoked"), 0);
@@ -357,7 +358,7 @@ TEST(revoked_replacesGoodAndIsRefreshedHourly) {
     SSL_CTX_free(ctx);
 }
 
-/* The hourly look that finds the same response is no failure: the next look is an hour later, not a retry. */
+/* An hourly refresh that brings the same response is no failure: the next one is an hour later, not a retry. */
 TEST(revoked_sameResponseIsRefreshedHourly) {
     responder.revoked = 1;
     responder.this_update = TEST_NOW;
@@ -383,7 +384,7 @@ TEST(revoked_isNotReplacedByGoodOfTheSameThisUpdate) {
 
 /* ---- CertIDs ----------------------------------------------------------------------------------------------------- */
 
-/* A notice once for each certificate: not at each refresh, not at a reload, not when the digest comes and goes. */
+/* One notice for each certificate: not one for each refresh or reload, nor when the digest changes. */
 TEST(certId_withoutSha1IsLoggedOnce) {
     responder.md = EVP_sha384();
     SSL_CTX *ctx = loadLeaf();
@@ -401,7 +402,8 @@ TEST(certId_withoutSha1IsLoggedOnce) {
     assert_true(requestCount() > 5);
     assert_int_equal(logLines(OCSP_LOG_NOTICE, "CertID with"), 1);
     assert_int_equal(logLines(OCSP_LOG_WARNING, NULL), 0);
-    SSL_CTX *renewed = loadContext(pki->renewed_leaf, pki->leaf_key, pki->ca); /* another certificate: once more */
+    SSL_CTX *renewed =
+        loadContext(pki->renewed_leaf, pki->leaf_key, pki->ca); /* another certificate: one more notice */
     runUntilIdle();
     assert_true(isStapled(renewed));
     assert_int_equal(logLines(OCSP_LOG_NOTICE, "CertID with SHA256"), 1);
@@ -423,7 +425,7 @@ TEST(certId_withSha1IsNotLogged) {
 TEST(twoCertificates_eachHasItsOwnStaple, "23") {
     SSL_CTX *ctx = loadTwoCertificates();
     X509 *current = SSL_CTX_get0_certificate(ctx);
-    assert_int_equal(X509_cmp(current, pki->rsa_leaf), 0); /* untouched by being looked at */
+    assert_int_equal(X509_cmp(current, pki->rsa_leaf), 0); /* not changed by ocspAttachContext */
     runUntilIdle();
     assert_int_equal(requestCount(), 2);
     SSL_CTX *clients[] = {tls12, tls13, tls12_rsa, tls13_rsa};
@@ -453,18 +455,18 @@ static void *scarceAlloc(size_t n) {
     return allocations_until_failure-- == 0 ? NULL : malloc(n);
 }
 
-/* Each allocation refused once, in turn: the engine survives, staples nothing wrong, and heals. */
+/* Each allocation fails once, in turn: the engine survives, staples nothing invalid, and recovers. */
 TEST(memory_oneRefusedAllocationIsSurvived) {
     static const ocspHost host = {.log = worldLog, .alloc = scarceAlloc, .free = free};
     for (int n = 0; n < 120; n++) {
         ocspShutdown();
         forgetLog();
         allocations_until_failure = n;
-        if (!ocspInit(&host) && !ocspInit(&host)) fail_msg("no init after one refusal");
+        if (!ocspInit(&host) && !ocspInit(&host)) fail_msg("ocspInit fails although only one allocation was refused");
         if (!ocspSetOptions(&options)) applyOptions();
         SSL_CTX *ctx = loadLeaf();
         runFor(20 * 1000);
-        (void)isStapled(ctx); /* judged when there is one */
+        (void)isStapled(ctx); /* verified by isStapledTo if there is a staple */
         allocations_until_failure = -1;
         SSL_CTX *again = loadLeaf();
         runFor(400 * 1000);

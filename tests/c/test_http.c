@@ -1,5 +1,5 @@
-/* test_http.c - answers of responders and proxies, as bytes, and what the reader makes of them. Each answer is read in
- * pieces of several sizes, one byte among them: where a network cuts an answer must change nothing.
+/* test_http.c - HTTP answers of responders and proxies as bytes, and the reader's result. Each answer is read in pieces
+ * of several sizes, one byte among them: where the network splits an answer must change nothing.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -67,9 +67,9 @@ static const size_t pieces[] = {0, 1, 2, 3, 5, 7, 64};
 /* ---- tables of answers ------------------------------------------------------------------------------------------- */
 
 typedef struct row {
-    const char *name, *answer, *body; /* body NULL: refused */
+    const char *name, *answer, *body; /* body NULL: rejected */
     ocspErrorKind kind;
-    const char *words; /* in the sentence */
+    const char *words; /* in the message */
 } row;
 
 #define TYPE "Content-Type: application/ocsp-response\r\n"
@@ -83,7 +83,7 @@ typedef struct row {
 static void checkRow(const row *t, size_t piece) {
     outcome o = readAnswer(t->answer, strlen(t->answer), piece, 0);
     if (t->body) {
-        if (!o.ok) fail_msg("%s, pieces of %zu: refused: %s", t->name, piece, o.err.text);
+        if (!o.ok) fail_msg("%s, pieces of %zu: rejected: %s", t->name, piece, o.err.text);
         if (o.n != strlen(t->body) || memcmp(o.body ? (char *)o.body : "", t->body, o.n) != 0)
             fail_msg("%s, pieces of %zu: another body, of %zu bytes", t->name, piece, o.n);
     } else {
@@ -92,7 +92,7 @@ static void checkRow(const row *t, size_t piece) {
             fail_msg("%s, pieces of %zu: kind %d and not %d, \"%s\" in: %s", t->name, piece, o.err.kind, t->kind,
                      t->words, o.err.text);
         for (const char *c = o.err.text; *c; c++)
-            if ((unsigned char)*c < 32 || (unsigned char)*c > 126) fail_msg("%s: byte %d in a sentence", t->name, *c);
+            if ((unsigned char)*c < 32 || (unsigned char)*c > 126) fail_msg("%s: byte %d in the message", t->name, *c);
     }
     ocspFree(o.body);
 }
@@ -439,7 +439,7 @@ TEST(body_withoutLengthEndsWithTheDer) {
         }
 }
 
-/* What came with the DER behind it is handed on, so that ocspVerify refuses it: no wait, and no cutting. */
+/* Bytes that came with the DER are handed on, so that ocspVerify rejects them: no wait, and no truncation. */
 TEST(body_bytesBehindTheDerAreHandedOn) {
     static const char answer[] = OK "\r\n0\x05hello!";
     outcome o = readAnswer(answer, sizeof(answer) - 1, 0, 1);
@@ -469,7 +469,7 @@ TEST(body_withoutLengthIsBounded) {
     assert_true(o.from.at < 100000);
 }
 
-/* An answer that says where it ends is complete there: nobody waits for the connection's end. */
+/* An answer that says where it ends is complete there, without waiting for the end of the connection. */
 TEST(body_completeIsNotWaitedFor) {
     static const char *const answers[] = {OK "Content-Length: 5\r\n\r\nhello", OK "Content-Length: 0\r\n\r\n",
                                           CHUNKED "5\r\nhello\r\n0\r\n\r\n", CHUNKED "5\nhello\n0\nA: b\n\n"};

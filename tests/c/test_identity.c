@@ -1,5 +1,5 @@
-/* test_identity.c - from a served certificate to its issuer, URLs, request and promises. Certificates are foreign text:
- * odd ones must end in a quiet state, never in a crash.
+/* test_identity.c - from a served certificate to its issuer, URLs, request and TLS features. Malformed certificates
+ * must end in a state without refreshes, never in a crash.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -19,7 +19,7 @@ static void beginProgram(void) {
 
 PROGRAM_FIXTURE(beginProgram, NULL);
 
-static void wantIssuer(const ocspIdentity *id, X509 *issuer) {
+static void assertIssuer(const ocspIdentity *id, X509 *issuer) {
     assert_non_null(id);
     if (!issuer) {
         assert_null(id->issuer);
@@ -44,17 +44,17 @@ static ocspIdentity *identify(X509 *leaf, X509 *a, X509 *b, X509_STORE *store) {
 
 TEST(issuer_fromTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->ca, pki->root, NULL);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     id = identify(pki->leaf, pki->root, pki->ca, NULL); /* in any order */
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
 }
 
 TEST(issuer_fromTheTrustedStore, "1") {
     X509_STORE *store = testStore(pki->root, pki->ca);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     assert_ptr_equal(id->store, store);
     X509_STORE_free(store); /* the identity holds its own references */
     assert_int_equal(X509_verify(id->leaf, X509_get0_pubkey(id->issuer)), 1);
@@ -80,7 +80,7 @@ TEST(issuer_fromTheHashedDirectory, "1") {
     X509_STORE *store = X509_STORE_new();
     assert_true(X509_STORE_load_path(store, dir));
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     testDirFree(dir);
@@ -88,14 +88,14 @@ TEST(issuer_fromTheHashedDirectory, "1") {
 
 TEST(issuer_wrongOneOfTheSameNameInTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->twin, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     id = identify(pki->leaf, pki->twin, pki->ca, NULL); /* the wrong one comes first */
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE *store = testStore(pki->ca, NULL); /* the wrong one in the chain, the right one trusted */
     id = identify(pki->leaf, pki->twin, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
 }
@@ -108,7 +108,7 @@ TEST(issuer_withoutKeyCertSignIsRejected, "1") {
                                            .key = pki->ca_key,
                                            .key_usage = "digitalSignature,cRLSign"});
     ocspIdentity *id = identify(pki->leaf, other, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_free(other);
 }
@@ -116,14 +116,14 @@ TEST(issuer_withoutKeyCertSignIsRejected, "1") {
 TEST(issuer_wrongOneOfTheSameNameInTheStore, "1") {
     X509_STORE *store = testStore(pki->twin, NULL);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     assert_true(X509_STORE_add_cert(store, pki->ca));
     id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     id = ocspIdentityNew(pki->foreign_leaf, NULL, store);
-    wantIssuer(id, pki->twin);
+    assertIssuer(id, pki->twin);
     ocspIdentityFree(id);
     X509_STORE_free(store);
 }
@@ -135,23 +135,23 @@ TEST(issuer_wrongOneOfTheSameNameInTheHashedDirectory, "1") {
     X509_STORE *store = X509_STORE_new();
     assert_true(X509_STORE_load_path(store, dir));
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     testDirFree(dir);
 }
 
-/* With key identifiers too: they are a hint for finding, not a proof. */
+/* Key identifiers help to find the issuer, but prove nothing. */
 TEST(issuer_keyIdentifiers, "1") {
     X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
     X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
     X509 *leaf = testCert(&(testCertSpec){
         .name = "k", .issuer = ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .key_ids = 1, .urls = {TEST_URL}});
     ocspIdentity *id = identify(leaf, twin, ca, NULL);
-    wantIssuer(id, ca);
+    assertIssuer(id, ca);
     ocspIdentityFree(id);
     id = identify(leaf, twin, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_free(leaf);
     X509_free(twin);
@@ -167,14 +167,14 @@ TEST(issuer_renewedWithTheSameKey, "1") {
                                            .ca = 1,
                                            .not_after = TEST_NOW + 900L * TEST_DAY});
     ocspIdentity *id = identify(pki->leaf, pki->ca, later, NULL);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     id = identify(pki->leaf, later, pki->ca, NULL);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     X509_STORE *store = testStore(later, NULL);
     id = identify(pki->leaf, pki->ca, NULL, store);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     X509_free(later);
@@ -204,19 +204,19 @@ TEST(selfSigned_withTheKeyUsageOfAServer, "2") {
 TEST(url_noAuthorityInfoAccess, "2") {
     ocspIdentity *id = identify(pki->quiet_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 0);
-    wantIssuer(id, pki->ca); /* responder-url can still serve it */
+    assertIssuer(id, pki->ca); /* responder-url can still serve it */
     ocspIdentityFree(id);
 }
 
 TEST(issuer_unknown, "2") {
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     assert_int_equal(id->self_signed, 0);
     assert_int_equal(id->url_count, 1);
     ocspIdentityFree(id);
     X509_STORE *empty = X509_STORE_new();
     id = ocspIdentityNew(pki->leaf, NULL, empty);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_STORE_free(empty);
     ocspIdentityFree(NULL);
@@ -295,7 +295,7 @@ TEST(url_withControlBytesIsLeftOut) {
     ocspIdentityFree(id);
 }
 
-/* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
+/* C strings end at the zero byte: such a URL could mislead. */
 TEST(url_withAZeroByteIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
     assert_int_equal(id->url_count, 0);
@@ -320,7 +320,7 @@ TEST(identity_rsaAndEcdsaBelowAnIntermediate, "3") {
     X509 *leaves[] = {pki->leaf, pki->rsa_leaf};
     for (int i = 0; i < 2; i++) {
         ocspIdentity *id = identify(leaves[i], pki->ca, pki->root, NULL);
-        wantIssuer(id, pki->ca);
+        assertIssuer(id, pki->ca);
         ocspIdentityFree(id);
     }
 }
@@ -386,7 +386,7 @@ TEST(identity_fingerprintAndNotAfter) {
     ocspIdentityFree(id);
 }
 
-/* Each allocation refused in turn: NULL or a whole identity, never a leak (the address sanitizer counts). */
+/* Each allocation fails in turn: NULL or a whole identity, never a leak (see AddressSanitizer). */
 static int allocations_left;
 
 static void *scarceAlloc(size_t n) {

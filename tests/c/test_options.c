@@ -21,7 +21,7 @@ TEST(stapling_offAndOnActWithTheNextHandshake, "18") {
     for (int i = 0; i < 5; i++) {
         options.stapling = 0;
         applyOptions();
-        assert_false(isStapled(ctx)); /* the worker has not run */
+        assert_false(isStapled(ctx)); /* before the worker has run */
         assertState("disabled");
         runFor(10000);
         assert_false(isStapled(ctx));
@@ -36,22 +36,22 @@ TEST(stapling_offAndOnActWithTheNextHandshake, "18") {
     options.stapling = 0;
     applyOptions();
     runFor(3LL * TEST_DAY * 1000);
-    assert_int_equal(requestCount(), 1); /* off means that nobody is asked */
+    assert_int_equal(requestCount(), 1); /* off: no requests */
     options.stapling = 1;
     applyOptions();
-    assert_false(isStapled(ctx)); /* it has expired meanwhile */
+    assert_false(isStapled(ctx)); /* expired meanwhile */
     runFor(1000);
     assert_true(isStapled(ctx));
     SSL_CTX_free(ctx);
 }
 
-/* Nothing valid is held: turning it on asks at once, however long the wait for the next retry was. */
+/* Without a valid response, turning stapling on asks at once, however long the wait for the next retry is. */
 TEST(stapling_onWithoutResponseAsksAtOnce, "18") {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
     runFor(3600 * 1000);
     int n = requestCount();
-    while (requestCount() == n) runFor(1000); /* the next one is minutes away now */
+    while (requestCount() == n) runFor(1000); /* the next retry is minutes away */
     n = requestCount();
     for (int on = 0; on < 2; on++) {
         options.stapling = on;
@@ -109,7 +109,7 @@ static void writeResponseFile(const testReply *reply) {
     testBytes der = testReplyDer(reply);
     char *next = testPath(dir, "next");
     testWriteFile(next, der.p, der.n);
-    assert_int_equal(rename(next, response_file), 0); /* another inode: seen whatever the clock's grain */
+    assert_int_equal(rename(next, response_file), 0); /* another inode: noticed whatever the resolution of mtimes */
     free(next);
     testBytesFree(&der);
 }
@@ -126,46 +126,46 @@ TEST(responseFile_isReadAgainWhenItChanges, "24") {
     assert_string_equal(infoText("response_source"), "file");
     assertState("good");
 
-    reply.entries[0].this_update -= 1000; /* older: but what the operator supplies is his word */
+    reply.singles[0].this_update -= 1000; /* older, but an operator-supplied file always wins */
     writeResponseFile(&reply);
     runFor(2000);
-    assert_int_equal(infoNumber("this_update"), reply.entries[0].this_update);
+    assert_int_equal(infoNumber("this_update"), reply.singles[0].this_update);
     assert_true(isStapled(ctx));
 
-    reply.entries[0].status = TEST_REVOKED;
+    reply.singles[0].status = TEST_REVOKED;
     writeResponseFile(&reply);
     runFor(2000);
     assertState("revoked");
     assert_true(isStapled(ctx));
 
-    reply.entries[0].status = TEST_GOOD;
+    reply.singles[0].status = TEST_GOOD;
     writeResponseFile(&reply);
     runFor(2000);
     assertState("good");
 
-    reply.entries[0].cert = pki->renewed_leaf; /* of a certificate that comes later: no error, not stapled */
+    reply.singles[0].cert = pki->renewed_leaf; /* for a certificate that is loaded later: no error, not stapled */
     long long failures = infoNumber("refresh_failures");
     writeResponseFile(&reply);
     runFor(2000);
     assert_int_equal(infoNumber("refresh_failures"), failures);
     assert_int_equal(infoNumber("this_update"), TEST_NOW - 3600 - 1000);
-    assert_true(isStapled(ctx)); /* judged for the one that is served: what was held stays */
+    assert_true(isStapled(ctx)); /* verified for pki->leaf: the current response stays */
     SSL_CTX *renewed = loadContext(pki->renewed_leaf, pki->leaf_key, pki->ca);
     runFor(2000);
-    assert_true(isStapled(renewed));     /* and when it comes, the file serves it */
-    assert_int_equal(requestCount(), 0); /* never the network */
+    assert_true(isStapled(renewed));     /* the file serves it once it is loaded */
+    assert_int_equal(requestCount(), 0); /* no requests */
     SSL_CTX_free(renewed);
     SSL_CTX_free(ctx);
     free(response_file);
 }
 
-/* There is no request that its responder could answer with. */
+/* The remedy differs: no request is sent for a supplied file. */
 TEST(responseFile_withoutSha1CertIdIsLogged) {
     response_file = testPath(dir, "response.der");
     options.response_file = response_file;
     applyOptions();
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].md = EVP_sha256();
+    reply.singles[0].md = EVP_sha256();
     writeResponseFile(&reply);
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
@@ -182,7 +182,7 @@ TEST(responseFile_invalidExpiredOrRemoved, "24") {
     applyOptions();
     SSL_CTX *ctx = loadLeaf();
     runFor(2000);
-    assertState("pending"); /* there is none yet */
+    assertState("pending"); /* no such file yet */
     assert_true(infoNumber("failures_network") >= 1);
     testReply reply = testGoodReply(pki->leaf), bad = reply;
     bad.break_signature = 1;
@@ -190,19 +190,19 @@ TEST(responseFile_invalidExpiredOrRemoved, "24") {
     runFor(2000);
     assert_false(isStapled(ctx));
     assert_true(infoNumber("failures_verify") >= 1);
-    reply.entries[0].next_update = TEST_NOW + 1000;
+    reply.singles[0].next_update = TEST_NOW + 1000;
     writeResponseFile(&reply);
     runFor(2000);
     assert_true(isStapled(ctx));
     assert_string_equal(infoText("last_error"), "");
     writeResponseFile(&bad);
     runFor(2000);
-    assert_true(isStapled(ctx)); /* what was held stays */
+    assert_true(isStapled(ctx)); /* the current response stays */
     unlink(response_file);
     runFor(2000);
     assert_true(isStapled(ctx));
     runFor(1000 * 1000);
-    assert_false(isStapled(ctx)); /* and no longer than it lives */
+    assert_false(isStapled(ctx)); /* until it expires */
     assertState("expired");
     assert_int_equal(requestCount(), 0);
     SSL_CTX_free(ctx);
@@ -216,7 +216,7 @@ TEST(responseFile_replacedBySymbolicLink, "24") {
     testBytes der = testReplyDer(&reply);
     testWriteFile(one, der.p, der.n);
     testBytesFree(&der);
-    reply.entries[0].status = TEST_REVOKED;
+    reply.singles[0].status = TEST_REVOKED;
     der = testReplyDer(&reply);
     testWriteFile(two, der.p, der.n);
     testBytesFree(&der);

@@ -52,12 +52,12 @@ TEST(restart_staplesFromTheCacheWithTheResponderDown, "15") {
     responder.down = 1;
     restartEngine();
     ctx = loadLeaf();
-    ocspThreadPrime(); /* what the main thread does before the first accept */
+    ocspThreadPrime(); /* as the main thread does before the first accept */
     assert_int_equal(requestCount(), 1);
     assert_true(isStapled(ctx));
     assert_string_equal(infoText("response_source"), "cache");
     runFor(60 * 1000);
-    assert_int_equal(requestCount(), 1); /* a start is no reload: it is refreshed in its time */
+    assert_int_equal(requestCount(), 1); /* a start is no reload: refreshed at its refresh time */
     assert_true(isStapled(ctx));
     SSL_CTX_free(ctx);
 }
@@ -75,8 +75,8 @@ TEST(restart_cachedResponseIsVerifiedAgain, "16") {
         testReply bad = reply;
         testBytes der;
         if (i == 0) bad.break_signature = 1;
-        if (i == 1) bad.entries[0].cert = pki->renewed_leaf;   /* file of another certificate */
-        if (i == 2) bad.entries[0].next_update = TEST_NOW - 1; /* expired file */
+        if (i == 1) bad.singles[0].cert = pki->renewed_leaf;   /* file of another certificate */
+        if (i == 2) bad.singles[0].next_update = TEST_NOW - 1; /* expired file */
         if (i == 3) bad.status = 3;
         if (i == 4) bad.signer = pki->twin, bad.key = pki->twin_key;
         der = testReplyDer(&bad);
@@ -91,7 +91,7 @@ TEST(restart_cachedResponseIsVerifiedAgain, "16") {
         SSL_CTX_free(ctx);
         restartEngine();
     }
-    testBytes der = testReplyDer(&reply); /* and the test itself is sane */
+    testBytes der = testReplyDer(&reply); /* the unchanged file is accepted */
     testWriteFile(path, der.p, der.n);
     testBytesFree(&der);
     SSL_CTX *ctx = loadLeaf();
@@ -102,7 +102,8 @@ TEST(restart_cachedResponseIsVerifiedAgain, "16") {
     ocspIdentityFree(id);
 }
 
-/* A cache-dir that was changed is read again at the end of what is held, and finds it: no word of the responder. */
+/* When the current response expires, a cache-dir that was changed is read again and has the same response: that is no
+ * answer of the responder, and no recovery. */
 static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
                             ocspError *err) {
     int found = real_env.cache_load(from, id, der, n, mtime, err);
@@ -110,7 +111,7 @@ static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned c
     return found;
 }
 
-/* The files here are of the real clock's year: old, and so for clearing away. */
+/* The files have mtimes of the real clock, years before TEST_NOW: pruning would remove them. */
 static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait) {
     (void)from, (void)now, (void)wait;
 }
@@ -159,7 +160,7 @@ TEST(fullDisk_onlyWarns, "16") {
     SSL_CTX_free(ctx);
 }
 
-/* What could not be kept is kept as soon as the disk takes it, without a new answer. */
+/* A response that could not be stored is stored as soon as the disk has room, without a new request. */
 TEST(fullDisk_getsTheCurrentResponseOnceItHasRoom, "16") {
     options.cache_dir = dir;
     applyOptions();
@@ -176,7 +177,7 @@ TEST(fullDisk_getsTheCurrentResponseOnceItHasRoom, "16") {
     SSL_CTX_free(ctx);
 }
 
-/* Each look for old files reads all of ours: with the first response that is stored, then at most hourly. */
+/* Pruning reads every cached file: it runs with the first store, then at most hourly. */
 TEST(prune_runsAtMostHourly, "16") {
     options.cache_dir = dir;
     applyOptions();
@@ -193,7 +194,7 @@ TEST(prune_runsAtMostHourly, "16") {
     int before = disk.prunes;
     char *other = testPath(dir, "other");
     assert_int_equal(mkdir(other, 0700), 0);
-    options.cache_dir = other; /* another directory has its own old files */
+    options.cache_dir = other; /* another directory is pruned too */
     applyOptions();
     runUntilIdle();
     assert_int_equal(disk.prunes, before + 1);
@@ -226,7 +227,7 @@ static void noteWrites(const ocspIoHooks *wait) {
     if (requestCount() == 2) writes_at_second_fetch = disk.writes;
 }
 
-/* The second certificate's responder may hang: what the first one has published is on disk by then. */
+/* The second certificate's responder may hang: the first response must be on disk by then. */
 TEST(cache_firstResponseIsStoredBeforeTheSecondIsFetched) {
     options.cache_dir = dir;
     applyOptions();
@@ -250,7 +251,7 @@ static char *cacheFile(const char *in_dir) {
     return testPath(in_dir, name);
 }
 
-/* What the file of `leaf` in a directory says: -1 there is none, else V_OCSP_CERTSTATUS_... */
+/* certStatus in the cached file of pki->leaf: V_OCSP_CERTSTATUS_..., or -1: no file. */
 static int cachedStatus(const char *in_dir) {
     char *path = cacheFile(in_dir);
     int status = -1;
@@ -271,15 +272,15 @@ static int cachedStatus(const char *in_dir) {
 static void writeCached(const char *in_dir, testStatus status, time_t this_update) {
     char *path = cacheFile(in_dir);
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].status = status;
-    reply.entries[0].this_update = this_update;
+    reply.singles[0].status = status;
+    reply.singles[0].this_update = this_update;
     testBytes der = testReplyDer(&reply);
     testWriteFile(path, der.p, der.n);
     testBytesFree(&der);
     free(path);
 }
 
-/* Good is held and lies in `dir`. */
+/* The current response is good and cached in `dir`. */
 static SSL_CTX *startWithGoodCached(void) {
     options.cache_dir = dir;
     applyOptions();
@@ -290,7 +291,7 @@ static SSL_CTX *startWithGoodCached(void) {
     return ctx;
 }
 
-/* The next answer says something else. */
+/* The next response has another status. */
 static void refreshTo(int revoked) {
     responder.revoked = revoked;
     SSL_CTX_free(loadLeaf());
@@ -318,12 +319,12 @@ TEST(revoked_onAFullDiskIsNotUndoneByARestart, "16") {
     assertNoStapleAfterRestart();
 }
 
-/* And neither is one whose process is killed while it writes: what contradicts it is away before that. */
+/* A kill during the store must not undo the revocation either: the outdated file is removed before it. */
 TEST(outdatedFile_isRemovedBeforeItsSuccessorIsWritten, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     assert_int_equal(disk.file_was_there, 0);
     refreshTo(0);
-    assert_int_equal(disk.file_was_there, 1); /* nothing is removed without need */
+    assert_int_equal(disk.file_was_there, 1); /* not outdated: not removed */
     runFor(5000);
     refreshTo(1);
     assert_int_equal(disk.file_was_there, 0);
@@ -339,7 +340,7 @@ TEST(outdatedFile_notRemovableIsLoggedOnceAndRetried, "16") {
     assert_int_equal(logLines(OCSP_LOG_WARNING, "after a restart that would be stapled"), 1);
     assert_int_equal(logLines(OCSP_LOG_WARNING, "a restart would begin without it"), 0);
     char *path = cacheFile(dir);
-    assert_int_equal(logLines(OCSP_LOG_WARNING, strrchr(path, '/')), 1); /* what to remove */
+    assert_int_equal(logLines(OCSP_LOG_WARNING, strrchr(path, '/')), 1); /* the message names the file */
     free(path);
     assert_int_equal(unlinks_refused, 1);
     runFor(600 * 1000);
@@ -364,25 +365,25 @@ TEST(outdatedFile_isRemovedWhileStaplingIsOff, "16") {
     options.stapling = 0;
     applyOptions();
     runFor(1000);
-    assert_int_equal(ocspThreadStep(), 1000); /* it does not wait until somebody wakes it */
+    assert_int_equal(ocspThreadStep(), 1000); /* a timed wait: the removal is retried */
     unlink_fault = 0;
     runFor(61 * 1000);
     assert_int_equal(cachedStatus(dir), -1);
     disk.full = 0;
     runFor(61 * 1000);
     assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
-    assert_int_equal(ocspThreadStep(), -1); /* nothing is left to do until somebody wakes it */
+    assert_int_equal(ocspThreadStep(), -1); /* nothing left to do until woken */
     SSL_CTX_free(ctx);
 }
 
-/* A file that cannot be judged now may be judged good after the restart. */
+/* A file that is not valid yet may be accepted after a restart. */
 TEST(outdatedFile_withAFutureThisUpdateIsRemoved, "16") {
     SSL_CTX *ctx = startWithGoodCached();
-    writeCached(dir, TEST_GOOD, wallNow() + 4000); /* from the future: this machine's clock is behind */
+    writeCached(dir, TEST_GOOD, wallNow() + 4000); /* thisUpdate in the future: this machine's clock is behind */
     disk.full = 1;
     refreshTo(1);
     assert_int_equal(cachedStatus(dir), -1);
-    writeCached(dir, TEST_REVOKED, wallNow() - 100); /* says the same, and less: stays */
+    writeCached(dir, TEST_REVOKED, wallNow() - 100); /* older, with the same status: it stays */
     runFor(61 * 1000);
     assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
     SSL_CTX_free(ctx);
@@ -402,7 +403,8 @@ TEST(outdatedFile_certificateHoldIsRemovedWhenLifted, "16") {
     SSL_CTX_free(ctx);
 }
 
-/* Where cache-dir leads later, or led before, there must not be good when the operator goes back to it. */
+/* Neither a previous nor a later cache-dir may keep the good response, or it would be loaded when the operator returns
+ * to that directory. */
 TEST(outdatedFile_isRemovedFromPreviousCacheDirs, "16") {
     SSL_CTX *ctx = startWithGoodCached();
     char *other = testPath(dir, "other");
@@ -411,7 +413,7 @@ TEST(outdatedFile_isRemovedFromPreviousCacheDirs, "16") {
     applyOptions();
     runUntilIdle();
     assert_int_equal(cachedStatus(other), V_OCSP_CERTSTATUS_GOOD);
-    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD); /* it may be another server's */
+    assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_GOOD); /* another server may use it */
     options.cache_dir = "";
     applyOptions();
     runFor(5000);
@@ -432,13 +434,13 @@ TEST(outdatedFile_isRemovedFromPreviousCacheDirs, "16") {
     SSL_CTX_free(ctx);
 }
 
-/* Responses that the operator supplies are not kept; what lies there from before must not come back when they end. */
+/* A response from response-file is not cached; an older cached one must not come back when it expires. */
 TEST(outdatedFile_isRemovedWhenResponseFileRevokes, "24") {
     SSL_CTX *ctx = startWithGoodCached();
     char *path = testPath(dir, "response_file.der");
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].status = TEST_REVOKED;
-    reply.entries[0].this_update = wallNow();
+    reply.singles[0].status = TEST_REVOKED;
+    reply.singles[0].this_update = wallNow();
     testBytes der = testReplyDer(&reply);
     testWriteFile(path, der.p, der.n);
     options.response_file = path;
@@ -453,13 +455,13 @@ TEST(outdatedFile_isRemovedWhenResponseFileRevokes, "24") {
     free(path);
 }
 
-/* Two servers with one cache-dir: this one's responder lags behind. */
+/* Two servers share one cache-dir, and this one's responder lags behind. */
 TEST(sharedCache_newerResponseOfAnotherServerIsAdopted, "16") {
     responder.this_update = TEST_NOW - 1000;
     writeCached(dir, TEST_GOOD, TEST_NOW - 2000);
     SSL_CTX *ctx = startWithGoodCached();
     assert_int_equal(infoNumber("this_update"), TEST_NOW - 2000);
-    writeCached(dir, TEST_REVOKED, TEST_NOW - 500); /* by the other server */
+    writeCached(dir, TEST_REVOKED, TEST_NOW - 500); /* stored by the other server */
     SSL_CTX_free(loadLeaf());
     runUntilIdle();
     assertState("revoked");
@@ -468,7 +470,7 @@ TEST(sharedCache_newerResponseOfAnotherServerIsAdopted, "16") {
     assert_int_equal(cachedStatus(dir), V_OCSP_CERTSTATUS_REVOKED);
     assert_int_equal(disk.writes, 0);
     assert_true(isStapled(ctx));
-    /* What this one's responder says later is newer, and replaces it. */
+    /* A later response of this server's responder is newer and replaces it. */
     responder.this_update = 0;
     runFor(5000);
     refreshTo(0);
@@ -478,8 +480,8 @@ TEST(sharedCache_newerResponseOfAnotherServerIsAdopted, "16") {
 
 /* ---- the age of a file ------------------------------------------------------------------------------------------- */
 
-/* Without nextUpdate a response lives for ten minutes from its receipt. A copy of its file has a new time, but what it
- * holds was signed when it was signed. */
+/* Without nextUpdate a response is valid for ten minutes from its receipt. A copied file has a new mtime, but its
+ * response was signed before. */
 TEST(noNextUpdate_copiedFileDoesNotRestartTheValidity, "16") {
     responder.no_next_update = 1;
     ocsp_env.cache_load = loadAsJustStored;
@@ -502,12 +504,12 @@ TEST(noNextUpdate_copiedFileDoesNotRestartTheValidity, "16") {
     }
 }
 
-/* thisUpdate may be rounded down to the hour: then producedAt tells when it was signed. */
+/* thisUpdate may be rounded down to the hour: producedAt then says when the response was signed. */
 TEST(noNextUpdate_recentResponseIsStapledAfterARestart, "16") {
     ocsp_env.cache_load = loadAsJustStored;
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].next_update = 0;
-    reply.entries[0].this_update = TEST_NOW - 3000;
+    reply.singles[0].next_update = 0;
+    reply.singles[0].this_update = TEST_NOW - 3000;
     reply.produced_at = TEST_NOW - 30;
     options.cache_dir = dir;
     applyOptions();

@@ -1,5 +1,5 @@
-/* test_refresh.c - when the engine asks the responder again: refreshes in time, retries after failures, and jumps of the
- * wall clock.
+/* test_refresh.c - when the engine asks the responder again: refreshes in time, retries after failures, and jumps of
+ * the wall clock.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -42,8 +42,8 @@ TEST(deadline_oneHour, "10") {
     assertRefreshedAtTheMargin(3600, 10);
 }
 
-/* Every answer is past its refresh time as it arrives: asked often enough that the staple never ends, and never faster
- * than once a second. */
+/* Every response is past its refresh time when it arrives: requests must be frequent enough that the staple never
+ * expires, and never closer than a second. */
 TEST(refresh_backdatedResponsesDoNotSpin, "10") {
     responder.validity = 1000;
     responder.backdate = 950;
@@ -53,7 +53,7 @@ TEST(refresh_backdatedResponsesDoNotSpin, "10") {
         assert_true(isStapledTo(ctx, tls13));
     }
     assert_true(requestCount() <= 500 / 8 + 2); /* as after failures, 10 seconds at first */
-    assert_true(requestCount() >= 500 / 50);    /* each answer is good for 50 seconds */
+    assert_true(requestCount() >= 500 / 50);    /* each response is valid for 50 more seconds */
     for (int i = 1; i < requestCount(); i++) assert_true(responder.at_mono[i] - responder.at_mono[i - 1] >= 1000);
     assert_int_equal(infoNumber("refresh_failures"), 0);
     assert_true(isStapled(ctx));
@@ -64,9 +64,9 @@ TEST(refresh_unchangedResponseIsNoFailure, "13") {
     responder.this_update = TEST_NOW;
     responder.validity = 40000;
     SSL_CTX *ctx = loadLeaf();
-    runFor(28799 * 1000); /* before the refresh time nothing is asked */
+    runFor(28799 * 1000); /* no request before the refresh time */
     assert_int_equal(requestCount(), 1);
-    runFor(9001 * 1000); /* once before the formula, once soon after it, then at leisure: no failure, no quick tries */
+    runFor(9001 * 1000); /* once before the deadline, once soon after it, then rarely: no failure, no quick retries */
     assert_true(requestCount() >= 4 && requestCount() <= 6);
     int64_t formula = (int64_t)(TEST_NOW + 36000) * 1000;
     assert_true(responder.at_wall[1] <= formula);
@@ -81,7 +81,7 @@ TEST(refresh_unchangedResponseIsNoFailure, "13") {
     assert_string_equal(infoText("last_error"), "");
     assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 1);
     assert_true(isStapled(ctx));
-    responder.this_update = 0; /* at last a new one */
+    responder.this_update = 0; /* now a new response */
     runFor(600 * 1000);
     assert_int_equal(infoNumber("refresh_failures"), 0);
     assert_true(infoNumber("this_update") > TEST_NOW);
@@ -113,9 +113,9 @@ TEST(retry_backsOffAndRecoveryResetsIt, "11") {
     runUntilIdle();
     forgetLog();
     responder.down = 1;
-    advance((72LL * TEST_DAY / 10 - 1) * 1000); /* to where chance may begin */
+    advance((72LL * TEST_DAY / 10 - 1) * 1000); /* to where jitter may begin */
     while (requestCount() < 6) runFor(1000);
-    for (int i = 2; i <= 5; i++) { /* three quick ones, then patience */
+    for (int i = 2; i <= 5; i++) { /* three quick retries, then the outage delay */
         int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1], middle = 10000LL << (i - 2);
         int64_t least = i < 5 ? middle * 8 / 10 : 1800 * 1000, most = i < 5 ? middle * 12 / 10 : 3600 * 1000;
         assert_true(waited >= least && waited <= most);
@@ -128,7 +128,7 @@ TEST(retry_backsOffAndRecoveryResetsIt, "11") {
     assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 2); /* the first failure, the recovery */
     assert_int_equal(logLines(OCSP_LOG_WARNING, TEST_URL), 1);
 
-    responder.down = 1; /* the next failure begins at the beginning again */
+    responder.down = 1; /* the next failure starts the back-off anew */
     int n = requestCount();
     advance((72LL * TEST_DAY / 10 - 60) * 1000);
     while (requestCount() < n + 2) runFor(60000);
@@ -137,7 +137,7 @@ TEST(retry_backsOffAndRecoveryResetsIt, "11") {
     SSL_CTX_free(ctx);
 }
 
-/* Neither the failures nor the time of their last retry are remembered: only the refresh time counts. */
+/* After a recovery neither the failures nor the last retry time count: only the refresh time does. */
 TEST(recovery_forgetsTheFailures) {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();
@@ -185,7 +185,7 @@ TEST(retry_mustStapleAtMostAMinuteApart, "11") {
     SSL_CTX_free(ctx);
 }
 
-/* The wait never outlasts a quarter of what is left of the held response, down to a second. */
+/* A wait is at most a quarter of the remaining validity, and at least a second. */
 TEST(retry_growsDenserTowardsExpiry, "11") {
     responder.validity = 4000;
     SSL_CTX *ctx = loadLeaf();
@@ -227,7 +227,7 @@ TEST(wallClock_forwardByADay, "14") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
     moveWallClock((int64_t)TEST_DAY * 1000);
-    assert_false(isStapled(ctx)); /* at once: it has expired now */
+    assert_false(isStapled(ctx)); /* expired at once */
     runFor(2000);
     assert_true(isStapled(ctx));
     assert_int_equal(requestCount(), 2);
@@ -240,10 +240,10 @@ TEST(wallClock_forwardDuringAnOutage, "14") {
     runUntilIdle();
     responder.down = 1;
     advance(35LL * TEST_DAY * 100);
-    runFor(3LL * TEST_DAY * 100); /* retries are an hour apart by now */
+    runFor(3LL * TEST_DAY * 100); /* retries are now an hour apart */
     responder.down = 0;
     moveWallClock(2LL * TEST_DAY * 1000);
-    runFor(300 * 1000 + 1000); /* nothing valid is held: within five minutes */
+    runFor(300 * 1000 + 1000); /* no valid response: within five minutes */
     assert_true(isStapled(ctx));
     SSL_CTX_free(ctx);
 }
@@ -256,7 +256,7 @@ TEST(wallClock_backByADay, "14") {
     moveWallClock(-(int64_t)TEST_DAY * 1000);
     runFor(26LL * 3600 * 1000);
     assert_true(isStapled(ctx));
-    assert_true(requestCount() - before < 60); /* no spin: at most its own rhythm */
+    assert_true(requestCount() - before < 60); /* no spin: the usual interval at most */
     SSL_CTX_free(ctx);
 }
 
@@ -272,8 +272,8 @@ TEST(wallClock_backByADayWhileTheResponderFails, "14") {
     SSL_CTX_free(ctx);
 }
 
-/* A revoked certificate is asked for at least hourly, and an answer without end lives ten minutes: neither may be put
- * off by a day because the wall clock was. */
+/* A revoked response is refreshed at least hourly, and one without nextUpdate is valid for ten minutes: a wall clock
+ * set back by a day must not delay either by a day. */
 TEST(wallClock_backByADayWithARevokedResponse, "14") {
     responder.revoked = 1;
     responder.validity = 30 * TEST_DAY;

@@ -18,7 +18,7 @@ TEST(reload_sameCertificateKeepsItsStaple, "17") {
     responder.down = 1;
     for (int i = 0; i < 100; i++) {
         SSL_CTX *next = loadLeaf();
-        assert_true(isStapled(next)); /* before the worker has even looked */
+        assert_true(isStapled(next)); /* before the worker has run */
         if (i % 3) runUntilIdle();
         assert_true(isStapled(next));
         SSL_CTX_free(ctx);
@@ -38,7 +38,7 @@ TEST(reload_asksAtOnce, "17") {
     SSL_CTX_free(ctx);
 }
 
-/* Reloads ask at once, but no faster than automatic rounds may follow each other. */
+/* Reloads ask at once, but no faster than automatic refreshes may follow each other. */
 TEST(reload_asksAtMostOnceASecond, "17") {
     SSL_CTX *ctx = loadLeaf();
     for (int i = 0; i < 50; i++) {
@@ -62,16 +62,16 @@ TEST(reload_renewedCertificateNeverGetsTheOldStaple, "17") {
     assert_false(isStapled(renewed));
     runFor(5000);
     assert_false(isStapled(renewed));
-    assert_true(isStapled(old)); /* a handshake that had begun on the old context */
+    assert_true(isStapled(old)); /* for handshakes that began with the old context */
     assertState("pending");
     responder.down = 0;
     runFor(60 * 1000);
-    assert_true(isStapled(renewed)); /* judged for the renewed one */
+    assert_true(isStapled(renewed)); /* verified for the renewed certificate */
     SSL_CTX_free(old);
     SSL_CTX_free(renewed);
 }
 
-/* Its staple is kept for handshakes that had begun, and ends with the response: nobody asks for a new one. */
+/* Its staple is kept for handshakes under way and expires with the response: it is not refreshed. */
 TEST(reload_replacedCertificateIsNotRefreshed, "17") {
     SSL_CTX *old = loadLeaf();
     runUntilIdle();
@@ -79,7 +79,7 @@ TEST(reload_replacedCertificateIsNotRefreshed, "17") {
     runUntilIdle();
     assert_true(isStapled(old) && isStapled(renewed));
     assert_int_equal(requestCount(), 2);
-    runFor(3LL * TEST_DAY * 1000 - 1000); /* each answer lives a day, and is asked for after 0.72 to 0.9 of it */
+    runFor(3LL * TEST_DAY * 1000 - 1000); /* each response is valid for a day and refreshed after 0.72 to 0.9 of it */
     assert_true(requestCount() >= 2 + 3 && requestCount() <= 2 + 4);
     assert_false(isStapled(old));
     assert_true(isStapled(renewed));
@@ -97,7 +97,7 @@ TEST(reload_certificateOfAnotherCaNeverGetsAStaple, "17") {
         assert_true(shake.ok);
         assert_false(shake.got_staple);
         testShakeFree(&shake);
-        runFor(30000); /* the responder goes on answering for ours */
+        runFor(30000); /* the responder keeps answering for pki->leaf */
     }
     SSL_CTX *back = loadLeaf();
     assert_true(isStapled(back));
@@ -139,7 +139,7 @@ TEST(reload_cancelsTheFetchForTheOldCertificate, "17") {
     assert_int_equal(atomic_load(&responder.cancelled), 1);
     runFor(5000);
     assert_true(isStapled(loaded_during_fetch));
-    assert_int_equal(infoNumber("refreshes"), 1); /* what was cancelled is no round, and no failure */
+    assert_int_equal(infoNumber("refreshes"), 1); /* a cancelled fetch counts neither as refresh nor as failure */
     assert_int_equal(infoNumber("refresh_failures"), 0);
     SSL_CTX_free(loaded_during_fetch);
     SSL_CTX_free(old);
@@ -163,7 +163,7 @@ TEST(reload_sameCertificateKeepsTheFetchRunning, "17") {
 
 /* ---- a prefetched context ---------------------------------------------------------------------------------------- */
 
-/* What the module does at load: the server's own context comes a moment later. */
+/* As the module does at load: the server's own context is attached a moment later. */
 static void prefetch(X509 *leaf) {
     STACK_OF(X509) *certs = testStack(leaf, pki->ca, NULL);
     ocspPrefetchContext(certs, NULL);
@@ -200,7 +200,7 @@ TEST(prefetch_contextAttachedDuringTheFetchOrAfterAFailure) {
     runUntilIdle();
     assert_int_equal(requestCount(), 2);
     SSL_CTX *ctx = loadLeaf();
-    runFor(5000); /* the floor is long past; the retry comes 8 to 12 seconds after the failure */
+    runFor(5000); /* more than the minimal interval; the retry comes 8 to 12 seconds after the failure */
     assert_int_equal(requestCount(), 2);
     responder.down = 0;
     runFor(10 * 1000);
@@ -215,7 +215,7 @@ TEST(prefetch_anotherContextGetsItsOwnStaple) {
     assert_false(isStapled(ctx));
     runUntilIdle();
     assert_int_equal(requestCount(), 2);
-    assert_true(isStapled(ctx)); /* judged for the one that it serves */
+    assert_true(isStapled(ctx)); /* verified for the certificate that it serves */
     SSL_CTX_free(ctx);
 }
 
@@ -249,8 +249,8 @@ TEST(prefetch_cancelledIsNotRefreshed) {
 
 /* ---- two certificates in one context ----------------------------------------------------------------------------- */
 
-/* Renews one of the two certificates of a context 20 times. Nobody answers for the other one any more: all that it can
- * show is what was held for it, with the first handshake after each reload and after the worker has seen it. */
+/* Renews one of the two certificates of a context 20 times, with the responder down: the other certificate must keep
+ * its staple in the first handshake after each reload and after the worker has run. */
 static void renewOneOfTwo(int renew_rsa) {
     SSL_CTX *rsa_client = tls13_rsa, *ec_client = tls13;
     SSL_CTX *ctx = loadTwoCertificates();
@@ -269,7 +269,7 @@ static void renewOneOfTwo(int renew_rsa) {
         ocspAttachContext(next);
         for (int look = 0; look < 3; look++) {
             if (!isStapledTo(next, renew_rsa ? ec_client : rsa_client))
-                fail_msg("renewal %d, look %d: the other certificate has lost its staple", i + 1, look);
+                fail_msg("renewal %d, handshake %d: the other certificate has lost its staple", i + 1, look);
             assert_false(isStapledTo(next, renew_rsa ? rsa_client : ec_client));
             runFor(1500);
         }
@@ -288,7 +288,7 @@ TEST(twoCertificates_renewedEcdsaLeavesTheOtherStaple, "23") {
     renewOneOfTwo(0);
 }
 
-/* Back to a certificate that was replaced long ago, beside a new one: it is in service again before room is made. */
+/* A certificate that was replaced long ago returns beside a new one: it is active again before others are dropped. */
 TEST(twoCertificates_returningCertificateKeepsItsStaple, "23") {
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();

@@ -1,6 +1,6 @@
-/* test_slot.c - one pointer, many readers, one publisher: what is read is whole, and is freed once nobody can hold it
- * and not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons what it is
- * given.
+/* test_slot.c - one pointer, many readers, one publisher: readers see whole sets, and a set is freed once no reader can
+ * have it and not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons the
+ * memory.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -78,7 +78,7 @@ TEST(slot_readsTheLatestSet) {
         assert_int_equal(set->staples[1].expires_at, i);
         assert_int_equal(set->staples[1].der[DER_BYTES - 1], i);
         ocspSlotLeave(token);
-        assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old one is gone already */
+        assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old set is freed already */
     }
     ocspSlotPublish(NULL);
     int token;
@@ -97,7 +97,7 @@ TEST(slot_freesCertificatesWithTheSet) {
     const ocspStapleSet *seen = ocspSlotEnter(&token);
     assert_ptr_equal(seen->staples[0].leaf, pki->leaf);
     ocspSlotLeave(token);
-    ocspSlotPublish(NULL); /* a leaked reference or one too few is the address sanitizer's to find */
+    ocspSlotPublish(NULL); /* AddressSanitizer finds a reference too many or too few */
     ocspStapleSetFree(NULL);
 }
 
@@ -114,7 +114,7 @@ TEST(slot_setInUseOutlivesItsReplacement) {
     const ocspStapleSet *held = ocspSlotEnter(&held_token);
     assert_int_equal(pthread_create(&publisher, NULL, publishTwo, NULL), 0);
 
-    /* The publisher has swapped and waits for us; meanwhile newcomers get the new set at once. */
+    /* The publisher has swapped the sets and waits for this reader; new readers get the new set at once. */
     for (int seen = 0; !seen;) {
         int token;
         const ocspStapleSet *set = ocspSlotEnter(&token);

@@ -64,7 +64,7 @@ TEST(cache_isReadBeforeTheFirstAccept, "15") {
     atomic_store(&responder.hang, 1);
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
-    assert_true(isStapled(ctx)); /* no waiting for anything */
+    assert_true(isStapled(ctx)); /* without waiting for the responder */
     SSL_CTX_free(ctx);
 }
 
@@ -73,7 +73,7 @@ TEST(exit_doesNotWaitForTheNetwork, "20") {
     SSL_CTX *ctx = loadLeaf();
     ocspCron();
     testWaitFor(requestCount() == 1);
-    ocspAtExit(); /* the fetch hangs on */
+    ocspAtExit(); /* while the fetch hangs */
     ocspAtExit();
     assert_int_equal(atomic_load(&responder.cancelled), 0);
     SSL_CTX_free(ctx);
@@ -88,8 +88,8 @@ int pipe2(int fds[2], int flags) {
     return (int)syscall(SYS_pipe2, fds, flags);
 }
 
-/* A program that the server starts (a script, a crash handler) must not inherit the wake pipe, not even one that another
- * thread starts while the pipe is being made: so the flags come with it. */
+/* A program that the server starts (a script, a crash handler) must not inherit the wake pipe, not even one that
+ * another thread starts while the pipe is being made: so the flags come with it. */
 TEST(exec_wakePipeIsNotInherited) {
     char was_open[256];
     for (int fd = 0; fd < 256; fd++) was_open[fd] = fcntl(fd, F_GETFD) >= 0;
@@ -135,7 +135,7 @@ TEST(fork_childExitsWithoutTheThread, "20") {
 
 /* ---- requested refreshes ----------------------------------------------------------------------------------------- */
 
-/* As DEBUG OCSP-REFRESH asks: nobody waits for the end. */
+/* As DEBUG OCSP-REFRESH does: without a callback. */
 static void requestWithoutCallback(void) {
     char why[OCSP_SENTENCE_MAX] = "";
     assert_int_equal(ocspRequestRefresh(NULL, NULL, why, sizeof(why)), 1);
@@ -170,7 +170,7 @@ TEST(request_failedWithOthersWaitingIsRepeatedOnce, "19") {
     for (int i = 0; i < 100; i++) assert_int_equal(requestRefresh(), 1);
     atomic_store(&responder.hang, 0);
     testWaitFor(atomic_load(&refreshes_failed) ==
-                101); /* the faked clock stands still: no automatic round is among them */
+                101); /* the fake clock stands still: no automatic refresh is among them */
     assert_int_equal(requestCount(), before + 2);
     assert_int_equal(atomic_load(&refreshes_good), 0);
     atomic_store(&responder.hang, 1);
@@ -231,14 +231,14 @@ TEST(request_isAnsweredWhenStaplingOrTheEngineEnds) {
     options.stapling = 1;
     applyOptions();
     assert_int_equal(requestRefresh(), 1);
-    ocspShutdown(); /* with a fetch that hangs: it is cancelled */
+    ocspShutdown(); /* cancels the hanging fetch */
     assert_int_equal(atomic_load(&refreshes_failed), 2);
     SSL_CTX_free(ctx);
 }
 
 /* ---- contexts found by their handshakes -------------------------------------------------------------------------- */
 
-/* Valkey 9.1 makes contexts on a thread of its own: they show themselves in their first handshake. */
+/* Valkey 9.1 makes contexts on a thread of its own: they are found by their first handshake. */
 TEST(context_neverAttachedIsFoundByItsHandshake) {
     SSL_CTX *first = loadLeaf();
     ocspCron();
@@ -249,13 +249,13 @@ TEST(context_neverAttachedIsFoundByItsHandshake) {
     ocspCron();
     testWaitFor(isStapledTo(second, tls13));
     assert_true(isStapledTo(first, tls13));
-    ocspCron(); /* the late handshake on the old one must not bring it back */
+    ocspCron(); /* the late handshake of the old context must not bring it back */
     assert_string_not_equal(infoText("cert_serial"), "0ABC");
     SSL_CTX_free(first);
     SSL_CTX_free(second);
 }
 
-/* It was attached in its time, and another one has come after it. */
+/* The context was attached before and has been replaced. */
 TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
     SSL_CTX *old = loadLeaf();
     ocspCron();
@@ -267,8 +267,7 @@ TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
     snprintf(which, sizeof(which), "%s", infoText("cert_serial"));
     assert_true(isStapled(old));
     ocspCron();
-    assert_int_equal(requestRefresh(),
-                     1); /* when it is answered, the thread has taken what the tick may have attached */
+    assert_int_equal(requestRefresh(), 1); /* once answered, the thread has adopted what ocspCron may have attached */
     testWaitFor(atomic_load(&refreshes_good) + atomic_load(&refreshes_failed) == 1);
     assert_string_equal(infoText("cert_serial"), which);
     SSL_CTX_free(old);
@@ -329,7 +328,7 @@ TEST(handshakes_tenThousandWhileResponsesArePublished) {
     long handshakes = testEnvNumber("OCSP_TEST_HANDSHAKES", 10000);
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
-    responder.next_this_update = TEST_NOW - 20 * TEST_DAY; /* every answer is news */
+    responder.next_this_update = TEST_NOW - 20 * TEST_DAY; /* every response is newer */
     responder.validity = 100 * TEST_DAY;
     ocspCron();
     testWaitFor(!strcmp(infoText("state"), "good") && infoHas("alt_state") && !strcmp(infoText("alt_state"), "good"));
@@ -344,7 +343,7 @@ TEST(handshakes_tenThousandWhileResponsesArePublished) {
     endHandshakes(threads, handshakes);
     assert_int_equal(infoNumber("handshakes_stapled") - stapled_before, handshakes);
     assert_int_equal(infoNumber("handshakes_unstapled"), unstapled_before);
-    assert_true(infoNumber("refreshes") - refreshes > handshakes / 100); /* it was published all the while */
+    assert_true(infoNumber("refreshes") - refreshes > handshakes / 100); /* responses were published all the time */
     assert_int_equal(infoNumber("refresh_failures"), 0);
     print_message("%ld handshakes, %lld responses published meanwhile\n", handshakes,
                   infoNumber("refreshes") - refreshes);
@@ -390,7 +389,8 @@ TEST(handshakes_whileStaplingIsTurnedOffAndOn, "18") {
     atomic_store(&load.left, 0);
     for (int i = 0; i < HANDSHAKE_THREADS; i++) pthread_join(threads[i], NULL);
     assert_int_equal(atomic_load(&load.failed), 0);
-    assert_int_equal(atomic_load(&load.wrong), 0); /* bare ones are what "off" means */
+    assert_int_equal(atomic_load(&load.wrong),
+                     0); /* handshakes without a staple are expected: stapling is off half of the time */
     assert_true(isStapled(ctx));
     SSL_CTX_free(ctx);
 }

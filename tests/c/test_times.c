@@ -1,5 +1,5 @@
-/* test_times.c - times beyond 2038 and 2106, where a time_t of 32 bits ends: what certificates and responses say is reckoned
- * in 64 bits everywhere. Dates are written as text, because the test's own time_t may be as short.
+/* test_times.c - times beyond 2038 and 2106, where a time_t of 32 bits ends: dates of certificates and responses have
+ * 64 bits everywhere. Dates are written as text, because the test's own time_t may be as short.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -102,12 +102,12 @@ TEST(response_endsAfter2038And2106) {
     ocspResponse r;
     ocspError err = {0};
 
-    reply.entries[0].issuer = reply.signer = ca;
+    reply.singles[0].issuer = reply.signer = ca;
     for (int far = 0; far < 2; far++) {
         int64_t now = far ? IN_2150 + 3600 : TEST_NOW, end = far ? IN_2151 : IN_2039;
-        if (far) reply.entries[0].this_text = "21500101000000Z";
-        reply.entries[0].next_text = far ? "21520101000000Z" : "20390101000000Z"; /* the first beyond the leaf's end */
-        reply.entries[0].next_update = TEST_NOW + 1;
+        if (far) reply.singles[0].this_text = "21500101000000Z";
+        reply.singles[0].next_text = far ? "21520101000000Z" : "20390101000000Z"; /* the first beyond the leaf's end */
+        reply.singles[0].next_update = TEST_NOW + 1;
         testBytes der = testReplyDer(&reply);
         if (!ocspVerify((ocspBytes){der.p, der.n}, id, now, now, &r, &err)) fail_msg("%s", err.text);
         assert_true(r.expires_at == end);

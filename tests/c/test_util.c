@@ -44,7 +44,7 @@ TEST(cleanText_isCutToTheLimitAndTheBuffer) {
         memset(out, '#', sizeof(out));
         assert_ptr_equal(ocspCleanText(out, size, in), out);
         assert_int_equal(strlen(out), size - 1);
-        assert_true(out[size] == '#'); /* nothing behind its end is touched */
+        assert_true(out[size] == '#'); /* nothing beyond its end is written */
     }
     out[0] = '#';
     ocspCleanText(out, 0, in);
@@ -82,7 +82,7 @@ TEST(refreshMargin_acceptsOneToNinetyNine) {
             } else {
                 assert_int_equal(percent, -77);
                 assert_non_null(why);
-                assert_non_null(strstr(why, "99")); /* it says what would be right */
+                assert_non_null(strstr(why, "99")); /* the reason names the valid range */
             }
         }
     }
@@ -111,7 +111,7 @@ TEST(refreshMargin_rejectsEverythingElse) {
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
         int percent = -77;
-        if (ocspParseRefreshMargin(bad[i], &percent, &why)) fail_msg("took \"%s\"", bad[i]);
+        if (ocspParseRefreshMargin(bad[i], &percent, &why)) fail_msg("accepted \"%s\"", bad[i]);
         assert_non_null(why);
         assert_int_equal(percent, -77);
     }
@@ -126,18 +126,18 @@ TEST(responderUrl_acceptsHttpAndHttps) {
                                        "http://[::1]:8080/ocsp"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
-        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("rejected \"%s\": %s", good[i], why);
     }
     const char *why = NULL;
     assert_true(ocspCheckResponderUrl(NULL, &why));
 }
 
-/* RFC 3986 allows both in a path and a query; what stands left of an @ there is no user. */
+/* RFC 3986 allows both in a path and a query; what is left of an @ there is no user. */
 TEST(responderUrl_acceptsAtAndColonBehindTheHost) {
     static const char *const good[] = {"http://a/in:path", "http://a/with@at", "http://a:1/?u=a@b", "http://a/@b/"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
-        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("rejected \"%s\": %s", good[i], why);
     }
 }
 
@@ -170,7 +170,7 @@ TEST(responderUrl_rejectsEverythingElseWithAReason) {
                                       "http://\xc3\xa4.example/"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
-        if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("took \"%s\"", bad[i]);
+        if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("accepted \"%s\"", bad[i]);
         assert_non_null(why);
         assert_true(strlen(why) > 20);
     }
@@ -188,7 +188,7 @@ TEST(urlParse_passwordIsNoPort) {
 TEST(responderUrl_leavesNoErrorInOpenSslsQueue) {
     const char *why;
     ocspCheckResponderUrl("http://a:notaport/", &why);
-    assert_int_equal(ERR_peek_error(), 0); /* the host's next look at its own errors must not see ours */
+    assert_int_equal(ERR_peek_error(), 0); /* the host's next ERR_get_error must not find the engine's errors */
 }
 
 TEST(fail_fillsKindAndSentence) {

@@ -179,7 +179,7 @@ static X509 *requestedLeaf(const unsigned char *der, size_t n) {
 
 static testReply replyFor(X509 *leaf, const char *url) {
     testReply reply = testGoodReply(leaf);
-    testEntry *entry = &reply.entries[0];
+    testSingle *entry = &reply.singles[0];
     entry->this_update = responder.this_update ? (time_t)responder.this_update : wallNow() - responder.backdate;
     if (responder.next_this_update) entry->this_update = (time_t)atomic_fetch_add(&responder.next_this_update, 1);
     entry->next_update = responder.no_next_update ? 0 : entry->this_update + responder.validity;

@@ -1,9 +1,9 @@
 /* world.h - the world around the whole engine, for tests that see it as a host does: through ocsp.h, with real TLS
  * handshakes over memory. Clock, network, disk and randomness are replaced (ocsp_env), so that days pass in a moment.
  *
- * Two ways to run the engine. Most tests have no thread: the test itself takes the worker's steps (runFor, runUntilIdle)
- * and advances the clock by what each step asks to wait. Where threads are the point (test_threads.c), the real thread
- * runs; it is woken through public calls, and the test polls for what must come.
+ * Two ways to run the engine. Most tests have no thread: the test itself takes the worker's steps (runFor,
+ * runUntilIdle) and advances the clock by what each step asks to wait. Where threads are the point (test_threads.c),
+ * the real thread runs; it is woken through public calls, and the test polls for what must come.
  *
  *     FIXTURE(worldSetUp, worldTearDown);
  *     PROGRAM_FIXTURE(worldOpen, worldClose);
@@ -100,8 +100,8 @@ SSL_CTX *loadContext(X509 *leaf, EVP_PKEY *key, X509 *chain);
 SSL_CTX *loadLeaf(void);            /* with pki->leaf */
 SSL_CTX *loadTwoCertificates(void); /* with pki->leaf and pki->rsa_leaf */
 
-/* One handshake that must succeed. Returns whether a staple came; if so it verifies for the certificate that was served,
- * and is good or revoked as OpenSSL sees it. */
+/* One handshake that must succeed. Returns whether a staple came; if so it verifies for the certificate that was
+ * served, and is good or revoked as OpenSSL sees it. */
 int isStapledTo(SSL_CTX *server, SSL_CTX *client);
 int isStapled(SSL_CTX *server); /* in TLS 1.2 and 1.3, which must agree */
 

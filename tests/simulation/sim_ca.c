@@ -385,12 +385,12 @@ static simDelegate *simGetDelegate(int flavour) {
     return d;
 }
 
-static testEntry simEntry(const simCert *about, int which_id, const simAnswer *says) {
-    return (testEntry){.certid = {(unsigned char *)about->id[which_id], about->id_len[which_id]},
-                       .status = (testStatus)says->status, /* the same numbers as OpenSSL's */
-                       .revoked_at = SIM_EPOCH,
-                       .this_update = says->this_update,
-                       .next_update = says->next_update};
+static testSingle simEntry(const simCert *about, int which_id, const simAnswer *says) {
+    return (testSingle){.certid = {(unsigned char *)about->id[which_id], about->id_len[which_id]},
+                        .status = (testStatus)says->status, /* the same numbers as OpenSSL's */
+                        .revoked_at = SIM_EPOCH,
+                        .this_update = says->this_update,
+                        .next_update = says->next_update};
 }
 
 typedef struct simSigner {
@@ -572,7 +572,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     int flavour = -1, which_id = simOneIn(simChance(), 8), by_key = simOneIn(simChance(), 3);
     simSigner how = {KEY_CA, simOneIn(simChance(), SIM_REAL_SIGNATURES)};
     testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
-    testEntry *entries = reply.entries;
+    testSingle *entries = reply.singles;
     int many = simOneIn(simChance(), 16);
     const simCert *about = cert;
     const simAnswer *kept;
@@ -595,7 +595,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     }
     entries[0] = simEntry(about, which_id, &made);
     if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
-        testEntry *second = &entries[reply.count++];
+        testSingle *second = &entries[reply.count++];
         *second = entries[0];
         if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simChance(), 2)) {
             second->status = TEST_GOOD; /* as old: the revocation must not be lost */
@@ -606,13 +606,13 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
             second->status = simOneIn(simChance(), 2) ? TEST_GOOD : TEST_REVOKED;
         }
         if (cert_count > 1) {
-            testEntry *third = &entries[reply.count++];
+            testSingle *third = &entries[reply.count++];
             *third = simEntry(certs[(cert->index + 1) % cert_count], 0, &made);
             third->status = TEST_REVOKED;
             third->this_update++;
         }
         if (simOneIn(simChance(), 2)) {
-            testEntry first = entries[0];
+            testSingle first = entries[0];
             entries[0] = entries[reply.count - 1];
             entries[reply.count - 1] = first;
         }
@@ -727,7 +727,7 @@ int simCaSelfTest(void) {
                 sk_X509_push(chain, ca);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
                 simMust(id && id->issuer);
-                reply.entries[0] = simEntry(cert, 0, &says);
+                reply.singles[0] = simEntry(cert, 0, &says);
                 if (d) reply.signer = d->cert;
                 if (d) reply.sent_der = d->der;
                 der = testReplyDer(&reply);
