@@ -106,8 +106,9 @@ $(MODULE): $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 	@echo "  link    $@"
 	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
 
-# An archive, so that the probe and each unit test are linked with the rooms that they use, and with no others.
+# Archives, so that the probe and each unit test are linked with the files that they use, and with no others.
 $(LIBRARY): $(ENGINE_OBJECTS)
+$(LIBRARY) $(B)/libtest.a:
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 

@@ -14,9 +14,12 @@ comma := ,
 # See tests/c/counted.c.
 COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
 
-$(B)/test_%: $(B)/tests/c/test_%.o $(call object,$(UNIT_SHARED)) $(LIBRARY)
+UNIT_LIBRARY := $(B)/libtest.a
+$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED))
+
+$(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
-	$(Q)$(LINK) $(COUNTED) -o $@ $^ -lcmocka $(LIBS)
+	$(Q)$(LINK) $(COUNTED) -o $@ $< -Wl,--start-group $(UNIT_LIBRARY) $(LIBRARY) -Wl,--end-group -lcmocka $(LIBS)
 
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
@@ -42,7 +45,7 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 
 # connect() is another one in these two programs: see tests/fuzz/http.c.
 FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
-FUZZ_SHARED := tests/c/support.c tests/c/counted.c
+FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
 
 $(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) $(FUZZ_SHARED)) $(LIBRARY)
@@ -73,7 +76,7 @@ model: ## explore the model of the slot in full, and show that it can fail
 # ---- the simulation -----------------------------------------------------------------------------------------------
 
 # The engine as it is; the linker puts the simulated world in place of threads, files and signature checks.
-SIM_OBJECTS := $(call object,$(sort $(filter-out tests/simulation/fleet%,$(wildcard tests/simulation/*.c))))
+SIM_OBJECTS := $(call object,$(sort $(wildcard tests/simulation/*.c)) tests/c/reply.c)
 SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
     pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
     fsync fchmod rename unlink unlinkat fstat stat lstat fstatat opendir readdir closedir dirfd ocspSetReport \
@@ -92,7 +95,7 @@ simulate: ## live through simulated years of outages, jumps and restarts: YEARS=
 
 # ---- the fleet ----------------------------------------------------------------------------------------------------
 
-$(B)/fleet-run: $(call object,$(sort $(wildcard tests/fleet/*.c)) tests/c/support.c) $(LIBRARY)
+$(B)/fleet-run: $(call object,$(sort $(wildcard tests/fleet/*.c)) tests/c/support.c tests/c/reply.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
 

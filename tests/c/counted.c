@@ -1,5 +1,5 @@
-/* counted.c - counts what is expensive in judging a response: the linker puts these functions before OpenSSL's, so that
- * a test can say how much work the worst response causes without looking at a clock.
+/* counted.c - counts the expensive steps of verifying a response: the linker puts these functions before OpenSSL's, so
+ * that a test can bound the work for the worst response without a clock.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

@@ -1,12 +1,11 @@
 /* support.h - what the unit tests in C share: a small PKI made in memory, OCSP responses with any content and any
- * signer, an independent judge of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
+ * signer, an independent verifier of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
  * ways to wait and to make files.
  *
- * Responses are written as DER by hand and only signed by OpenSSL: its own builder refuses most of what a bad responder
- * sends. Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that asks the real clock where it
- * should use its argument is caught.
+ * Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that uses the real clock in place of its
+ * argument fails.
  *
- * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?).
+ * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?), or of that scenario.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -24,21 +23,47 @@
 #include <openssl/x509v3.h>
 
 #include "ocsp_internal.h"
+#include "reply.h"
 
-#define TEST_NOW ((time_t)1900000000) /* the middle of March 2030 */
-#define TEST_DAY 86400
+/* ---- tests (main.c) ---------------------------------------------------------------------------------------------- */
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+/* A test, which registers itself: TEST(subject_whatIsTrue, "17") { ... }. A program runs the tests of its file in their
+ * order. The string is the number of the scenario in tests/README.md; it may be left out. */
+#define TEST(test, ...)                                                                                   \
+    static void test(void);                                                                               \
+    __attribute__((constructor)) static void testRegister_##test(void) {                                  \
+        static testCase one = {.name = #test, .scenario = "" __VA_ARGS__, .line = __LINE__, .run = test}; \
+        testRegister(&one);                                                                               \
+    }                                                                                                     \
+    static void test(void)
 
-typedef struct testBytes {
-    unsigned char *p;
-    size_t n;
-} testBytes;
+/* Functions that are called before and after each of the tests that follow in the file, up to the next FIXTURE. Either
+ * may be NULL. An assertion that fails in them fails the test. */
+#define FIXTURE(setUp, tearDown)                                                          \
+    __attribute__((constructor)) static void testFixture_##setUp##_##tearDown(void) {     \
+        static testCase one = {.line = __LINE__, .set_up = setUp, .tear_down = tearDown}; \
+        testRegister(&one);                                                               \
+    }                                                                                     \
+    struct testCase /* takes the semicolon */
 
-testBytes testCopy(const void *p, size_t n);
-testBytes testJoin(testBytes a, testBytes b);  /* a then b; both are consumed */
-testBytes testTag(int tag, testBytes content); /* one DER value around `content`, which is consumed */
-void testBytesFree(testBytes *b);
+/* The same, once before the first test and once after the last. */
+#define PROGRAM_FIXTURE(setUp, tearDown)                                \
+    __attribute__((constructor)) static void testProgramFixture(void) { \
+        testRegisterProgram(setUp, tearDown);                           \
+    }                                                                   \
+    struct testCase /* takes the semicolon */
+
+#define TEST_MAX_CASES 200 /* in one program */
+
+typedef struct testCase {
+    const char *name, *scenario; /* NULL and NULL: a fixture */
+    int line;
+    void (*run)(void), (*set_up)(void), (*tear_down)(void);
+    struct testCase *next;
+} testCase;
+
+void testRegister(testCase *one);
+void testRegisterProgram(void (*set_up)(void), void (*tear_down)(void));
 
 /* ---- keys and certificates --------------------------------------------------------------------------------------- */
 
@@ -78,18 +103,18 @@ typedef struct testPki {
     EVP_PKEY *leaf_key;
     X509 *rsa_leaf; /* RSA, one URL, issued by `ca` */
     EVP_PKEY *rsa_leaf_key;
-    X509 *must_leaf;        /* must-staple; key of `leaf` */
-    X509 *quiet_leaf;       /* no URL; key of `leaf` */
-    X509 *renewed_leaf;     /* as `leaf`, another serial; key of `leaf` */
-    X509 *foreign_leaf;     /* as `leaf` with its serial, but issued by `twin` */
-    X509 *self;             /* self-signed, one URL */
-    X509 *delegate;         /* OCSPSigning, issued by `ca` */
-    X509 *delegate_expired; /* the same, ended a day before TEST_NOW */
-    X509 *delegate_short;   /* the same, ends 100 s after TEST_NOW */
-    X509 *delegate_no_eku;  /* issued by `ca`, serverAuth only */
-    X509 *delegate_foreign; /* OCSPSigning, issued by `twin` */
-    X509 *delegate_root;    /* OCSPSigning, issued by `root`: above, but not our issuer */
-    EVP_PKEY *delegate_key; /* of all delegates */
+    X509 *must_leaf;         /* must-staple; key of `leaf` */
+    X509 *quiet_leaf;        /* no URL; key of `leaf` */
+    X509 *renewed_leaf;      /* as `leaf`, another serial; key of `leaf` */
+    X509 *foreign_leaf;      /* as `leaf` with its serial, but issued by `twin` */
+    X509 *self;              /* self-signed, one URL */
+    X509 *responder;         /* OCSPSigning, issued by `ca` */
+    X509 *responder_expired; /* the same, ended a day before TEST_NOW */
+    X509 *responder_short;   /* the same, ends 100 s after TEST_NOW */
+    X509 *responder_no_eku;  /* issued by `ca`, serverAuth only */
+    X509 *responder_foreign; /* OCSPSigning, issued by `twin` */
+    X509 *responder_root;    /* OCSPSigning, issued by `root`: above, but not our issuer */
+    EVP_PKEY *responder_key; /* of all responders */
 } testPki;
 
 #define TEST_URL "http://ocsp.test.invalid/status"
@@ -101,52 +126,8 @@ ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checke
 
 /* ---- responses --------------------------------------------------------------------------------------------------- */
 
-typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
-
-typedef struct testEntry {
-    X509 *cert;       /* whose serial */
-    X509 *issuer;     /* whose name and key are hashed */
-    const EVP_MD *md; /* of the CertID; NULL: SHA-1 */
-    testStatus status;
-    int reason;                      /* CRLReason + 1; 0: none */
-    time_t revoked_at;               /* 0: an hour before TEST_NOW */
-    time_t this_update, next_update; /* next_update 0: none */
-    const char *this_text;           /* these bytes in place of thisUpdate's */
-    const char *next_text;
-    const char *revoked_text;
-    testBytes extensions; /* DER of Extensions in singleExtensions; not consumed */
-    X509 *key_of;         /* hash the key of this one in place of issuer's */
-    size_t cut_hash;      /* bytes missing at the end of both hashes */
-} testEntry;
-
-typedef struct testReply {
-    int status; /* OCSPResponseStatus; other than 0 has no body */
-    testEntry entries[5];
-    int count;
-    int repeat;           /* so many times all of them */
-    testBytes extensions; /* DER of Extensions in responseExtensions; not consumed */
-    X509 *signer;
-    EVP_PKEY *key;
-    const EVP_MD *sign_md; /* NULL: SHA-256 */
-    X509 *sent[4];         /* certificates sent along */
-    int sent_repeat;       /* so many times all of them */
-    int by_key;            /* responderID is a key hash, not a name */
-    X509 *responder;       /* whose responderID; NULL: signer's */
-    time_t produced_at;    /* 0: thisUpdate of the first entry */
-    const char *produced_text;
-    const EVP_MD *pss_md; /* signed by RSASSA-PSS with this digest */
-    int break_signature;  /* one bit of it is flipped */
-    int bare;             /* "successful", and nothing more */
-    int other_type;       /* responseType is not id-pkix-ocsp-basic */
-    size_t inner_tail;    /* bytes behind the BasicOCSPResponse, inside the string that carries it */
-    size_t padding;       /* bytes of an extension that nobody knows */
-} testReply;
-
-void testSetPssAlgorithm(X509_ALGOR *algorithm, const EVP_MD *md); /* RSASSA-PSS with that digest */
-
 /* A good reply for `leaf` from `ca` itself, thisUpdate an hour before TEST_NOW, nextUpdate a day after it. */
 testReply testGoodReply(X509 *leaf);
-testBytes testReplyDer(const testReply *reply);
 testBytes testReplyOfSize(testReply reply, size_t size); /* padded to exactly that many bytes */
 
 /* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry

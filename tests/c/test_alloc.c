@@ -1,11 +1,11 @@
-/* test_alloc.c - every allocation of the engine refused, one at a time: those that it asks its host for, and those that
- * OpenSSL makes while the engine is inside it.
+/* test_alloc.c - every allocation of the engine fails, one at a time: those of the host's allocator, and those that
+ * OpenSSL makes inside the engine's calls.
  *
  * Each walk runs one scenario again and again and lets the first, the second, the third ... allocation fail (in the
- * longest walks one of a few, begun by chance; `make kills`, or FAULT_STRIDE=1, refuses each), until
- * one run comes to its end without reaching the one that should fail. After each: nothing crashed, nothing that is not
- * valid was stapled or taken for verified, nothing of the host's memory is lost (of OpenSSL's, LeakSanitizer tells with
- * SAN=address), and with memory back the right staple comes by itself, without a reload.
+ * longest walks one of a few, begun by chance; `make kills`, or FAULT_STRIDE=1, refuses each), until one run comes to
+ * its end without reaching the one that should fail. After each: nothing crashed, nothing that is not valid was stapled
+ * or taken for verified, nothing of the host's memory is lost (of OpenSSL's, LeakSanitizer tells with SAN=address), and
+ * with memory back the right staple comes by itself, without a reload.
  *
  * Only the engine's own calls are counted: `scarce` is raised around them, on this thread. The program says how many
  * allocations each walk went through. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
@@ -28,7 +28,7 @@
 #include <openssl/err.h>
 
 static const testPki *pki;
-static ocspEnv real_world;
+static ocspEnv real_env;
 
 /* ---- scarce memory ----------------------------------------------------------------------------------------------- */
 
@@ -98,13 +98,25 @@ static int pauseScarcity(void) {
 static const char *walking;
 
 /* Says where a walk stood when its test failed. */
-static int where(void **state) {
-    (void)state;
+static void where(void) {
     if (fail_at) printf("%s: it was allocation %ld that was refused\n", walking, fail_at);
     scarce = 0;
     fail_at = 0;
-    return 0;
 }
+
+FIXTURE(NULL, where);
+
+/* Before OpenSSL's first allocation. */
+static void beginProgram(void) {
+    if (!CRYPTO_set_mem_functions(cryptoMalloc, cryptoRealloc, cryptoFree))
+        fail_msg("OpenSSL has allocated already: its allocations cannot be refused");
+    signal(SIGPIPE, SIG_IGN);
+    if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0); /* thousands of fsyncs */
+    real_env = ocsp_env;
+    pki = testGetPki();
+}
+
+PROGRAM_FIXTURE(beginProgram, NULL);
 
 /* ThreadSanitizer makes these walks six times slower, and there is little for it in them: each is on two threads that
  * take turns. */
@@ -190,8 +202,8 @@ static void assertSameIdentity(const ocspIdentity *a, const ocspIdentity *b) {
 
 /* ---- the walks --------------------------------------------------------------------------------------------------- */
 
-/* A certificate is identified in full, or not at all, or is marked to be looked at again: half an identity would be a
- * quiet state for good. */
+/* A certificate is identified in full, or not at all, or is marked as incomplete: otherwise it would never be
+ * refreshed. */
 static void identify(X509 *which, int in_store) {
     X509 *leaf = again(which), *ca = again(pki->ca), *root = again(pki->root);
     STACK_OF(X509) *chain = in_store ? NULL : testStack(ca, root, NULL);
@@ -207,7 +219,7 @@ static void identify(X509 *which, int in_store) {
     assert_false(X509_get_extension_flags(leaf) & EXFLAG_INVALID);
     assert_false(X509_get_extension_flags(ca) & EXFLAG_INVALID);
     assert_false(X509_get_extension_flags(root) & EXFLAG_INVALID);
-    /* Looked at again, it is known in full. */
+    /* Identified again, it is complete. */
     second = ocspIdentityNew(leaf, chain, store);
     assert_non_null(second);
     assertSameIdentity(second, reference);
@@ -231,8 +243,7 @@ static void identifySelfSigned(void) {
     identify(pki->self, 0);
 }
 
-static void identityWithoutMemory(void **state) {
-    (void)state;
+TEST(identity_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     walk("identify, issuer in the chain", identifyFromChain);
     walk("identify, issuer among the trusted", identifyFromStore);
@@ -242,7 +253,7 @@ static void identityWithoutMemory(void **state) {
 
 static testReply reply_to_verify;
 
-/* Verified bytes are what they are with memory in plenty; failing, nothing is left behind. */
+/* With an allocation refused the result is the same as without, or an error that leaves nothing behind. */
 static void verifyOnce(void) {
     ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
     testBytes der = testReplyDer(&reply_to_verify);
@@ -273,7 +284,7 @@ static void verifyOnce(void) {
     ocspIdentityFree(id);
 }
 
-/* What must fail with memory in plenty must not pass without. */
+/* A forged response must not be accepted when an allocation fails. */
 static void verifyForged(void) {
     ocspIdentity *id = testIdentity(pki->leaf, pki->ca);
     testBytes der = testReplyDer(&reply_to_verify);
@@ -293,12 +304,12 @@ static void peekOnce(void) {
     int64_t end;
 
     engine(end = ocspPeekNextUpdate(der.p, der.n));
-    /* A file is removed for its end: it must not seem earlier than it is. */
-    assert_true(end == -1 || end == reply.entries[0].next_update);
+    /* Files are pruned by this date: it must not be too early. */
+    assert_true(end == -1 || end == reply.singles[0].next_update);
     testBytesFree(&der);
 }
 
-/* A peer of ours is never taken for better than it is. */
+/* A peer is never accepted for lack of memory. */
 static void judgeOnce(void) {
     X509 *leaf = again(pki->leaf), *must = again(pki->must_leaf), *ca = again(pki->ca);
     STACK_OF(X509) *chain = testStack(ca, NULL, NULL);
@@ -309,7 +320,7 @@ static void judgeOnce(void) {
     int must_staple;
 
     X509_get_extension_flags(ca); /* OpenSSL has verified the chain by then, and read what there is to read */
-    reply.entries[0].status = TEST_REVOKED;
+    reply.singles[0].status = TEST_REVOKED;
     revoked = testReplyDer(&reply);
     engine(seen[0] = ocspVerifyPeerStaple(leaf, chain, (ocspBytes){good.p, good.n}, TEST_NOW, &must_staple, &err));
     assert_true(seen[0] == OCSP_PEER_GOOD || seen[0] == OCSP_PEER_BAD);
@@ -319,7 +330,7 @@ static void judgeOnce(void) {
     engine(seen[2] = ocspVerifyPeerStaple(must, chain, (ocspBytes){NULL, 0}, TEST_NOW, &must_staple, &err));
     assert_true(seen[2] == OCSP_PEER_MISSING || seen[2] == OCSP_PEER_BAD);
     assert_int_equal(must_staple, 1); /* RFC 7633: verify-peers soft refuses it */
-    /* With memory again, the same objects are judged as they are. */
+    /* With memory again, the same objects are verified as usual. */
     assert_int_equal(ocspVerifyPeerStaple(leaf, chain, (ocspBytes){good.p, good.n}, TEST_NOW, &must_staple, &err),
                      OCSP_PEER_GOOD);
     assert_int_equal(must_staple, 0);
@@ -331,23 +342,22 @@ static void judgeOnce(void) {
     X509_free(ca);
 }
 
-static void verifyWithoutMemory(void **state) {
-    (void)state;
+TEST(verify_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     walk("judge a peer", judgeOnce);
     reply_to_verify = testGoodReply(pki->leaf);
     walk("verify, signed by the CA", verifyOnce);
-    reply_to_verify.signer = pki->delegate;
-    reply_to_verify.key = pki->delegate_key;
-    reply_to_verify.sent[0] = pki->delegate;
+    reply_to_verify.signer = pki->responder;
+    reply_to_verify.key = pki->responder_key;
+    reply_to_verify.sent[0] = pki->responder;
     reply_to_verify.by_key = 1;
     walk("verify, signed by a delegate", verifyOnce);
     reply_to_verify.break_signature = 1;
     walk("verify, forged by a delegate", verifyForged);
     reply_to_verify = testGoodReply(pki->leaf);
-    reply_to_verify.entries[1] = reply_to_verify.entries[0];
-    reply_to_verify.entries[1].status = TEST_REVOKED;
-    reply_to_verify.entries[1].md = EVP_sha256();
+    reply_to_verify.singles[1] = reply_to_verify.singles[0];
+    reply_to_verify.singles[1].status = TEST_REVOKED;
+    reply_to_verify.singles[1].md = EVP_sha256();
     reply_to_verify.count = 2;
     walk("verify, good and revoked", verifyOnce);
     reply_to_verify = testGoodReply(pki->leaf);
@@ -371,7 +381,7 @@ static void storeOnce(void) {
     ocspError err = {0};
     int stored, loaded;
 
-    reply.entries[0].this_update++;
+    reply.singles[0].this_update++;
     fresh = testReplyDer(&reply);
     assert_int_equal(ocspCacheStore(dir, id, old.p, old.n, &err), 1);
     engine(stored = ocspCacheStore(dir, id, fresh.p, fresh.n, &err));
@@ -388,8 +398,7 @@ static void storeOnce(void) {
     ocspIdentityFree(id);
 }
 
-static void cacheWithoutMemory(void **state) {
-    (void)state;
+TEST(cache_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     dir = testDir();
     walk("store, load and prune", storeOnce);
@@ -477,7 +486,7 @@ static void fetchOnce(void) {
     while (testCountFiles("/proc/self/fd") > before) usleep(200);
 }
 
-static void fetchWithoutMemory(void **state) {
+TEST(fetch_survivesEachRefusedAllocation) {
     SSL_CTX *tls;
     X509 *leaf = testCert(&(testCertSpec){.name = "responder",
                                           .issuer = pki->ca,
@@ -487,7 +496,6 @@ static void fetchWithoutMemory(void **state) {
                                           .not_after = TEST_NOW + 20 * 365 * (int64_t)TEST_DAY,
                                           .alt_names = "IP:127.0.0.1"});
 
-    (void)state;
     ocspSetHost(&host);
     smallStart(NULL);
     walk("fetch by http", fetchOnce);
@@ -539,9 +547,9 @@ static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body
     testBytes der;
 
     (void)exchange;
-    reply.entries[0].status = ca_says_revoked ? TEST_REVOKED : TEST_GOOD;
-    reply.entries[0].this_update = wallNow();
-    reply.entries[0].next_update = wallNow() + 100 * TEST_DAY;
+    reply.singles[0].status = ca_says_revoked ? TEST_REVOKED : TEST_GOOD;
+    reply.singles[0].this_update = wallNow();
+    reply.singles[0].next_update = wallNow() + 100 * TEST_DAY;
     der = testReplyDer(&reply);
     scarce = was;
     *body = ocspMemdup(der.p, der.n);
@@ -630,7 +638,7 @@ static void steps(void) {
     fail_msg("fifty steps without a wait: it spins");
 }
 
-/* Memory is back: within the time that retries may take, a handshake shows `status`. */
+/* Memory is back: within the time that retries may take, handshakes are stapled with `status`. */
 static void heals(SSL_CTX *ctx, int status, const char *when) {
     int64_t until = mono + 400 * 1000;
     long saved = fail_at;
@@ -670,7 +678,7 @@ static ocspOptions options;
 static void begin(void) {
     int ok;
 
-    ocsp_env = real_world;
+    ocsp_env = real_env;
     ocsp_env.wall_ms = readWall;
     ocsp_env.mono_ms = readMono;
     ocsp_env.random = chance;
@@ -812,9 +820,9 @@ static void adoption(void) {
     ctx = load(pki->leaf, 0);
     attach(ctx);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
-    reply.entries[0].status = TEST_REVOKED;
-    reply.entries[0].this_update = wallNow() + 60;
-    reply.entries[0].next_update = wallNow() + 100 * TEST_DAY;
+    reply.singles[0].status = TEST_REVOKED;
+    reply.singles[0].this_update = wallNow() + 60;
+    reply.singles[0].next_update = wallNow() + 100 * TEST_DAY;
     der = testReplyDer(&reply);
     id = testIdentity(pki->leaf, pki->ca);
     assert_int_equal(ocspCacheStore(dir, id, der.p, der.n, NULL), 1);
@@ -857,7 +865,7 @@ static void reloadAndFile(void) {
     testWriteFile(path, der.p, der.n);
     options.response_file = path;
     setOptions(&options);
-    pass(2000); /* rounds are a second apart */
+    pass(2000); /* refreshes are at least a second apart */
     steps();
     shake(ctx, client13);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "with a supplied file");
@@ -874,7 +882,7 @@ static void reloadAndFile(void) {
     testBytesFree(&der);
 }
 
-/* The very first response is a supplied file: nothing but its mark brings it back. */
+/* The first response comes from response-file: only a changed file signature makes the engine read it again. */
 static void suppliedOnly(void) {
     SSL_CTX *ctx;
     char *path;
@@ -895,8 +903,7 @@ static void suppliedOnly(void) {
     testBytesFree(&der);
 }
 
-static void engineWithoutMemory(void **state) {
-    (void)state;
+TEST(engine_survivesEachRefusedAllocation) {
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
     walkBy(3, "engine, the first staple", firstStaple);
@@ -908,32 +915,5 @@ static void engineWithoutMemory(void **state) {
     walkBy(3, "engine, a file alone", suppliedOnly);
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
-    ocsp_env = real_world;
-}
-
-/* ---- */
-
-static int setUp(void **state) {
-    (void)state;
-    real_world = ocsp_env;
-    pki = testGetPki();
-    return 0;
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(identityWithoutMemory, where), cmocka_unit_test_teardown(verifyWithoutMemory, where),
-        cmocka_unit_test_teardown(cacheWithoutMemory, where),    cmocka_unit_test_teardown(fetchWithoutMemory, where),
-        cmocka_unit_test_teardown(engineWithoutMemory, where),
-    };
-
-    /* Before OpenSSL's first allocation. */
-    if (!CRYPTO_set_mem_functions(cryptoMalloc, cryptoRealloc, cryptoFree)) {
-        fprintf(stderr, "OpenSSL has allocated already: its allocations cannot be refused\n");
-        return 1;
-    }
-    signal(SIGPIPE, SIG_IGN);
-    if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0); /* thousands of fsyncs */
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    return cmocka_run_group_tests_name("alloc", tests, setUp, NULL);
+    ocsp_env = real_env;
 }

@@ -1,5 +1,5 @@
-/* test_cache.c - §16: responses on disk, and all that can be wrong with a disk. Whatever stands in the file's place
- * is told in a sentence, nothing hangs, and the old file stays when a new one cannot be written.
+/* test_cache.c - cached responses on disk, and everything that can be wrong with a disk: each fault is reported in one
+ * message, nothing hangs, and the old file stays when a new one cannot be written.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -25,23 +25,21 @@ static ocspIdentity *id;
 static char *dir;
 static testBytes good;
 
-static int setUp(void **state) {
-    (void)state;
+static void setUp(void) {
     pki = testGetPki();
     id = testIdentity(pki->leaf, pki->ca);
     dir = testDir();
     testReply reply = testGoodReply(pki->leaf);
     good = testReplyDer(&reply);
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void tearDown(void) {
     ocspIdentityFree(id);
     testDirFree(dir);
     testBytesFree(&good);
-    return 0;
 }
+
+FIXTURE(setUp, tearDown);
 
 static char *filePath(const char *in_dir, const ocspIdentity *of) {
     char name[100];
@@ -49,17 +47,17 @@ static char *filePath(const char *in_dir, const ocspIdentity *of) {
     return testPath(in_dir, name);
 }
 
-static void wantSentence(const ocspError *err) {
+static void assertMessage(const ocspError *err) {
     assert_int_equal(err->kind, OCSP_ERR_NETWORK);
     assert_true(strlen(err->text) > 10);
 }
 
-static void wantStored(void) {
+static void assertStores(void) {
     ocspError err = {0};
     if (!ocspCacheStore(dir, id, good.p, good.n, &err)) fail_msg("not stored: %s", err.text);
 }
 
-static void wantLoaded(void) {
+static void assertLoads(void) {
     unsigned char *der = NULL;
     size_t n = 0;
     int64_t mtime = 0;
@@ -71,8 +69,8 @@ static void wantLoaded(void) {
     ocspFree(der);
 }
 
-/* Unreadable is of kind network; a size that no response has is of kind response. */
-static void wantNotLoaded(ocspErrorKind kind) {
+/* An unreadable file is an error of kind network; an impossible size is one of kind response. */
+static void assertDoesNotLoad(ocspErrorKind kind) {
     unsigned char *der = (unsigned char *)1;
     size_t n = 0;
     int64_t mtime = 0;
@@ -83,12 +81,11 @@ static void wantNotLoaded(ocspErrorKind kind) {
     assert_null(der);
 }
 
-/* ---- the ordinary way -------------------------------------------------------------------------------------------- */
+/* ---- store, load, remove ----------------------------------------------------------------------------------------- */
 
-static void acceptance16_storedIsLoadedBareUnderItsNameAndPrivate(void **state) {
-    (void)state;
+TEST(store_writesTheDerUnderItsNameReadableByTheOwnerOnly, "16") {
     mode_t old = umask(0); /* the mode must not depend on it */
-    wantStored();
+    assertStores();
     umask(old);
     char *path = filePath(dir, id);
     struct stat st;
@@ -99,12 +96,11 @@ static void acceptance16_storedIsLoadedBareUnderItsNameAndPrivate(void **state) 
     assert_memory_equal(on_disk.p, good.p, good.n);
     testBytesFree(&on_disk);
     assert_int_equal(testCountFiles(dir), 1); /* no temporary file is left */
-    wantLoaded();
+    assertLoads();
     free(path);
 }
 
-static void acceptance16_noSuchFileIsNoError(void **state) {
-    (void)state;
+TEST(load_missingFileIsNoError, "16") {
     unsigned char *der = (unsigned char *)1;
     size_t n;
     int64_t mtime;
@@ -114,9 +110,8 @@ static void acceptance16_noSuchFileIsNoError(void **state) {
     assert_null(der);
 }
 
-static void acceptance16_mtimeIsTheFiles(void **state) {
-    (void)state;
-    wantStored();
+TEST(load_returnsTheMtimeOfTheFile, "16") {
+    assertStores();
     char *path = filePath(dir, id);
     struct utimbuf when = {1234567890, 1234567890};
     assert_int_equal(utime(path, &when), 0);
@@ -129,39 +124,36 @@ static void acceptance16_mtimeIsTheFiles(void **state) {
     free(path);
 }
 
-static void acceptance16_replacedAsAWhole(void **state) {
-    (void)state;
+TEST(store_replacesTheFileAtomically, "16") {
     testBytes first = testCopy("first", 5);
     assert_int_equal(ocspCacheStore(dir, id, first.p, first.n, NULL), 1);
     testBytesFree(&first);
     char *path = filePath(dir, id);
-    FILE *open_before = fopen(path, "rb"); /* whoever reads the old one reads it to its end */
-    wantStored();
+    FILE *open_before = fopen(path, "rb"); /* who has the old file open reads it to its end */
+    assertStores();
     char buf[64] = {0};
     assert_int_equal(fread(buf, 1, sizeof(buf), open_before), 5);
     assert_string_equal(buf, "first");
     fclose(open_before);
-    wantLoaded();
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
     free(path);
 }
 
-static void acceptance16_aReaderNeverSeesHalfAFile(void **state) {
-    (void)state;
-    wantStored();
+TEST(store_readersNeverSeeHalfAFile, "16") {
+    assertStores();
     pid_t writer = fork();
     if (writer == 0) {
         for (int i = 0; i < 300; i++) ocspCacheStore(dir, id, good.p, good.n, NULL);
         _exit(0);
     }
     int status = 0;
-    while (waitpid(writer, &status, WNOHANG) == 0) wantLoaded();
+    while (waitpid(writer, &status, WNOHANG) == 0) assertLoads();
     assert_int_equal(status, 0);
 }
 
-static void acceptance16_killedInTheMiddleOfWriting(void **state) {
-    (void)state;
-    wantStored();
+TEST(store_killedWhileWritingLeavesAWholeFile, "16") {
+    assertStores();
     for (int i = 0; i < 30; i++) {
         pid_t writer = fork();
         if (writer == 0) {
@@ -170,7 +162,7 @@ static void acceptance16_killedInTheMiddleOfWriting(void **state) {
         testSleepMs(i % 7);
         kill(writer, SIGKILL);
         waitpid(writer, NULL, 0);
-        wantLoaded();
+        assertLoads();
     }
 }
 
@@ -186,60 +178,56 @@ int fsync(int fd) {
     return (int)syscall(SYS_fsync, fd);
 }
 
-/* A name that is not synced is lost in a power failure: that must be told, so that it is tried again. */
-static void acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe(void **state) {
-    (void)state;
+/* A directory entry that is not synced is lost in a power failure: an error, so that the store is tried again. */
+TEST(store_failsWhenTheDirectoryCannotBeSynced, "16") {
     ocspError err = {0};
     sync_fault = EIO;
     int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
-    sync_fault = EINVAL; /* such a file system syncs no directory */
+    sync_fault = EINVAL; /* this file system cannot sync directories */
     int stored_there = ocspCacheStore(dir, id, good.p, good.n, NULL);
     sync_fault = 0;
     assert_int_equal(stored, 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_non_null(strstr(err.text, strerror(EIO)));
     assert_int_equal(stored_there, 1);
-    wantLoaded();
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
 }
 
-/* Bytes that may not be on disk never get the name: the file before them stays. */
-static void acceptance16_aFileThatIsNotSyncedIsAFailure(void **state) {
-    (void)state;
+/* A file that may not be on disk is not renamed: the previous file stays. */
+TEST(store_failsWhenTheFileCannotBeSynced, "16") {
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, NULL), 1);
     ocspError err = {0};
     file_sync_fault = EIO;
     int stored = ocspCacheStore(dir, id, (const unsigned char *)"other", 5, &err);
     file_sync_fault = 0;
     assert_int_equal(stored, 0);
-    wantSentence(&err);
-    wantLoaded();
+    assertMessage(&err);
+    assertLoads();
     assert_int_equal(testCountFiles(dir), 1);
 }
 
-static void removedIsGoneAndSynced(void **state) {
-    (void)state;
+TEST(remove_deletesTheFileAndSyncsTheDirectory) {
     ocspError err = {0};
-    assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* there is none: that is what is wanted */
-    wantStored();
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 1); /* no such file: success */
+    assertStores();
     sync_fault = EIO;
     assert_int_equal(ocspCacheRemove(dir, id, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(testCountFiles(dir), 0);
-    assert_int_equal(ocspCacheRemove(dir, id, &err), 0); /* gone, but a power failure may bring it back */
+    assert_int_equal(ocspCacheRemove(dir, id, &err), 0); /* deleted, but a power failure may bring it back */
     sync_fault = 0;
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
     char *missing = testPath(dir, "missing"), *path = filePath(dir, id);
     assert_int_equal(ocspCacheRemove(missing, id, &err), 1);
-    assert_int_equal(mkdir(path, 0700), 0); /* no response can be read there */
+    assert_int_equal(mkdir(path, 0700), 0); /* a directory cannot be read as a response */
     assert_int_equal(ocspCacheRemove(dir, id, &err), 1);
     assert_int_equal(testCountFiles(dir), 1);
     free(missing);
     free(path);
 }
 
-static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
-    (void)state;
+TEST(store_eachRenewedCertificateHasItsOwnFile, "16") {
     for (int i = 0; i < 10; i++) {
         X509 *leaf = testCert(
             &(testCertSpec){.name = "renewed", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key});
@@ -252,26 +240,24 @@ static void acceptance16_tenRenewedCertificatesHaveTenFiles(void **state) {
     assert_int_equal(testCountFiles(dir), 10);
 }
 
-/* ---- what can stand in its place --------------------------------------------------------------------------------- */
+/* ---- what can stand in the place of file and directory ----------------------------------------------------------- */
 
-static void acceptance16_directoryMissing(void **state) {
-    (void)state;
+TEST(directory_missing, "16") {
     ocspError err = {0};
     char *missing = testPath(dir, "missing");
     unsigned char *der;
     size_t n;
     int64_t mtime;
     assert_int_equal(ocspCacheStore(missing, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
-    assert_non_null(strstr(err.text, "missing")); /* it names the place */
+    assertMessage(&err);
+    assert_non_null(strstr(err.text, "missing")); /* the message names the directory */
     assert_int_equal(ocspCacheLoad(missing, id, &der, &n, &mtime, &err), 0);
     ocspCachePrune(missing, TEST_NOW, NULL);
-    assert_int_equal(access(missing, F_OK), -1); /* and none is made */
+    assert_int_equal(access(missing, F_OK), -1); /* and it is not created */
     free(missing);
 }
 
-static void acceptance16_aFileInTheDirectorysPlace(void **state) {
-    (void)state;
+TEST(directory_isAFile, "16") {
     ocspError err = {0};
     char *file = testPath(dir, "file");
     unsigned char *der;
@@ -279,7 +265,7 @@ static void acceptance16_aFileInTheDirectorysPlace(void **state) {
     int64_t mtime;
     testWriteFile(file, "x", 1);
     assert_int_equal(ocspCacheStore(file, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(ocspCacheLoad(file, id, &der, &n, &mtime, &err), 0);
     assert_null(der);
     ocspCachePrune(file, TEST_NOW, NULL);
@@ -289,33 +275,31 @@ static void acceptance16_aFileInTheDirectorysPlace(void **state) {
     free(file);
 }
 
-static void acceptance16_aDirectoryInTheFilesPlace(void **state) {
-    (void)state;
+TEST(file_isADirectory, "16") {
     ocspError err = {0};
     char *path = filePath(dir, id);
     assert_int_equal(mkdir(path, 0700), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     assert_int_equal(ocspCacheStore(dir, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(testCountFiles(dir), 1); /* the temporary file is gone */
     ocspCachePrune(dir, TEST_NOW, NULL);
     assert_int_equal(testCountFiles(dir), 1);
     free(path);
 }
 
-static void acceptance16_emptyTruncatedAndOverTheLimit(void **state) {
-    (void)state;
+TEST(file_emptyTruncatedOrTooLarge, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "", 0);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     unsigned char *big = calloc(1, OCSP_MAX_RESPONSE_BYTES + 1);
     testWriteFile(path, big, OCSP_MAX_RESPONSE_BYTES + 1);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     testWriteFile(path, big, OCSP_MAX_RESPONSE_BYTES);
     unsigned char *der;
     size_t n;
     int64_t mtime;
-    assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1); /* judged by verify, not here */
+    assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1); /* ocspVerify rejects it, not the cache */
     assert_int_equal(n, OCSP_MAX_RESPONSE_BYTES);
     ocspFree(der);
     free(big);
@@ -323,98 +307,91 @@ static void acceptance16_emptyTruncatedAndOverTheLimit(void **state) {
     assert_int_equal(ocspCacheLoad(dir, id, &der, &n, &mtime, NULL), 1);
     assert_int_equal(n, good.n / 2);
     ocspFree(der);
-    wantStored(); /* and it heals */
-    wantLoaded();
+    assertStores(); /* a new store repairs it */
+    assertLoads();
     free(path);
 }
 
 /* A sparse file of a terabyte is refused by its size, before anything is allocated. */
-static void acceptance16_anEnormousFile(void **state) {
-    (void)state;
+TEST(file_ofATerabyteIsRejectedByItsSize, "16") {
     char *path = filePath(dir, id);
     testWriteFile(path, "x", 1);
     assert_int_equal(truncate(path, sizeof(off_t) > 4 ? (off_t)(INT64_C(1) << 40) : 0x7fffffff), 0);
-    wantNotLoaded(OCSP_ERR_RESPONSE);
+    assertDoesNotLoad(OCSP_ERR_RESPONSE);
     ocspCachePrune(dir, TEST_NOW, NULL);
     free(path);
 }
 
-static void acceptance16_fifoDoesNotBlock(void **state) {
-    (void)state;
+TEST(file_fifoDoesNotBlock, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(mkfifo(path, 0600), 0);
     alarm(60); /* a hang would otherwise be the failure */
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     ocspCachePrune(dir, TEST_NOW + 400 * TEST_DAY, NULL);
     alarm(0);
     struct stat st;
     assert_int_equal(lstat(path, &st), 0);
-    assert_true(S_ISFIFO(st.st_mode)); /* nothing that is no file of ours is removed */
-    wantStored();
-    wantLoaded();
+    assert_true(S_ISFIFO(st.st_mode)); /* only regular files are removed */
+    assertStores();
+    assertLoads();
     free(path);
 }
 
-static void acceptance16_deviceIsNoFile(void **state) {
-    (void)state;
+TEST(file_deviceIsRejected, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("/dev/zero", path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     free(path);
 }
 
-static void acceptance16_symbolicLinkIsReadButNotWrittenThrough(void **state) {
-    (void)state;
+TEST(file_symbolicLinkIsReadAndReplaced, "16") {
     char *path = filePath(dir, id), *target = testPath(dir, "target");
     testWriteFile(target, good.p, good.n);
     assert_int_equal(symlink(target, path), 0);
-    wantLoaded();
+    assertLoads();
     testWriteFile(target, "old", 3);
-    wantStored(); /* the rename replaces the link */
+    assertStores(); /* the rename replaces the link */
     struct stat st;
     assert_int_equal(lstat(path, &st), 0);
     assert_true(S_ISREG(st.st_mode));
     testBytes still = testReadFile(target);
     assert_int_equal(still.n, 3);
     testBytesFree(&still);
-    wantLoaded();
+    assertLoads();
     free(target);
     free(path);
 }
 
-static void acceptance16_danglingAndCircularLinks(void **state) {
-    (void)state;
+TEST(file_danglingAndCircularLinks, "16") {
     char *path = filePath(dir, id);
     assert_int_equal(symlink("nowhere", path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     unlink(path);
     assert_int_equal(symlink(path, path), 0);
-    wantNotLoaded(OCSP_ERR_NETWORK);
+    assertDoesNotLoad(OCSP_ERR_NETWORK);
     ocspCachePrune(dir, TEST_NOW, NULL);
-    wantStored();
-    wantLoaded();
+    assertStores();
+    assertLoads();
     free(path);
 }
 
-/* Somebody laid a link in the place of our temporary file, to have us write elsewhere. */
-static void temporaryFileDoesNotFollowALink(void **state) {
-    (void)state;
+/* An attacker has put a link in the place of the temporary file, so that another file would be overwritten. */
+TEST(store_temporaryFileDoesNotFollowALink) {
     char *victim = testPath(dir, "victim"), name[160];
     testWriteFile(victim, "precious", 8);
     snprintf(name, sizeof(name), "ocsp-%s.der.tmp-%ld", id->sha256_hex, (long)getpid());
     char *temp = testPath(dir, name);
     assert_int_equal(symlink(victim, temp), 0);
-    wantStored();
+    assertStores();
     testBytes still = testReadFile(victim);
     assert_int_equal(still.n, 8);
     testBytesFree(&still);
-    wantLoaded();
+    assertLoads();
     free(temp);
     free(victim);
 }
 
-static void longNamesAreRefused(void **state) {
-    (void)state;
+TEST(directory_nameTooLongIsRejected) {
     char longer[9000];
     memset(longer, 'x', sizeof(longer) - 1);
     longer[0] = '/';
@@ -424,17 +401,16 @@ static void longNamesAreRefused(void **state) {
     size_t n;
     int64_t mtime;
     assert_int_equal(ocspCacheStore(longer, id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_int_equal(ocspCacheLoad(longer, id, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     ocspCachePrune(longer, TEST_NOW, NULL);
 }
 
-static void oddDirectoryNamesDoNotReachTheLogRaw(void **state) {
-    (void)state;
+TEST(directory_controlBytesInItsNameDoNotReachTheLog) {
     ocspError err = {0};
     assert_int_equal(ocspCacheStore("/nowhere\n\x1b[31mred", id, good.p, good.n, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_null(strchr(err.text, '\n'));
     assert_null(strchr(err.text, '\x1b'));
 }
@@ -453,13 +429,12 @@ static void fillUp(const char *in_dir) {
     free(path);
 }
 
-static void acceptance16_diskFull(void **state) {
-    (void)state;
+TEST(disk_fullKeepsTheOldFile, "16") {
     char *mount_point = testPath(dir, "small");
     assert_int_equal(mkdir(mount_point, 0700), 0);
     if (mount("none", mount_point, "tmpfs", 0, "size=64k") != 0) {
         free(mount_point);
-        print_message("a file system of its own needs root: the file size limit stands in for it\n");
+        print_message("mounting a file system needs root; disk_fileSizeLimitKeepsTheOldFile is the substitute\n");
         skip();
     }
     ocspError err = {0};
@@ -475,7 +450,7 @@ static void acceptance16_diskFull(void **state) {
     free(block);
     assert_int_equal(stored, 1);
     assert_int_equal(again, 0);
-    wantSentence(&full);
+    assertMessage(&full);
     assert_non_null(strstr(full.text, strerror(ENOSPC)));
     assert_int_equal(files, 2); /* the response and the filler: no half-written temporary file */
     assert_int_equal(still.n, good.n);
@@ -485,9 +460,8 @@ static void acceptance16_diskFull(void **state) {
     free(mount_point);
 }
 
-static void acceptance16_writingStopsAtALimit(void **state) {
-    (void)state;
-    wantStored();
+TEST(disk_fileSizeLimitKeepsTheOldFile, "16") {
+    assertStores();
     pid_t child = fork(); /* the limit would bind the other tests too */
     if (child == 0) {
         struct rlimit limit = {100, 100};
@@ -501,12 +475,11 @@ static void acceptance16_writingStopsAtALimit(void **state) {
     waitpid(child, &status, 0);
     assert_int_equal(status, 0);
     assert_int_equal(testCountFiles(dir), 1);
-    wantLoaded();
+    assertLoads();
 }
 
-static void acceptance16_directoryThatMayNotBeWritten(void **state) {
-    (void)state;
-    wantStored();
+TEST(directory_notWritable, "16") {
+    assertStores();
     if (geteuid() == 0) {
         pid_t child = fork(); /* root may write everywhere: try as nobody */
         if (child == 0) {
@@ -525,12 +498,12 @@ static void acceptance16_directoryThatMayNotBeWritten(void **state) {
         int stored = ocspCacheStore(dir, id, good.p, good.n, &err);
         chmod(dir, 0700);
         assert_int_equal(stored, 0);
-        wantSentence(&err);
+        assertMessage(&err);
     }
-    wantLoaded();
+    assertLoads();
 }
 
-/* ---- clearing away ----------------------------------------------------------------------------------------------- */
+/* ---- ocspCachePrune ---------------------------------------------------------------------------------------------- */
 
 static void put(const char *name, testBytes bytes, int64_t mtime) {
     char *path = testPath(dir, name);
@@ -561,8 +534,7 @@ static const char *ours(char digit, const char *suffix) {
     return name;
 }
 
-static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
-    (void)state;
+TEST(prune_removesFilesSevenDaysAfterNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
     static const struct {
         char digit;
@@ -574,7 +546,7 @@ static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
                 {'4', -OCSP_CACHE_KEEP - 1, 0},
                 {'5', -100 * TEST_DAY, 0}};
     for (int i = 0; i < 5; i++) {
-        reply.entries[0].next_update = TEST_NOW + rows[i].end;
+        reply.singles[0].next_update = TEST_NOW + rows[i].end;
         testBytes der = testReplyDer(&reply);
         put(ours(rows[i].digit, ".der"), der, 0);
         testBytesFree(&der);
@@ -583,10 +555,9 @@ static void pruneRemovesOursSevenDaysAfterTheirEnd(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(there(ours(rows[i].digit, ".der")), rows[i].stays);
 }
 
-static void pruneCountsFromTheMtimeWhenThereIsNoNextUpdate(void **state) {
-    (void)state;
+TEST(prune_countsFromTheMtimeWithoutNextUpdate) {
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].next_update = 0;
+    reply.singles[0].next_update = 0;
     testBytes der = testReplyDer(&reply);
     put(ours('6', ".der"), der, TEST_NOW - OCSP_CACHE_KEEP - 601);
     put(ours('7', ".der"), der, TEST_NOW - OCSP_CACHE_KEEP - 500);
@@ -596,10 +567,9 @@ static void pruneCountsFromTheMtimeWhenThereIsNoNextUpdate(void **state) {
     testBytesFree(&der);
 }
 
-static void pruneTouchesNothingThatIsNotOurs(void **state) {
-    (void)state;
+TEST(prune_leavesOtherFiles) {
     testReply reply = testGoodReply(pki->leaf);
-    reply.entries[0].next_update = TEST_NOW - 100 * TEST_DAY;
+    reply.singles[0].next_update = TEST_NOW - 100 * TEST_DAY;
     testBytes der = testReplyDer(&reply);
     static const char *const names[] = {
         "dump.rdb",
@@ -621,10 +591,9 @@ static void pruneTouchesNothingThatIsNotOurs(void **state) {
     testBytesFree(&der);
 }
 
-static void pruneRemovesTemporaryFilesOfAKillButNotFreshOnes(void **state) {
-    (void)state;
+TEST(prune_removesOldTemporaryFilesOnly) {
     put(ours('8', ".der.tmp-4711"), good, TEST_NOW - TEST_DAY);
-    put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that writes right now */
+    put(ours('9', ".der.tmp-4712"), good, TEST_NOW - 1); /* of a server that is writing now */
     ocspCachePrune(dir, TEST_NOW, NULL);
     assert_false(there(ours('8', ".der.tmp-4711")));
     assert_true(there(ours('9', ".der.tmp-4712")));
@@ -639,8 +608,7 @@ static void leave(void) {
     inside--;
 }
 
-static void pruneEntersOpenSslOnlyForParsing(void **state) {
-    (void)state;
+TEST(prune_entersOpenSslOnlyForParsing) {
     ocspIoHooks wait = {.leave_openssl = leave, .enter_openssl = enter, .wake_fd = -1};
     put(ours('a', ".der"), good, 0);
     put(ours('b', ".der"), good, 0);
@@ -650,10 +618,9 @@ static void pruneEntersOpenSslOnlyForParsing(void **state) {
     assert_int_equal(inside, 0);
 }
 
-/* ---- a supplied file --------------------------------------------------------------------------------------------- */
+/* ---- ocspReadFile ------------------------------------------------------------------------------------------------ */
 
-static void acceptance24_readFileFollowsLinksAndTellsWhatIsWrong(void **state) {
-    (void)state;
+TEST(readFile_followsLinksAndNamesTheError, "24") {
     unsigned char *der;
     size_t n;
     int64_t mtime;
@@ -666,51 +633,12 @@ static void acceptance24_readFileFollowsLinksAndTellsWhatIsWrong(void **state) {
     assert_int_equal(mtime, 1700000000);
     ocspFree(der);
     assert_int_equal(ocspReadFile(dir, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_null(der);
     char *missing = testPath(dir, "absent");
     assert_int_equal(ocspReadFile(missing, &der, &n, &mtime, &err), 0);
-    wantSentence(&err);
+    assertMessage(&err);
     assert_non_null(strstr(err.text, "absent"));
     free(missing);
     free(link_path);
-}
-
-#define with_dir(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        with_dir(acceptance16_storedIsLoadedBareUnderItsNameAndPrivate),
-        with_dir(acceptance16_noSuchFileIsNoError),
-        with_dir(acceptance16_mtimeIsTheFiles),
-        with_dir(acceptance16_replacedAsAWhole),
-        with_dir(acceptance16_aReaderNeverSeesHalfAFile),
-        with_dir(acceptance16_killedInTheMiddleOfWriting),
-        with_dir(acceptance16_aDirectoryThatIsNotSyncedIsAFailureUnlessItCannotBe),
-        with_dir(acceptance16_aFileThatIsNotSyncedIsAFailure),
-        with_dir(removedIsGoneAndSynced),
-        with_dir(acceptance16_tenRenewedCertificatesHaveTenFiles),
-        with_dir(acceptance16_directoryMissing),
-        with_dir(acceptance16_aFileInTheDirectorysPlace),
-        with_dir(acceptance16_aDirectoryInTheFilesPlace),
-        with_dir(acceptance16_emptyTruncatedAndOverTheLimit),
-        with_dir(acceptance16_anEnormousFile),
-        with_dir(acceptance16_fifoDoesNotBlock),
-        with_dir(acceptance16_deviceIsNoFile),
-        with_dir(acceptance16_symbolicLinkIsReadButNotWrittenThrough),
-        with_dir(acceptance16_danglingAndCircularLinks),
-        with_dir(temporaryFileDoesNotFollowALink),
-        with_dir(longNamesAreRefused),
-        with_dir(oddDirectoryNamesDoNotReachTheLogRaw),
-        with_dir(acceptance16_diskFull),
-        with_dir(acceptance16_writingStopsAtALimit),
-        with_dir(acceptance16_directoryThatMayNotBeWritten),
-        with_dir(pruneRemovesOursSevenDaysAfterTheirEnd),
-        with_dir(pruneCountsFromTheMtimeWhenThereIsNoNextUpdate),
-        with_dir(pruneTouchesNothingThatIsNotOurs),
-        with_dir(pruneRemovesTemporaryFilesOfAKillButNotFreshOnes),
-        with_dir(pruneEntersOpenSslOnlyForParsing),
-        with_dir(acceptance24_readFileFollowsLinksAndTellsWhatIsWrong),
-    };
-    return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_http.c - answers of responders and proxies, as bytes, and what the reader makes of them. Each answer is read in
- * pieces of several sizes, one byte among them: where a network cuts an answer must change nothing.
+/* test_http.c - HTTP answers of responders and proxies as bytes, and the reader's result. Each answer is read in pieces
+ * of several sizes, one byte among them: where the network splits an answer must change nothing.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -64,12 +64,12 @@ static outcome readAnswer(const char *bytes, size_t n, size_t piece, int open) {
 static const size_t pieces[] = {0, 1, 2, 3, 5, 7, 64};
 #define PIECES (sizeof(pieces) / sizeof(pieces[0]))
 
-/* ---- the tables -------------------------------------------------------------------------------------------------- */
+/* ---- tables of answers ------------------------------------------------------------------------------------------- */
 
 typedef struct row {
-    const char *name, *answer, *body; /* body NULL: refused */
+    const char *name, *answer, *body; /* body NULL: rejected */
     ocspErrorKind kind;
-    const char *words; /* in the sentence */
+    const char *words; /* in the message */
 } row;
 
 #define TYPE "Content-Type: application/ocsp-response\r\n"
@@ -83,7 +83,7 @@ typedef struct row {
 static void checkRow(const row *t, size_t piece) {
     outcome o = readAnswer(t->answer, strlen(t->answer), piece, 0);
     if (t->body) {
-        if (!o.ok) fail_msg("%s, pieces of %zu: refused: %s", t->name, piece, o.err.text);
+        if (!o.ok) fail_msg("%s, pieces of %zu: rejected: %s", t->name, piece, o.err.text);
         if (o.n != strlen(t->body) || memcmp(o.body ? (char *)o.body : "", t->body, o.n) != 0)
             fail_msg("%s, pieces of %zu: another body, of %zu bytes", t->name, piece, o.n);
     } else {
@@ -92,7 +92,7 @@ static void checkRow(const row *t, size_t piece) {
             fail_msg("%s, pieces of %zu: kind %d and not %d, \"%s\" in: %s", t->name, piece, o.err.kind, t->kind,
                      t->words, o.err.text);
         for (const char *c = o.err.text; *c; c++)
-            if ((unsigned char)*c < 32 || (unsigned char)*c > 126) fail_msg("%s: byte %d in a sentence", t->name, *c);
+            if ((unsigned char)*c < 32 || (unsigned char)*c > 126) fail_msg("%s: byte %d in the message", t->name, *c);
     }
     ocspFree(o.body);
 }
@@ -103,8 +103,7 @@ static void checkRows(const row *rows, size_t n) {
 }
 #define CHECK(rows) checkRows(rows, sizeof(rows) / sizeof(rows[0]))
 
-static void interimAnswersAreSkipped(void **state) {
-    (void)state;
+TEST(answer_interimOnesAreSkipped) {
     static const row rows[] = {
         GOOD("100", "HTTP/1.1 100 Continue\r\n\r\n" OK "Content-Length: 5\r\n\r\nhello"),
         GOOD("103 with fields", "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\nContent-Length: 99\r\n\r\n" OK "\r\nhello"),
@@ -122,8 +121,7 @@ static void interimAnswersAreSkipped(void **state) {
     CHECK(rows);
 }
 
-static void chunkedBodies(void **state) {
-    (void)state;
+TEST(body_chunked) {
     static const row rows[] = {
         GOOD("one chunk", CHUNKED "5\r\nhello\r\n0\r\n\r\n"),
         GOOD("several", CHUNKED "1\r\nh\r\n3\r\nell\r\n1\r\no\r\n0\r\n\r\n"),
@@ -168,8 +166,7 @@ static void chunkedBodies(void **state) {
     CHECK(rows);
 }
 
-static void otherEncodingsAreNamed(void **state) {
-    (void)state;
+TEST(body_otherEncodingsAreNamed) {
     static const row rows[] = {
         GOOD("identity is none", OK "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello"),
         GOOD("an empty one is none", OK "Transfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello"),
@@ -195,8 +192,7 @@ static void otherEncodingsAreNamed(void **state) {
     CHECK(rows);
 }
 
-static void contentLengths(void **state) {
-    (void)state;
+TEST(contentLength_table) {
     static const row rows[] = {
         GOOD("once", OK "Content-Length: 5\r\n\r\nhello and more"),
         GOOD("zeros before it", OK "Content-Length: 00000000000000000000005\r\n\r\nhello"),
@@ -219,8 +215,7 @@ static void contentLengths(void **state) {
     CHECK(rows);
 }
 
-static void linesAndFields(void **state) {
-    (void)state;
+TEST(header_linesAndFields) {
     static const row rows[] = {
         GOOD("line feeds alone",
              "HTTP/1.1 200 OK\nContent-Type: application/ocsp-response\nContent-Length: 5\n\nhello"),
@@ -249,8 +244,7 @@ static void linesAndFields(void **state) {
     assert_non_null(strstr(o.err.text, "NUL"));
 }
 
-static void whatDoesNotBeginAsHttp(void **state) {
-    (void)state;
+TEST(statusLine_notHttpIsRejected) {
     static const row rows[] = {
         BAD("a BOM", "\xef\xbb\xbf" OK "\r\nhello", OCSP_ERR_HTTP, "byte order mark (BOM)"),
         BAD("HTTP/0.9", "0\x03\x0a\x01\x01", OCSP_ERR_HTTP, "no HTTP header (HTTP/0.9)"),
@@ -271,8 +265,7 @@ static void whatDoesNotBeginAsHttp(void **state) {
     CHECK(rows);
 }
 
-static void contentTypes(void **state) {
-    (void)state;
+TEST(contentType_table) {
 #define ONE "HTTP/1.1 200 OK\r\n"
     static const row rows[] = {
         GOOD("in odd case", ONE "cOnTeNt-TyPe: Application/OCSP-Response\r\n\r\nhello"),
@@ -300,8 +293,7 @@ static void contentTypes(void **state) {
     CHECK(rows);
 }
 
-static void redirectsSayWhereTheyLead(void **state) {
-    (void)state;
+TEST(redirect_targetIsReported) {
     static const row rows[] = {
         BAD("302", "HTTP/1.1 302 Found\r\nLocation: http://new.example/ocsp?x=1\r\n\r\n", OCSP_ERR_HTTP,
             "HTTP status 302: redirects are not followed; set responder-url to the location that this one leads to: "
@@ -340,8 +332,7 @@ static outcome readLong(const char *begin, const char *filler, size_t total, con
 }
 
 /* The header of the final answer and all interim ones share 16 KiB; one byte more is too long. */
-static void theHeaderIsBounded(void **state) {
-    (void)state;
+TEST(header_isBounded) {
     static const struct {
         const char *begin, *filler, *end;
     } rows[] = {{OK "X: ", "y", "\r\n\r\nhello"},
@@ -368,8 +359,7 @@ static void theHeaderIsBounded(void **state) {
 
 /* A chunked body has the bound of any other; so have its extensions and trailers in all. What exceeds a bound is not
  * read to its end. */
-static void aChunkedBodyIsBounded(void **state) {
-    (void)state;
+TEST(body_chunkedIsBounded) {
     outcome o = readLong(CHUNKED "10000\r\n", "b", strlen(CHUNKED "10000\r\n") + 65536, "\r\n0\r\n\r\n", 0);
     assert_int_equal(o.ok, 1);
     assert_int_equal(o.n, OCSP_MAX_RESPONSE_BYTES);
@@ -412,8 +402,7 @@ typedef struct derRow {
     int waits; /* whether, on a connection that stays open, more is waited for */
 } derRow;
 
-static void theDerEndsABodyWithoutALength(void **state) {
-    (void)state;
+TEST(body_withoutLengthEndsWithTheDer) {
 #define ROW(name, bytes, waits) \
     { name, bytes, sizeof(bytes) - 1, waits }
     static const derRow rows[] = {
@@ -450,9 +439,8 @@ static void theDerEndsABodyWithoutALength(void **state) {
         }
 }
 
-/* What came with the DER behind it is handed on, so that ocspVerify refuses it: no wait, and no cutting. */
-static void bytesBehindTheDer(void **state) {
-    (void)state;
+/* Bytes that came with the DER are handed on, so that ocspVerify rejects them: no wait, and no truncation. */
+TEST(body_bytesBehindTheDerAreHandedOn) {
     static const char answer[] = OK "\r\n0\x05hello!";
     outcome o = readAnswer(answer, sizeof(answer) - 1, 0, 1);
     assert_int_equal(o.ok, 1);
@@ -468,8 +456,7 @@ static void bytesBehindTheDer(void **state) {
     assert_int_equal(o.from.waited, 1);
 }
 
-static void aBodyWithoutALengthIsBounded(void **state) {
-    (void)state;
+TEST(body_withoutLengthIsBounded) {
     for (size_t over = 0; over < 2; over++) {
         outcome o = readLong(OK "\r\n", "b", strlen(OK "\r\n") + OCSP_MAX_RESPONSE_BYTES + over, "", 0);
         assert_int_equal(o.ok, !over);
@@ -482,9 +469,8 @@ static void aBodyWithoutALengthIsBounded(void **state) {
     assert_true(o.from.at < 100000);
 }
 
-/* An answer that says where it ends is complete there: nobody waits for the connection's end. */
-static void completeAnswersAreNotWaitedFor(void **state) {
-    (void)state;
+/* An answer that says where it ends is complete there, without waiting for the end of the connection. */
+TEST(body_completeIsNotWaitedFor) {
     static const char *const answers[] = {OK "Content-Length: 5\r\n\r\nhello", OK "Content-Length: 0\r\n\r\n",
                                           CHUNKED "5\r\nhello\r\n0\r\n\r\n", CHUNKED "5\nhello\n0\nA: b\n\n"};
     for (size_t i = 0; i < 4; i++)
@@ -494,24 +480,4 @@ static void completeAnswersAreNotWaitedFor(void **state) {
             assert_int_equal(o.from.waited, 0);
             ocspFree(o.body);
         }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(interimAnswersAreSkipped),
-        cmocka_unit_test(chunkedBodies),
-        cmocka_unit_test(otherEncodingsAreNamed),
-        cmocka_unit_test(contentLengths),
-        cmocka_unit_test(linesAndFields),
-        cmocka_unit_test(whatDoesNotBeginAsHttp),
-        cmocka_unit_test(contentTypes),
-        cmocka_unit_test(redirectsSayWhereTheyLead),
-        cmocka_unit_test(theHeaderIsBounded),
-        cmocka_unit_test(aChunkedBodyIsBounded),
-        cmocka_unit_test(theDerEndsABodyWithoutALength),
-        cmocka_unit_test(bytesBehindTheDer),
-        cmocka_unit_test(aBodyWithoutALengthIsBounded),
-        cmocka_unit_test(completeAnswersAreNotWaitedFor),
-    };
-    return cmocka_run_group_tests_name("http", tests, NULL, NULL);
 }

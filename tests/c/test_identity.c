@@ -1,5 +1,5 @@
-/* test_identity.c - from a served certificate to its issuer, URLs, request and promises. Certificates are foreign text:
- * odd ones must end in a quiet state, never in a crash.
+/* test_identity.c - from a served certificate to its issuer, URLs, request and TLS features. Malformed certificates
+ * must end in a state without refreshes, never in a crash.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,13 +13,13 @@
 
 static const testPki *pki;
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     pki = testGetPki();
-    return 0;
 }
 
-static void wantIssuer(const ocspIdentity *id, X509 *issuer) {
+PROGRAM_FIXTURE(beginProgram, NULL);
+
+static void assertIssuer(const ocspIdentity *id, X509 *issuer) {
     assert_non_null(id);
     if (!issuer) {
         assert_null(id->issuer);
@@ -40,23 +40,21 @@ static ocspIdentity *identify(X509 *leaf, X509 *a, X509 *b, X509_STORE *store) {
     return id;
 }
 
-/* ---- §1: the issuer ---------------------------------------------------------------------------------------------- */
+/* ---- the issuer -------------------------------------------------------------------------------------------------- */
 
-static void acceptance1_issuerFromTheChain(void **state) {
-    (void)state;
+TEST(issuer_fromTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->ca, pki->root, NULL);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     id = identify(pki->leaf, pki->root, pki->ca, NULL); /* in any order */
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
 }
 
-static void acceptance1_issuerFromTheTrustedCertificates(void **state) {
-    (void)state;
+TEST(issuer_fromTheTrustedStore, "1") {
     X509_STORE *store = testStore(pki->root, pki->ca);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     assert_ptr_equal(id->store, store);
     X509_STORE_free(store); /* the identity holds its own references */
     assert_int_equal(X509_verify(id->leaf, X509_get0_pubkey(id->issuer)), 1);
@@ -75,91 +73,85 @@ static void intoHashedDir(const char *dir, X509 *cert, int number) {
     free(path);
 }
 
-static void acceptance1_issuerFromTheHashedDirectory(void **state) {
-    (void)state;
+TEST(issuer_fromTheHashedDirectory, "1") {
     char *dir = testDir();
     intoHashedDir(dir, pki->root, 0);
     intoHashedDir(dir, pki->ca, 0);
     X509_STORE *store = X509_STORE_new();
     assert_true(X509_STORE_load_path(store, dir));
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     testDirFree(dir);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameInTheChain(void **state) {
-    (void)state;
+TEST(issuer_wrongOneOfTheSameNameInTheChain, "1") {
     ocspIdentity *id = identify(pki->leaf, pki->twin, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     id = identify(pki->leaf, pki->twin, pki->ca, NULL); /* the wrong one comes first */
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE *store = testStore(pki->ca, NULL); /* the wrong one in the chain, the right one trusted */
     id = identify(pki->leaf, pki->twin, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
 }
 
 /* The issuer's name and key, in a certificate whose key usage does not allow to sign certificates. */
-static void acceptance1_anIssuerThatMayNotSignIsNone(void **state) {
-    (void)state;
+TEST(issuer_withoutKeyCertSignIsRejected, "1") {
     X509 *other = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
                                            .key = pki->ca_key,
                                            .key_usage = "digitalSignature,cRLSign"});
     ocspIdentity *id = identify(pki->leaf, other, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_free(other);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameInTheStore(void **state) {
-    (void)state;
+TEST(issuer_wrongOneOfTheSameNameInTheStore, "1") {
     X509_STORE *store = testStore(pki->twin, NULL);
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     assert_true(X509_STORE_add_cert(store, pki->ca));
     id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     id = ocspIdentityNew(pki->foreign_leaf, NULL, store);
-    wantIssuer(id, pki->twin);
+    assertIssuer(id, pki->twin);
     ocspIdentityFree(id);
     X509_STORE_free(store);
 }
 
-static void acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory(void **state) {
-    (void)state;
+TEST(issuer_wrongOneOfTheSameNameInTheHashedDirectory, "1") {
     char *dir = testDir();
     intoHashedDir(dir, pki->twin, 0);
     intoHashedDir(dir, pki->ca, 1);
     X509_STORE *store = X509_STORE_new();
     assert_true(X509_STORE_load_path(store, dir));
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, store);
-    wantIssuer(id, pki->ca);
+    assertIssuer(id, pki->ca);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     testDirFree(dir);
 }
 
-/* With key identifiers too: they are a hint for finding, not a proof. */
-static void acceptance1_keyIdentifiers(void **state) {
-    (void)state;
+/* Key identifiers help to find the issuer, but prove nothing. */
+TEST(issuer_keyIdentifiers, "1") {
     X509 *ca = testCert(&(testCertSpec){.name = "KCA", .key = pki->ca_key, .ca = 1, .key_ids = 1});
     X509 *twin = testCert(&(testCertSpec){.name = "KCA", .key = pki->twin_key, .ca = 1, .key_ids = 1});
     X509 *leaf = testCert(&(testCertSpec){
         .name = "k", .issuer = ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .key_ids = 1, .urls = {TEST_URL}});
     ocspIdentity *id = identify(leaf, twin, ca, NULL);
-    wantIssuer(id, ca);
+    assertIssuer(id, ca);
     ocspIdentityFree(id);
     id = identify(leaf, twin, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_free(leaf);
     X509_free(twin);
@@ -167,8 +159,7 @@ static void acceptance1_keyIdentifiers(void **state) {
 }
 
 /* A CA whose certificate was renewed with its key: the one that ends last, wherever it stands. */
-static void acceptance1_renewedIssuerOfTheSameKey(void **state) {
-    (void)state;
+TEST(issuer_renewedWithTheSameKey, "1") {
     X509 *later = testCert(&(testCertSpec){.name = "CA",
                                            .issuer = pki->root,
                                            .issuer_key = pki->root_key,
@@ -176,23 +167,22 @@ static void acceptance1_renewedIssuerOfTheSameKey(void **state) {
                                            .ca = 1,
                                            .not_after = TEST_NOW + 900L * TEST_DAY});
     ocspIdentity *id = identify(pki->leaf, pki->ca, later, NULL);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     id = identify(pki->leaf, later, pki->ca, NULL);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     X509_STORE *store = testStore(later, NULL);
     id = identify(pki->leaf, pki->ca, NULL, store);
-    wantIssuer(id, later);
+    assertIssuer(id, later);
     ocspIdentityFree(id);
     X509_STORE_free(store);
     X509_free(later);
 }
 
-/* ---- §2: quiet states -------------------------------------------------------------------------------------------- */
+/* ---- states without refreshes ------------------------------------------------------------------------------------ */
 
-static void acceptance2_selfSigned(void **state) {
-    (void)state;
+TEST(selfSigned_isRecognized, "2") {
     ocspIdentity *id = identify(pki->self, NULL, NULL, NULL);
     assert_int_equal(id->self_signed, 1);
     ocspIdentityFree(id);
@@ -202,8 +192,7 @@ static void acceptance2_selfSigned(void **state) {
 }
 
 /* What most self-signed server certificates look like: a key usage that names no keyCertSign. */
-static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
-    (void)state;
+TEST(selfSigned_withTheKeyUsageOfAServer, "2") {
     X509 *self = testCert(&(
         testCertSpec){.name = "self", .key = pki->leaf_key, .key_usage = "critical,digitalSignature,keyEncipherment"});
     ocspIdentity *id = identify(self, NULL, NULL, NULL);
@@ -212,31 +201,28 @@ static void acceptance2_selfSignedWithTheKeyUsageOfAServer(void **state) {
     X509_free(self);
 }
 
-static void acceptance2_noAccessInformation(void **state) {
-    (void)state;
+TEST(url_noAuthorityInfoAccess, "2") {
     ocspIdentity *id = identify(pki->quiet_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 0);
-    wantIssuer(id, pki->ca); /* responder-url can still serve it */
+    assertIssuer(id, pki->ca); /* responder-url can still serve it */
     ocspIdentityFree(id);
 }
 
-static void acceptance2_issuerUnknown(void **state) {
-    (void)state;
+TEST(issuer_unknown, "2") {
     ocspIdentity *id = ocspIdentityNew(pki->leaf, NULL, NULL);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     assert_int_equal(id->self_signed, 0);
     assert_int_equal(id->url_count, 1);
     ocspIdentityFree(id);
     X509_STORE *empty = X509_STORE_new();
     id = ocspIdentityNew(pki->leaf, NULL, empty);
-    wantIssuer(id, NULL);
+    assertIssuer(id, NULL);
     ocspIdentityFree(id);
     X509_STORE_free(empty);
     ocspIdentityFree(NULL);
 }
 
-static void acceptance2_brokenAccessInformation(void **state) {
-    (void)state;
+TEST(url_malformedAuthorityInfoAccess, "2") {
     X509 *odd = testCert(&(testCertSpec){
         .name = "odd", .issuer = pki->ca, .issuer_key = pki->ca_key, .key = pki->leaf_key, .bad_extension = 1});
     ocspIdentity *id = identify(odd, pki->ca, NULL, NULL);
@@ -259,16 +245,14 @@ static ocspIdentity *withUrls(testCertSpec spec) {
     return id;
 }
 
-static void oneUrl(void **state) {
-    (void)state;
+TEST(url_one) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->url_count, 1);
     assert_string_equal(id->urls[0], TEST_URL);
     ocspIdentityFree(id);
 }
 
-static void acceptance4_manyUrlsInTheirOrder(void **state) {
-    (void)state;
+TEST(url_manyInTheirOrder, "4") {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://z.invalid/1", "https://y.invalid/2", "http://a.invalid/3", "http://m.invalid/4"}});
     assert_int_equal(id->url_count, 4);
@@ -279,8 +263,7 @@ static void acceptance4_manyUrlsInTheirOrder(void **state) {
     ocspIdentityFree(id);
 }
 
-static void moreUrlsThanFollowed(void **state) {
-    (void)state;
+TEST(url_tooMany) {
     testCertSpec spec = {0};
     static char text[12][32];
     for (int i = 0; i < 12; i++) {
@@ -293,8 +276,7 @@ static void moreUrlsThanFollowed(void **state) {
     ocspIdentityFree(id);
 }
 
-static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
-    (void)state;
+TEST(url_otherSchemesAndKindsAreLeftOut) {
     ocspIdentity *id =
         withUrls((testCertSpec){.odd_access = 1,
                                 .urls = {"ldap://ldap.invalid/cn=ocsp", "ftp://a.invalid/", "", "http://", "nonsense",
@@ -304,8 +286,7 @@ static void urlsOfOtherSchemesAndKindsAreLeftOut(void **state) {
     ocspIdentityFree(id);
 }
 
-static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
-    (void)state;
+TEST(url_withControlBytesIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){
         .urls = {"http://a.invalid/\r\nHost: b", "http://a.invalid/\n", "http://a.invalid/\x1b[31m",
                  "http://a.inv alid/", "http://a.invalid/\x7f", "http://\xff.invalid/", "http://good.invalid/"}});
@@ -314,16 +295,14 @@ static void urlsWithBytesThatForgeLinesAreLeftOut(void **state) {
     ocspIdentityFree(id);
 }
 
-/* What is behind the zero byte is not seen by C: such a URL is a trick, not an address. */
-static void urlWithAZeroByteIsLeftOut(void **state) {
-    (void)state;
+/* C strings end at the zero byte: such a URL could mislead. */
+TEST(url_withAZeroByteIsLeftOut) {
     ocspIdentity *id = withUrls((testCertSpec){.urls = {"http://a.invalid\0.b.invalid/"}, .url_len = 28});
     assert_int_equal(id->url_count, 0);
     ocspIdentityFree(id);
 }
 
-static void aVeryLongUrlDoesNoHarm(void **state) {
-    (void)state;
+TEST(url_veryLong) {
     char *text = malloc(20001);
     memset(text, 'a', 20000);
     memcpy(text, "http://a.invalid/", 17);
@@ -335,20 +314,18 @@ static void aVeryLongUrlDoesNoHarm(void **state) {
     free(text);
 }
 
-/* ---- §3 and the rest --------------------------------------------------------------------------------------------- */
+/* ---- kinds of certificates, request, serial ---------------------------------------------------------------------- */
 
-static void acceptance3_rsaAndEcdsaBelowAnIntermediate(void **state) {
-    (void)state;
+TEST(identity_rsaAndEcdsaBelowAnIntermediate, "3") {
     X509 *leaves[] = {pki->leaf, pki->rsa_leaf};
     for (int i = 0; i < 2; i++) {
         ocspIdentity *id = identify(leaves[i], pki->ca, pki->root, NULL);
-        wantIssuer(id, pki->ca);
+        assertIssuer(id, pki->ca);
         ocspIdentityFree(id);
     }
 }
 
-static void acceptance3_mustStaple(void **state) {
-    (void)state;
+TEST(mustStaple_isRecognized, "3") {
     ocspIdentity *id = identify(pki->must_leaf, pki->ca, NULL, NULL);
     assert_int_equal(id->must_staple, 1);
     ocspIdentityFree(id);
@@ -363,8 +340,7 @@ static void acceptance3_mustStaple(void **state) {
     ocspIdentityFree(id);
 }
 
-static void theRequestIsOneSha1CertIdWithoutNonce(void **state) {
-    (void)state;
+TEST(request_isOneSha1CertIdWithoutNonce) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     const unsigned char *p = id->request;
     OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &p, (long)id->request_len);
@@ -382,8 +358,7 @@ static void theRequestIsOneSha1CertIdWithoutNonce(void **state) {
     ocspIdentityFree(id);
 }
 
-static void serialIsUpperCaseHexWithoutColons(void **state) {
-    (void)state;
+TEST(serial_isUpperCaseHex) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     assert_string_equal(id->serial, "0ABC");
     ocspIdentityFree(id);
@@ -398,8 +373,7 @@ static void serialIsUpperCaseHexWithoutColons(void **state) {
     ocspIdentityFree(id);
 }
 
-static void fingerprintAndEnd(void **state) {
-    (void)state;
+TEST(identity_fingerprintAndNotAfter) {
     ocspIdentity *id = identify(pki->leaf, pki->ca, NULL, NULL);
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned int n;
@@ -412,15 +386,14 @@ static void fingerprintAndEnd(void **state) {
     ocspIdentityFree(id);
 }
 
-/* Each allocation refused in turn: NULL or a whole identity, never a leak (the address sanitizer counts). */
+/* Each allocation fails in turn: NULL or a whole identity, never a leak (see AddressSanitizer). */
 static int allocations_left;
 
 static void *scarceAlloc(size_t n) {
     return allocations_left-- > 0 ? malloc(n) : NULL;
 }
 
-static void outOfMemoryIsSurvived(void **state) {
-    (void)state;
+TEST(memory_refusedAllocationsAreSurvived) {
     ocspHost host = {.alloc = scarceAlloc, .free = free};
     int failures = 0;
     ocspSetHost(&host);
@@ -439,37 +412,4 @@ static void outOfMemoryIsSurvived(void **state) {
     }
     ocspSetHost(NULL);
     assert_true(failures > 0 && failures < 50);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance1_issuerFromTheChain),
-        cmocka_unit_test(acceptance1_issuerFromTheTrustedCertificates),
-        cmocka_unit_test(acceptance1_issuerFromTheHashedDirectory),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheChain),
-        cmocka_unit_test(acceptance1_anIssuerThatMayNotSignIsNone),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameInTheStore),
-        cmocka_unit_test(acceptance1_wrongIssuerOfTheSameNameFirstInTheHashedDirectory),
-        cmocka_unit_test(acceptance1_keyIdentifiers),
-        cmocka_unit_test(acceptance1_renewedIssuerOfTheSameKey),
-        cmocka_unit_test(acceptance2_selfSigned),
-        cmocka_unit_test(acceptance2_selfSignedWithTheKeyUsageOfAServer),
-        cmocka_unit_test(acceptance2_noAccessInformation),
-        cmocka_unit_test(acceptance2_issuerUnknown),
-        cmocka_unit_test(acceptance2_brokenAccessInformation),
-        cmocka_unit_test(oneUrl),
-        cmocka_unit_test(acceptance4_manyUrlsInTheirOrder),
-        cmocka_unit_test(moreUrlsThanFollowed),
-        cmocka_unit_test(urlsOfOtherSchemesAndKindsAreLeftOut),
-        cmocka_unit_test(urlsWithBytesThatForgeLinesAreLeftOut),
-        cmocka_unit_test(urlWithAZeroByteIsLeftOut),
-        cmocka_unit_test(aVeryLongUrlDoesNoHarm),
-        cmocka_unit_test(acceptance3_rsaAndEcdsaBelowAnIntermediate),
-        cmocka_unit_test(acceptance3_mustStaple),
-        cmocka_unit_test(theRequestIsOneSha1CertIdWithoutNonce),
-        cmocka_unit_test(serialIsUpperCaseHexWithoutColons),
-        cmocka_unit_test(fingerprintAndEnd),
-        cmocka_unit_test(outOfMemoryIsSurvived),
-    };
-    return cmocka_run_group_tests_name("identity", tests, setUp, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_module.c - the host that is a loadable module, in front of a server that is made here: what a failed load leaves
- * behind, unloading, settings that cannot be read, which context is followed, forks, and a lack of memory.
+/* test_module.c - the loadable module, in front of a fake server: failed loads, unloading, settings that cannot be
+ * read, which contexts are attached, forks, and lack of memory.
  *
  * The module's file is included, so that its parts can be called; the engine below it is the real one. The server is a
  * table of functions, with settings, subscriptions and filters that are counted.
@@ -65,11 +65,11 @@ static struct setting {
 } settings[16];
 
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
-static atomic_int out_of_memory; /* what the module asks for is refused */
+static atomic_int out_of_memory; /* the module's allocations fail */
 static struct {
     int contexts, strings, filters, subscribed[32], commands, one_shots;
     const char *refuses; /* the function that fails */
-    int acl, acl_errno;  /* what the question for a right brings */
+    int acl, acl_errno;  /* the outcome of an ACL check */
     int sets;            /* CONFIG SET was called */
     SSL_CTX *remade;     /* by it */
     char log[20000], reply[1000];
@@ -367,8 +367,7 @@ static void setFile(const char *name, const char *file, X509 *cert) {
     free(path);
 }
 
-static int begin(void **state) {
-    (void)state;
+static void setUp(void) {
     pki = testGetPki();
     dir = testDir();
     ocsp_env.fetch = noFetch;
@@ -382,18 +381,17 @@ static int begin(void **state) {
     setAs("tls-alt-cert-file", REPLY_ABSENT, "", 0);
     set("tls-port", "6380");
     set("enable-debug-command", "local");
-    return 0;
 }
 
-static int end(void **state) {
-    (void)state;
+static void tearDown(void) {
     SSL_CTX_free(server.remade);
     if (log_ctx) endModule(&ctx); /* the thread of the engine ends with it */
     testDirFree(dir);
-    return 0;
 }
 
-static void assertNothingIsLeft(void) {
+FIXTURE(setUp, tearDown);
+
+static void assertNothingLeftBehind(void) {
     SSL_CTX *made = SSL_CTX_new(TLS_method());
     size_t i;
     for (i = 0; i < sizeof(server.subscribed) / sizeof(server.subscribed[0]); i++)
@@ -407,13 +405,13 @@ static void assertNothingIsLeft(void) {
     SSL_CTX_free(made);
 }
 
-static void turn(void) {
+static void runEventLoop(void) {
     static const ServerEvent each = {SERVER_EVENT_EVENTLOOP, 1};
     eventLoopEvent(&ctx, each, SERVER_SUBEVENT_BEFORE_SLEEP, NULL);
 }
 
 /* As CONFIG SET does. */
-static void turnOn(int stapling, int peers) {
+static void setDirectives(int stapling, int peers) {
     module.options.stapling = stapling;
     module.options.verify_peers = peers;
     assert_int_equal(applyOptions(&ctx, NULL, NULL), SERVER_OK);
@@ -445,67 +443,62 @@ static int logHas(const char *text) {
 
 /* ---- load and unload --------------------------------------------------------------------------------------------- */
 
-static void aLoadThatFailsLeavesNothing(void **state) {
+TEST(load_failedLeavesNothingBehind) {
     static const char *const steps[] = {"LoadConfigs", "CreateCommand", "RegisterInfoFunc", "Subscribe"};
     size_t i;
-    (void)state;
     for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         server.refuses = steps[i];
         assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_ERR);
-        assertNothingIsLeft();
+        assertNothingLeftBehind();
     }
     server.refuses = NULL;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
 }
 
-static void unloadedBeforeTheFirstTurnNothingIsLeft(void **state) {
+TEST(unload_beforeTheFirstEventLoopTurnLeavesNothingBehind) {
     int i;
-    (void)state;
     for (i = 0; i < 3; i++) {
         assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-        turnOn(1, OCSP_PEERS_REQUIRE);
+        setDirectives(1, OCSP_PEERS_REQUIRE);
         assert_int_equal(server.filters, 1);
         assert_true(server.subscribed[SERVER_EVENT_CRON_LOOP]);
         assert_int_equal(onUnload(&ctx), SERVER_OK);
-        assertNothingIsLeft();
+        assertNothingLeftBehind();
         assert_int_equal(module.options.refresh_margin, 10);
         assert_int_equal(module.options.stapling, 0);
     }
 }
 
-static void afterTheFirstTurnItStays(void **state) {
-    (void)state;
+TEST(unload_isRefusedAfterTheFirstEventLoopTurn) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turn();
+    runEventLoop();
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
     assert_true(logHas("cannot be unloaded"));
 }
 
-static void withAContextOfTheServersItStays(void **state) {
-    (void)state;
+TEST(unload_isRefusedWithAContextOfTheServer) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     assert_int_equal(onUnload(&ctx), SERVER_ERR);
     SSL_CTX_free(made);
 }
 
-static void *makeElsewhere(void *cert) {
+static void *makeContext(void *cert) {
     return testServerCtx(cert, pki->leaf_key, pki->ca);
 }
 
-static SSL_CTX *madeElsewhere(X509 *cert) {
+static SSL_CTX *contextOfAnotherThread(X509 *cert) {
     pthread_t thread;
     void *made;
-    assert_int_equal(pthread_create(&thread, NULL, makeElsewhere, cert), 0);
+    assert_int_equal(pthread_create(&thread, NULL, makeContext, cert), 0);
     pthread_join(thread, &made);
     return made;
 }
 
-static void withAContextOfAnotherThreadItGoes(void **state) {
-    (void)state;
+TEST(unload_isAllowedWithAContextOfAnotherThread) {
     SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    SSL_CTX *made = madeElsewhere(pki->leaf);
+    SSL_CTX *made = contextOfAnotherThread(pki->leaf);
     assert_int_equal(onUnload(&ctx), SERVER_OK);
     testShake shake = testHandshake(made, client, 1); /* the callback that it has is harmless */
     assert_true(shake.ok);
@@ -515,31 +508,29 @@ static void withAContextOfAnotherThreadItGoes(void **state) {
     SSL_CTX_free(client);
 }
 
-static void noRoomForTheHookIsTold(void **state) {
-    (void)state;
+TEST(hook_withoutRoomIsReported) {
     no_room = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turn();
+    runEventLoop();
     assert_false(logHas("no room"));
-    turnOn(0, OCSP_PEERS_REQUIRE); /* set later */
-    turn();
+    setDirectives(0, OCSP_PEERS_REQUIRE); /* set later */
+    runEventLoop();
     assert_true(logHas("links to peers are NOT checked: OpenSSL has no room"));
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
-    turnOn(0, OCSP_PEERS_NO);
+    setDirectives(0, OCSP_PEERS_NO);
     assert_string_equal(infoOf("last_peer_error"), "");
-    turnOn(1, OCSP_PEERS_SOFT);
-    turn();
+    setDirectives(1, OCSP_PEERS_SOFT);
+    runEventLoop();
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
     assert_true(logHas("nothing is stapled: OpenSSL has no room"));
     assert_int_equal(server.sets, 0);
 }
 
-static void anOpensslThatCannotBeToldIsTakenForAnother(void **state) {
-    (void)state;
+TEST(hook_unknownOpenSslIsReported) {
     no_answer = 1;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_REQUIRE);
-    turn();
+    setDirectives(1, OCSP_PEERS_REQUIRE);
+    runEventLoop();
     assert_int_equal(hook_index, -1);
     assert_true(logHas("nothing is stapled: the server's TLS context cannot be seen"));
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
@@ -547,9 +538,8 @@ static void anOpensslThatCannotBeToldIsTakenForAnother(void **state) {
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
 
-static void whatCannotBeReadIsNotEmpty(void **state) {
+TEST(setting_unreadableIsNotEmpty) {
     char out[SETTING_MAX], text[SETTING_MAX];
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     memset(text, 'x', sizeof(text));
     setAs("some", REPLY_TEXT, text, SETTING_MAX - 1);
@@ -572,12 +562,11 @@ static void whatCannotBeReadIsNotEmpty(void **state) {
     assert_int_equal(readSetting(&ctx, "some", out), SETTING_EMPTY);
 }
 
-static void aLeafThatCannotBeReadIsNotNone(void **state) {
+TEST(certificateFile_unreadableIsNotEmpty) {
     char *path = testPath(dir, "odd.pem");
     BIO *file;
     serverLeaf leaf;
     int i;
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     set("tls-client-cert-file", path);
     leaf = readLeaf(&ctx, "tls-client-cert-file"); /* not there */
@@ -597,26 +586,24 @@ static void aLeafThatCannotBeReadIsNotNone(void **state) {
     free(path);
 }
 
-static void whereConfigIsGoneNothingIsMadeUp(void **state) {
-    (void)state;
+TEST(setting_withoutConfigCommandNothingIsAssumed) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-port", REPLY_NULL, "", 0);
     setAs("enable-debug-command", REPLY_NULL, "", 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     assert_int_equal(server.filters, 0);
     assert_true(logHas("DEBUG OCSP-REFRESH is not available"));
-    turnOn(1, OCSP_PEERS_REQUIRE);
-    turn();
+    setDirectives(1, OCSP_PEERS_REQUIRE);
+    runEventLoop();
     assert_true(logHas("nothing is stapled: the server's TLS settings cannot be read"));
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
     assert_false(logHas("tls-cert-file is empty"));
     assert_int_equal(server.sets, 0);
 }
 
-/* A right that cannot be asked for, because the command is gone, is no right that is denied. */
-static void aCommandThatIsGoneDeniesNobody(void **state) {
+/* If the command is gone, an ACL check cannot be made: that denies nobody. */
+TEST(refreshCommand_removedCommandDeniesNobody) {
     ServerString *argv[2];
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     argv[0] = CreateString(NULL, "ocsp.refresh", 12);
     argv[1] = CreateString(NULL, "ocsp-refresh", 12);
@@ -635,13 +622,13 @@ static void aCommandThatIsGoneDeniesNobody(void **state) {
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
-static void meet(SSL_CTX *made) {
+static void handshakeWith(SSL_CTX *made) {
     SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
     testShake shake = testHandshake(made, client, 1);
     assert_true(shake.ok);
     testShakeFree(&shake);
     SSL_CTX_free(client);
-    turn();
+    runEventLoop();
 }
 
 static atomic_int answered;
@@ -651,8 +638,8 @@ static void answer(void *unused, const char *error) {
     atomic_fetch_add(&answered, 1);
 }
 
-/* When a refresh was answered the thread has taken all that the turns before it brought. */
-static void assertFollows(X509 *cert) {
+/* Once a requested refresh is answered, the thread has adopted everything that was attached before. */
+static void assertAttached(X509 *cert) {
     char why[OCSP_SENTENCE_MAX];
     BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
     char *serial = BN_bn2hex(number);
@@ -665,103 +652,97 @@ static void assertFollows(X509 *cert) {
     BN_free(number);
 }
 
-static void anothersContextIsNeverFollowed(void **state) {
-    (void)state;
+TEST(context_foreignIsNeverAttached) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_NO);
+    setDirectives(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     SSL_CTX *early = testServerCtx(pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
-    turn();
+    runEventLoop();
     assert_int_equal(module.attached, 1);
-    assertFollows(pki->leaf);
+    assertAttached(pki->leaf);
     SSL_CTX *later = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
-    SSL_CTX *foreign[] = {early, later, madeElsewhere(pki->renewed_leaf)};
+    SSL_CTX *foreign[] = {early, later, contextOfAnotherThread(pki->renewed_leaf)};
     for (size_t i = 0; i < 6; i++) {
-        meet(foreign[i % 3]);
-        assertFollows(pki->leaf);
+        handshakeWith(foreign[i % 3]);
+        assertAttached(pki->leaf);
     }
     for (size_t i = 0; i < 3; i++) SSL_CTX_free(foreign[i]);
     SSL_CTX_free(serving);
 }
 
-/* The same certificate, without the issuer that makes it of use. */
-static void anothersContextWithTheSameCertificateDoesNoHarm(void **state) {
-    (void)state;
+/* The same certificate, but without its issuer. */
+TEST(context_foreignWithTheSameCertificateChangesNothing) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_NO);
+    setDirectives(1, OCSP_PEERS_NO);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
-    turn();
-    assertFollows(pki->leaf);
+    runEventLoop();
+    assertAttached(pki->leaf);
     assert_string_not_equal(infoOf("state"), "no-issuer");
     SSL_CTX *other = testServerCtx(pki->leaf, pki->leaf_key, NULL);
-    meet(other);
-    assertFollows(pki->leaf);
+    handshakeWith(other);
+    assertAttached(pki->leaf);
     assert_string_not_equal(infoOf("state"), "no-issuer");
     SSL_CTX_free(other);
     SSL_CTX_free(serving);
 }
 
-/* What serves cannot be told before a handshake shows it: the one for links is not taken for it. */
-static void whereItCannotBeKnownAHandshakeTells(void **state) {
-    (void)state;
+/* Which context serves clients is unknown until a handshake: the one for links must not be attached. */
+TEST(context_unknownIsAttachedAtItsHandshake) {
     setAs("tls-cert-file", REPLY_NULL, "", 0);
     setAs("tls-client-cert-file", REPLY_NULL, "", 0);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_REQUIRE);
+    setDirectives(1, OCSP_PEERS_REQUIRE);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     SSL_CTX *linking = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
-    turn();
+    runEventLoop();
     assert_int_equal(module.attached, 0);
     assert_true(logHas("stapling begins after the first handshake"));
     assert_string_equal(infoOf("last_peer_error"), ""); /* both have the check */
-    meet(serving);
-    assertFollows(pki->leaf);
+    handshakeWith(serving);
+    assertAttached(pki->leaf);
     assert_int_equal(server.sets, 0);
     SSL_CTX_free(linking);
     SSL_CTX_free(serving);
 }
 
-/* While nothing is on no file is read, and contexts wait. */
-static void turnedOnLaterTheWaitingContextIsTaken(void **state) {
-    (void)state;
+/* While stapling and verify-peers are off no file is read, and contexts stay pending. */
+TEST(context_pendingIsAttachedWhenStaplingIsTurnedOn) {
     set("tls-cert-file", "/dev/null/none");
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     SSL_CTX *also_gone = testServerCtx(pki->renewed_leaf, pki->leaf_key, NULL);
-    turn();
+    runEventLoop();
     assert_non_null(pending);
     SSL_CTX_free(also_gone); /* newest and oldest leave the list */
     SSL_CTX_free(gone);
     setFile("tls-cert-file", "server.pem", pki->leaf);
-    turnOn(1, OCSP_PEERS_NO);
-    turn();
+    setDirectives(1, OCSP_PEERS_NO);
+    runEventLoop();
     assert_null(pending);
-    assertFollows(pki->leaf);
+    assertAttached(pki->leaf);
     assert_int_equal(server.sets, 0);
     SSL_CTX_free(serving);
 }
 
-/* Made before us: the server makes another. */
-static void aContextThatWasNotSeenIsMadeAnew(void **state) {
-    (void)state;
+/* The context was made before the module was loaded: the server is asked to reload. */
+TEST(context_unseenIsReloadedByTheServer) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_NO);
-    turn();
+    setDirectives(1, OCSP_PEERS_NO);
+    runEventLoop();
     assert_int_equal(server.sets, 1);
     assert_int_equal(module.attached, 1);
-    assertFollows(pki->leaf);
+    assertAttached(pki->leaf);
 }
 
-/* A pipe that the server reads once more would block it. */
-static void aPipeIsNotReadAgain(void **state) {
+/* A server that reads a pipe again would block. */
+TEST(keyFile_pipeIsNotReadAgain) {
     char *pipe_path = testPath(dir, "pipe");
-    (void)state;
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
     set("tls-key-file", pipe_path);
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_REQUIRE);
-    turn();
+    setDirectives(1, OCSP_PEERS_REQUIRE);
+    runEventLoop();
     assert_int_equal(server.sets, 0);
     assert_true(logHas("tls-key-file is not a regular file"));
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
@@ -772,32 +753,31 @@ static void aPipeIsNotReadAgain(void **state) {
 
 /* ---- forks and memory -------------------------------------------------------------------------------------------- */
 
-static atomic_int holds;
+static atomic_int locked;
 
 static void *holdLock(void *unused) {
     (void)unused;
     pthread_mutex_lock(&pending_lock);
-    atomic_store(&holds, 1);
-    testSleepMs(100); /* a fork that does not wait for the lock comes within it */
+    atomic_store(&locked, 1);
+    testSleepMs(100); /* a fork that does not wait for the lock falls into this pause */
     pthread_mutex_unlock(&pending_lock);
     return NULL;
 }
 
-static void aChildDoesNotInheritTheLock(void **state) {
+TEST(fork_childDoesNotInheritTheLock) {
     pthread_t thread;
     int status;
-    (void)state;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     SSL_CTX *made = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
-    atomic_store(&holds, 0);
+    atomic_store(&locked, 0);
     assert_int_equal(pthread_create(&thread, NULL, holdLock, NULL), 0);
-    testWaitFor(atomic_load(&holds));
+    testWaitFor(atomic_load(&locked));
     pid_t child = fork();
     if (child == 0) {
         signal(SIGALRM, SIG_DFL);
         alarm(20);
         pthread_mutex_lock(&pending_lock); /* as contextFreed does */
-        kill(getpid(), SIGKILL);           /* a sanitizer would have its say at an exit */
+        kill(getpid(), SIGKILL);           /* an exit would run the sanitizer's checks */
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status));
@@ -806,8 +786,7 @@ static void aChildDoesNotInheritTheLock(void **state) {
     SSL_CTX_free(made);
 }
 
-static void aFailureWithoutMemoryForItsReasonIsOne(void **state) {
-    (void)state;
+TEST(refreshCommand_failureWithoutMemoryForItsReason) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
     refreshDone(NULL, "the responder said no");
     replyRefreshed(&ctx, NULL, 0);
@@ -825,46 +804,18 @@ static void aFailureWithoutMemoryForItsReasonIsOne(void **state) {
     freeReply(&ctx, server.unblocked_with);
 }
 
-static void aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake(void **state) {
-    (void)state;
+TEST(context_notRecordedForLackOfMemoryIsAttachedAtItsHandshake) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    turnOn(1, OCSP_PEERS_NO);
+    setDirectives(1, OCSP_PEERS_NO);
     module.reload_tried = 1; /* the server is not asked for another */
     atomic_store(&out_of_memory, 1);
     SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     atomic_store(&out_of_memory, 0);
     assert_null(pending);
-    turn();
+    runEventLoop();
     assert_int_equal(module.attached, 0);
-    meet(serving);
+    handshakeWith(serving);
     assert_int_equal(module.attached, 1);
-    assertFollows(pki->leaf);
+    assertAttached(pki->leaf);
     SSL_CTX_free(serving);
-}
-
-int main(void) {
-#define served(test) cmocka_unit_test_setup_teardown(test, begin, end)
-    const struct CMUnitTest tests[] = {
-        served(aLoadThatFailsLeavesNothing),
-        served(unloadedBeforeTheFirstTurnNothingIsLeft),
-        served(afterTheFirstTurnItStays),
-        served(withAContextOfTheServersItStays),
-        served(withAContextOfAnotherThreadItGoes),
-        served(noRoomForTheHookIsTold),
-        served(anOpensslThatCannotBeToldIsTakenForAnother),
-        served(whatCannotBeReadIsNotEmpty),
-        served(aLeafThatCannotBeReadIsNotNone),
-        served(whereConfigIsGoneNothingIsMadeUp),
-        served(aCommandThatIsGoneDeniesNobody),
-        served(anothersContextIsNeverFollowed),
-        served(anothersContextWithTheSameCertificateDoesNoHarm),
-        served(whereItCannotBeKnownAHandshakeTells),
-        served(turnedOnLaterTheWaitingContextIsTaken),
-        served(aContextThatWasNotSeenIsMadeAnew),
-        served(aPipeIsNotReadAgain),
-        served(aChildDoesNotInheritTheLock),
-        served(aFailureWithoutMemoryForItsReasonIsOne),
-        served(aContextThatThereWasNoMemoryToNoteIsFoundByItsHandshake),
-    };
-    return cmocka_run_group_tests_name("module", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* test_peer.c - the server as a client of its peers: who is asked, which staples are taken, what INFO and the log tell.
+/* test_peer.c - the server as a TLS client of its peers: which staples are accepted, what INFO and the log say.
  * Real TLS handshakes over memory; the peer staples whatever bytes the test chooses.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -13,7 +13,7 @@
 #include <openssl/err.h>
 
 static const testPki *pki;
-static ocspEnv real_world;
+static ocspEnv real_env;
 
 /* ---- the host ---------------------------------------------------------------------------------------------------- */
 
@@ -40,7 +40,7 @@ static void numberField(void *arg, const char *name, long long value) {
     if (!strcmp(name, wanted)) number_seen = value;
 }
 
-static void look(const char *name) {
+static void readInfo(const char *name) {
     static const ocspInfoSink sink = {textField, numberField, NULL};
     wanted = name;
     number_seen = -1;
@@ -49,11 +49,11 @@ static void look(const char *name) {
 }
 
 static long long number(const char *name) {
-    look(name);
+    readInfo(name);
     return number_seen;
 }
 
-static void wantCounts(long long verified, long long missing, long long rejected) {
+static void assertCounts(long long verified, long long missing, long long rejected) {
     assert_int_equal(number("peers_verified"), verified);
     assert_int_equal(number("peers_missing"), missing);
     assert_int_equal(number("peers_rejected"), rejected);
@@ -65,7 +65,7 @@ static int64_t testWall(void) {
     return ((int64_t)TEST_NOW + wall_ahead) * 1000;
 }
 
-static void policy(ocspVerifyPeers how) {
+static void setPolicy(ocspVerifyPeers how) {
     ocspOptions options = OCSP_OPTIONS_DEFAULT;
     options.verify_peers = how;
     assert_int_equal(ocspSetOptions(&options), 1);
@@ -86,14 +86,14 @@ static void countedFree(void *p) {
 /* ---- the peer and the link --------------------------------------------------------------------------------------- */
 
 static testBytes staple; /* what the peer staples; p NULL: nothing */
-static atomic_int asked; /* how often it was asked for a status */
+static atomic_int asked; /* status requests that it got */
 
-static int turned_off_meanwhile; /* the operator sets verify-peers no while the peer looks for its staple */
+static int turned_off_meanwhile; /* verify-peers is set to no during the handshake */
 
 static int stapleThat(SSL *ssl, void *unused) {
     (void)unused;
     atomic_fetch_add(&asked, 1);
-    if (turned_off_meanwhile) policy(OCSP_PEERS_NO);
+    if (turned_off_meanwhile) setPolicy(OCSP_PEERS_NO);
     if (!staple.p) return SSL_TLSEXT_ERR_NOACK;
     unsigned char *copy = OPENSSL_malloc(staple.n ? staple.n : 1);
     memcpy(copy, staple.p, staple.n);
@@ -137,7 +137,7 @@ static int linkUp(SSL_CTX *server, SSL_CTX *client) {
     return ok;
 }
 
-/* Opens one link with each version; both must come out the same. Main looks at what there is to tell. */
+/* Opens one link with each TLS version, with the same outcome; then the main thread runs ocspCron. */
 static int linksUp(SSL_CTX *server) {
     int up12 = linkUp(server, links[0]), up13 = linkUp(server, links[1]);
     assert_int_equal(up12, up13);
@@ -147,62 +147,88 @@ static int linksUp(SSL_CTX *server) {
 
 static testReply revokedReply(X509 *leaf) {
     testReply reply = testGoodReply(leaf);
-    reply.entries[0].status = TEST_REVOKED;
+    reply.singles[0].status = TEST_REVOKED;
     return reply;
 }
 
 static testReply expiredReply(X509 *leaf) {
     testReply reply = testGoodReply(leaf);
-    reply.entries[0].this_update = TEST_NOW - 2 * TEST_DAY;
-    reply.entries[0].next_update = TEST_NOW - 1;
+    reply.singles[0].this_update = TEST_NOW - 2 * TEST_DAY;
+    reply.singles[0].next_update = TEST_NOW - 1;
     return reply;
 }
 
+static void beginProgram(void) {
+    pki = testGetPki();
+    real_env = ocsp_env;
+}
+
+PROGRAM_FIXTURE(beginProgram, NULL);
+
+static void setUp(void) {
+    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
+    ocsp_env.wall_ms = testWall;
+    assert_int_equal(ocspInit(&host), 1);
+    links[0] = linkCtx(TLS1_2_VERSION);
+    links[1] = linkCtx(TLS1_3_VERSION);
+    peer = peerCtx(pki->leaf, pki->leaf_key);
+    asked = lines[0] = lines[1] = 0;
+    wall_ahead = 0;
+}
+
+static void tearDown(void) {
+    testBytesFree(&staple);
+    for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
+    SSL_CTX_free(peer);
+    ocspShutdown();
+    ocsp_env = real_env;
+}
+
+FIXTURE(setUp, tearDown);
+
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
-static void withNoNothingIsAskedAndNothingIsLookedAt(void **state) {
-    (void)state;
+TEST(policyNo_asksForNothingAndChecksNothing) {
     testReply reply = revokedReply(pki->leaf);
     stapleReply(&reply);
     assert_int_equal(linksUp(peer), 1);
     assert_int_equal(asked, 0);
-    wantCounts(0, 0, 0);
+    assertCounts(0, 0, 0);
     assert_int_equal(lines[0] + lines[1], 0);
     turned_off_meanwhile = 1;
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     assert_int_equal(linkUp(peer, links[1]), 1);
     turned_off_meanwhile = 0;
     ocspCron();
     assert_int_equal(asked, 1);
-    wantCounts(0, 0, 0);
+    assertCounts(0, 0, 0);
     assert_int_equal(lines[0] + lines[1], 0);
 }
 
 /* Every kind of staple by every policy. */
-static void whatIsLinkedTo(void **state) {
-    (void)state;
+TEST(policy_everyKindOfStaple) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
               foreign = testGoodReply(pki->renewed_leaf), forged = testGoodReply(pki->leaf),
               twin = testGoodReply(pki->leaf), broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf),
               later = {.status = 3}, no_end = testGoodReply(pki->leaf), old_no_end = testGoodReply(pki->leaf),
               future = testGoodReply(pki->leaf), revoked_expired = expiredReply(pki->leaf),
-              delegate = testGoodReply(pki->leaf);
-    forged.signer = pki->delegate_no_eku;
-    forged.key = pki->delegate_key;
-    forged.sent[0] = pki->delegate_no_eku;
+              authorized_responder = testGoodReply(pki->leaf);
+    forged.signer = pki->responder_no_eku;
+    forged.key = pki->responder_key;
+    forged.sent[0] = pki->responder_no_eku;
     twin.signer = pki->twin;
     twin.key = pki->twin_key;
     twin.sent[0] = pki->twin;
     broken.break_signature = 1;
-    unknown.entries[0].status = TEST_UNKNOWN;
-    no_end.entries[0].next_update = old_no_end.entries[0].next_update = 0;
-    no_end.entries[0].this_update = TEST_NOW - 890;
-    old_no_end.entries[0].this_update = TEST_NOW - 910;
-    future.entries[0].this_update = TEST_NOW + 400;
-    revoked_expired.entries[0].status = TEST_REVOKED;
-    delegate.signer = pki->delegate;
-    delegate.key = pki->delegate_key;
-    delegate.sent[0] = pki->delegate;
+    unknown.singles[0].status = TEST_UNKNOWN;
+    no_end.singles[0].next_update = old_no_end.singles[0].next_update = 0;
+    no_end.singles[0].this_update = TEST_NOW - 890;
+    old_no_end.singles[0].this_update = TEST_NOW - 910;
+    future.singles[0].this_update = TEST_NOW + 400;
+    revoked_expired.singles[0].status = TEST_REVOKED;
+    authorized_responder.signer = pki->responder;
+    authorized_responder.key = pki->responder_key;
+    authorized_responder.sent[0] = pki->responder;
     const struct {
         const char *name;
         testReply *reply; /* NULL: none */
@@ -210,15 +236,15 @@ static void whatIsLinkedTo(void **state) {
         const char *reason;
     } rows[] = {
         {"good", &good, 1, 1, 0, NULL},
-        {"good, signed by a delegate", &delegate, 1, 1, 0, NULL},
-        {"good without an end, 14:50 old", &no_end, 1, 1, 0, NULL},
+        {"good, signed by an authorized responder", &authorized_responder, 1, 1, 0, NULL},
+        {"good without nextUpdate, 14:50 old", &no_end, 1, 1, 0, NULL},
         {"none", NULL, 1, 0, 1, "staples no OCSP response"},
         {"expired", &expired, 1, 0, 1, "has expired"},
-        {"without an end, 15:10 old", &old_no_end, 1, 0, 1, "no nextUpdate"},
+        {"without nextUpdate, 15:10 old", &old_no_end, 1, 0, 1, "no nextUpdate"},
         {"revoked", &revoked, 0, 0, 0, "REVOKED"},
-        {"revoked once, expired", &revoked_expired, 0, 0, 0, "has expired"},
+        {"revoked, expired", &revoked_expired, 0, 0, 0, "has expired"},
         {"of another certificate", &foreign, 0, 0, 0, "no SingleResponse"},
-        {"of a forged delegate", &forged, 0, 0, 0, "OCSPSigning"},
+        {"signed by a responder without OCSPSigning", &forged, 0, 0, 0, "OCSPSigning"},
         {"of another CA of that name", &twin, 0, 0, 0, "signer"},
         {"with a broken signature", &broken, 0, 0, 0, "signature"},
         {"unknown", &unknown, 0, 0, 0, "does not know"},
@@ -230,13 +256,13 @@ static void whatIsLinkedTo(void **state) {
             int up = how == OCSP_PEERS_SOFT ? rows[i].soft : rows[i].require;
             print_message("%s, policy %d\n", rows[i].name, how);
             ocspPeersReset();
-            policy(how);
+            setPolicy(how);
             stapleReply(rows[i].reply);
             asked = 0;
             assert_int_equal(linksUp(peer), up);
             assert_int_equal(asked, 2);
-            wantCounts(up && !rows[i].counted_missing ? 2 : 0, up && rows[i].counted_missing ? 2 : 0, up ? 0 : 2);
-            look("last_peer_error");
+            assertCounts(up && !rows[i].counted_missing ? 2 : 0, up && rows[i].counted_missing ? 2 : 0, up ? 0 : 2);
+            readInfo("last_peer_error");
             if (up)
                 assert_string_equal(text_seen, "");
             else
@@ -246,110 +272,104 @@ static void whatIsLinkedTo(void **state) {
     }
 }
 
-static void oneByteIsNoStaple(void **state) {
-    (void)state;
-    policy(OCSP_PEERS_SOFT);
+TEST(staple_ofOneByteIsRejected) {
+    setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);
     assert_int_equal(linksUp(peer), 0);
     testBytesFree(&staple);
     staple = testCopy("\0", 1);
     assert_int_equal(linksUp(peer), 0);
-    wantCounts(0, 0, 4);
+    assertCounts(0, 0, 4);
 }
 
-/* RFC 7633: such a certificate promises a staple, and soft takes it at its word. */
-static void mustStapleMakesSoftStrict(void **state) {
-    (void)state;
+/* RFC 7633: such a certificate promises a staple, so soft requires one. */
+TEST(mustStaple_makesSoftStrict) {
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key);
     testReply expired = expiredReply(pki->must_leaf), good = testGoodReply(pki->must_leaf);
-    policy(OCSP_PEERS_SOFT);
+    setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     assert_int_equal(linksUp(must), 0);
     stapleReply(&expired);
     assert_int_equal(linksUp(must), 0);
     stapleReply(&good);
     assert_int_equal(linksUp(must), 1);
-    wantCounts(2, 0, 4);
+    assertCounts(2, 0, 4);
     SSL_CTX_free(must);
 }
 
-/* A peer that is its own CA: nobody answers for it. */
-static void aSelfSignedPeer(void **state) {
-    (void)state;
+/* A self-signed peer has no responder. */
+TEST(selfSigned_isRefusedByRequireOnly) {
     SSL_CTX *self = peerCtx(pki->self, pki->leaf_key);
     for (int i = 0; i < 2; i++) X509_STORE_add_cert(SSL_CTX_get_cert_store(links[i]), pki->self);
     stapleReply(NULL);
-    policy(OCSP_PEERS_SOFT);
+    setPolicy(OCSP_PEERS_SOFT);
     assert_int_equal(linksUp(self), 1);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     assert_int_equal(linksUp(self), 0);
-    wantCounts(0, 2, 2);
+    assertCounts(0, 2, 2);
     SSL_CTX_free(self);
 }
 
-/* The issuer comes from the chain of this handshake; where no chain was verified, nothing can be. */
-static void aPeerWhoseChainIsNotVerified(void **state) {
-    (void)state;
+/* The issuer comes from the verified chain of this handshake; without one no staple can be verified. */
+TEST(chain_notVerifiedIsRefused) {
     testReply good = testGoodReply(pki->leaf);
     stapleReply(&good);
     SSL_CTX_set_verify(links[1], SSL_VERIFY_NONE, NULL);
-    policy(OCSP_PEERS_SOFT);
-    assert_int_equal(linkUp(peer, links[1]), 1); /* it verifies all the same; nobody asks for the result but us */
+    setPolicy(OCSP_PEERS_SOFT);
+    assert_int_equal(linkUp(peer, links[1]),
+                     1); /* the chain is verified all the same; only the peer check uses the result */
     X509_STORE *empty = X509_STORE_new();
     SSL_CTX_set_cert_store(links[1], empty);
     assert_int_equal(linkUp(peer, links[1]), 0);
     ocspCron();
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "issuer"));
 }
 
-/* A client without a certificate is none of the server's: an LDAP module's, say. */
-static void otherClientsOfTheProcessAreLeftAlone(void **state) {
-    (void)state;
+/* A client context without a certificate is not the server's (it may be an LDAP module's). */
+TEST(clients_ofOtherCodeAreLeftAlone) {
     SSL_CTX *other = testClientCtx(TLS1_3_VERSION, 0);
     ocspInstallCallback(other);
     ocspInstallPeerCheck(other);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     stapleReply(NULL);
     assert_int_equal(linkUp(peer, other), 1);
     assert_int_equal(asked, 0);
-    /* One that asks for its own purposes judges for itself, too. */
+    /* A client that requests the status itself also verifies it itself. */
     testShake shake = testHandshake(peer, other, 1);
     assert_int_equal(shake.ok, 1);
     testShakeFree(&shake);
-    wantCounts(0, 0, 0);
+    assertCounts(0, 0, 0);
     SSL_CTX_free(other);
-    /* Nor is one with a certificate, in which only the callback for stapling was installed. */
+    /* The same with a certificate, if only the stapling callback was installed. */
     other = linkCtx(TLS1_3_VERSION);
     SSL_CTX_set_info_callback(other, NULL);
     shake = testHandshake(peer, other, 1);
     assert_int_equal(shake.ok, 1);
     testShakeFree(&shake);
-    wantCounts(0, 0, 0);
+    assertCounts(0, 0, 0);
     SSL_CTX_free(other);
 }
 
-/* A context that this server serves with is asked by its clients as before, whatever the policy is. */
-static void serversAreNotTouched(void **state) {
-    (void)state;
+/* Server-side handshakes are as before, whatever the policy is. */
+TEST(servers_areLeftAlone) {
     SSL_CTX *both = linkCtx(TLS1_3_VERSION), *client = testClientCtx(TLS1_3_VERSION, 0);
     SSL_CTX_set_verify(both, SSL_VERIFY_NONE, NULL);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     testShake shake = testHandshake(both, client, 1);
     assert_int_equal(shake.ok, 1);
     assert_int_equal(shake.got_staple, 0);
     testShakeFree(&shake);
     assert_int_equal(number("handshakes_unstapled"), 1);
-    wantCounts(0, 0, 0);
+    assertCounts(0, 0, 0);
     SSL_CTX_free(both);
     SSL_CTX_free(client);
 }
 
-/* TLS 1.3 tells of a resumed session's missing staple, and it is judged like any missing one. (In TLS 1.2 OpenSSL does
- * not ask us; the server resumes no session on its links.) */
-static void aResumedSession(void **state) {
-    (void)state;
+/* In TLS 1.3 a resumed session counts as one without a staple. (In TLS 1.2 OpenSSL does not call the callback; the
+ * server resumes no session on its links.) */
+TEST(resumedSession_countsAsMissing) {
     testReply good = testGoodReply(pki->leaf);
     SSL_SESSION *session = NULL;
     stapleReply(&good);
@@ -367,7 +387,7 @@ static void aResumedSession(void **state) {
         SSL_set_accept_state(s);
         SSL_set_connect_state(c);
         if (session) assert_true(SSL_set_session(c, session));
-        policy(round == 1 ? OCSP_PEERS_SOFT : OCSP_PEERS_REQUIRE);
+        setPolicy(round == 1 ? OCSP_PEERS_SOFT : OCSP_PEERS_REQUIRE);
         for (int i = 0; i < 10; i++) up = (SSL_do_handshake(c) == 1) & (SSL_do_handshake(s) == 1);
         assert_int_equal(up, round != 2);
         assert_int_equal(SSL_session_reused(c), round > 0);
@@ -381,16 +401,15 @@ static void aResumedSession(void **state) {
         ERR_clear_error();
     }
     ocspCron();
-    wantCounts(1, 1, 1);
+    assertCounts(1, 1, 1);
     assert_non_null(strstr(last_line, "resumed"));
     SSL_SESSION_free(session);
 }
 
-/* Once for each peer and state; the recovery is told, too. */
-static void theLogIsToldOnce(void **state) {
-    (void)state;
+/* One line for each peer and state; the recovery is logged too. */
+TEST(log_eachChangeOnce) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
-    policy(OCSP_PEERS_SOFT);
+    setPolicy(OCSP_PEERS_SOFT);
     stapleReply(&good);
     for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 1);
     assert_int_equal(lines[0] + lines[1], 0);
@@ -402,15 +421,15 @@ static void theLogIsToldOnce(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 0);
     assert_int_equal(lines[1], 1);
     assert_non_null(strstr(last_line, "refused"));
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "REVOKED"));
     stapleReply(&good);
     for (int i = 0; i < 5; i++) assert_int_equal(linksUp(peer), 1);
     assert_int_equal(lines[0], 2);
     assert_non_null(strstr(last_line, "verified again"));
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_string_equal(text_seen, "");
-    /* Another certificate of that peer in the same state is news. */
+    /* Another certificate of that peer in the same state is logged again. */
     SSL_CTX *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
     stapleReply(&revoked);
     assert_int_equal(linksUp(peer), 0);
@@ -421,39 +440,37 @@ static void theLogIsToldOnce(void **state) {
     SSL_CTX_free(renewed);
 }
 
-/* Bad and good again before main looked: told and taken back, in that order. */
-static void goodAgainBeforeItWasTold(void **state) {
-    (void)state;
+/* A failure and a recovery before ocspCron ran: both are logged, in that order. */
+TEST(log_recoveryBeforeTheFailureWasLogged) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     stapleReply(&revoked);
     assert_int_equal(linkUp(peer, links[1]), 0);
     stapleReply(&good);
     assert_int_equal(linkUp(peer, links[1]), 1);
     ocspCron();
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_string_equal(text_seen, "");
     assert_int_equal(lines[1], 1);
     assert_non_null(strstr(last_line, "verified again"));
-    /* Nor does an error stay when nothing is checked any more. */
+    /* The error is cleared when checks are turned off. */
     stapleReply(&revoked);
     assert_int_equal(linksUp(peer), 0);
-    policy(OCSP_PEERS_NO);
-    look("last_peer_error");
+    setPolicy(OCSP_PEERS_NO);
+    readInfo("last_peer_error");
     assert_string_equal(text_seen, "");
 }
 
-/* A context in service that cannot be made to ask: links are open, and that is said aloud. */
-static void aContextThatDoesNotAskIsToldOf(void **state) {
-    (void)state;
+/* An active context without the peer check: links are not checked, and INFO and the log say so. */
+TEST(context_withoutCheckIsReported) {
     SSL_CTX *bare = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     ocspInstallCallback(bare);
     ocspAttachContext(bare);
     assert_int_equal(lines[1], 0);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     ocspAttachContext(bare);
     assert_int_equal(lines[1], 1);
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "NOT checked"));
     ocspInstallPeerCheck(bare);
     ocspAttachContext(bare);
@@ -461,7 +478,7 @@ static void aContextThatDoesNotAskIsToldOf(void **state) {
     SSL_CTX_free(bare);
 }
 
-/* How many signatures our own code verifies for one link; whether it comes up is the test's to say. */
+/* How many signatures the engine verifies for one link, whose outcome must be `up`. */
 static int verificationsOfALink(SSL_CTX *server, int up) {
     testCountFromZero();
     assert_int_equal(linkUp(server, links[1]), up);
@@ -469,71 +486,69 @@ static int verificationsOfALink(SSL_CTX *server, int up) {
     return test_verifications;
 }
 
-/* A peer that is refused tries again and again: what its staple is worth is found out once a minute, for as long as that
- * stands, and for that staple and that certificate alone. */
-static void aRefusedPeerIsVerifiedOnceAMinute(void **state) {
-    (void)state;
+/* A refused peer tries again and again: its staple is verified once a minute, and the verdict is cached for that staple
+ * and that certificate alone. */
+TEST(rejectedStaple_isVerifiedOnceAMinute) {
     testReply good = testGoodReply(pki->leaf), junk = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf),
               future = testGoodReply(pki->leaf);
     SSL_CTX *must = peerCtx(pki->must_leaf, pki->leaf_key), *renewed = peerCtx(pki->renewed_leaf, pki->leaf_key);
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     junk.break_signature = 1;
     stapleReply(&junk);
     int once = verificationsOfALink(peer, 0);
     assert_true(once > 0);
     for (int i = 0; i < 20; i++) assert_int_equal(verificationsOfALink(peer, 0), 0);
-    wantCounts(0, 0, 21);
-    assert_int_equal(lines[1], 1); /* the log and INFO say what they said */
-    look("last_peer_error");
+    assertCounts(0, 0, 21);
+    assert_int_equal(lines[1], 1); /* no new line in the log */
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "signature"));
-    assert_int_equal(verificationsOfALink(renewed, 0), 1); /* the same staple of another certificate: no entry for it */
+    assert_int_equal(verificationsOfALink(renewed, 0), 1); /* the same staple with another certificate: verified */
     assert_int_equal(verificationsOfALink(peer, 0), 0);
     assert_int_equal(verificationsOfALink(must, 0), 1);
     wall_ahead = 59;
     assert_int_equal(verificationsOfALink(peer, 0), 0);
     wall_ahead = 60;
     assert_int_equal(verificationsOfALink(peer, 0), once);
-    wall_ahead = -1; /* the clock went back: dates may say something else */
+    wall_ahead = -1; /* the clock went back: dates are checked again */
     assert_int_equal(verificationsOfALink(peer, 0), once);
     wall_ahead = 0;
 
-    stapleReply(&good); /* nothing stands between a peer and its recovery, and what is good is never remembered */
+    stapleReply(&good); /* a recovery is noticed at once, and good verdicts are not cached */
     assert_int_equal(verificationsOfALink(peer, 1), once);
     assert_int_equal(verificationsOfALink(peer, 1), once);
 
-    revoked.entries[0].next_update = TEST_NOW + 10;
+    revoked.singles[0].next_update = TEST_NOW + 10;
     stapleReply(&revoked);
     assert_int_equal(verificationsOfALink(peer, 0), once);
     wall_ahead = 9;
     assert_int_equal(verificationsOfALink(peer, 0), 0);
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "REVOKED"));
     wall_ahead = 10;
     assert_int_equal(verificationsOfALink(peer, 0), once);
-    look("last_peer_error");
+    readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "expired"));
     wall_ahead = 0;
 
-    future.entries[0].this_update = TEST_NOW + OCSP_CLOCK_SKEW + 5;
+    future.singles[0].this_update = TEST_NOW + OCSP_CLOCK_SKEW + 5;
     stapleReply(&future);
     assert_int_equal(verificationsOfALink(peer, 0), once);
     wall_ahead = 4;
     assert_int_equal(verificationsOfALink(peer, 0), 0);
-    wall_ahead = 5; /* this moment it is good */
+    wall_ahead = 5; /* valid from now on */
     assert_int_equal(verificationsOfALink(peer, 1), once);
     SSL_CTX_free(must);
     SSL_CTX_free(renewed);
 }
 
-/* The verdicts on as many staples as there is room for stand side by side; one more takes the place of the oldest. */
-static void sixtyFourRefusedStaplesAreRemembered(void **state) {
-    (void)state;
+/* 64 verdicts are cached; one more replaces the oldest. */
+TEST(rejectedStaple_sixtyFourAreRemembered) {
     testReply junk = testGoodReply(pki->leaf);
     testBytes staples[65];
-    policy(OCSP_PEERS_REQUIRE);
+    setPolicy(OCSP_PEERS_REQUIRE);
     junk.break_signature = 1;
     for (int i = 0; i < 65; i++) {
-        junk.entries[0].this_update = TEST_NOW - 1000 + i;
+        junk.singles[0].this_update = TEST_NOW - 1000 + i;
         staples[i] = testReplyDer(&junk);
     }
     stapleReply(NULL);
@@ -542,27 +557,26 @@ static void sixtyFourRefusedStaplesAreRemembered(void **state) {
         int judged = look < 64 || look == 128 || look == 130;
         staple = staples[i];
         int cost = verificationsOfALink(peer, 0);
-        if ((cost > 0) != judged) fail_msg("look %d, staple %d: %d verifications", look, i, cost);
+        if ((cost > 0) != judged) fail_msg("handshake %d, staple %d: %d verifications", look, i, cost);
     }
     staple = staples[64];
     for (int i = 0; i < 64; i++) testBytesFree(&staples[i]);
 }
 
-/* What main does not fetch does not pile up. */
-static void eventsAreBounded(void **state) {
-    (void)state;
-    policy(OCSP_PEERS_SOFT);
+/* Events that the main thread does not read do not accumulate. */
+TEST(events_areBounded) {
+    setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     long before = atomic_load(&allocated);
     for (int i = 0; i < 1100; i++) assert_int_equal(linkUp(peer, links[1]), 1);
-    wantCounts(0, 1100, 0);
+    assertCounts(0, 1100, 0);
     assert_int_equal(atomic_load(&allocated) - before, 1024);
     ocspCron();
     assert_int_equal(atomic_load(&allocated), before);
     assert_int_equal(lines[0], 1);
 }
 
-/* ---- many at once ------------------------------------------------------------------------------------------------ */
+/* ---- many links at once ------------------------------------------------------------------------------------------ */
 
 #define LINKERS 4
 static atomic_long links_left, links_done, links_wrong;
@@ -570,29 +584,28 @@ static atomic_long links_left, links_done, links_wrong;
 static void *linkMany(void *number) {
     SSL_CTX *mine = links[(intptr_t)number % 2];
     while (atomic_fetch_sub(&links_left, 1) > 0) {
-        /* Whatever the policy is meanwhile: this peer is good. */
+        /* This peer is accepted by every policy. */
         if (!linkUp(peer, mine)) atomic_fetch_add(&links_wrong, 1);
         atomic_fetch_add(&links_done, 1);
     }
     return NULL;
 }
 
-/* Links on four threads, as I/O threads open them, while main changes the policy, looks at INFO and reads what there is
- * to tell. Made for ThreadSanitizer. */
-static void aThousandLinksOnFourThreadsWhileThePolicyChanges(void **state) {
-    (void)state;
+/* Links on four threads, as I/O threads open them, while the main thread changes the policy, reads INFO and runs
+ * ocspCron. Most telling under ThreadSanitizer. */
+TEST(links_onFourThreadsWhileThePolicyChanges) {
     long total = testEnvNumber("OCSP_TEST_LINKS", 1200);
     pthread_t threads[LINKERS];
     testReply good = testGoodReply(pki->leaf);
     stapleReply(NULL);
-    policy(OCSP_PEERS_SOFT);
-    assert_int_equal(linksUp(peer), 1); /* told once: from here on good links have something to tell */
+    setPolicy(OCSP_PEERS_SOFT);
+    assert_int_equal(linksUp(peer), 1); /* logged once: from here on good links report a recovery */
     stapleReply(&good);
     atomic_store(&links_left, total);
     for (int i = 0; i < LINKERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, linkMany, (void *)(intptr_t)i), 0);
     for (int i = 0; atomic_load(&links_done) < total; i++) {
-        policy((ocspVerifyPeers)(i % 3));
+        setPolicy((ocspVerifyPeers)(i % 3));
         ocspCron();
         number("peers_verified");
         testSleepMs(1);
@@ -605,7 +618,7 @@ static void aThousandLinksOnFourThreadsWhileThePolicyChanges(void **state) {
     print_message("%ld links, %lld of them verified\n", total, number("peers_verified"));
 }
 
-/* ---- what it costs ----------------------------------------------------------------------------------------------- */
+/* ---- the cost ---------------------------------------------------------------------------------------------------- */
 
 static double processorMicros(void) {
     struct timespec ts;
@@ -618,18 +631,17 @@ static int byValue(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Prints what a verified link takes beside one that is not, both ends together; asserts no time. OCSP_TEST_PAIRS=600 for
- * a figure worth telling. */
-static void whatAVerifiedLinkCosts(void **state) {
-    (void)state;
+/* Prints the CPU time of a checked and of an unchecked link, both ends together; asserts no time. OCSP_TEST_PAIRS=600
+ * gives a reliable figure. */
+TEST(links_costOfTheCheck) {
     long pairs = testEnvNumber("OCSP_TEST_PAIRS", 20);
     double *took[2] = {calloc((size_t)pairs, sizeof(double)), calloc((size_t)pairs, sizeof(double))};
     testReply good = testGoodReply(pki->leaf);
     stapleReply(&good);
     for (int version = 0; version < 2; version++) {
         for (long i = 0; i < pairs * 2; i++) {
-            int check = (i ^ (i / 2)) & 1; /* by turns first */
-            policy(check ? OCSP_PEERS_REQUIRE : OCSP_PEERS_NO);
+            int check = (i ^ (i / 2)) & 1; /* alternately first */
+            setPolicy(check ? OCSP_PEERS_REQUIRE : OCSP_PEERS_NO);
             double from = processorMicros();
             assert_int_equal(linkUp(peer, links[version]), 1);
             took[check][i / 2] = processorMicros() - from;
@@ -643,60 +655,4 @@ static void whatAVerifiedLinkCosts(void **state) {
     assert_int_equal(number("peers_verified"), pairs * 2);
     free(took[0]);
     free(took[1]);
-}
-
-/* ---- main -------------------------------------------------------------------------------------------------------- */
-
-static int begin(void **state) {
-    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
-    (void)state;
-    ocsp_env.wall_ms = testWall;
-    assert_int_equal(ocspInit(&host), 1);
-    links[0] = linkCtx(TLS1_2_VERSION);
-    links[1] = linkCtx(TLS1_3_VERSION);
-    peer = peerCtx(pki->leaf, pki->leaf_key);
-    asked = lines[0] = lines[1] = 0;
-    wall_ahead = 0;
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    testBytesFree(&staple);
-    for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
-    SSL_CTX_free(peer);
-    ocspShutdown();
-    ocsp_env = real_world;
-    return 0;
-}
-
-static int setUp(void **state) {
-    (void)state;
-    pki = testGetPki();
-    real_world = ocsp_env;
-    return 0;
-}
-
-int main(void) {
-#define linked(test) cmocka_unit_test_setup_teardown(test, begin, end)
-    const struct CMUnitTest tests[] = {
-        linked(withNoNothingIsAskedAndNothingIsLookedAt),
-        linked(whatIsLinkedTo),
-        linked(oneByteIsNoStaple),
-        linked(mustStapleMakesSoftStrict),
-        linked(aSelfSignedPeer),
-        linked(aPeerWhoseChainIsNotVerified),
-        linked(otherClientsOfTheProcessAreLeftAlone),
-        linked(serversAreNotTouched),
-        linked(aResumedSession),
-        linked(theLogIsToldOnce),
-        linked(goodAgainBeforeItWasTold),
-        linked(aContextThatDoesNotAskIsToldOf),
-        linked(aRefusedPeerIsVerifiedOnceAMinute),
-        linked(sixtyFourRefusedStaplesAreRemembered),
-        linked(eventsAreBounded),
-        linked(aThousandLinksOnFourThreadsWhileThePolicyChanges),
-        linked(whatAVerifiedLinkCosts),
-    };
-    return cmocka_run_group_tests_name("peer", tests, setUp, NULL);
 }

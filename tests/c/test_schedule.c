@@ -1,6 +1,6 @@
-/* test_schedule.c - when to ask next: the margin formula, its spread, and the waits after failures, each compared with
- * the table in the design over wide and odd ranges. No clock runs here. At the end a small fleet: what the rules are
- * for (`make fleet` is the large one).
+/* test_schedule.c - when to ask next: the refresh deadline, its jitter, and the waits after failures, each compared
+ * with the table in docs/behavior.md over wide ranges. No clock runs here. At the end a small fleet, which is what the
+ * rules are for (`make fleet` is the large one).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -9,11 +9,11 @@
 #include <limits.h>
 #include <string.h>
 
-static ocspResponse heldResponse(time_t from, time_t until) {
+static ocspResponse currentResponse(time_t from, time_t until) {
     return (ocspResponse){.this_update = from, .next_update = until, .expires_at = until};
 }
 
-/* Chance at its ends, in its middle, and anywhere. */
+/* Random numbers: both ends, the middle, and any. */
 static uint32_t someChance(int i) {
     static const uint32_t special[] = {0, 1, 0x7fffffff, 0x80000000, UINT32_MAX - 1, UINT32_MAX};
     return i < 6 ? special[i] : testRandom();
@@ -24,63 +24,60 @@ static int64_t between(int64_t low, int64_t high) {
     return low + (int64_t)(r % (uint64_t)(high - low + 1));
 }
 
-/* ---- §10: the formula -------------------------------------------------------------------------------------------- */
+/* ---- when to refresh --------------------------------------------------------------------------------------------- */
 
-static void acceptance10_formulaOfAKnownLife(void **state) {
-    (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000);
-    assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
-    assert_int_equal(ocspRefreshDeadline(&held, 50), TEST_NOW + 500);
-    assert_int_equal(ocspRefreshDeadline(&held, 1), TEST_NOW + 990);
-    assert_int_equal(ocspRefreshDeadline(&held, 99), TEST_NOW + 10);
+TEST(deadline_followsFromTheMargin, "10") {
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + 1000);
+    assert_int_equal(ocspRefreshDeadline(&current, 10), TEST_NOW + 900);
+    assert_int_equal(ocspRefreshDeadline(&current, 50), TEST_NOW + 500);
+    assert_int_equal(ocspRefreshDeadline(&current, 1), TEST_NOW + 990);
+    assert_int_equal(ocspRefreshDeadline(&current, 99), TEST_NOW + 10);
 }
 
-static void acceptance10_twentySecondResponse(void **state) {
-    (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 20);
+TEST(refreshAt_twentySecondResponse, "10") {
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + 20);
     int64_t start = (int64_t)TEST_NOW * 1000;
-    assert_int_equal(ocspRefreshAtMs(&held, 10, start, 0), start + 18000);
-    assert_int_equal(ocspRefreshAtMs(&held, 50, start, 0), start + 10000);
+    assert_int_equal(ocspRefreshAtMs(&current, 10, start, 0), start + 18000);
+    assert_int_equal(ocspRefreshAtMs(&current, 50, start, 0), start + 10000);
     for (int i = 0; i < 1000; i++) {
-        int64_t at = ocspRefreshAtMs(&held, 50, start, someChance(i));
+        int64_t at = ocspRefreshAtMs(&current, 50, start, someChance(i));
         assert_true(at <= start + 10000 && at >= start + 9000);
     }
 }
 
-static void acceptance10_neverLaterThanTheFormulaAndALittleEarlier(void **state) {
-    (void)state;
+TEST(refreshAt_neverAfterTheDeadline, "10") {
     for (int margin = 1; margin <= 99; margin++) {
         for (int i = 0; i < 300; i++) {
             time_t from = TEST_NOW - (time_t)between(0, 400 * TEST_DAY);
             int64_t life = i < 30 ? i + 1 : between(1, i % 2 ? 3600 : 4000LL * TEST_DAY);
-            ocspResponse held = heldResponse(from, from + (time_t)life);
+            ocspResponse current = currentResponse(from, from + (time_t)life);
             /* Exact, in milliseconds, by other arithmetic than the room's. */
             __int128 window = (__int128)life * 1000 * margin / 100;
-            int64_t formula = (int64_t)((__int128)held.expires_at * 1000 - window);
-            int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&held, margin, now, someChance(i));
+            int64_t formula = (int64_t)((__int128)current.expires_at * 1000 - window);
+            int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&current, margin, now, someChance(i));
             assert_true(at <= formula);
-            /* A tenth of the margin's window, or a fifth of what the wait is longer than half an hour by. */
+            /* A tenth of the margin's window, or a fifth of the wait beyond half an hour. */
             __int128 tenth = window / 10, fifth = (formula - (int64_t)from * 1000 - 1800000) / 5;
             assert_true(at >= formula - (int64_t)(tenth > fifth ? tenth : fifth) - 1);
-            /* What is not due is not due in half the time that is left either; what is due stays it. */
+            /* A refresh that is not due is not due within half of the remaining time either. */
             assert_true(formula > now ? at >= now + (formula - now) / 2 : at == formula);
             if (fifth <= 0 && formula > now) assert_true(at >= formula - (formula - now) / 10 - 1);
             /* The one in seconds is the same to a second. */
-            time_t seconds = ocspRefreshDeadline(&held, margin);
+            time_t seconds = ocspRefreshDeadline(&current, margin);
             assert_true((int64_t)seconds * 1000 >= formula - 1000 && (int64_t)seconds * 1000 <= formula + 1000);
         }
     }
 }
 
-static void chanceSpreadsOverAllThatItMay(void **state) {
-    (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days; a fifth but six minutes */
+TEST(jitter_coversItsWholeRange) {
+    ocspResponse current =
+        currentResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days; a fifth but six minutes */
     int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = (9LL * TEST_DAY - 1800) * 200;
     int64_t nows[] = {(int64_t)TEST_NOW * 1000, formula - 3600 * 1000}; /* in the last hour: half an hour */
     for (int n = 0; n < 2; n++, whole = 1800 * 1000) {
         int64_t least = INT64_MAX, most = 0;
         for (int i = 0; i < 2000; i++) {
-            int64_t early = formula - ocspRefreshAtMs(&held, 10, nows[n], someChance(i));
+            int64_t early = formula - ocspRefreshAtMs(&current, 10, nows[n], someChance(i));
             if (early < least) least = early;
             if (early > most) most = early;
         }
@@ -89,9 +86,9 @@ static void chanceSpreadsOverAllThatItMay(void **state) {
     }
 }
 
-/* An early look that brought nothing newer: behind the formula, soon, and spread over all that is allowed. */
-static void askedEarlyAndGotTheSame(void **state) {
-    (void)state;
+/* An early refresh that brought nothing newer: the next one is soon after the deadline, spread over the allowed
+ * range. */
+TEST(recheck_isSpreadAfterTheDeadline) {
     static const struct {
         int64_t life;
         int margin;
@@ -104,86 +101,83 @@ static void askedEarlyAndGotTheSame(void **state) {
                 {600, 10, 15000},
                 {600, 99, 148500}};
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
-        ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].life);
-        int64_t formula = (int64_t)held.expires_at * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX,
+        ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].life);
+        int64_t formula = (int64_t)current.expires_at * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX,
                 most = 0;
         for (int i = 0; i < 1000; i++) {
-            int64_t late = ocspRecheckAtMs(&held, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
+            int64_t late = ocspRecheckAtMs(&current, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
             if (late < least) least = late;
             if (late > most) most = late;
         }
         assert_true(least >= 0 && least <= rows[r].longest / 100);
         assert_true(most <= rows[r].longest && most >= rows[r].longest * 99 / 100 - 1);
         /* Not early: it is for the caller to wait. */
-        assert_int_equal(ocspRecheckAtMs(&held, rows[r].margin, formula, 7), 0);
-        assert_int_equal(ocspRecheckAtMs(&held, rows[r].margin, formula + 1000000, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, formula, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, formula + 1000000, 7), 0);
     }
 }
 
-/* What is stapled may end before nextUpdate (§9): the window lies before that end. */
-static void acceptance9_endOfTheCertificateCountsNotNextUpdate(void **state) {
-    (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 1000000);
-    held.expires_at = TEST_NOW + 1000;
-    assert_int_equal(ocspRefreshDeadline(&held, 10), TEST_NOW + 900);
-    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
+/* A response may expire before nextUpdate, with the certificate: the margin counts back from that. */
+TEST(deadline_countsFromTheEndOfTheCertificate, "9") {
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + 1000000);
+    current.expires_at = TEST_NOW + 1000;
+    assert_int_equal(ocspRefreshDeadline(&current, 10), TEST_NOW + 900);
+    assert_true(ocspRefreshAtMs(&current, 10, (int64_t)TEST_NOW * 1000, 0) <= (int64_t)(TEST_NOW + 900) * 1000);
 }
 
-static void withoutNextUpdateHalfOfTheTenMinutes(void **state) {
-    (void)state;
+TEST(deadline_withoutNextUpdateIsFiveMinutes) {
     /* thisUpdate is old: only the receipt counts. */
-    ocspResponse held = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .expires_at = TEST_NOW + 600};
+    ocspResponse current = {.this_update = TEST_NOW - 30 * TEST_DAY, .next_update = 0, .expires_at = TEST_NOW + 600};
     for (int margin = 1; margin <= 99; margin += 7) {
-        assert_int_equal(ocspRefreshDeadline(&held, margin), TEST_NOW + 300);
+        assert_int_equal(ocspRefreshDeadline(&current, margin), TEST_NOW + 300);
         for (int i = 0; i < 100; i++) {
-            int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+            int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someChance(i));
             assert_true(at <= (int64_t)(TEST_NOW + 300) * 1000);
             assert_true(at >= (int64_t)(TEST_NOW + 300 - 30) * 1000);
         }
     }
 }
 
-static void revokedIsAskedForAtLeastHourly(void **state) {
-    (void)state;
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
-    held.revoked = 1;
+TEST(refreshAt_revokedAtLeastHourly) {
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
+    current.revoked = 1;
     int64_t now = (int64_t)(TEST_NOW + TEST_DAY) * 1000;
     for (int i = 0; i < 500; i++) {
-        int64_t at = ocspRefreshAtMs(&held, 10, now, someChance(i));
+        int64_t at = ocspRefreshAtMs(&current, 10, now, someChance(i));
         assert_true(at <= now + 3600 * 1000);
         assert_true(at >= now + 2880 * 1000 - 1); /* and a fifth earlier at most */
     }
-    /* A short life beats the hour. */
-    held.expires_at = held.next_update = TEST_NOW + 1000;
-    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 900) * 1000);
-    /* Good ones are not pulled to the hour. */
-    held = heldResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
-    assert_true(ocspRefreshAtMs(&held, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 27 * TEST_DAY) * 1000);
+    /* A shorter validity comes before the hour. */
+    current.expires_at = current.next_update = TEST_NOW + 1000;
+    assert_true(ocspRefreshAtMs(&current, 10, (int64_t)TEST_NOW * 1000, 0) == (int64_t)(TEST_NOW + 900) * 1000);
+    /* A good response is not refreshed hourly. */
+    current = currentResponse(TEST_NOW, TEST_NOW + 30 * TEST_DAY);
+    assert_true(ocspRefreshAtMs(&current, 10, (int64_t)TEST_NOW * 1000, 0) ==
+                (int64_t)(TEST_NOW + 27 * TEST_DAY) * 1000);
 }
 
 /* From the year 0 to the year 9999, as ASN.1 can say it, in both orders: no overflow (the undefined-behaviour sanitizer
  * watches), and never after the end. */
-static void hugeAndNegativeLivesStayInBounds(void **state) {
-    (void)state;
+TEST(refreshAt_extremeDatesStayInBounds) {
     static const int64_t years[] = {-62167219200, -2208988800, 1, 2, TEST_NOW, 4102444800, 253402300799};
     for (size_t a = 0; a < 7; a++) {
         for (size_t b = 0; b < 7; b++) {
             for (int margin = 1; margin <= 99; margin++) {
-                ocspResponse held = heldResponse((time_t)years[a], (time_t)years[b]);
-                assert_true(ocspRefreshDeadline(&held, margin) <= held.expires_at);
+                ocspResponse current = currentResponse((time_t)years[a], (time_t)years[b]);
+                assert_true(ocspRefreshDeadline(&current, margin) <= current.expires_at);
                 for (int i = 0; i < 8; i++) {
-                    int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000, someChance(i));
-                    assert_true(at <= (int64_t)held.expires_at * 1000);
+                    int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+                    assert_true(at <= (int64_t)current.expires_at * 1000);
                     /* Never before the window of the largest margin and its tenth. */
                     int64_t life = years[b] > years[a] ? years[b] - years[a] : 0;
-                    assert_true(at >= (int64_t)held.expires_at * 1000 - life * 1100);
+                    assert_true(at >= (int64_t)current.expires_at * 1000 - life * 1100);
                 }
             }
         }
     }
 }
 
-/* ---- §11: after failures ----------------------------------------------------------------------------------------- */
+/* ---- after failures ---------------------------------------------------------------------------------------------- */
 
 /* The cap as the table has it. */
 static int64_t tableCap(int64_t remaining_ms, int must_staple) {
@@ -193,8 +187,7 @@ static int64_t tableCap(int64_t remaining_ms, int must_staple) {
     return cap < 1000 ? 1000 : cap;
 }
 
-static void capsOfTheTable(void **state) {
-    (void)state;
+TEST(retryCap_table) {
     assert_int_equal(ocspRetryCapMs(0, 0), 300000);
     assert_int_equal(ocspRetryCapMs(-5000, 0), 300000);
     assert_int_equal(ocspRetryCapMs(0, 1), 60000);
@@ -211,9 +204,9 @@ static void capsOfTheTable(void **state) {
     }
 }
 
-/* Quick for a hiccup: doubling up to a minute, which is five failures and more with a short retry-delay. */
-static void acceptance11_doublingUpToAMinute(void **state) {
-    (void)state;
+/* Quick retries first: doubling up to a minute, which is three failures by default and more with a short
+ * retry-delay. */
+TEST(retry_doublesUpToAMinute, "11") {
     static const int rows[][2] = {{10, 3}, {1, 6}, {2, 5}, {3600, 1}}; /* retry-delay, failures */
     int64_t far = 100LL * TEST_DAY * 1000;
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
@@ -234,9 +227,8 @@ static void acceptance11_doublingUpToAMinute(void **state) {
     }
 }
 
-/* Patient in an outage: from half of the longest wait to all of it, and not below what doubling asks for. */
-static void acceptance11_thenTheUpperHalfOfTheLongestWait(void **state) {
-    (void)state;
+/* In an outage: the upper half of the cap, and not below what doubling gives. */
+TEST(retry_outageWaitsInTheUpperHalfOfTheCap, "11") {
     static const struct {
         int delay;
         unsigned attempt;
@@ -246,7 +238,7 @@ static void acceptance11_thenTheUpperHalfOfTheLongestWait(void **state) {
         {10, 8, 100LL * TEST_DAY * 1000, 1800000, 3600000},
         {10, 10, 100LL * TEST_DAY * 1000, 2880000, 3600000}, /* 5120 s are more than the hour: 20 % below it */
         {10, 5, 8640000, 1080000, 2160000},
-        {1, 4, 40000, 6400, 9600},     /* 8 s: still a hiccup */
+        {1, 4, 40000, 6400, 9600},     /* 8 s: still a quick retry */
         {1, 8, 400000, 80000, 100000}, /* 128 s, and 100 s at most */
         {1, 8, 600000, 102400, 150000},
         {3600, 4, INT64_MAX, 2880000, 3600000},
@@ -263,9 +255,8 @@ static void acceptance11_thenTheUpperHalfOfTheLongestWait(void **state) {
     }
 }
 
-/* With nothing valid held nobody waits longer than doubling says: who is worst off is not slowest. */
-static void withNothingHeldItGoesOnDoubling(void **state) {
-    (void)state;
+/* Without a valid response no wait is longer than doubling gives. */
+TEST(retry_withoutResponseKeepsDoubling) {
     for (int must = 0; must < 2; must++) {
         for (unsigned attempt = 1; attempt <= 20; attempt++) {
             int64_t cap = must ? 60000 : 300000, middle = attempt < 10 ? 10000LL << (attempt - 1) : cap;
@@ -278,8 +269,7 @@ static void withNothingHeldItGoesOnDoubling(void **state) {
     }
 }
 
-static void everyWaitLiesBetweenFloorAndCap(void **state) {
-    (void)state;
+TEST(retry_liesBetweenFloorAndCap) {
     static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
     static const int64_t lives[] = {INT64_MIN, -1,    0,       1,        999,          4000,
                                     5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
@@ -308,8 +298,7 @@ static void everyWaitLiesBetweenFloorAndCap(void **state) {
 }
 
 /* HAProxy's shift overflowed after 26 failures; here the wait never falls again. */
-static void waitsNeverFallAsFailuresGoOn(void **state) {
-    (void)state;
+TEST(retry_neverGetsShorterWithMoreFailures) {
     for (int must = 0; must < 2; must++) {
         int64_t before = 0;
         for (unsigned attempt = 1; attempt < 5000; attempt++) {
@@ -322,8 +311,7 @@ static void waitsNeverFallAsFailuresGoOn(void **state) {
     }
 }
 
-static void aShortRestOfLifeGoesBelowRetryDelayDownToASecond(void **state) {
-    (void)state;
+TEST(retry_nearExpiryGoesBelowRetryDelay) {
     for (int i = 0; i < 200; i++) {
         int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someChance(i));
         assert_true(wait >= 4000 && wait <= 5000);
@@ -335,19 +323,19 @@ static void aShortRestOfLifeGoesBelowRetryDelayDownToASecond(void **state) {
 /* ---- a fleet ----------------------------------------------------------------------------------------------------- */
 
 #define FLEET_NODES 20000
-#define FLEET_WINDOW 720 /* minutes before the formula and after it that are counted */
+#define FLEET_WINDOW 720 /* minutes before the deadline and after it that are counted */
 
 static int fleet_minute[2 * FLEET_WINDOW];
 
-/* Nodes that hold the same response: their first round after it, and with the CA away from `down` to `up` (minutes,
- * relative to the formula) those that follow until one succeeds. */
+/* Nodes with the same current response: their first refresh after it and, with the CA down from `down` to `up` (minutes
+ * relative to the deadline), their retries until one succeeds. */
 static void liveThroughAFleet(int64_t life, int margin, int without_chance, int64_t down, int64_t up) {
-    ocspResponse held = heldResponse(TEST_NOW, TEST_NOW + (time_t)life);
-    int64_t formula = (int64_t)held.expires_at * 1000 - life * 10 * margin, end = (int64_t)held.expires_at * 1000;
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)life);
+    int64_t formula = (int64_t)current.expires_at * 1000 - life * 10 * margin, end = (int64_t)current.expires_at * 1000;
     memset(fleet_minute, 0, sizeof(fleet_minute));
     for (int i = 0; i < FLEET_NODES; i++) {
         uint32_t chance = without_chance ? 0 : testRandom();
-        int64_t at = ocspRefreshAtMs(&held, margin, (int64_t)TEST_NOW * 1000 + i * 3, chance);
+        int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000 + i * 3, chance);
         for (unsigned failed = 1;; failed++) {
             int64_t minute = (at - formula + FLEET_WINDOW * 60000LL) / 60000;
             assert_true(minute >= 0 && minute < 2 * FLEET_WINDOW && at < end);
@@ -365,9 +353,8 @@ static int busiestMinute(int from, int until) {
     return most;
 }
 
-static void aFleetIsSpreadFiftyfold(void **state) {
-    (void)state;
-    for (int days = 1; days <= 2; days++) { /* longer lives spread wider than is counted here */
+TEST(fleet_isSpreadFiftyfold) {
+    for (int days = 1; days <= 2; days++) { /* longer validities spread wider than is counted here */
         for (int margin = 10; margin <= 50; margin += 40) {
             liveThroughAFleet(days * TEST_DAY, margin, 1, 0, 0);
             assert_int_equal(busiestMinute(-FLEET_WINDOW, FLEET_WINDOW), FLEET_NODES);
@@ -377,9 +364,8 @@ static void aFleetIsSpreadFiftyfold(void **state) {
     }
 }
 
-/* Two hours away, in the middle of the refreshes or until their last minute: no rush at the return. */
-static void aFleetDoesNotGreetTheResponderThatReturns(void **state) {
-    (void)state;
+/* The CA is down for two hours, in the middle of the refreshes or until their last minute: no rush when it returns. */
+TEST(fleet_doesNotRushAReturningResponder) {
     static const struct {
         int days, margin, up;
     } rows[] = {{1, 10, -60}, {1, 50, 0}, {1, 50, -12}, {2, 10, -60}, {2, 10, -200}, {2, 50, 0}, {2, 50, -60}};
@@ -390,28 +376,4 @@ static void aFleetDoesNotGreetTheResponderThatReturns(void **state) {
         int most = busiestMinute(up, FLEET_WINDOW);
         if (most * 60 > sum * 3) fail_msg("row %zu: %d in a minute, %d in the hour", r, most, sum);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acceptance10_formulaOfAKnownLife),
-        cmocka_unit_test(acceptance10_twentySecondResponse),
-        cmocka_unit_test(acceptance10_neverLaterThanTheFormulaAndALittleEarlier),
-        cmocka_unit_test(chanceSpreadsOverAllThatItMay),
-        cmocka_unit_test(askedEarlyAndGotTheSame),
-        cmocka_unit_test(acceptance9_endOfTheCertificateCountsNotNextUpdate),
-        cmocka_unit_test(withoutNextUpdateHalfOfTheTenMinutes),
-        cmocka_unit_test(revokedIsAskedForAtLeastHourly),
-        cmocka_unit_test(hugeAndNegativeLivesStayInBounds),
-        cmocka_unit_test(capsOfTheTable),
-        cmocka_unit_test(acceptance11_doublingUpToAMinute),
-        cmocka_unit_test(acceptance11_thenTheUpperHalfOfTheLongestWait),
-        cmocka_unit_test(withNothingHeldItGoesOnDoubling),
-        cmocka_unit_test(everyWaitLiesBetweenFloorAndCap),
-        cmocka_unit_test(waitsNeverFallAsFailuresGoOn),
-        cmocka_unit_test(aShortRestOfLifeGoesBelowRetryDelayDownToASecond),
-        cmocka_unit_test(aFleetIsSpreadFiftyfold),
-        cmocka_unit_test(aFleetDoesNotGreetTheResponderThatReturns),
-    };
-    return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
 }

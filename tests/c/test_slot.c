@@ -1,6 +1,6 @@
-/* test_slot.c - one pointer, many readers, one publisher: what is read is whole, and is freed once nobody can hold it
- * and not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons what it is
- * given.
+/* test_slot.c - one pointer, many readers, one publisher: readers see whole sets, and a set is freed once no reader can
+ * have it and not before. Most telling under SAN=thread and SAN=address; without them the host's free() poisons the
+ * memory.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -35,20 +35,18 @@ static void poisonFree(void *ptr) {
     free(p);
 }
 
-static int setUp(void **state) {
+static void setUp(void) {
     static const ocspHost host = {.alloc = poisonAlloc, .free = poisonFree};
-    (void)state;
     ocspSetHost(&host);
     atomic_store(&freed_sets, 0);
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void tearDown(void) {
     ocspSlotPublish(NULL);
     ocspSetHost(NULL);
-    return 0;
 }
+
+FIXTURE(setUp, tearDown);
 
 /* A set whose bytes all say `number`. */
 static ocspStapleSet *madeSet(int number) {
@@ -65,15 +63,13 @@ static ocspStapleSet *madeSet(int number) {
     return set;
 }
 
-static void nothingPublishedYet(void **state) {
-    (void)state;
+TEST(slot_isEmptyAtFirst) {
     int token;
     assert_null(ocspSlotEnter(&token));
     ocspSlotLeave(token);
 }
 
-static void theLatestPublishedIsRead(void **state) {
-    (void)state;
+TEST(slot_readsTheLatestSet) {
     for (int i = 1; i < 100; i++) {
         int token;
         ocspSlotPublish(madeSet(i));
@@ -82,7 +78,7 @@ static void theLatestPublishedIsRead(void **state) {
         assert_int_equal(set->staples[1].expires_at, i);
         assert_int_equal(set->staples[1].der[DER_BYTES - 1], i);
         ocspSlotLeave(token);
-        assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old one is gone already */
+        assert_int_equal(atomic_load(&live_sets), 1); /* bounded memory: the old set is freed already */
     }
     ocspSlotPublish(NULL);
     int token;
@@ -91,8 +87,7 @@ static void theLatestPublishedIsRead(void **state) {
     assert_int_equal(atomic_load(&live_sets), 0);
 }
 
-static void certificatesAreReleasedWithTheSet(void **state) {
-    (void)state;
+TEST(slot_freesCertificatesWithTheSet) {
     const testPki *pki = testGetPki();
     ocspStapleSet *set = madeSet(1);
     X509_up_ref(pki->leaf);
@@ -102,7 +97,7 @@ static void certificatesAreReleasedWithTheSet(void **state) {
     const ocspStapleSet *seen = ocspSlotEnter(&token);
     assert_ptr_equal(seen->staples[0].leaf, pki->leaf);
     ocspSlotLeave(token);
-    ocspSlotPublish(NULL); /* a leaked reference or one too few is the address sanitizer's to find */
+    ocspSlotPublish(NULL); /* AddressSanitizer finds a reference too many or too few */
     ocspStapleSetFree(NULL);
 }
 
@@ -112,15 +107,14 @@ static void *publishTwo(void *arg) {
     return NULL;
 }
 
-static void aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait(void **state) {
-    (void)state;
+TEST(slot_setInUseOutlivesItsReplacement) {
     int held_token;
     pthread_t publisher;
     ocspSlotPublish(madeSet(1));
     const ocspStapleSet *held = ocspSlotEnter(&held_token);
     assert_int_equal(pthread_create(&publisher, NULL, publishTwo, NULL), 0);
 
-    /* The publisher has swapped and waits for us; meanwhile newcomers get the new set at once. */
+    /* The publisher has swapped the sets and waits for this reader; new readers get the new set at once. */
     for (int seen = 0; !seen;) {
         int token;
         const ocspStapleSet *set = ocspSlotEnter(&token);
@@ -172,8 +166,7 @@ static void *readOn(void *arg) {
     return NULL;
 }
 
-static void eightReadersAndAPublisherWithoutPause(void **state) {
-    (void)state;
+TEST(slot_eightReadersAndABusyPublisher) {
     pthread_t readers[READERS];
     long publications = testEnvNumber("OCSP_TEST_PUBLICATIONS", 3000);
     int most = 0;
@@ -203,8 +196,7 @@ static void *readOnce(void *arg) {
     return NULL;
 }
 
-static void moreThreadsThanStripes(void **state) {
-    (void)state;
+TEST(slot_moreThreadsThanStripes) {
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
     ocspSlotPublish(madeSet(1));
@@ -228,8 +220,7 @@ static void *countMany(void *arg) {
     return NULL;
 }
 
-static void countersSumRight(void **state) {
-    (void)state;
+TEST(counters_sumOverAllThreads) {
     pthread_t threads[READERS];
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
@@ -238,18 +229,4 @@ static void countersSumRight(void **state) {
     ocspSumHandshakes(&stapled, &unstapled);
     assert_int_equal(stapled - stapled_before, READERS * 8000);
     assert_int_equal(unstapled - unstapled_before, READERS * 2000);
-}
-
-int main(void) {
-#define with_host(test) cmocka_unit_test_setup_teardown(test, setUp, tearDown)
-    const struct CMUnitTest tests[] = {
-        with_host(nothingPublishedYet),
-        with_host(theLatestPublishedIsRead),
-        with_host(certificatesAreReleasedWithTheSet),
-        with_host(aHeldSetOutlivesItsReplacementAndNewcomersDoNotWait),
-        with_host(eightReadersAndAPublisherWithoutPause),
-        with_host(moreThreadsThanStripes),
-        with_host(countersSumRight),
-    };
-    return cmocka_run_group_tests_name("slot", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_times.c - times beyond 2038 and 2106, where a time_t of 32 bits ends: what certificates and responses say is reckoned
- * in 64 bits everywhere. Dates are written as text, because the test's own time_t may be as short.
+/* test_times.c - times beyond 2038 and 2106, where a time_t of 32 bits ends: dates of certificates and responses have
+ * 64 bits everywhere. Dates are written as text, because the test's own time_t may be as short.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -23,18 +23,16 @@ static X509 *until(const char *end, X509 *cert) {
     return cert;
 }
 
-static int setUp(void **state) {
-    (void)state;
+static void beginProgram(void) {
     pki = testGetPki();
     ca = until("22000101000000Z", testCert(&(testCertSpec){.name = "far CA", .key = pki->ca_key, .ca = 1}));
-    return 0;
 }
 
-static int tearDown(void **state) {
-    (void)state;
+static void endProgram(void) {
     X509_free(ca);
-    return 0;
 }
+
+PROGRAM_FIXTURE(beginProgram, endProgram);
 
 /* A certificate that ends then. */
 static X509 *leafUntil(const char *end) {
@@ -45,7 +43,7 @@ static X509 *leafUntil(const char *end) {
                                                .urls = {TEST_URL}}));
 }
 
-static void textOfTimes(void **state) {
+TEST(time_asText) {
     static const struct {
         int64_t seconds;
         const char *text;
@@ -69,7 +67,6 @@ static void textOfTimes(void **state) {
     };
     char text[40], again[40];
 
-    (void)state;
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
         assert_string_equal(ocspUtcText(times[i].seconds, text, sizeof(text)), times[i].text);
     if (sizeof(time_t) < 8) return;
@@ -83,13 +80,12 @@ static void textOfTimes(void **state) {
     }
 }
 
-static void aCertificateThatEndsAfter2038And2106(void **state) {
+TEST(certificate_endsAfter2038And2106) {
     static const struct {
         const char *end;
         int64_t seconds;
     } ends[] = {{"371231235959Z", IN_2037}, {"390101000000Z", IN_2039}, {"21500101000000Z", IN_2150}};
 
-    (void)state;
     for (size_t i = 0; i < 3; i++) {
         X509 *leaf = leafUntil(ends[i].end);
         ocspIdentity *id = testIdentity(leaf, ca);
@@ -99,20 +95,19 @@ static void aCertificateThatEndsAfter2038And2106(void **state) {
     }
 }
 
-static void aResponseThatEndsAfter2038And2106(void **state) {
+TEST(response_endsAfter2038And2106) {
     X509 *leaf = leafUntil("21510101000000Z");
     ocspIdentity *id = testIdentity(leaf, ca);
     testReply reply = testGoodReply(leaf);
     ocspResponse r;
     ocspError err = {0};
 
-    (void)state;
-    reply.entries[0].issuer = reply.signer = ca;
+    reply.singles[0].issuer = reply.signer = ca;
     for (int far = 0; far < 2; far++) {
         int64_t now = far ? IN_2150 + 3600 : TEST_NOW, end = far ? IN_2151 : IN_2039;
-        if (far) reply.entries[0].this_text = "21500101000000Z";
-        reply.entries[0].next_text = far ? "21520101000000Z" : "20390101000000Z"; /* the first beyond the leaf's end */
-        reply.entries[0].next_update = TEST_NOW + 1;
+        if (far) reply.singles[0].this_text = "21500101000000Z";
+        reply.singles[0].next_text = far ? "21520101000000Z" : "20390101000000Z"; /* the first beyond the leaf's end */
+        reply.singles[0].next_update = TEST_NOW + 1;
         testBytes der = testReplyDer(&reply);
         if (!ocspVerify((ocspBytes){der.p, der.n}, id, now, now, &r, &err)) fail_msg("%s", err.text);
         assert_true(r.expires_at == end);
@@ -129,13 +124,4 @@ static void aResponseThatEndsAfter2038And2106(void **state) {
     }
     ocspIdentityFree(id);
     X509_free(leaf);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(textOfTimes),
-        cmocka_unit_test(aCertificateThatEndsAfter2038And2106),
-        cmocka_unit_test(aResponseThatEndsAfter2038And2106),
-    };
-    return cmocka_run_group_tests_name("times", tests, setUp, tearDown);
 }

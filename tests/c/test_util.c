@@ -14,15 +14,13 @@ static const char *clean(const char *in) {
     return ocspCleanText(out, sizeof(out), in);
 }
 
-static void cleanTextKeepsPlainText(void **state) {
-    (void)state;
+TEST(cleanText_keepsPlainText) {
     assert_string_equal(clean("http://a.example/~x?y=z#[1]"), "http://a.example/~x?y=z#[1]");
     assert_string_equal(clean(""), "");
     assert_string_equal(clean(NULL), "");
 }
 
-static void cleanTextDropsEveryControlByte(void **state) {
-    (void)state;
+TEST(cleanText_dropsControlBytes) {
     for (int c = 1; c < 256; c++) {
         char in[4] = {'a', (char)c, 'b', 0};
         const char *out = clean(in);
@@ -37,8 +35,7 @@ static void cleanTextDropsEveryControlByte(void **state) {
     assert_string_equal(clean("x\r\nocsp_state:good\x1b[31m"), "xocsp_state:good[31m");
 }
 
-static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
-    (void)state;
+TEST(cleanText_isCutToTheLimitAndTheBuffer) {
     char in[1000], out[1000];
     memset(in, 'x', sizeof(in) - 1);
     in[sizeof(in) - 1] = 0;
@@ -47,7 +44,7 @@ static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
         memset(out, '#', sizeof(out));
         assert_ptr_equal(ocspCleanText(out, size, in), out);
         assert_int_equal(strlen(out), size - 1);
-        assert_true(out[size] == '#'); /* nothing behind its end is touched */
+        assert_true(out[size] == '#'); /* nothing beyond its end is written */
     }
     out[0] = '#';
     ocspCleanText(out, 0, in);
@@ -55,8 +52,7 @@ static void cleanTextCutsAtTwoHundredAndAtTheBuffer(void **state) {
 }
 
 /* RFC 3986 section 2.1. */
-static void percentDecoding(void **state) {
-    (void)state;
+TEST(percentDecode_table) {
     static const struct {
         const char *in, *out; /* out NULL: refused */
     } rows[] = {{"", ""},         {"user:pw", "user:pw"}, {"%41%7a%7A", "Azz"}, {"p%40ss%3Aw%2Frd%25", "p@ss:w/rd%"},
@@ -72,8 +68,7 @@ static void percentDecoding(void **state) {
     }
 }
 
-static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state) {
-    (void)state;
+TEST(refreshMargin_acceptsOneToNinetyNine) {
     for (int n = -5; n < 250; n++) {
         for (int sign = 0; sign < 2; sign++) {
             char text[16];
@@ -87,14 +82,13 @@ static void refreshMarginTakesOneToNinetyNineWithAndWithoutPercent(void **state)
             } else {
                 assert_int_equal(percent, -77);
                 assert_non_null(why);
-                assert_non_null(strstr(why, "99")); /* it says what would be right */
+                assert_non_null(strstr(why, "99")); /* the reason names the valid range */
             }
         }
     }
 }
 
-static void refreshMarginRefusesEverythingElse(void **state) {
-    (void)state;
+TEST(refreshMargin_rejectsEverythingElse) {
     static const char *const bad[] = {"",
                                       "%",
                                       " ",
@@ -117,14 +111,13 @@ static void refreshMarginRefusesEverythingElse(void **state) {
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
         int percent = -77;
-        if (ocspParseRefreshMargin(bad[i], &percent, &why)) fail_msg("took \"%s\"", bad[i]);
+        if (ocspParseRefreshMargin(bad[i], &percent, &why)) fail_msg("accepted \"%s\"", bad[i]);
         assert_non_null(why);
         assert_int_equal(percent, -77);
     }
 }
 
-static void responderUrlTakesHttpAndHttps(void **state) {
-    (void)state;
+TEST(responderUrl_acceptsHttpAndHttps) {
     static const char *const good[] = {"",
                                        "http://ocsp.example.com",
                                        "http://ocsp.example.com/",
@@ -133,24 +126,22 @@ static void responderUrlTakesHttpAndHttps(void **state) {
                                        "http://[::1]:8080/ocsp"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
-        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("rejected \"%s\": %s", good[i], why);
     }
     const char *why = NULL;
     assert_true(ocspCheckResponderUrl(NULL, &why));
 }
 
-/* RFC 3986 allows both in a path and a query; what stands left of an @ there is no user. */
-static void responderUrlTakesAtAndColonBehindTheHost(void **state) {
-    (void)state;
+/* RFC 3986 allows both in a path and a query; what is left of an @ there is no user. */
+TEST(responderUrl_acceptsAtAndColonBehindTheHost) {
     static const char *const good[] = {"http://a/in:path", "http://a/with@at", "http://a:1/?u=a@b", "http://a/@b/"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         const char *why = NULL;
-        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("refused \"%s\": %s", good[i], why);
+        if (!ocspCheckResponderUrl(good[i], &why)) fail_msg("rejected \"%s\": %s", good[i], why);
     }
 }
 
-static void responderUrlRefusesTheRestWithASentence(void **state) {
-    (void)state;
+TEST(responderUrl_rejectsEverythingElseWithAReason) {
     static const char *const bad[] = {"ocsp.example.com",
                                       "ftp://a/",
                                       "ldap://a/",
@@ -179,14 +170,13 @@ static void responderUrlRefusesTheRestWithASentence(void **state) {
                                       "http://\xc3\xa4.example/"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const char *why = NULL;
-        if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("took \"%s\"", bad[i]);
+        if (ocspCheckResponderUrl(bad[i], &why)) fail_msg("accepted \"%s\"", bad[i]);
         assert_non_null(why);
         assert_true(strlen(why) > 20);
     }
 }
 
-static void aPasswordIsNoPort(void **state) {
-    (void)state;
+TEST(urlParse_passwordIsNoPort) {
     ocspUrl url;
     assert_int_equal(ocspUrlParse(&url, "http://u:0secret@h"), 1); /* of a proxy, in the environment */
     assert_string_equal(url.host, "h");
@@ -195,15 +185,13 @@ static void aPasswordIsNoPort(void **state) {
     ocspUrlClear(&url);
 }
 
-static void responderUrlLeavesNoErrorInTheQueue(void **state) {
-    (void)state;
+TEST(responderUrl_leavesNoErrorInOpenSslsQueue) {
     const char *why;
     ocspCheckResponderUrl("http://a:notaport/", &why);
-    assert_int_equal(ERR_peek_error(), 0); /* the host's next look at its own errors must not see ours */
+    assert_int_equal(ERR_peek_error(), 0); /* the host's next ERR_get_error must not find the engine's errors */
 }
 
-static void failFillsKindAndSentenceAndCutsIt(void **state) {
-    (void)state;
+TEST(fail_fillsKindAndSentence) {
     ocspError err;
     assert_int_equal(ocspFail(&err, OCSP_ERR_HTTP, "status %d", 404), 0);
     assert_int_equal(err.kind, OCSP_ERR_HTTP);
@@ -237,8 +225,7 @@ static void keepLine(ocspLogLevel level, const char *sentence) {
     snprintf(last_line, sizeof(last_line), "%d %s", (int)level, sentence);
 }
 
-static void memoryAndLogAreTheHosts(void **state) {
-    (void)state;
+TEST(host_providesMemoryAndLog) {
     ocspHost host = {.log = keepLine, .alloc = countingAlloc, .free = countingFree};
     ocspSetHost(&host);
     unsigned char *zeroed = ocspAlloc(100);
@@ -270,23 +257,4 @@ static void memoryAndLogAreTheHosts(void **state) {
     ocspSetHost(NULL);
     ocspLog(OCSP_LOG_WARNING, "unheard");
     assert_string_equal(last_line, "3 answer 42");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cleanTextKeepsPlainText),
-        cmocka_unit_test(cleanTextDropsEveryControlByte),
-        cmocka_unit_test(cleanTextCutsAtTwoHundredAndAtTheBuffer),
-        cmocka_unit_test(percentDecoding),
-        cmocka_unit_test(refreshMarginTakesOneToNinetyNineWithAndWithoutPercent),
-        cmocka_unit_test(refreshMarginRefusesEverythingElse),
-        cmocka_unit_test(responderUrlTakesHttpAndHttps),
-        cmocka_unit_test(responderUrlTakesAtAndColonBehindTheHost),
-        cmocka_unit_test(responderUrlRefusesTheRestWithASentence),
-        cmocka_unit_test(responderUrlLeavesNoErrorInTheQueue),
-        cmocka_unit_test(aPasswordIsNoPort),
-        cmocka_unit_test(failFillsKindAndSentenceAndCutsIt),
-        cmocka_unit_test(memoryAndLogAreTheHosts),
-    };
-    return cmocka_run_group_tests_name("util", tests, NULL, NULL);
 }

@@ -52,8 +52,8 @@ static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **
         return OCSP_FETCH_FAILED;
     }
     reply = testGoodReply(testGetPki()->leaf);
-    reply.entries[0].this_update = fleetThisUpdate(life.c, at);
-    reply.entries[0].next_update = reply.entries[0].this_update + (time_t)(life.c->life / 1000);
+    reply.singles[0].this_update = fleetThisUpdate(life.c, at);
+    reply.singles[0].next_update = reply.singles[0].this_update + (time_t)(life.c->life / 1000);
     der = testReplyDer(&reply);
     *body = ocspMemdup(der.p, der.n);
     *body_len = *body ? der.n : 0;

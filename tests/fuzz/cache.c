@@ -242,7 +242,7 @@ static testBytes entryBytes(int flags, int64_t age, const void *bytes, size_t n)
 static testBytes reply(int64_t next_update) {
     const fuzzPki *pki = fuzzGetPki();
     const testReply r = {.count = 1,
-                         .entries = {{.cert = pki->leaf,
+                         .singles = {{.cert = pki->leaf,
                                       .issuer = pki->ca,
                                       .this_update = TEST_NOW - 30 * TEST_DAY,
                                       .next_update = next_update}},

@@ -64,7 +64,7 @@ static void checkForeign(const ocspIdentity *id) {
 
     if (!reply.p) {
         const testReply good = {.count = 1,
-                                .entries = {{.cert = pki->leaf,
+                                .singles = {{.cert = pki->leaf,
                                              .issuer = pki->ca,
                                              .this_update = TEST_NOW - 3600,
                                              .next_update = TEST_NOW + TEST_DAY}},

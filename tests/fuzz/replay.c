@@ -148,8 +148,10 @@ int main(int argc, char **argv) {
     const char *name = argc == 4 && strcmp(argv[1], "--seeds") == 0 ? argv[2] : argc > 1 ? argv[1] : NULL;
     const fuzzTarget *target = name ? fuzzFind(name) : NULL;
     const char *keep = getenv("OCSP_FUZZ_KEEP");
+    const char *only = getenv("OCSP_TEST_ONLY");
     int i;
 
+    if (only && *only) cmocka_set_test_filter(only);
     snprintf(finding, sizeof(finding), "%s/replay-finding", keep && *keep ? keep : "build");
     if (!name) return cmocka_run_group_tests(tests, NULL, NULL);
     if (!target || argc < 3) {

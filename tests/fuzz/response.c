@@ -188,13 +188,13 @@ static X509 *berCertificate(void) {
 
 static void seeds(fuzzKeep *keep) {
     const fuzzPki *pki = fuzzGetPki();
-    const testEntry ours = {.cert = pki->leaf,
-                            .issuer = pki->ca,
-                            .this_update = TEST_NOW - 3600,
-                            .next_update = TEST_NOW + TEST_DAY};
-    const testReply good = {.count = 1, .entries = {ours}, .signer = pki->ca, .key = pki->ca_key};
+    const testSingle ours = {.cert = pki->leaf,
+                             .issuer = pki->ca,
+                             .this_update = TEST_NOW - 3600,
+                             .next_update = TEST_NOW + TEST_DAY};
+    const testReply good = {.count = 1, .singles = {ours}, .signer = pki->ca, .key = pki->ca_key};
     const testReply delegated = {
-        .count = 1, .entries = {ours}, .signer = pki->delegate, .key = pki->delegate_key, .sent = {pki->delegate}};
+        .count = 1, .singles = {ours}, .signer = pki->delegate, .key = pki->delegate_key, .sent = {pki->delegate}};
     testReply r;
     char name[32];
     int i;
@@ -209,20 +209,20 @@ static void seeds(fuzzKeep *keep) {
     r = good, r.bare = 1, keepReply(keep, "bare", &r);
     r = good, r.by_key = 1, keepReply(keep, "by-key", &r);
     r = good, r.sent[0] = pki->ca, keepReply(keep, "issuer-sent", &r);
-    r = good, r.entries[0].status = TEST_REVOKED, keepReply(keep, "revoked", &r);
-    r.entries[0].reason = 7, keepReply(keep, "on-hold", &r);
-    r = good, r.entries[0].status = TEST_UNKNOWN, keepReply(keep, "unknown", &r);
-    r = good, r.entries[0].next_update = 0, keepReply(keep, "no-next-update", &r);
-    r = good, r.entries[0].md = EVP_sha256(), keepReply(keep, "sha256-certid", &r);
-    r = good, r.entries[0].next_update = TEST_NOW, keepReply(keep, "expired", &r);
-    r = good, r.entries[0].this_update = TEST_NOW + OCSP_CLOCK_SKEW, keepReply(keep, "from-the-future", &r);
-    r.entries[0].this_update -= 100, r.entries[0].next_update = TEST_NOW + 100, keepReply(keep, "backwards", &r);
-    r = good, r.entries[0].next_update = TEST_NOW + 400 * TEST_DAY, keepReply(keep, "outlives-all", &r);
-    r = good, r.entries[0].this_text = "20300101000000.5Z", keepReply(keep, "fraction", &r);
-    r = good, r.entries[0].cert = pki->delegate, keepReply(keep, "not-ours", &r);
-    r = good, r.count = 3, r.entries[0].cert = pki->delegate, r.entries[1] = r.entries[2] = ours;
-    r.entries[1].this_update -= 100, keepReply(keep, "three", &r);
-    r.entries[1].this_update += 100, r.entries[1].status = TEST_REVOKED, keepReply(keep, "equal-times", &r);
+    r = good, r.singles[0].status = TEST_REVOKED, keepReply(keep, "revoked", &r);
+    r.singles[0].reason = 7, keepReply(keep, "on-hold", &r);
+    r = good, r.singles[0].status = TEST_UNKNOWN, keepReply(keep, "unknown", &r);
+    r = good, r.singles[0].next_update = 0, keepReply(keep, "no-next-update", &r);
+    r = good, r.singles[0].md = EVP_sha256(), keepReply(keep, "sha256-certid", &r);
+    r = good, r.singles[0].next_update = TEST_NOW, keepReply(keep, "expired", &r);
+    r = good, r.singles[0].this_update = TEST_NOW + OCSP_CLOCK_SKEW, keepReply(keep, "from-the-future", &r);
+    r.singles[0].this_update -= 100, r.singles[0].next_update = TEST_NOW + 100, keepReply(keep, "backwards", &r);
+    r = good, r.singles[0].next_update = TEST_NOW + 400 * TEST_DAY, keepReply(keep, "outlives-all", &r);
+    r = good, r.singles[0].this_text = "20300101000000.5Z", keepReply(keep, "fraction", &r);
+    r = good, r.singles[0].cert = pki->delegate, keepReply(keep, "not-ours", &r);
+    r = good, r.count = 3, r.singles[0].cert = pki->delegate, r.singles[1] = r.singles[2] = ours;
+    r.singles[1].this_update -= 100, keepReply(keep, "three", &r);
+    r.singles[1].this_update += 100, r.singles[1].status = TEST_REVOKED, keepReply(keep, "equal-times", &r);
     r = good, r.sign_md = EVP_sha1(), keepReply(keep, "sha1-signature", &r);
     r = good, r.sign_md = EVP_md5(), keepReply(keep, "md5-signature", &r);
     r = good, r.break_signature = 1, keepReply(keep, "broken-signature", &r);

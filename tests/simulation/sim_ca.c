@@ -11,6 +11,7 @@
 
 #define _GNU_SOURCE
 #include "sim.h"
+#include "../c/reply.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +43,7 @@ static long serials;
 
 typedef struct simDelegate {
     X509 *cert; /* whose name and key it has */
-    unsigned char *der;
-    int len;
+    testBytes der;
     int64_t from, to;
 } simDelegate;
 
@@ -189,7 +189,7 @@ X509 *simCaCertificate(void) {
 static void simDropDelegate(int flavour) {
     simDelegate *d = &delegates[flavour];
 
-    free(d->der);
+    testBytesFree(&d->der);
     memset(d, 0, sizeof(*d));
 }
 
@@ -295,80 +295,9 @@ void simCaRoll(int lives) {
     delegate_life = lives;
 }
 
-/* ---- DER, written from its end to its beginning: lengths are then known ------------------------------------------ */
-
-typedef struct simDer {
-    unsigned char bytes[8192];
-    size_t at; /* the first byte that is used */
-} simDer;
-
-static void simPut(simDer *d, const void *bytes, size_t n) {
-    simMust(d->at >= n);
-    d->at -= n;
-    memcpy(d->bytes + d->at, bytes, n);
-}
-
-static void simWrap(simDer *d, int tag, size_t end) {
-    size_t n = end - d->at;
-    unsigned char head[4] = {(unsigned char)tag};
-
-    if (n < 128) {
-        head[1] = (unsigned char)n;
-        simPut(d, head, 2);
-    } else if (n < 256) {
-        head[1] = 0x81;
-        head[2] = (unsigned char)n;
-        simPut(d, head, 3);
-    } else {
-        head[1] = 0x82;
-        head[2] = (unsigned char)(n >> 8);
-        head[3] = (unsigned char)n;
-        simPut(d, head, 4);
-    }
-}
-
-static void simPutTime(simDer *d, int64_t when) {
-    size_t end = d->at;
-    time_t t = (time_t)when;
-    char text[32];
-    struct tm tm;
-
-    simMust(gmtime_r(&t, &tm));
-    snprintf(text, sizeof(text), "%04d%02d%02d%02d%02d%02dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-             tm.tm_min, tm.tm_sec);
-    simPut(d, text, 15);
-    simWrap(d, 0x18, end);
-}
-
-typedef struct simEntry {
-    const unsigned char *id;
-    size_t id_len;
-    int status;
-    int64_t this_update, next_update;
-} simEntry;
-
-static void simPutEntry(simDer *d, const simEntry *e) {
-    size_t end = d->at, inner;
-
-    if (e->next_update) {
-        inner = d->at;
-        simPutTime(d, e->next_update);
-        simWrap(d, 0xa0, inner);
-    }
-    simPutTime(d, e->this_update);
-    if (e->status == V_OCSP_CERTSTATUS_REVOKED) {
-        inner = d->at;
-        simPutTime(d, SIM_EPOCH);
-        simWrap(d, 0xa1, inner);
-    } else {
-        simPut(d, e->status == V_OCSP_CERTSTATUS_GOOD ? "\x80\x00" : "\x82\x00", 2);
-    }
-    simPut(d, e->id, e->id_len);
-    simWrap(d, 0x30, end);
-}
+/* ---- signatures -------------------------------------------------------------------------------------------------- */
 
 static const unsigned char ed25519_algorithm[] = {0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70};
-static const unsigned char basic_type[] = {0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01};
 
 static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, int key, int really) {
     uint64_t h = simHash(tbs, len, key_number[key]);
@@ -383,6 +312,15 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     memset(out, 0, SIM_SIGNATURE);
     memcpy(out, SIM_MARK, sizeof(SIM_MARK) - 1);
     memcpy(out + SIM_SIGNATURE - 8, &h, 8);
+}
+
+/* AlgorithmIdentifier and signature of what `tbs` holds. */
+static testBytes simAlgorithmAndSignature(const testBytes *tbs, int key, int really) {
+    unsigned char signature[1 + SIM_SIGNATURE] = {0}; /* no unused bits */
+
+    simSign(signature + 1, tbs->p, tbs->n, key, really);
+    return testJoin(testCopy(ed25519_algorithm, sizeof(ed25519_algorithm)),
+                    testTag(0x03, testCopy(signature, sizeof(signature))));
 }
 
 /* Verdicts about signatures, by the certificate's fingerprint and the key. A full bucket forgets. Most signatures that
@@ -403,24 +341,12 @@ static void simRemember(const unsigned char *sha1, uint64_t key, int verdict) {
 }
 
 static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t len, int key) {
-    unsigned char signature[SIM_SIGNATURE], sha1[20];
-    simDer der = {.at = sizeof(der.bytes)};
-    size_t inner;
+    testBytes part = testCopy(tbs, len), signature = simAlgorithmAndSignature(&part, key, 1);
+    unsigned char sha1[20];
 
-    simSign(signature, tbs, len, key, 1);
-    inner = der.at;
-    simPut(&der, signature, SIM_SIGNATURE);
-    simPut(&der, "", 1);
-    simWrap(&der, 0x03, inner);
-    simPut(&der, ed25519_algorithm, sizeof(ed25519_algorithm));
-    simPut(&der, tbs, len);
-    simWrap(&der, 0x30, sizeof(der.bytes));
-    d->len = (int)(sizeof(der.bytes) - der.at);
-    d->der = malloc((size_t)d->len);
-    simMust(d->der);
-    memcpy(d->der, der.bytes + der.at, (size_t)d->len);
+    d->der = testTag(0x30, testJoin(part, signature));
     if (simOneIn(simChance(), 16)) return;
-    simMust(EVP_Digest(d->der, (size_t)d->len, sha1, NULL, EVP_sha1(), NULL));
+    simMust(EVP_Digest(d->der.p, d->der.n, sha1, NULL, EVP_sha1(), NULL));
     simRemember(sha1, key_number[key], 1);
 }
 
@@ -443,7 +369,7 @@ static simDelegate *simGetDelegate(int flavour) {
                       : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
                                                                  : ca_life + ca_presign;
 
-    if (d->der && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
+    if (d->der.p && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
         return d;
     simDropDelegate(flavour);
     d->from = now - 60;
@@ -459,61 +385,22 @@ static simDelegate *simGetDelegate(int flavour) {
     return d;
 }
 
-/* A whole response. Bytes of the result begin at d->bytes + d->at. */
-static void simCompose(simDer *d, const simEntry *entries, int count, int64_t produced_at, X509 *signer,
-                       const simDelegate *delegate, int key, int by_key, int really) {
-    size_t end, certs_end, tbs_end, inner, id_end;
-    unsigned char tbs[4096], signature[SIM_SIGNATURE], md[20];
-    size_t tbs_len;
-    simDer part;
-    int i;
+static testSingle simEntry(const simCert *about, int which_id, const simAnswer *says) {
+    return (testSingle){.certid = {(unsigned char *)about->id[which_id], about->id_len[which_id]},
+                        .status = (testStatus)says->status, /* the same numbers as OpenSSL's */
+                        .revoked_at = SIM_EPOCH,
+                        .this_update = says->this_update,
+                        .next_update = says->next_update};
+}
 
-    /* The inner part first, apart: the signature that follows it in the response needs it. */
-    part.at = sizeof(part.bytes);
-    tbs_end = inner = part.at;
-    for (i = count - 1; i >= 0; i--) simPutEntry(&part, &entries[i]);
-    simWrap(&part, 0x30, inner);
-    simPutTime(&part, produced_at);
-    id_end = part.at;
-    if (by_key) {
-        simMust(X509_pubkey_digest(signer, EVP_sha1(), md, NULL));
-        simPut(&part, md, 20);
-        simWrap(&part, 0x04, id_end);
-        simWrap(&part, 0xa2, id_end);
-    } else {
-        unsigned char *name = NULL;
-        int n = i2d_X509_NAME(X509_get_subject_name(signer), &name);
-        simPut(&part, name, (size_t)n);
-        OPENSSL_free(name);
-        simWrap(&part, 0xa1, id_end);
-    }
-    simWrap(&part, 0x30, tbs_end);
-    tbs_len = tbs_end - part.at;
-    simMust(tbs_len <= sizeof(tbs));
-    memcpy(tbs, part.bytes + part.at, tbs_len);
-    simSign(signature, tbs, tbs_len, key, really);
+typedef struct simSigner {
+    int key, really;
+} simSigner;
 
-    d->at = sizeof(d->bytes);
-    end = d->at;
-    if (delegate) {
-        certs_end = d->at;
-        simPut(d, delegate->der, (size_t)delegate->len);
-        simWrap(d, 0x30, certs_end);
-        simWrap(d, 0xa0, certs_end);
-    }
-    inner = d->at;
-    simPut(d, signature, SIM_SIGNATURE);
-    simPut(d, "", 1);
-    simWrap(d, 0x03, inner);
-    simPut(d, ed25519_algorithm, sizeof(ed25519_algorithm));
-    simPut(d, tbs, tbs_len);
-    simWrap(d, 0x30, end);
-    simWrap(d, 0x04, end);
-    simPut(d, basic_type, sizeof(basic_type));
-    simWrap(d, 0x30, end);
-    simWrap(d, 0xa0, end);
-    simPut(d, "\x0a\x01\x00", 3);
-    simWrap(d, 0x30, end);
+static testBytes simSignReply(const testBytes *tbs, void *arg) {
+    const simSigner *signer = arg;
+
+    return simAlgorithmAndSignature(tbs, signer->key, signer->really);
 }
 
 /* ---- what was answered ------------------------------------------------------------------------------------------- */
@@ -682,13 +569,14 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     simAnswer made;
-    simEntry entries[3];
-    simDelegate *delegate = NULL;
-    X509 *signer = ca;
-    int key = KEY_CA, count = 1, flavour = -1, which_id = simOneIn(simChance(), 8), by_key = simOneIn(simChance(), 3);
-    int really = simOneIn(simChance(), SIM_REAL_SIGNATURES), many = simOneIn(simChance(), 16);
+    int flavour = -1, which_id = simOneIn(simChance(), 8), by_key = simOneIn(simChance(), 3);
+    simSigner how = {KEY_CA, simOneIn(simChance(), SIM_REAL_SIGNATURES)};
+    testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
+    testSingle *entries = reply.singles;
+    int many = simOneIn(simChance(), 16);
     const simCert *about = cert;
-    simDer d;
+    const simAnswer *kept;
+    testBytes der;
 
     if (kind == SIM_TRY_LATER || kind == SIM_GARBAGE || kind == SIM_EMPTY) return simRefusal(kind, cert);
     simCaOffer(cert, fault, &made);
@@ -705,27 +593,28 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         made.cert = about->index;
         if (about == cert) which_id = 2, made.sound = 0, made.cert = -1;
     }
-    entries[0] =
-        (simEntry){about->id[which_id], about->id_len[which_id], made.status, made.this_update, made.next_update};
+    entries[0] = simEntry(about, which_id, &made);
     if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
-        entries[count] = entries[0];
+        testSingle *second = &entries[reply.count++];
+        *second = entries[0];
         if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simChance(), 2)) {
-            entries[count++].status = V_OCSP_CERTSTATUS_GOOD; /* as old: the revocation must not be lost */
+            second->status = TEST_GOOD; /* as old: the revocation must not be lost */
         } else {
             /* So old that it has expired by any clock: it never counts, also when the newer one does not for a while. */
-            entries[count].this_update -= SIM_LONG_AGO + simBetween(simChance(), 0, 1000);
-            entries[count].next_update = entries[count].this_update + 1000;
-            entries[count++].status = simOneIn(simChance(), 2) ? V_OCSP_CERTSTATUS_GOOD : V_OCSP_CERTSTATUS_REVOKED;
+            second->this_update -= SIM_LONG_AGO + simBetween(simChance(), 0, 1000);
+            second->next_update = second->this_update + 1000;
+            second->status = simOneIn(simChance(), 2) ? TEST_GOOD : TEST_REVOKED;
         }
         if (cert_count > 1) {
-            const simCert *other = certs[(cert->index + 1) % cert_count];
-            entries[count++] = (simEntry){other->id[0], other->id_len[0], V_OCSP_CERTSTATUS_REVOKED,
-                                          made.this_update + 1, made.next_update};
+            testSingle *third = &entries[reply.count++];
+            *third = simEntry(certs[(cert->index + 1) % cert_count], 0, &made);
+            third->status = TEST_REVOKED;
+            third->this_update++;
         }
         if (simOneIn(simChance(), 2)) {
-            simEntry first = entries[0];
-            entries[0] = entries[count - 1];
-            entries[count - 1] = first;
+            testSingle first = entries[0];
+            entries[0] = entries[reply.count - 1];
+            entries[reply.count - 1] = first;
         }
     }
 
@@ -738,9 +627,10 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     if (kind == SIM_WEAK_DELEGATE) flavour = FLAVOUR_WEAK;
     if (kind == SIM_CRITICAL_DELEGATE) flavour = FLAVOUR_CRITICAL;
     if (flavour >= 0) {
-        delegate = simGetDelegate(flavour);
-        signer = delegate->cert;
-        key = KEY_DELEGATE;
+        const simDelegate *delegate = simGetDelegate(flavour);
+        reply.signer = delegate->cert;
+        reply.sent_der = delegate->der;
+        how.key = KEY_DELEGATE;
         made.signer_from = delegate->from;
         made.signer_to = delegate->to;
         if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_WEAK ||
@@ -748,35 +638,28 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
             made.sound = 0;
     }
     if (kind == SIM_TWIN) {
-        delegate = NULL;
         made.signer_from = made.signer_to = 0;
-        signer = twin;
-        key = KEY_TWIN;
+        reply.signer = twin;
+        reply.sent_der = (testBytes){0};
+        how.key = KEY_TWIN;
         made.sound = 0;
     }
 
-    simCompose(&d, entries, count, made.produced_at, signer, delegate, key, by_key, really);
-    {
-        unsigned char *der = d.bytes + d.at;
-        size_t len = sizeof(d.bytes) - d.at;
-        unsigned char longer[sizeof(d.bytes)];
-        memcpy(longer, der, len);
-        if (kind == SIM_CUT) len = (size_t)simBetween(simChance(), 1, (int64_t)len - 1);
-        if (kind == SIM_FLIPPED) {
-            size_t at = (size_t)simBetween(simChance(), 0, (int64_t)len - 1);
-            int bit = (int)simBetween(simChance(), 0, 7);
-            longer[at] ^= (unsigned char)(1 << bit);
-            simSay("bit %d of byte %zu of %zu flips", bit, at, len);
-        }
-        if (kind == SIM_TAIL) {
-            size_t tail = (size_t)simBetween(simChance(), 1, 4);
-            memset(longer + len, 0, tail);
-            len += tail;
-        }
-        if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = made.whole = 0;
-        made.odd = kind == SIM_FLIPPED;
-        return simKeep(&made, longer, len);
+    reply.produced_at = made.produced_at;
+    der = testReplyDer(&reply);
+    if (kind == SIM_CUT) der.n = (size_t)simBetween(simChance(), 1, (int64_t)der.n - 1);
+    if (kind == SIM_FLIPPED) {
+        size_t at = (size_t)simBetween(simChance(), 0, (int64_t)der.n - 1);
+        int bit = (int)simBetween(simChance(), 0, 7);
+        der.p[at] ^= (unsigned char)(1 << bit);
+        simSay("bit %d of byte %zu of %zu flips", bit, at, der.n);
     }
+    if (kind == SIM_TAIL) der = testJoin(der, testCopy("\0\0\0\0", (size_t)simBetween(simChance(), 1, 4)));
+    if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = made.whole = 0;
+    made.odd = kind == SIM_FLIPPED;
+    kept = simKeep(&made, der.p, der.n);
+    testBytesFree(&der);
+    return kept;
 }
 
 int simOrder(const simAnswer *a, const simAnswer *b) {
@@ -827,13 +710,16 @@ int simCaSelfTest(void) {
                 simCert *cert = simCaIssue(10 * 86400, 0, 1, 0, 0);
                 ocspIdentity *id;
                 STACK_OF(X509) *chain = sk_X509_new_null();
-                simEntry entry = {cert->id[0], cert->id_len[0], V_OCSP_CERTSTATUS_GOOD, simCaTime(),
-                                  simCaTime() + 86400};
+                simAnswer says = {.status = V_OCSP_CERTSTATUS_GOOD,
+                                  .this_update = simCaTime(),
+                                  .next_update = simCaTime() + 86400};
+                simSigner how = {delegated ? KEY_DELEGATE : KEY_CA, really};
+                testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
                 simDelegate *d;
                 ocspResponse r;
                 ocspError err;
-                simDer der;
-                size_t at, len;
+                testBytes der;
+                size_t at;
                 int bit;
                 delegate_life = 86400;
                 ca_life = 86400;
@@ -841,27 +727,29 @@ int simCaSelfTest(void) {
                 sk_X509_push(chain, ca);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
                 simMust(id && id->issuer);
-                simCompose(&der, &entry, 1, entry.this_update, d ? d->cert : ca, d, d ? KEY_DELEGATE : KEY_CA, by_key,
-                           really);
-                len = sizeof(der.bytes) - der.at;
-                if (!ocspVerify((ocspBytes){der.bytes + der.at, len}, id, simCaTime(), simCaTime(), &r, &err)) {
+                reply.singles[0] = simEntry(cert, 0, &says);
+                if (d) reply.signer = d->cert;
+                if (d) reply.sent_der = d->der;
+                der = testReplyDer(&reply);
+                if (!ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
                     printf("self-test: a good response is refused: %s\n", err.text);
                     wrong++;
                 }
                 ocspResponseClear(&r);
-                for (at = 0; at < len; at++) {
+                for (at = 0; at < der.n; at++) {
                     for (bit = 0; bit < 8; bit++, tried++) {
-                        der.bytes[der.at + at] ^= (unsigned char)(1 << bit);
-                        if (ocspVerify((ocspBytes){der.bytes + der.at, len}, id, simCaTime(), simCaTime(), &r, &err)) {
+                        der.p[at] ^= (unsigned char)(1 << bit);
+                        if (ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
                             printf("self-test: bit %d of byte %zu of %zu flips, and the response is accepted (%s, "
                                    "signed %s)\n",
-                                   bit, at, len, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");
+                                   bit, at, der.n, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");
                             wrong++;
                             ocspResponseClear(&r);
                         }
-                        der.bytes[der.at + at] ^= (unsigned char)(1 << bit);
+                        der.p[at] ^= (unsigned char)(1 << bit);
                     }
                 }
+                testBytesFree(&der);
                 ocspIdentityFree(id);
                 sk_X509_free(chain);
             }

@@ -1,0 +1,300 @@
+/* test_refresh.c - when the engine asks the responder again: refreshes in time, retries after failures, and jumps of
+ * the wall clock.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "world.h"
+#include "ocsp_worker.h"
+
+FIXTURE(worldSetUp, worldTearDown);
+PROGRAM_FIXTURE(worldOpen, worldClose);
+
+/* ---- refreshes in time ------------------------------------------------------------------------------------------- */
+
+static void assertRefreshedAtTheMargin(int life, int margin) {
+    options.refresh_margin = margin;
+    applyOptions();
+    responder.validity = life;
+    SSL_CTX *ctx = loadLeaf();
+    runFor((int64_t)life * 1000 * 12);
+    assert_true(requestCount() >= 12);
+    for (int i = 1; i < requestCount(); i++) {
+        int64_t window = (int64_t)life * margin * 10, from = responder.at_wall[i - 1] / 1000 * 1000;
+        int64_t formula = from + (int64_t)life * 1000 - window, fifth = (formula - from) / 5;
+        if (formula < responder.at_wall[i - 1] + 1000) formula = responder.at_wall[i - 1] + 1000; /* the floor */
+        assert_true(responder.at_wall[i] <= formula);
+        assert_true(responder.at_wall[i] >= formula - fifth - 1);
+    }
+    assert_true(isStapled(ctx));
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    SSL_CTX_free(ctx);
+}
+
+TEST(deadline_twentySecondsTenPercent, "10") {
+    assertRefreshedAtTheMargin(20, 10);
+}
+
+TEST(deadline_twentySecondsFiftyPercent, "10") {
+    assertRefreshedAtTheMargin(20, 50);
+}
+
+TEST(deadline_oneHour, "10") {
+    assertRefreshedAtTheMargin(3600, 10);
+}
+
+/* Every response is past its refresh time when it arrives: requests must be frequent enough that the staple never
+ * expires, and never closer than a second. */
+TEST(refresh_backdatedResponsesDoNotSpin, "10") {
+    responder.validity = 1000;
+    responder.backdate = 950;
+    SSL_CTX *ctx = loadLeaf();
+    for (int i = 0; i < 500; i++) {
+        runFor(1000);
+        assert_true(isStapledTo(ctx, tls13));
+    }
+    assert_true(requestCount() <= 500 / 8 + 2); /* as after failures, 10 seconds at first */
+    assert_true(requestCount() >= 500 / 50);    /* each response is valid for 50 more seconds */
+    for (int i = 1; i < requestCount(); i++) assert_true(responder.at_mono[i] - responder.at_mono[i - 1] >= 1000);
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+TEST(refresh_unchangedResponseIsNoFailure, "13") {
+    responder.this_update = TEST_NOW;
+    responder.validity = 40000;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(28799 * 1000); /* no request before the refresh time */
+    assert_int_equal(requestCount(), 1);
+    runFor(9001 * 1000); /* once before the deadline, once soon after it, then rarely: no failure, no quick retries */
+    assert_true(requestCount() >= 4 && requestCount() <= 6);
+    int64_t formula = (int64_t)(TEST_NOW + 36000) * 1000;
+    assert_true(responder.at_wall[1] <= formula);
+    assert_true(responder.at_wall[2] >= formula && responder.at_wall[2] <= formula + 1000 * 1000);
+    for (int i = 3; i < requestCount(); i++) {
+        int64_t longest = ((int64_t)(TEST_NOW + 40000) * 1000 - responder.at_wall[i - 1]) / 4;
+        int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1];
+        assert_true(waited >= longest / 2 && waited <= longest + 1);
+    }
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    assert_int_equal(infoNumber("consecutive_failures"), 0);
+    assert_string_equal(infoText("last_error"), "");
+    assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 1);
+    assert_true(isStapled(ctx));
+    responder.this_update = 0; /* now a new response */
+    runFor(600 * 1000);
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    assert_true(infoNumber("this_update") > TEST_NOW);
+    SSL_CTX_free(ctx);
+}
+
+TEST(deadline_withoutNextUpdateIsFiveMinutes) {
+    responder.no_next_update = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(infoNumber("next_update"), 0);
+    assert_int_equal(infoNumber("expires_in_seconds"), 600);
+    runFor(300 * 1000);
+    assert_int_equal(requestCount(), 2);
+    responder.down = 1;
+    runFor(299 * 1000);
+    assert_true(isStapled(ctx));
+    runFor(302 * 1000);
+    assert_false(isStapled(ctx));
+    assertState("expired");
+    SSL_CTX_free(ctx);
+}
+
+/* ---- failures, retries and recovery ------------------------------------------------------------------------------ */
+
+TEST(retry_backsOffAndRecoveryResetsIt, "11") {
+    responder.validity = 10 * TEST_DAY;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    forgetLog();
+    responder.down = 1;
+    advance((72LL * TEST_DAY / 10 - 1) * 1000); /* to where jitter may begin */
+    while (requestCount() < 6) runFor(1000);
+    for (int i = 2; i <= 5; i++) { /* three quick retries, then the outage delay */
+        int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1], middle = 10000LL << (i - 2);
+        int64_t least = i < 5 ? middle * 8 / 10 : 1800 * 1000, most = i < 5 ? middle * 12 / 10 : 3600 * 1000;
+        assert_true(waited >= least && waited <= most);
+    }
+    assert_int_equal(infoNumber("consecutive_failures"), 5);
+    assert_true(isStapled(ctx));
+    responder.down = 0;
+    while (infoNumber("consecutive_failures")) runFor(1000);
+    runFor(5000);
+    assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 2); /* the first failure, the recovery */
+    assert_int_equal(logLines(OCSP_LOG_WARNING, TEST_URL), 1);
+
+    responder.down = 1; /* the next failure starts the back-off anew */
+    int n = requestCount();
+    advance((72LL * TEST_DAY / 10 - 60) * 1000);
+    while (requestCount() < n + 2) runFor(60000);
+    int64_t waited = responder.at_mono[n + 1] - responder.at_mono[n];
+    assert_true(waited >= 8000 && waited <= 12000);
+    SSL_CTX_free(ctx);
+}
+
+/* After a recovery neither the failures nor the last retry time count: only the refresh time does. */
+TEST(recovery_forgetsTheFailures) {
+    responder.down = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(100 * 1000);
+    assert_true(infoNumber("consecutive_failures") > 2);
+    responder.down = 0;
+    runFor(300 * 1000);
+    assertState("good");
+    assert_int_equal(infoNumber("consecutive_failures"), 0);
+    int n = requestCount();
+    runFor(3600 * 1000);
+    assert_int_equal(requestCount(), n);
+    SSL_CTX_free(ctx);
+}
+
+TEST(retry_withoutResponseAtMostFiveMinutesApart, "11") {
+    responder.down = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runFor((int64_t)TEST_DAY * 1000);
+    assertState("pending");
+    int n = requestCount();
+    assert_true(n >= TEST_DAY / 300 && n < TEST_DAY / 300 * 14 / 10);
+    for (int i = 1; i < n; i++) assert_true(responder.at_mono[i] - responder.at_mono[i - 1] <= 300 * 1000);
+    assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 1);
+    assert_int_equal(infoNumber("consecutive_failures"), n);
+    responder.down = 0;
+    runFor(300 * 1000);
+    assertState("good");
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+TEST(retry_mustStapleAtMostAMinuteApart, "11") {
+    responder.down = 1;
+    SSL_CTX *ctx = loadContext(pki->must_leaf, pki->leaf_key, pki->ca);
+    runFor(3600 * 1000);
+    assert_int_equal(infoNumber("must_staple"), 1);
+    for (int i = 1; i < requestCount(); i++) {
+        assert_true(responder.at_mono[i] - responder.at_mono[i - 1] <= 60 * 1000);
+    }
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "must-staple"), 1);
+    responder.down = 0;
+    runFor(60 * 1000);
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+/* A wait is at most a quarter of the remaining validity, and at least a second. */
+TEST(retry_growsDenserTowardsExpiry, "11") {
+    responder.validity = 4000;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    responder.down = 1;
+    options.retry_delay = 3600;
+    applyOptions();
+    int64_t ends = ((int64_t)TEST_NOW + 4000) * 1000;
+    runFor(4000 * 1000 - 1);
+    int n = requestCount();
+    assert_true(n > 5);
+    for (int i = 2; i < n; i++) {
+        int64_t cap = (ends - responder.at_wall[i - 1]) / 4;
+        if (cap < 1000) cap = 1000;
+        assert_true(responder.at_mono[i] - responder.at_mono[i - 1] <= cap + 1);
+        assert_true(responder.at_mono[i] - responder.at_mono[i - 1] >= 1000);
+    }
+    SSL_CTX_free(ctx);
+}
+
+TEST(retry_halfOfTheWindowGoneIsLoggedOnce, "12") {
+    responder.validity = 10000;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    responder.down = 1;
+    runFor(9400 * 1000);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "half"), 0);
+    runFor(200 * 1000);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "half"), 1);
+    runFor(300 * 1000);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "half"), 1);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- jumps of the wall clock ------------------------------------------------------------------------------------- */
+
+TEST(wallClock_forwardByADay, "14") {
+    responder.validity = 3600;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    moveWallClock((int64_t)TEST_DAY * 1000);
+    assert_false(isStapled(ctx)); /* expired at once */
+    runFor(2000);
+    assert_true(isStapled(ctx));
+    assert_int_equal(requestCount(), 2);
+    SSL_CTX_free(ctx);
+}
+
+TEST(wallClock_forwardDuringAnOutage, "14") {
+    responder.validity = 4 * TEST_DAY;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    responder.down = 1;
+    advance(35LL * TEST_DAY * 100);
+    runFor(3LL * TEST_DAY * 100); /* retries are now an hour apart */
+    responder.down = 0;
+    moveWallClock(2LL * TEST_DAY * 1000);
+    runFor(300 * 1000 + 1000); /* no valid response: within five minutes */
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+TEST(wallClock_backByADay, "14") {
+    responder.validity = 3600;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    int before = requestCount();
+    moveWallClock(-(int64_t)TEST_DAY * 1000);
+    runFor(26LL * 3600 * 1000);
+    assert_true(isStapled(ctx));
+    assert_true(requestCount() - before < 60); /* no spin: the usual interval at most */
+    SSL_CTX_free(ctx);
+}
+
+TEST(wallClock_backByADayWhileTheResponderFails, "14") {
+    responder.down = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    moveWallClock(-(int64_t)TEST_DAY * 1000);
+    int before = requestCount();
+    runFor(3600 * 1000); /* delays follow the monotonic clock */
+    assert_true(requestCount() - before >= 12);
+    assert_true(requestCount() - before < 30);
+    SSL_CTX_free(ctx);
+}
+
+/* A revoked response is refreshed at least hourly, and one without nextUpdate is valid for ten minutes: a wall clock
+ * set back by a day must not delay either by a day. */
+TEST(wallClock_backByADayWithARevokedResponse, "14") {
+    responder.revoked = 1;
+    responder.validity = 30 * TEST_DAY;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    responder.revoked = 0;
+    moveWallClock(-(int64_t)TEST_DAY * 1000);
+    responder.backdate = -TEST_DAY - 10; /* the responder's clock did not move */
+    int before = requestCount();
+    runFor(3601 * 1000);
+    assert_true(requestCount() > before);
+    SSL_CTX_free(ctx);
+}
+
+TEST(wallClock_backByADayWithoutNextUpdate, "14") {
+    responder.no_next_update = 1;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    moveWallClock(-(int64_t)TEST_DAY * 1000);
+    int before = requestCount();
+    runFor(601 * 1000);
+    assert_true(requestCount() > before);
+    SSL_CTX_free(ctx);
+}
