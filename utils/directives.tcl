@@ -38,7 +38,7 @@ proc directives::rows {} {
     }
     set all [regexp -all {\n    \[OCSP_D_\w+\] =} $text]
     if {[llength $rows] != $all || $all == 0} {
-        error "src/ocsp_config.c has $all directives, of which [llength $rows] can be parsed: write each row like the others"
+        error "src/ocsp_config.c has $all directives, of which [llength $rows] can be parsed: use one form for all rows"
     }
     return $rows
 }
