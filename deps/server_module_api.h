@@ -133,4 +133,18 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \
     F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))
 
+/* Define the function pointers, and serverLoadApi, which looks up all of them and returns NULL, or the name of the
+ * first function that this server lacks. The look-up function is the first word of the context. `scope` is static in a
+ * module of one file; a module of several files leaves `scope` empty, and its other files declare the pointers. */
+#define SERVER_POINTER(result, name, arguments) result(*Server_##name) arguments;
+#define SERVER_STATIC_POINTER(result, name, arguments) static SERVER_POINTER(result, name, arguments)
+#define SERVER_LOOK_UP(result, name, arguments) \
+    if (get_api("RedisModule_" #name, (void *)&Server_##name) != SERVER_OK) return #name;
+#define SERVER_DEFINE_LOADER(scope)                                                  \
+    scope const char *serverLoadApi(ServerCtx *ctx) {                                \
+        int (*get_api)(const char *, void *) = *(int (**)(const char *, void *))ctx; \
+        SERVER_FUNCTIONS(SERVER_LOOK_UP)                                             \
+        return NULL;                                                                 \
+    }
+
 #endif

@@ -1,8 +1,9 @@
-/* ocsp_cache.c - responses on disk, so that a restart with the responder down still staples its first handshake.
+/* ocsp_cache.c - responses on disk, so that after a restart the first handshake is stapled even if the responder is
+ * down.
  *
- * One file a certificate, bare DER, in the place where an operator can look at it with any tool. What is read is not
- * trusted: it is verified again like anything from the network. What cannot be written is a warning and no more: Caddy
- * once lost a good staple because the disk refused to keep it.
+ * One file per certificate, bare DER, readable with any tool. A cached response is not trusted: it is verified like one
+ * from the network. A write failure is only a warning; Caddy once dropped a good staple because the disk refused to
+ * store it.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -21,18 +22,18 @@
 #define OCSP_FILE_PREFIX "ocsp-"
 #define OCSP_FILE_SUFFIX ".der"
 #define OCSP_TEMP_SUFFIX \
-    ".der.tmp-" /* followed by digits: two servers may share a directory, even with one pid in two containers */
+    ".der.tmp-" /* followed by digits, not by the pid alone: servers in two containers may share directory and pid */
 #define OCSP_HEX_LEN 64
-#define OCSP_TEMP_KEEP 3600 /* seconds after which a temporary file was surely left by a kill */
+#define OCSP_TEMP_KEEP 3600 /* seconds after which a temporary file must have been left by a kill */
 
-/* The name of a directory or file for a sentence. */
+/* Cleans the path of a directory or file for an error sentence. */
 static const char *ocspShown(const char *path, char *clean, size_t size) {
     return ocspCleanText(clean, size, path);
 }
 
 int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
-    /* O_NONBLOCK: a FIFO in the file's place must not hang the server's start */
+    /* O_NONBLOCK: a FIFO in place of the file must not block the server's start */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     size_t got = 0;
@@ -76,7 +77,7 @@ failed:
     return 0;
 }
 
-/* dir/ocsp-<sha256>.der plus `suffix`; 0 when it does not fit. */
+/* Builds dir/ocsp-<sha256> plus `suffix`. Returns 0 if it does not fit. */
 static int ocspCachePath(char *out, size_t size, const char *dir, const ocspIdentity *id, const char *suffix) {
     int n = snprintf(out, size, "%s/" OCSP_FILE_PREFIX "%s%s", dir, id->sha256_hex, suffix);
     return n > 0 && (size_t)n < size;
@@ -105,9 +106,9 @@ static int ocspWriteAll(int fd, const unsigned char *bytes, size_t len) {
     return 1;
 }
 
-/* A name, or its removal, is safe on disk only with its directory. Some file systems (and directories that may not be
- * read) cannot sync one, which is no failure. Returns 1, or 0 with errno: it could have been synced and was not, and a
- * power failure may undo what was done. */
+/* Syncs a directory, without which a new name or a removal is not durable. Returns 1, or 0 with errno if the sync
+ * failed, and a power failure may undo the change. Some file systems cannot sync directories, and some directories may
+ * not be opened for reading: not a failure. */
 static int ocspSyncDirectory(const char *dir) {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ok, saved;
 
@@ -160,18 +161,18 @@ int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err) {
 
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
         return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
-    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) return 1; /* no response can be read there */
+    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) return 1; /* not readable as a response */
     if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
         return ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be removed: %s", ocspShown(path, clean, sizeof(clean)),
                         strerror(errno));
-    /* Also when there was no such file: the removal before may not have been synced. */
+    /* Also if there was no such file: an earlier removal may not have been synced. */
     if (!ocspSyncDirectory(dir))
         return ocspFail(err, OCSP_ERR_NETWORK, "the removal of %s cannot be synced: %s",
                         ocspShown(path, clean, sizeof(clean)), strerror(errno));
     return 1;
 }
 
-/* Is `name` one that we give? 1: a response, 2: a temporary file, 0: not ours. */
+/* Classifies a file name. 1: a response, 2: a temporary file, 0: not a file of this cache. */
 static int ocspOurFile(const char *name) {
     size_t i, prefix = strlen(OCSP_FILE_PREFIX);
 
@@ -189,17 +190,17 @@ void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait) {
     DIR *d = opendir(dir);
     struct dirent *entry;
 
-    if (!d) return; /* storing has told what is wrong with it */
+    if (!d) return; /* the store has logged the reason */
     while ((entry = readdir(d)) != NULL) {
-        int ours = ocspOurFile(entry->d_name);
+        int kind = ocspOurFile(entry->d_name);
         char path[PATH_MAX];
         unsigned char *der;
         size_t len;
         int64_t mtime, end;
         struct stat st;
 
-        if (!ours || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode)) continue;
-        if (ours == 2) {
+        if (!kind || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode)) continue;
+        if (kind == 2) {
             if (st.st_mtime < now - OCSP_TEMP_KEEP) unlinkat(dirfd(d), entry->d_name, 0);
             continue;
         }

@@ -1,6 +1,6 @@
-/* ocsp_cert.c - one certificate's state machine: when its response is due, what a new response means, what a failure
- * means, and what the log is told. No clock, no I/O and no state of its own: everything is an argument, so that a fleet of
- * them can be simulated (tests/fleet).
+/* ocsp_cert.c - the state machine of one certificate: when its response is due, what a new response or a failure
+ * changes, and what is logged. No clock, no I/O and no state of its own: everything is an argument, so that a fleet can
+ * be simulated (tests/fleet).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -25,7 +25,7 @@ void ocspCertFree(ocspCert *cert) {
     ocspFree(cert);
 }
 
-/* ---- small questions --------------------------------------------------------------------------------------------- */
+/* ---- queries ----------------------------------------------------------------------------------------------------- */
 
 int ocspHasResponseFile(const ocspOptions *options) {
     return options->response_file && *options->response_file;
@@ -68,11 +68,12 @@ int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEn
         in = 0;
     else if (cert->schedule.retry_at_ms)
         in = cert->schedule.retry_at_ms - mono;
-    else if (ocspHasResponseFile(options)) /* read when its signature changes */
+    else if (ocspHasResponseFile(options)) /* read when file_signature changes */
         return INT64_MAX;
     else
         in = cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
-    /* The minimum interval beats the deadline: a responder that backdates its responses would make us spin. */
+    /* The minimum interval beats the deadline: a responder that backdates its responses would otherwise cause a
+     * spin. */
     floor = cert->schedule.last_refresh_ms ? cert->schedule.last_refresh_ms + OCSP_MIN_INTERVAL_MS - mono : 0;
     return in > floor ? in : floor;
 }
@@ -83,9 +84,8 @@ static const char *ocspPlural(long long count) {
     return count == 1 ? "" : "s";
 }
 
-/* Logs a notice, once for each certificate, when the response names it by a CertID that most clients do not look for.
- * Clients compute the CertID that they compare with SHA-1 (RFC 5019 section 2.1.1) and see no status in a response with
- * another digest, which verifies all the same. */
+/* Logs a notice, once per certificate, if the digest of the response's CertID is not SHA-1. Most clients look for a
+ * CertID with SHA-1 (RFC 5019 section 2.1.1) and find no status under another, although the response is valid. */
 static void ocspLogCertIdDigest(ocspCert *cert) {
     if (cert->current.certid_digest == NID_sha1 || cert->logged.certid_digest) return;
     cert->logged.certid_digest = 1;
@@ -150,7 +150,7 @@ static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
                 cert->id->serial, cert->stats.last_error, seconds);
 }
 
-/* States without refreshes are how some servers are meant to run: each is logged once. */
+/* Logs a state without refreshes, once: some servers are meant to run in it. */
 void ocspLogState(ocspCert *cert) {
     static const char *const sentences[] = {
         [OCSP_STATE_SELF_SIGNED] = "is self-signed: no CA can report its status, so nothing is stapled",
@@ -219,8 +219,8 @@ static void ocspBackOff(ocspCert *cert, const ocspOptions *options, const ocspEn
     cert->schedule.retry_at_ms = ocspRetryAt(cert, options, env);
 }
 
-/* A valid response leaves the refresh due: the responder has nothing newer yet. That is no failure; it must not spin, and
- * needs no quick retries. */
+/* Schedules the next refresh after one that was due but returned nothing newer. With a valid response that is not a
+ * failure: no spin, and no quick retries either. */
 static void ocspScheduleRecheck(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
     int64_t recheck_at_ms;
 
@@ -291,7 +291,7 @@ static void ocspSucceeded(ocspCert *cert, const ocspEnv *env) {
     cert->stats.last_success = ocspNow(env);
 }
 
-/* Makes `fresh` (its memory is taken) the current response. */
+/* Makes `fresh` the current response and takes ownership of its memory. */
 static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
                                 ocspSource source) {
     cert->replaced.exists = cert->current.der != NULL;
@@ -311,7 +311,7 @@ static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, cons
     cert->cache.store_at_ms = 0;
 }
 
-/* The same response again: CAs that sign in advance hand out the same bytes for hours. */
+/* Handles a response that is the current one again: CAs that sign in advance return the same bytes for hours. */
 static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
     int64_t now_ms = env->wall_ms(), next;
 
@@ -322,7 +322,7 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
                 cert->id->serial, cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures));
     ocspSucceeded(cert, env);
     cert->schedule.retry_at_ms = 0;
-    if (ocspHasValid(cert, env) && cert->current.revoked) { /* the hourly refresh: the next hour, not a retry */
+    if (ocspHasValid(cert, env) && cert->current.revoked) { /* the hourly refresh: again in an hour, not a retry */
         next = ocspRefreshAtMs(&cert->current, options->refresh_margin, now_ms, env->random());
         if (next > now_ms) cert->schedule.refresh_at_ms = next;
     }
@@ -332,12 +332,11 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
         ocspScheduleRecheck(cert, options, env);
 }
 
-/* Without nextUpdate a response is valid for ten minutes from its receipt, which a file tells by its mtime alone, and that
- * is new again when the file is copied or restored. So validity begins at the latest when the response was signed
- * (thisUpdate or producedAt, whichever is later), with the clocks' skew on top: 15 minutes in all, as in Java. A CA that
- * leaves nextUpdate out says that newer information is always available (RFC 6960 section 4.2.2.1) and signs when it is
- * asked, so that what was just received loses nothing by this; what a CA signed long before it handed it out is requested
- * again after a restart. */
+/* A response without nextUpdate is valid for ten minutes from its receipt. For a file that is its mtime, which copying
+ * or restoring the file renews. So the validity begins at the latest when the response was signed (the later of
+ * thisUpdate and producedAt) plus the clock skew: 15 minutes in all, as in Java. A CA that omits nextUpdate says that
+ * newer information is always available (RFC 6960 section 4.2.2.1) and signs on request, so a response that was just
+ * received loses nothing; one that the CA signed long before is requested again after a restart. */
 int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
                    ocspError *err) {
     int64_t now = ocspNow(env), latest;
@@ -371,7 +370,7 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
     }
     if (freshness == OCSP_FRESH_SAME) {
         if (source == OCSP_SOURCE_NETWORK)
-            ocspResponseUnchanged(cert, options, env); /* a file says nothing of the responder */
+            ocspResponseUnchanged(cert, options, env); /* a file does not show that the responder works */
         ocspResponseClear(fresh);
         return OCSP_OUTCOME_UNCHANGED;
     }
@@ -379,7 +378,7 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
     ocspSucceeded(cert, env);
     cert->schedule.retry_at_ms = 0;
     if (source == OCSP_SOURCE_NETWORK && cert->schedule.refresh_at_ms <= env->wall_ms())
-        ocspScheduleRecheck(cert, options, env); /* backdated, or about to expire: due again as it arrives */
+        ocspScheduleRecheck(cert, options, env); /* backdated, or about to expire: due again on arrival */
     else
         cert->schedule.attempt = 0;
     return OCSP_OUTCOME_NEW;

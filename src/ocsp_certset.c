@@ -1,5 +1,5 @@
-/* ocsp_certset.c - which certificates are tracked: the active ones, of the context in service, and a few that were just
- * replaced, whose responses handshakes that had begun may still need.
+/* ocsp_certset.c - the set of tracked certificates: those of the context in service (active), and a few recently
+ * replaced ones, whose responses handshakes under way may still need.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -7,8 +7,8 @@
 #if OCSP_SUPPORTED
 #include <string.h>
 
-#define OCSP_IDENTIFY_RETRY_MS 1000        /* after the first time: memory may have run out for a moment */
-#define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* how often an incomplete certificate is identified from then on */
+#define OCSP_IDENTIFY_RETRY_MS 1000        /* first retry: memory may have run out for a moment */
+#define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* later retries for incomplete certificates */
 
 static void ocspUntrackCert(ocspCertSet *set, int i) {
     ocspCertFree(set->certs[i]);
@@ -32,8 +32,8 @@ void ocspRequestAll(ocspCertSet *set) {
             set->certs[i]->schedule.refresh_requested = 1;
 }
 
-/* Makes room for one more: untracks the oldest that neither is active nor was until this reload. There is one whenever the
- * set is full, as a context has at most half as many certificates as are tracked. */
+/* Makes room for one more certificate: untracks the oldest that neither is active nor was before this reload. A full
+ * set always has one, as a context has at most half as many certificates as are tracked. */
 static void ocspMakeRoom(ocspCertSet *set) {
     int i;
 
@@ -43,17 +43,17 @@ static void ocspMakeRoom(ocspCertSet *set) {
     if (i < set->count) ocspUntrackCert(set, i);
 }
 
-/* Tracks a certificate of the context in service. Takes `id`; 0 when out of memory. */
+/* Tracks a certificate of the context in service. Takes ownership of `id`. Returns 0 when out of memory. */
 static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const ocspOptions *options) {
     ocspCert *cert = ocspFindCert(set, id);
 
     if (cert) {
         ocspIdentity *known = cert->id;
-        /* Another module's context may have the same certificate without its chain: a known issuer stays. */
+        /* Another module's context may have the same certificate without its chain: keep a known issuer. */
         int keep = known->issuer && !id->issuer;
         ocspIdentityFree(keep ? id : known);
         if (keep) id = known;
-        /* The attachment of a prefetched context is no reload of it: the fetch under way goes on. */
+        /* Attaching a prefetched context is not a reload: the fetch under way continues. */
         if (set->attached_before) cert->schedule.refresh_now = 1;
     } else {
         ocspMakeRoom(set);
@@ -71,7 +71,8 @@ static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const oc
     return 1;
 }
 
-/* The active certificate with this place in its context; NULL if there was no memory to track it. */
+/* Returns the active certificate at this index of its context; NULL if memory ran out when it should have been
+ * tracked. */
 static ocspCert *ocspCertAt(const ocspCertSet *set, int index) {
     int i;
 
@@ -90,8 +91,8 @@ int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env) {
     return set->identify_at_ms && env->mono_ms() >= set->identify_at_ms;
 }
 
-/* Identifies the certificates of the context in service: all of them, or the incomplete ones. All are identified, and those
- * that are known are marked active, before the first one is tracked, because tracking a new one may untrack an old one. */
+/* Identifies the certificates of the context in service: all, or only the incomplete ones. Known ones are marked active
+ * before the first new one is tracked, because tracking may untrack an old one. */
 static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOptions *options, const ocspEnv *env) {
     const ocspContextCerts *context = set->context;
     ocspIdentity *ids[OCSP_MAX_CERTS / 2] = {NULL};

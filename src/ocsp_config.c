@@ -1,9 +1,9 @@
-/* ocsp_config.c - the table of directives, what their values may be, and copies of them.
+/* ocsp_config.c - the table of directives, the checks of their values, and copies of options.
  *
- * The table is the only list of the directives: the module registers from it, `make docs` writes the documentation's table
- * from it, and utils/valkey-patch what it inserts into config.c. To add a directive: a field in ocspOptions with its
- * default (ocsp.h), a row here, for patched servers a field in ocsp_builtin.h and a line in ocsp_builtin.c; then
- * `make docs`.
+ * The table is the only list of the directives: the module registers from it, `make docs` writes the documentation's
+ * table from it, and utils/valkey-patch what it inserts into config.c. To add a directive: a field in ocspOptions with
+ * its default (ocsp.h), a row here, and for patched servers a field in ocsp_builtin.h and a line in ocsp_builtin.c;
+ * then `make docs`.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -15,7 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
-/* utils/directives.tcl reads the rows. */
+/* utils/directives.tcl parses the rows. */
 const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
 #define FIELD(field) offsetof(ocspOptions, field)
     [OCSP_D_STAPLING] = {"stapling", OCSP_BOOL, FIELD(stapling), "no", 0, 1, 0, NULL, "`yes`, `no`",

@@ -1,6 +1,6 @@
-/* ocsp_conn.c - one connection to a responder or a proxy, plain or TLS, under one deadline.
+/* ocsp_conn.c - one connection to a responder or a proxy, with or without TLS, under one deadline.
  *
- * Sockets never block here: all waiting is done in one poll() that also listens for the OCSP thread's wake-up, with
+ * Sockets are non-blocking. All waiting is in one poll(), which also watches the OCSP thread's wake-up pipe; times are
  * milliseconds on the monotonic clock.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -19,7 +19,7 @@
 #include <openssl/x509v3.h>
 
 #ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* the thread blocks SIGPIPE all the same */
+#define MSG_NOSIGNAL 0 /* the OCSP thread blocks SIGPIPE anyway */
 #endif
 
 int64_t ocspConnNowMs(void) {
@@ -31,7 +31,8 @@ int64_t ocspConnNowMs(void) {
 
 /* ---- the connection ---------------------------------------------------------------------------------------------- */
 
-/* Waits until the socket is ready for `events`. Returns 1, or 0: the deadline (told) or cancelled. */
+/* Waits until the socket is ready for `events`. Returns 1, or 0 after the deadline (with a sentence in *err) or when
+ * cancelled. Releases the OpenSSL lock during the wait. */
 static int ocspPoll(ocspConn *c, short events, const char *what) {
     for (;;) {
         struct pollfd fds[2] = {{c->fd, events, 0}, {c->io ? c->io->wake_fd : -1, POLLIN, 0}};
@@ -50,7 +51,7 @@ static int ocspPoll(ocspConn *c, short events, const char *what) {
     }
 }
 
-/* Why TLS failed, in words. */
+/* Fails with the reason of a TLS failure. */
 static int ocspTlsFail(ocspConn *c, const char *what) {
     long verdict = SSL_get_verify_result(c->ssl);
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
@@ -70,14 +71,14 @@ static int ocspTlsFail(ocspConn *c, const char *what) {
     return ocspFail(c->err, OCSP_ERR_NETWORK, "TLS failed while %s: %s", what, reason ? reason : "connection closed");
 }
 
-/* One step of SSL_connect, SSL_read or SSL_write that returned ret <= 0: 1 to try again, 0 failed, -1 end of data. */
+/* Handles a result <= 0 of SSL_connect, SSL_read or SSL_write. Returns 1: try again, 0: failed, -1: end of data. */
 static int ocspTlsAgain(ocspConn *c, int ret, const char *what) {
     int why = SSL_get_error(c->ssl, ret);
 
     if (why == SSL_ERROR_WANT_READ) return ocspPoll(c, POLLIN, what);
     if (why == SSL_ERROR_WANT_WRITE) return ocspPoll(c, POLLOUT, what);
     if (why == SSL_ERROR_ZERO_RETURN) return -1;
-    /* Many servers close without close_notify. The DER tells whether something is missing. */
+    /* Many servers close without close_notify. A truncated response is detected by its length and its DER. */
     if (why == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return -1;
     return ocspTlsFail(c, what);
 }
@@ -113,7 +114,7 @@ ssize_t ocspConnRead(void *conn, void *buf, size_t size) {
 
     for (;;) {
         ssize_t n;
-        /* The deadline is looked at here too: a peer that always has a byte ready would never be polled for. */
+        /* The deadline is checked here too: if the other end always has a byte ready, ocspPoll is never called. */
         if (ocspConnNowMs() >= c->deadline) return ocspFail(c->err, OCSP_ERR_NETWORK, "no complete answer in time") - 1;
         if (c->ssl) {
             int again;
@@ -133,7 +134,7 @@ ssize_t ocspConnRead(void *conn, void *buf, size_t size) {
     }
 }
 
-/* A socket that does not block and is not inherited; both at once where the system can. */
+/* Creates a non-blocking socket that child processes do not inherit, atomically where the system can. */
 static int ocspSocket(int family) {
 #if defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
     return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -163,15 +164,15 @@ int ocspConnOpen(ocspConn *c, const struct addrinfo *address) {
 
 /* ---- TLS --------------------------------------------------------------------------------------------------------- */
 
-/* Whether a chain was refused because it leads to no trusted certificate. */
+/* Whether a chain was rejected because it leads to no trusted certificate. */
 static int ocspUntrusted(int error) {
     return error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT || error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY ||
            error == X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE || error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT ||
            error == X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN;
 }
 
-/* The system's roots first; what they do not know may be known to tls-ca-cert-file (`store`), where a private CA
- * stands. Of two errors the one of the roots that know the CA is kept. */
+/* Verifies the responder's chain, first with the system's roots, then with tls-ca-cert-file (`store`), which has a
+ * private CA. If both fail, the roots' error is reported, unless they do not have the CA. */
 static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
     X509_STORE_CTX *again;
     SSL *ssl = X509_STORE_CTX_get_ex_data(chain, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -183,7 +184,7 @@ static int ocspVerifyResponderChain(X509_STORE_CTX *chain, void *store) {
         X509_STORE_CTX_init(again, store, X509_STORE_CTX_get0_cert(chain), X509_STORE_CTX_get0_untrusted(chain)) &&
         X509_STORE_CTX_set_default(again, "ssl_server") &&
         X509_VERIFY_PARAM_set1(X509_STORE_CTX_get0_param(again), SSL_get0_param(ssl))) {
-        /* not among what is copied: without it short keys and old digests would pass */
+        /* not among the copied parameters: without it short keys and weak digests would pass */
         X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(again), SSL_get_security_level(ssl));
         ok = X509_verify_cert(again);
         if (ok > 0 || ocspUntrusted(error)) X509_STORE_CTX_set_error(chain, X509_STORE_CTX_get_error(again));
@@ -197,8 +198,8 @@ SSL_CTX *ocspTlsContext(X509_STORE *store) {
 
     if (!tls) return NULL;
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
-    SSL_CTX_clear_mode(tls, SSL_MODE_AUTO_RETRY); /* a peer that sends tickets for ever must not keep SSL_read inside */
-    SSL_CTX_set_default_verify_paths(tls);        /* a machine without roots still has `store` */
+    SSL_CTX_clear_mode(tls, SSL_MODE_AUTO_RETRY); /* endless session tickets must not keep SSL_read busy */
+    SSL_CTX_set_default_verify_paths(tls);        /* a system without roots still has `store` */
     SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_cert_verify_callback(tls, ocspVerifyResponderChain, store);
     return tls;
@@ -212,7 +213,7 @@ int ocspConnTls(ocspConn *c, SSL_CTX *tls) {
     if (!c->ssl || !SSL_set_fd(c->ssl, c->fd))
         return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
     param = SSL_get0_param(c->ssl);
-    if (!X509_VERIFY_PARAM_set1_ip_asc(param, c->host)) { /* a name, not an address */
+    if (!X509_VERIFY_PARAM_set1_ip_asc(param, c->host)) { /* not an IP address, so a name */
         if (!X509_VERIFY_PARAM_set1_host(param, c->host, 0) || !SSL_set_tlsext_host_name(c->ssl, c->host))
             return ocspFail(c->err, OCSP_ERR_NETWORK, "the responder's name cannot be checked");
     }

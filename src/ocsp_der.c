@@ -1,20 +1,20 @@
-/* ocsp_der.c - looks at the bytes of an OCSP response before OpenSSL parses them: is it DER, and is it small enough in
- * every respect to be parsed and verified on any thread?
+/* ocsp_der.c - checks the bytes of an OCSP response before OpenSSL parses them: they must be DER, and small enough to
+ * be parsed and verified on any thread.
  *
- * Parsing is the expensive part: OpenSSL 3 spends some 200 us on the public key of each certificate that a response
- * carries, and a response of 64 KiB has room for 200 certificates. A client that verifies what its peer staples does
- * that in the handshake, so whoever holds any certificate of the CA could stall it. The bounds here are far above what
- * responders send, and they hold before the first allocation.
+ * Parsing is the expensive part: OpenSSL 3 spends about 200 us on the public key of each certificate in a response, and
+ * 64 KiB have room for 200 certificates. A client verifies its peer's staple in the handshake, so anyone with a
+ * certificate of the CA could stall it. The limits here are far above what responders send, and apply before the first
+ * allocation.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
 #if OCSP_SUPPORTED
 
-#define OCSP_MAX_DEPTH 32        /* of values in values; a response with certificates has about 12 */
-#define OCSP_MAX_DER_VALUES 4096 /* in one response; a response with a responder's certificate has about 150 */
+#define OCSP_MAX_DEPTH 32        /* nesting; a response with certificates has about 12 */
+#define OCSP_MAX_DER_VALUES 4096 /* per response; one with a responder's certificate has about 150 */
 #define OCSP_MAX_SINGLE_RESPONSES 64
-#define OCSP_MAX_SENT_CERTS 8 /* certificates in one response */
+#define OCSP_MAX_SENT_CERTS 8 /* certificates per response */
 
 enum { /* identifier octets */
        TAG_BOOLEAN = 0x01,
@@ -30,14 +30,14 @@ enum { /* identifier octets */
        TAG_CONTEXT_2 = 0xa2,
 };
 
-/* Bytes that were not read yet. */
+/* The bytes that remain to be read. */
 typedef struct derBytes {
     const unsigned char *at;
     size_t left;
 } derBytes;
 
-/* Reads the value at the front of `from`: its identifier octet and its contents; `from` goes on behind it. Returns 0
- * when there is none, or when its length is not in DER's definite and shortest form. */
+/* Reads the first value of `from`, its identifier octet and its contents, and advances `from`. Returns 0 if there is
+ * none, or if its length is not DER (definite and shortest). */
 static int ocspDerNext(derBytes *from, unsigned *tag, derBytes *contents) {
     const unsigned char *der = from->at;
     size_t head = 2, n, i;
@@ -58,9 +58,9 @@ static int ocspDerNext(derBytes *from, unsigned *tag, derBytes *contents) {
     return 1;
 }
 
-/* Whether `bytes` are whole DER values, as far as that can be said without their meaning, and no more than *values of
- * them, which is counted down. Certificates and names keep the bytes that they were read from, so encoding a response
- * again does not show their BER. */
+/* Checks that `bytes` are complete DER values, as far as their encoding shows without the types, and counts them down
+ * in *values. Returns 0 if they are not, or if *values became negative. Certificates and names keep the bytes that they
+ * were parsed from, so re-encoding a response does not reveal BER in them. */
 static int ocspIsDer(derBytes bytes, int depth, int *values) {
     while (bytes.left > 0) {
         unsigned tag;
@@ -68,20 +68,20 @@ static int ocspIsDer(derBytes bytes, int depth, int *values) {
 
         if (depth > OCSP_MAX_DEPTH || --*values < 0 || !ocspDerNext(&bytes, &tag, &contents)) return 0;
         if (tag == TAG_BOOLEAN && (contents.left != 1 || (contents.at[0] != 0 && contents.at[0] != 0xff))) return 0;
-        if ((tag & 0xe0) == 0x20 && tag != TAG_SEQUENCE && tag != TAG_SET) return 0; /* a string in pieces */
+        if ((tag & 0xe0) == 0x20 && tag != TAG_SEQUENCE && tag != TAG_SET) return 0; /* a constructed string */
         if ((tag & 0x20) && !ocspIsDer(contents, depth + 1, values)) return 0;
     }
     return 1;
 }
 
-/* Reads the value at the front of `from`, which has to have that identifier octet. */
+/* Reads the first value of `from`, which must have this identifier octet. */
 static int ocspDerTake(derBytes *from, unsigned tag, derBytes *contents) {
     unsigned found;
 
     return from->left > 0 && from->at[0] == tag && ocspDerNext(from, &found, contents);
 }
 
-/* How many values of that identifier octet `bytes` are; -1 when there is another one. */
+/* Counts the values in `bytes`. Returns -1 if one has another identifier octet. */
 static int ocspDerCount(derBytes bytes, unsigned tag) {
     derBytes contents;
     int count = 0;
@@ -91,8 +91,8 @@ static int ocspDerCount(derBytes bytes, unsigned tag) {
     return count;
 }
 
-/* The BasicOCSPResponse in a successful OCSPResponse (RFC 6960 section 4.2.1). It is wrapped in an OCTET STRING, which
- * must hold nothing else. */
+/* Finds the BasicOCSPResponse in a successful OCSPResponse (RFC 6960 section 4.2.1). Its OCTET STRING must contain
+ * nothing else. */
 static int ocspDerBasic(derBytes response, derBytes *basic) {
     derBytes all, status, bytes, sequence, type, string;
 
@@ -102,7 +102,7 @@ static int ocspDerBasic(derBytes response, derBytes *basic) {
            ocspDerTake(&string, TAG_SEQUENCE, basic) && string.left == 0;
 }
 
-/* Counts a BasicOCSPResponse's SingleResponses and certificates. */
+/* Counts the SingleResponses and certificates of a BasicOCSPResponse. Returns 0 if it is malformed. */
 static int ocspDerCounts(derBytes basic, int *singles, int *certs) {
     derBytes data, skipped, list;
 
@@ -114,7 +114,7 @@ static int ocspDerCounts(derBytes basic, int *singles, int *certs) {
         if (!ocspDerTake(&basic, TAG_CONTEXT_0, &skipped) || !ocspDerTake(&skipped, TAG_SEQUENCE, &list)) return 0;
         *certs = ocspDerCount(list, TAG_SEQUENCE);
     }
-    ocspDerTake(&data, TAG_CONTEXT_0, &skipped); /* the version, which v1 leaves out */
+    ocspDerTake(&data, TAG_CONTEXT_0, &skipped); /* version, absent for v1 */
     if (!ocspDerTake(&data, TAG_CONTEXT_1, &skipped) && !ocspDerTake(&data, TAG_CONTEXT_2, &skipped)) return 0;
     if (!ocspDerTake(&data, TAG_GENERALIZED_TIME, &skipped) || !ocspDerTake(&data, TAG_SEQUENCE, &list)) return 0;
     *singles = ocspDerCount(list, TAG_SEQUENCE);

@@ -1,5 +1,4 @@
-/* ocsp_env.c - the world outside of the engine: clocks, randomness, network and disk behind one table, which tests and
- * simulations replace.
+/* ocsp_env.c - clocks, randomness, network and disk behind one table, which tests and simulations replace.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -10,7 +9,7 @@
 #include <openssl/rand.h>
 
 #ifdef __APPLE__
-#define st_mtim st_mtimespec /* the name of POSIX 2008 is missing there */
+#define st_mtim st_mtimespec /* macOS lacks the name of POSIX 2008 */
 #endif
 
 static int64_t ocspWallMs(void) {
@@ -28,13 +27,14 @@ static int64_t ocspMonoMs(void) {
 }
 
 static uint32_t ocspRandom(void) {
-    uint32_t value = UINT32_MAX / 2; /* without randomness: the middle of every jitter */
+    uint32_t value = UINT32_MAX / 2; /* if RAND_bytes fails: the middle of every jitter */
 
     (void)!RAND_bytes((unsigned char *)&value, sizeof(value));
     return value;
 }
 
-/* A hash of mtime, size, inode and device. Follows symbolic links (Kubernetes swaps those). */
+/* Hashes mtime, size, inode and device of a file. Returns 0 if there is none. Follows symbolic links, which Kubernetes
+ * swaps. */
 static uint64_t ocspFileSignature(const char *path) {
     struct stat st;
     uint64_t parts[5], signature = 1469598103934665603u;
@@ -46,7 +46,7 @@ static uint64_t ocspFileSignature(const char *path) {
     parts[2] = (uint64_t)st.st_size;
     parts[3] = (uint64_t)st.st_ino;
     parts[4] = (uint64_t)st.st_dev;
-    for (i = 0; i < 5; i++) signature = (signature ^ parts[i]) * 1099511628211u; /* FNV-1a's step */
+    for (i = 0; i < 5; i++) signature = (signature ^ parts[i]) * 1099511628211u; /* one step of FNV-1a */
     return signature | 1;
 }
 

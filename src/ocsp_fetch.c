@@ -1,9 +1,9 @@
 /* ocsp_fetch.c - one exchange with one OCSP responder over HTTP, under one deadline (RFC 6960 appendix A, RFC 5019
  * section 5).
  *
- * OpenSSL parses URLs, chooses the proxy and speaks TLS. Its HTTP client is not used: it speaks HTTP/1.0, hides the status,
- * 3.0 refuses what 3.5 accepts, it counts in whole seconds and spends all of them on one dead address. ocsp_conn.c is
- * the connection, ocsp_http.c reads the answer.
+ * OpenSSL parses URLs, selects the proxy and does TLS. Its HTTP client is not used: it speaks HTTP/1.0, hides the
+ * status, rejects in 3.0 what 3.5 accepts, counts whole seconds, and spends all of them on one dead address.
+ * ocsp_conn.c is the connection, ocsp_http.c reads the response.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -20,25 +20,24 @@
 #include <openssl/err.h>
 #include <openssl/http.h>
 
-#define OCSP_MAX_ADDRESSES 8 /* of one name that are tried */
+#define OCSP_MAX_ADDRESSES 8 /* tried per host */
 #define OCSP_MIME_REQUEST "application/ocsp-request"
 #define OCSP_MIME_RESPONSE "application/ocsp-response"
 
-/* What is asked, the same for all addresses, and the answer. */
+/* The request, the same for all addresses, and the HTTP response. */
 typedef struct ocspAsk {
     const ocspExchange *exchange;
-    ocspUrl url, proxy;  /* proxy.host NULL: direct */
+    ocspUrl url, proxy;  /* proxy.host NULL: no proxy */
     char *proxy_auth;    /* base64 of user:password, or NULL */
     SSL_CTX *tls;        /* NULL for http */
-    int status;          /* of the last answer, 0 when there was none */
-    unsigned char *body; /* owned until ocspFetch hands it out */
+    int status;          /* HTTP status of the last response, 0: none */
+    unsigned char *body; /* owned until ocspFetch returns it */
     size_t body_len;
 } ocspAsk;
 
 /* ---- URLs -------------------------------------------------------------------------------------------------------- */
 
-/* Does no_proxy name the host? As operators know it from other tools: names with their subdomains, a leading dot,
- * "*". */
+/* Whether no_proxy matches the host, as in other tools: names with their subdomains, an optional leading dot, "*". */
 static int ocspNoProxy(const char *host) {
     const char *list = getenv("no_proxy"), *p;
     size_t host_len = strlen(host), len;
@@ -58,25 +57,25 @@ static int ocspNoProxy(const char *host) {
     return 0;
 }
 
-/* The environment variable that names the proxy for this URL. */
+/* The environment variable that sets the proxy for this URL, for error sentences. */
 static const char *ocspProxyVariable(const ocspAsk *ask) {
     return ask->url.use_tls ? "https_proxy" : "http_proxy";
 }
 
-/* Finds the proxy that the environment names for this URL, by OpenSSL's reading of http_proxy and https_proxy. Returns
- * 1, also without a proxy, or 0 with a sentence, which never shows the password. */
+/* Finds the proxy for this URL in http_proxy or https_proxy, as OpenSSL interprets them. Returns 1, also without a
+ * proxy, or 0 with a sentence, which never contains the password. */
 static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     const char *text =
         ocspNoProxy(ask->url.host) ? NULL : OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
     size_t len;
 
     if (!text || !*text) return 1;
-    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy itself: not served */
+    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
         return ocspFail(err, OCSP_ERR_NETWORK,
                         "the proxy in the environment variable %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
                         ocspProxyVariable(ask));
-    /* An @ behind the host is the password's: a / ? or # in it ended the host too early. */
+    /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. */
     if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@'))
         return ocspFail(err, OCSP_ERR_NETWORK,
                         "the user or the password in the environment variable %s is not percent-encoded as a URL "
@@ -90,8 +89,9 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     return 1;
 }
 
-/* RFC 6960 appendix A.1: {url}/{percent-encoding of base64 of the request}. A CDN took "//" for another path once: a
- * slash is added only where none stands. Returns ocspAlloc'ed text. */
+/* Builds the target of a GET: {url}/{percent-encoded base64 of the request} (RFC 6960 appendix A.1). Returns
+ * ocspAlloc'ed text, or NULL when out of memory. A slash is added only if none is there, as a CDN took "//" for another
+ * path. */
 static char *ocspGetTarget(const char *base, const unsigned char *request, size_t request_len) {
     size_t b64_len = (request_len + 2) / 3 * 4, n = strlen(base), i;
     char *b64 = ocspAlloc(b64_len + 1), *out = ocspAlloc(n + 3 * b64_len + 2);
@@ -116,12 +116,12 @@ static char *ocspGetTarget(const char *base, const unsigned char *request, size_
 
 /* ---- HTTP -------------------------------------------------------------------------------------------------------- */
 
-/* Whether the HTTP answer comes from, or through, a proxy that reads it: that of a plain responder, outside a tunnel. */
+/* Whether the HTTP response may be the proxy's: plain http through a proxy, not a tunnel. */
 static int ocspViaProxy(const ocspAsk *ask) {
     return ask->proxy.host && !ask->tls;
 }
 
-/* Fails because the proxy answered 407. */
+/* Fails with the reason for a proxy's status 407. */
 static int ocspProxyDenies(const ocspAsk *ask, ocspErrorKind kind, ocspError *err) {
     if (ask->proxy_auth)
         return ocspFail(
@@ -136,9 +136,9 @@ static int ocspProxyDenies(const ocspAsk *ask, ocspErrorKind kind, ocspError *er
         ocspProxyVariable(ask));
 }
 
-/* Sends the request. HTTP/1.1, because some servers and proxies refuse HTTP/1.0 (426, 505). `Connection: close` ends
- * the connection after one answer; `Accept-Encoding: identity` asks for no compression, which a request without that
- * field would allow (RFC 9110 section 12.5.3). */
+/* Sends the request. Returns 0 with a sentence (or cancelled). HTTP/1.1, because some servers and proxies reject
+ * HTTP/1.0 (426, 505). `Connection: close` ends the connection after one response; `Accept-Encoding: identity` rules
+ * out compression, which a request without that field would allow (RFC 9110 section 12.5.3). */
 static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
     int via_proxy = ocspViaProxy(ask);
     char *get_target = get ? ocspGetTarget(ask->url.target, ask->exchange->request, ask->exchange->request_len) : NULL;
@@ -162,7 +162,7 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
         n += snprintf(head + n, size - (size_t)n, "Content-Type: " OCSP_MIME_REQUEST "\r\nContent-Length: %zu\r\n",
                       ask->exchange->request_len);
     n += snprintf(head + n, size - (size_t)n, "\r\n");
-    /* One write: a responder that answers after the header alone, and closes, would break a second one. */
+    /* One write: if a responder answers after the header alone and closes, a second write would fail. */
     if (!get) {
         memcpy(head + n, ask->exchange->request, ask->exchange->request_len);
         n += (int)ask->exchange->request_len;
@@ -173,7 +173,7 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
     return ok;
 }
 
-/* RFC 9110 section 9.3.6: a tunnel through the proxy, for https. */
+/* Opens a tunnel through the proxy, for https (RFC 9110 section 9.3.6). Returns 0 with a sentence (or cancelled). */
 static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     char *head;
     size_t size =
@@ -203,7 +203,7 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
 
 /* ---- the exchange ------------------------------------------------------------------------------------------------ */
 
-/* One request to one address, until `deadline` (monotonic milliseconds). */
+/* Sends one request to one address, by `deadline` (monotonic milliseconds). */
 static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
                                       ocspError *err) {
     ocspConn c = {-1, NULL, ask->url.host, deadline, ask->exchange->io, 0, err};
@@ -227,14 +227,15 @@ static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *addre
     return ok ? OCSP_FETCH_OK : c.cancelled ? OCSP_FETCH_CANCELLED : OCSP_FETCH_FAILED;
 }
 
-/* The responder refuses POST: some know only GET (RFC 5019 section 5). Never after silence: that would double the time that
- * a dead responder takes. Nor after a proxy's 407: a second wrong password may lock the user out. */
+/* Whether to repeat a rejected POST as GET, as some responders support only GET (RFC 5019 section 5). Not after a
+ * time-out: that would double the time spent on a dead responder. Not after a proxy's 407: a second wrong password may
+ * lock the user out. */
 static int ocspRefusesPost(const ocspAsk *ask, const ocspError *err) {
     return err->kind == OCSP_ERR_HTTP && !(ask->status == 407 && ocspViaProxy(ask)) &&
            ((ask->status >= 400 && ask->status < 500) || ask->status == 501);
 }
 
-/* Prefixes the sentence with where it happened: the address when the name has several, and the proxy. */
+/* Prefixes the error sentence with the proxy, and with the address if the host has several. */
 static void ocspPrefixWhere(const ocspAsk *ask, const struct addrinfo *address, int several, ocspError *err) {
     char reason[OCSP_SENTENCE_MAX], host[NI_MAXHOST] = "?", clean[OCSP_OUTSIDE_TEXT_MAX + 1];
 
@@ -248,9 +249,8 @@ static void ocspPrefixWhere(const ocspAsk *ask, const struct addrinfo *address, 
              several ? host : "", reason);
 }
 
-/* Asks the addresses of the name in turn. Each gets an equal share of the time that is left, so that one that is
- * dead, or alive and silent, leaves time for the next (an address without a route stalled HAProxy). Whoever answers
- * ends it. */
+/* Tries the addresses of the host in turn, until one answers. Each gets an equal share of the remaining time, so that a
+ * dead or silent one leaves time for the next (HAProxy stalled on an address without a route). */
 static ocspFetchResult ocspAskAddresses(ocspAsk *ask, const struct addrinfo *addresses, ocspError *err) {
     int64_t deadline = ocspConnNowMs() + ask->exchange->timeout_ms;
     const struct addrinfo *a;
@@ -276,8 +276,8 @@ static ocspFetchResult ocspAskAddresses(ocspAsk *ask, const struct addrinfo *add
     return result;
 }
 
-/* Resolves the name of the responder or the proxy. Returns 1, or 0 with a sentence. How long it takes is the system
- * resolver's setting, and must not use up the responder's time. */
+/* Resolves the host of the responder or the proxy. Returns 0 with a sentence. Releases the OpenSSL lock. The system's
+ * resolver bounds the time, which is not charged to the responder's timeout. */
 static int ocspResolve(const ocspAsk *ask, struct addrinfo **addresses, ocspError *err) {
     const ocspUrl *peer = ask->proxy.host ? &ask->proxy : &ask->url;
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];

@@ -1,11 +1,12 @@
-/* ocsp_http.c - reads one HTTP/1.x answer: status line, header fields, body (RFC 9110, RFC 9112).
+/* ocsp_http.c - reads one HTTP/1.x response: status line, header fields, body (RFC 9110, RFC 9112).
  *
- * The bytes come from a function that the caller supplies, so nothing here knows sockets, TLS or time. Every part has a
- * bound: the header with all interim answers 16 KiB, the body 64 KiB, chunk extensions and trailers together 16 KiB.
+ * The bytes come from a function that the caller supplies, so nothing here depends on sockets, TLS or time. Every part
+ * is bounded: the header with all interim responses to 16 KiB, the body to 64 KiB, chunk extensions and trailers
+ * together to 16 KiB.
  *
- * The framing is read as leniently as RFC 9112 allows a client to. Each connection carries one answer and is closed
- * after it, no other HTTP parser reads the same bytes later, and the response in the body is signed: a
- * disagreement about the framing can lose an answer, but cannot smuggle one.
+ * The framing is parsed as leniently as RFC 9112 allows a client. Each connection carries one response and is then
+ * closed, no other HTTP parser reads the same bytes later, and the OCSP response in the body is signed: a disagreement
+ * about the framing can lose a response, but not smuggle one.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -29,8 +30,8 @@ void ocspHttpStart(ocspHttpReader *r, ssize_t (*read)(void *, void *, size_t), v
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
 
-/* Reads more bytes into the buffer. Returns 1, or 0: no more bytes, out of bounds (told in *err) or cancelled. Moves
- * the bytes that are not consumed yet to the buffer's start. */
+/* Reads more bytes into the buffer, after moving the unread ones to its start. Returns 1, or 0 at the end of data, with
+ * a sentence in *err, or when cancelled. */
 static int ocspHttpMore(ocspHttpReader *r) {
     ssize_t n;
 
@@ -58,9 +59,9 @@ static int ocspHttpOverBudget(ocspHttpReader *r) {
                     OCSP_MAX_HEADER_BYTES);
 }
 
-/* Returns the next line without its end, NUL-terminated, or NULL on failure. The text stays valid until the next call
- * that reads. A line ends with CR LF, or with LF alone (RFC 9112 section 2.2). With `folds` a line that begins with a
- * blank continues the one before it (RFC 9112 section 5.2). Charges the line to the budget. */
+/* Returns the next line without its line end, NUL-terminated, or NULL on failure. Valid until the next read. A line
+ * ends with CR LF or LF (RFC 9112 section 2.2). With `folds` a line that begins with a blank continues the previous one
+ * (RFC 9112 section 5.2). Charges the line to the budget. */
 static char *ocspHttpLine(ocspHttpReader *r, int folds) {
     size_t n = 0;
     char *line;
@@ -95,7 +96,7 @@ static char *ocspHttpLine(ocspHttpReader *r, int folds) {
 
 /* ---- the status line --------------------------------------------------------------------------------------------- */
 
-/* Fails with a sentence about an answer that does not begin as HTTP/1.x does. */
+/* Fails with a sentence about a response that does not begin as HTTP/1.x. */
 static int ocspHttpNotHttp(ocspHttpReader *r) {
     char raw[41], clean[41];
     size_t n = r->got - r->at;
@@ -124,8 +125,8 @@ static int ocspHttpNotHttp(ocspHttpReader *r) {
     }
 }
 
-/* Skips empty lines before the status line, and fails as soon as the first bytes are not those of HTTP/1.x: what is not
- * HTTP may never send a line's end. */
+/* Skips empty lines before the status line and checks the first bytes as they arrive: what is not HTTP may never send a
+ * line end. */
 static int ocspHttpBegin(ocspHttpReader *r) {
     static const char begin[] = "HTTP/1.";
     const size_t want = sizeof(begin) - 1;
@@ -141,7 +142,7 @@ static int ocspHttpBegin(ocspHttpReader *r) {
     }
 }
 
-/* Reads the status line into head->status. */
+/* Reads the status line into head->status. Returns 0 with a sentence. */
 static int ocspHttpStatus(ocspHttpReader *r, ocspHttpHead *head) {
     char clean[61];
     const char *line;
@@ -149,7 +150,7 @@ static int ocspHttpStatus(ocspHttpReader *r, ocspHttpHead *head) {
     if (!ocspHttpBegin(r)) return 0;
     line = ocspHttpLine(r, 0);
     if (!line) return 0;
-    /* HTTP/1.1 200 OK; many servers leave the reason phrase out, and some the space before it */
+    /* HTTP/1.1 200 OK; many servers omit the reason phrase, and some the space before it */
     if (strlen(line) >= 12 && line[7] >= '0' && line[7] <= '9' && line[8] == ' ' && line[9] != '0' &&
         strspn(line + 9, "0123456789") == 3 && (line[12] == ' ' || line[12] == '\0')) {
         head->status = (line[9] - '0') * 100 + (line[10] - '0') * 10 + line[11] - '0';
@@ -161,8 +162,8 @@ static int ocspHttpStatus(ocspHttpReader *r, ocspHttpHead *head) {
 
 /* ---- header fields ----------------------------------------------------------------------------------------------- */
 
-/* Finds the next element of a comma-separated list (RFC 9110 section 5.6.1) and moves *list behind it. Returns the
- * element's length without the blanks around it, 0 at the end. Commas in quoted text separate nothing. */
+/* Finds the next element of a comma-separated list (RFC 9110 section 5.6.1) and advances *list. Returns the element's
+ * length without surrounding blanks, 0 at the end. Commas in quoted strings do not separate. */
 static size_t ocspHttpElement(const char **list, const char **element) {
     const char *p = *list + strspn(*list, " \t,");
     int quoted = 0;
@@ -182,7 +183,7 @@ static int ocspHttpIs(const char *element, size_t n, const char *word) {
     return n == strlen(word) && strncasecmp(element, word, n) == 0;
 }
 
-/* Keeps text from outside, cleaned and cut to what `out` holds. */
+/* Copies external text to `out`, cleaned and truncated. */
 static void ocspHttpKeep(char *out, size_t size, const char *text, size_t n) {
     char raw[OCSP_OUTSIDE_TEXT_MAX + 1];
 
@@ -192,7 +193,8 @@ static void ocspHttpKeep(char *out, size_t size, const char *text, size_t n) {
     ocspCleanText(out, size, raw);
 }
 
-/* Content-Type: values that differ are kept both, for the sentence. Parameters such as charset mean nothing here. */
+/* Parses Content-Type. A second, different value is recorded for the error sentence; parameters such as charset are
+ * ignored. */
 static void ocspHttpType(ocspHttpHead *head, const char *list) {
     const char *element;
     char type[sizeof(head->type)];
@@ -206,7 +208,7 @@ static void ocspHttpType(ocspHttpHead *head, const char *list) {
     }
 }
 
-/* Content-Length: equal values count as one (RFC 9110 section 8.6). */
+/* Parses Content-Length. Equal values count as one (RFC 9110 section 8.6). */
 static void ocspHttpLength(ocspHttpHead *head, const char *list) {
     const char *element;
     size_t n = ocspHttpElement(&list, &element);
@@ -225,7 +227,8 @@ static void ocspHttpLength(ocspHttpHead *head, const char *list) {
     } while ((n = ocspHttpElement(&list, &element)) > 0);
 }
 
-/* Transfer-Encoding: chunked once; `identity` (RFC 2616) means nothing. Everything else is kept for the sentence. */
+/* Parses Transfer-Encoding: chunked once; `identity` (RFC 2616) is ignored. Any other coding is recorded for the error
+ * sentence. */
 static void ocspHttpTransfer(ocspHttpHead *head, const char *list) {
     const char *element;
     size_t n;
@@ -249,7 +252,7 @@ static void ocspHttpContentCoding(ocspHttpHead *head, const char *list) {
         if (!ocspHttpIs(element, n, "identity")) ocspHttpKeep(head->coding, sizeof(head->coding), element, n);
 }
 
-/* Reads the fields up to the empty line that ends the header. */
+/* Reads the header fields up to the empty line. Returns 0 with a sentence. */
 static int ocspHttpFields(ocspHttpReader *r, ocspHttpHead *head) {
     char *line;
 
@@ -274,7 +277,7 @@ int ocspHttpReadHead(ocspHttpReader *r, ocspHttpHead *head) {
         memset(head, 0, sizeof(*head));
         head->length = OCSP_HTTP_NO_LENGTH;
         if (!ocspHttpStatus(r, head) || !ocspHttpFields(r, head)) return 0;
-        /* RFC 9110 section 15.2: any number of interim answers precede the final one. 101 is final, and an error. */
+        /* RFC 9110 section 15.2: any number of interim responses precede the final one. 101 is final, and an error. */
         r->interim = head->status < 200;
     } while (head->status < 200 && head->status != 101);
     return 1;
@@ -351,8 +354,8 @@ static int ocspHttpTooLong(ocspHttpReader *r) {
     return ocspFail(r->err, OCSP_ERR_HTTP, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 }
 
-/* Takes 1 to `size` bytes of the body, first those that came with the header: the number, 0 at the end of data, -1 on
- * failure. */
+/* Reads 1 to `size` bytes of the body, buffered ones first. Returns the number, 0 at the end of data, or -1 with a
+ * sentence (or cancelled). */
 static ssize_t ocspHttpTake(ocspHttpReader *r, unsigned char *out, size_t size) {
     size_t there = r->got - r->at;
 
@@ -363,7 +366,7 @@ static ssize_t ocspHttpTake(ocspHttpReader *r, unsigned char *out, size_t size) 
     return (ssize_t)there;
 }
 
-/* Takes exactly `want` bytes. `part` names what they are, for the sentence. */
+/* Reads exactly `want` bytes. Returns 0 with a sentence that names `part`. */
 static int ocspHttpTakeAll(ocspHttpReader *r, unsigned char *out, size_t want, const char *part) {
     size_t got = 0;
 
@@ -378,8 +381,8 @@ static int ocspHttpTakeAll(ocspHttpReader *r, unsigned char *out, size_t want, c
     return 1;
 }
 
-/* The length of the DER SEQUENCE that begins at `p`, its header included; 0: it is none, or of an indefinite length, or
- * not known from `n` bytes. */
+/* Returns the length of the DER SEQUENCE at `p` including its header, or 0 if there is none, its length is indefinite,
+ * or `n` bytes are too few to say. */
 static size_t ocspHttpDerLength(const unsigned char *p, size_t n) {
     size_t count, length = 0, i;
 
@@ -391,9 +394,9 @@ static size_t ocspHttpDerLength(const unsigned char *p, size_t n) {
     return length > OCSP_MAX_RESPONSE_BYTES ? 0 : 2 + count + length;
 }
 
-/* Takes a body without a length: to the end of data, or to the end of the DER SEQUENCE that it begins with, because a
- * responder may keep the connection open all the same. What came behind the SEQUENCE with it is taken too: ocspVerify
- * refuses it. Up to one byte more than is allowed, to see that there is more. */
+/* Reads a body of unknown length, to the end of data or of the DER SEQUENCE that it begins with, as some responders
+ * keep the connection open. Bytes read after the SEQUENCE are included: ocspVerify rejects them. Reads up to one byte
+ * more than allowed, to detect an excess. */
 static int ocspHttpTakeToEnd(ocspHttpReader *r, unsigned char *out, size_t *len) {
     size_t got = 0, der = 0;
 
@@ -408,8 +411,8 @@ static int ocspHttpTakeToEnd(ocspHttpReader *r, unsigned char *out, size_t *len)
     return got <= OCSP_MAX_RESPONSE_BYTES ? 1 : ocspHttpTooLong(r);
 }
 
-/* Reads the line that begins a chunk: its size in hexadecimal digits, then perhaps extensions, which are skipped
- * (RFC 9112 section 7.1). Only extensions are charged to the budget: the sizes bound each other. */
+/* Reads a chunk's first line: the size in hexadecimal, then extensions, which are skipped (RFC 9112 section 7.1). Only
+ * extensions are charged to the budget, as the sizes are bounded by the body's limit. */
 static int ocspHttpChunkSize(ocspHttpReader *r, size_t *size) {
     size_t budget = r->budget, digits, i;
     const char *line = ocspHttpLine(r, 0), *rest;
@@ -430,7 +433,7 @@ static int ocspHttpChunkSize(ocspHttpReader *r, size_t *size) {
     return 1;
 }
 
-/* Takes a chunked body (RFC 9112 section 7.1) and skips the trailers behind it. */
+/* Reads a chunked body (RFC 9112 section 7.1) and skips the trailers. */
 static int ocspHttpTakeChunks(ocspHttpReader *r, unsigned char *out, size_t *len) {
     size_t size = 0, budget;
     char *line;
@@ -461,7 +464,8 @@ int ocspHttpReadBody(ocspHttpReader *r, const ocspHttpHead *head, unsigned char 
 
     *body = NULL;
     *body_len = 0;
-    if (exact && head->length == 0) return 1; /* an empty body is a bad response, not a bad exchange: ocspVerify's */
+    if (exact && head->length == 0)
+        return 1; /* an empty body is a bad OCSP response, not a failed exchange: ocspVerify rejects it */
     *body = ocspAlloc(exact ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1);
     if (!*body) return ocspFail(r->err, OCSP_ERR_NETWORK, "out of memory while reading the answer");
     if (exact) {

@@ -1,5 +1,5 @@
-/* ocsp_identity.c - from a certificate that is served to all that asking for its status needs: issuer, CertID,
- * responder URLs, must-staple.
+/* ocsp_identity.c - from a served certificate to what is needed to request its status: issuer, CertID, responder URLs,
+ * must-staple.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,7 +11,7 @@
 #include <openssl/ocsp.h>
 #include <openssl/x509v3.h>
 
-#define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of RFC 6066's extension */
+#define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of the TLS extension status_request */
 
 int ocspSameCertificate(const X509 *a, const X509 *b) {
     unsigned char *one = NULL, *other = NULL;
@@ -31,9 +31,11 @@ int ocspIssued(X509 *issuer, X509 *cert) {
            (X509_get_key_usage(issuer) & KU_KEY_CERT_SIGN) && X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
 }
 
-/* The issuer among `certs` or `best`, the one of the two that ends last: a CA's certificate that was renewed with the
- * same key often stands beside the old one, and an expired signer would end the staple. Takes and gives a reference.
- * `verified`: OpenSSL has verified `certs`, so that it has read all there is to read of them. */
+/* Returns the issuer of `leaf` among `certs`, or `best` if that has the later notAfter. Takes ownership of `best`; the
+ * caller owns the result. `verified`: OpenSSL has verified `certs`, and so has read their extensions.
+ *
+ * The latest notAfter wins because a CA certificate that was renewed with the same key often stands beside the old one,
+ * and the signer's expiry limits the staple's. */
 static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best, int verified) {
     int i;
 
@@ -41,8 +43,8 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
         X509 *candidate = sk_X509_value(certs, i);
         if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(leaf)) != 0) continue;
         if (best && ASN1_TIME_compare(X509_get0_notAfter(candidate), X509_get0_notAfter(best)) <= 0) continue;
-        /* A copy, because to ask for its key usage makes OpenSSL read its extensions and remember what they are; if it
-         * lacks the memory to, that they are broken, for good. The server goes on using its own. */
+        /* A copy, because reading the key usage makes OpenSSL cache the extensions. If memory runs out during that,
+         * OpenSSL marks the certificate invalid for good, and the server uses the original. */
         if (!verified)
             candidate = X509_dup(candidate);
         else if (!X509_up_ref(candidate))
@@ -57,14 +59,14 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
     return best;
 }
 
-/* The issuer in the trusted certificates (RFC 6066 does not ask for it in the chain), from memory or
- * tls-ca-cert-dir. */
+/* Looks for the issuer in the trusted certificates, in memory or in tls-ca-cert-dir, as RFC 6066 does not require the
+ * issuer in the chain. Ownership as in ocspIssuerAmong. */
 static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     X509_STORE_CTX *lookup = X509_STORE_CTX_new();
     STACK_OF(X509) *named = NULL;
 
-    /* X509_STORE_CTX_get1_certs gives all of that name; X509_STORE_CTX_get1_issuer would choose one without
-     * verifying. */
+    /* X509_STORE_CTX_get1_certs returns all certificates of that name; X509_STORE_CTX_get1_issuer would choose one
+     * without verifying the signature. */
     if (lookup && X509_STORE_CTX_init(lookup, store, NULL, NULL))
         named = X509_STORE_CTX_get1_certs(lookup, X509_get_issuer_name(leaf));
     best = ocspIssuerAmong(named, leaf, best, 0);
@@ -73,31 +75,32 @@ static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     return best;
 }
 
-/* RFC 7633: the TLS feature extension lists the TLS extensions that the server promises to answer. */
-static int ocspMustStaple(X509 *leaf, int *unread) {
+/* Returns 1 if the TLS feature extension (RFC 7633) lists status_request; *unparsed is 1 if the extension does not
+ * parse. */
+static int ocspMustStaple(X509 *leaf, int *unparsed) {
     STACK_OF(ASN1_INTEGER) *features = X509_get_ext_d2i(leaf, NID_tlsfeature, NULL, NULL);
     int i, found = 0;
 
     for (i = 0; i < sk_ASN1_INTEGER_num(features); i++)
         if (ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == OCSP_TLS_FEATURE_STATUS_REQUEST) found = 1;
     sk_ASN1_INTEGER_pop_free(features, ASN1_INTEGER_free);
-    *unread = !features && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0;
+    *unparsed = !features && X509_get_ext_by_NID(leaf, NID_tlsfeature, -1) >= 0;
     return found;
 }
 
-/* The text of an OCSP access description that we can use, or NULL. */
+/* Returns the URL of an access description if it is a usable OCSP responder's, or NULL. Owned by `access`. */
 static const char *ocspAccessUrl(const ACCESS_DESCRIPTION *access) {
     const ASN1_IA5STRING *uri = access->location->d.uniformResourceIdentifier;
     const char *url, *why;
 
     if (OBJ_obj2nid(access->method) != NID_ad_OCSP || access->location->type != GEN_URI) return NULL;
     url = (const char *)ASN1_STRING_get0_data(uri);
-    if (!url || !*url || strlen(url) != (size_t)ASN1_STRING_length(uri)) return NULL; /* a zero byte hides the rest */
-    return ocspCheckResponderUrl(url, &why) ? url : NULL;                             /* ldap:, or nonsense */
+    if (!url || !*url || strlen(url) != (size_t)ASN1_STRING_length(uri)) return NULL; /* a NUL byte truncates it */
+    return ocspCheckResponderUrl(url, &why) ? url : NULL;                             /* ldap:, or malformed */
 }
 
-/* The URLs of the authorityInfoAccess extension (RFC 5280 section 4.2.2.1), in the CA's order. X509_get1_ocsp would
- * sort them in OpenSSL 3.0. */
+/* Copies the OCSP URLs of the authorityInfoAccess extension (RFC 5280 section 4.2.2.1) in the CA's order, without
+ * duplicates. Returns 0 when out of memory. X509_get1_ocsp would sort the URLs in OpenSSL 3.0. */
 static int ocspCopyUrls(ocspIdentity *id) {
     AUTHORITY_INFO_ACCESS *list = X509_get_ext_d2i(id->leaf, NID_info_access, NULL, NULL);
     int i, j, ok = 1;
@@ -112,8 +115,9 @@ static int ocspCopyUrls(ocspIdentity *id) {
     return ok;
 }
 
-/* RFC 6960 section 4.1, one CertID. SHA-1, because clients and CAs that sign in advance know no other (RFC 5019 section
- * 2.1.1); it names a certificate here and protects nothing. No nonce: a staple is for many clients. */
+/* Encodes the OCSPRequest (RFC 6960 section 4.1) with one CertID. Returns 0 when out of memory. SHA-1, because clients,
+ * and CAs that sign in advance, support no other digest (RFC 5019 section 2.1.1); it identifies a certificate and
+ * protects nothing. No nonce: one response serves many clients. */
 static int ocspMakeRequest(ocspIdentity *id) {
     OCSP_REQUEST *request = OCSP_REQUEST_new();
     OCSP_CERTID *certid = OCSP_cert_to_id(EVP_sha1(), id->leaf, id->issuer);
@@ -121,7 +125,7 @@ static int ocspMakeRequest(ocspIdentity *id) {
     int len = -1;
 
     if (request && certid && OCSP_request_add0_id(request, certid)) {
-        certid = NULL; /* the request owns it now */
+        certid = NULL; /* owned by the request */
         len = i2d_OCSP_REQUEST(request, &der);
     }
     if (len > 0) {
@@ -148,7 +152,7 @@ static int ocspNameIdentity(ocspIdentity *id) {
         for (i = 0; i < md_len; i++) snprintf(id->sha256_hex + 2 * i, 3, "%02x", id->sha256[i]);
         id->serial = ocspStrdup(ocspCleanText(clean, sizeof(clean), hex));
         ok = id->serial != NULL;
-        /* An end that does not parse stays 0: such a certificate is never stapled for. */
+        /* A notAfter that does not parse stays 0: such a certificate is never stapled for. */
         if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &end) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &end))
             id->not_after = (int64_t)days * 86400 + secs;
     }
@@ -171,8 +175,8 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         id->must_staple = ocspMustStaple(leaf, &id->tls_feature_unparsed);
         id->incomplete |= id->tls_feature_unparsed;
         id->incomplete |= id->url_count == 0 && X509_get_ext_by_NID(leaf, NID_info_access, -1) >= 0;
-        /* X509_check_issued would say no where the key usage does not allow to sign certificates, as a server's
-         * does. */
+        /* X509_check_issued would fail if the key usage lacks keyCertSign, as that of a self-signed server certificate
+         * may. */
         id->self_signed = X509_NAME_cmp(X509_get_subject_name(leaf), X509_get_issuer_name(leaf)) == 0 &&
                           X509_verify(leaf, X509_get0_pubkey(leaf)) == 1;
         if (!id->self_signed) {

@@ -44,9 +44,8 @@ extern struct moduleState {
 /* ---- the server (ocsp_module_server.c) --------------------------------------------------------------------------- */
 
 /* The server's functions, looked up by name at load. */
-#define SERVER_POINTER(result, name, arguments) extern result(*Server_##name) arguments;
-SERVER_FUNCTIONS(SERVER_POINTER)
-#undef SERVER_POINTER
+#define SERVER_EXTERN_POINTER(result, name, arguments) extern SERVER_POINTER(result, name, arguments)
+SERVER_FUNCTIONS(SERVER_EXTERN_POINTER)
 const char *serverLoadApi(ServerCtx *ctx); /* NULL, or the name of the first function that this server lacks */
 
 extern ServerCtx *log_ctx;                                /* used on any thread, written at load and unload */

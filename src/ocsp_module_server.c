@@ -18,17 +18,8 @@
 struct moduleState module = MODULE_AT_LOAD;
 ServerCtx *log_ctx;
 
-#define SERVER_POINTER(result, name, arguments) result(*Server_##name) arguments;
 SERVER_FUNCTIONS(SERVER_POINTER)
-
-/* The look-up function is the first word of the context. */
-const char *serverLoadApi(ServerCtx *ctx) {
-    int (*get_api)(const char *, void *) = *(int (**)(const char *, void *))ctx;
-#define SERVER_LOOK_UP(result, name, arguments) \
-    if (get_api("RedisModule_" #name, (void *)&Server_##name) != SERVER_OK) return #name;
-    SERVER_FUNCTIONS(SERVER_LOOK_UP)
-    return NULL;
-}
+SERVER_DEFINE_LOADER()
 
 void moduleLog(ocspLogLevel level, const char *sentence) {
     static const char *const levels[] = {"debug", "verbose", "notice", "warning"};

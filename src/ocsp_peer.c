@@ -1,14 +1,14 @@
-/* ocsp_peer.c - the other side of stapling: this server as a client of its peers. A replica of its primary, a cluster
- * node of every other, MIGRATE, Sentinel: what a peer staples is asked for and verified, so that a peer whose
- * certificate was revoked is not linked to any more.
+/* ocsp_peer.c - this server as a TLS client of its peers: requests and verifies their staples.
  *
- * DESIGN: a handshake that this server opens asks for a status when it starts (the info callback: by then it is known
- * that it is a client's, and its hello is not written yet), and judges the staple when OpenSSL has verified the peer's
- * chain (the status callback). Judging is ocspVerify with the chain of this handshake: the rules for what a peer
- * staples are those for what we staple. Nothing here waits, locks, or asks the network or a disk. What a handshake has
- * to tell goes into a list without a lock, and the main thread writes the log, once for each peer and state.
+ * Peers are a replica's primary, the other cluster nodes, the target of MIGRATE, and what a Sentinel monitors. A new
+ * connection to a peer whose certificate was revoked is rejected; established connections stay up, as in NATS and
+ * MongoDB.
  *
- * NATS and MongoDB check their own links the same way: what is refused is the new link; links that are up stay up.
+ * DESIGN: the info callback requests a status when a client handshake starts: by then the role is known and the
+ * ClientHello is not written yet. The status callback verifies the staple after OpenSSL has verified the peer's chain.
+ * It calls ocspVerify with that chain, so peers' staples are held to the same rules as the responses stapled here.
+ * Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main thread logs them,
+ * once per peer and state.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -21,10 +21,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define OCSP_PEERS_LOGGED 4096 /* peers in a bad state that the log remembers; of more it may tell twice */
-#define OCSP_PEERS_QUEUE 1024  /* events that wait for main; what comes on top is told at the next attempt */
+#define OCSP_PEERS_LOGGED 4096 /* peers whose bad state is remembered; beyond them the log may repeat itself */
+#define OCSP_PEERS_QUEUE 1024  /* events queued for main; further ones are dropped until the next attempt */
 
-/* What a handshake tells main. Made by the handshake, freed by main. */
+/* An event that a handshake queues for main. Allocated by the handshake, freed by main. */
 typedef struct ocspPeerEvent {
     struct ocspPeerEvent *next;
     ocspPeerState state;
@@ -34,40 +34,42 @@ typedef struct ocspPeerEvent {
     char reason[OCSP_SENTENCE_MAX];
 } ocspPeerEvent;
 
-static atomic_int policy;                        /* an ocspVerifyPeers; written by main, read by handshakes */
-static _Atomic(ocspPeerEvent *) events;          /* pushed by handshakes, taken as a whole by main */
-static atomic_int events_waiting;                /* counted up before a push, down by main */
-static atomic_llong verified, rejected, missing; /* written by handshakes */
-static atomic_int logged_count;                  /* written by main: spares good handshakes an event */
+static atomic_int policy; /* an ocspVerifyPeers; written by main, read by handshakes */
+/* The queue of events: pushed by handshakes; main takes the whole list. */
+static _Atomic(ocspPeerEvent *) events;
+static atomic_int events_waiting;                /* incremented before a push, decremented by main */
+static atomic_llong verified, rejected, missing; /* written by handshakes, read by INFO on main */
+static atomic_int logged_count;                  /* written by main; if 0, good handshakes queue no event */
 
-/* Verdicts on staples that were not good, so that a peer which tries again and again (a cluster node does some ten times a
- * second) does not cost the verification each time. Any thread reads and writes them, and only while it has `taken`,
- * for which nobody waits: whoever does not get it verifies. */
-#define OCSP_VERDICTS 64    /* a power of two, so that the count of them may wrap */
-#define OCSP_VERDICT_MAX 60 /* seconds; lack of memory can look like a bad signature, and heals */
+/* Cached verdicts on bad staples, so that a peer that reconnects all the time (a cluster node about ten times a second)
+ * does not cost a verification each time. Protected by `verdicts_taken`; any thread. Nobody waits for it: a thread that
+ * does not get it verifies. */
+#define OCSP_VERDICTS 64    /* a power of two, so that verdicts_next may wrap */
+#define OCSP_VERDICT_MAX 60 /* seconds; a lack of memory, which can look like a bad signature, is temporary */
 static struct {
-    unsigned char digest[32]; /* SHA-256 of the peer's certificate and chain, and the staple */
-    int64_t judged_at, until; /* wall clock seconds; stands while judged_at <= now < until; until 0: empty */
+    unsigned char digest[32]; /* SHA-256 of the peer's certificate, its chain and the staple */
+    /* wall clock seconds; the verdict applies while judged_at <= now < until; until 0: unused */
+    int64_t judged_at, until;
     ocspPeerState state;
     int must_staple;
     ocspError err;
 } verdicts[OCSP_VERDICTS];
 static unsigned verdicts_next;
 static atomic_flag verdicts_taken = ATOMIC_FLAG_INIT;
-static atomic_int verdicts_any; /* spares a network without bad peers the digest */
+static atomic_int verdicts_any; /* 0: no verdict is cached, and no digest is needed */
 
-/* Main thread only. */
+/* The bad states that were logged last. Main thread only, as are the next lines. */
 static struct {
-    uint64_t peer, state; /* hashes of the address, and of the state with the serial */
+    uint64_t peer, state; /* hashes of the address (peer 0: unused), and of the state with the serial number */
 } told[OCSP_PEERS_LOGGED];
 static unsigned logged_next;
 static char last_error[OCSP_REFRESH_ERROR_MAX];
 static uint64_t last_error_peer;
 
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
-    /* relaxed: a handshake may see it a moment later, and nothing else hangs on it */
+    /* relaxed: handshakes may see the new policy a moment later, and no other data depends on it */
     atomic_store_explicit(&policy, (int)new_policy, memory_order_relaxed);
-    if (new_policy == OCSP_PEERS_NO) last_error[0] = '\0'; /* nobody is refused any more */
+    if (new_policy == OCSP_PEERS_NO) last_error[0] = '\0'; /* no peer is rejected any more */
 }
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
@@ -79,12 +81,12 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
     ocspPeerState state = OCSP_PEER_BAD;
     char since[40];
 
-    *must_staple = 1; /* of a certificate that cannot be read nothing better is known */
+    *must_staple = 1; /* the default, for a certificate that cannot be read */
     if (!id) {
         ocspFail(err, OCSP_ERR_VERIFY, "out of memory examining the peer's certificate");
         return OCSP_PEER_BAD;
     }
-    /* One that promises something which could not be read is held to the most that it can promise. */
+    /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
     if (!der.data) {
         ocspFail(err, OCSP_ERR_VERIFY,
@@ -105,7 +107,7 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
     return state;
 }
 
-/* The digest by which a verdict is found again. Returns 0 when out of memory. */
+/* Computes the key of a cached verdict. Returns 0 when out of memory. Any thread. */
 static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, unsigned char digest[32]) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int i, count = sk_X509_num(chain), ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
@@ -122,7 +124,8 @@ static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, u
     return ok;
 }
 
-/* Finds a verdict that stands at `now`; 0 when there is none, or somebody else has the table. */
+/* Looks up the verdict that applies at `now`. Returns 0 if there is none or another thread has the table. Any
+ * thread. */
 static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPeerState *state, int *must_staple,
                              ocspError *err) {
     int found = 0;
@@ -141,7 +144,7 @@ static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPe
     return found;
 }
 
-/* Remembers a verdict, in place of the one that was remembered first. */
+/* Caches a verdict in place of the oldest one, unless another thread has the table. Any thread. */
 static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocspPeerState state, int must_staple,
                                 const ocspError *err) {
     if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return;
@@ -153,11 +156,11 @@ static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocs
     verdicts[i].must_staple = must_staple;
     verdicts[i].err = *err;
     atomic_flag_clear_explicit(&verdicts_taken, memory_order_release);
-    /* relaxed: whoever sees it late verifies once more */
+    /* relaxed: a thread that sees it late verifies once more */
     atomic_store_explicit(&verdicts_any, 1, memory_order_relaxed);
 }
 
-/* ocspVerifyPeerStaple, or what it said of the same bytes a moment ago. */
+/* Like ocspVerifyPeerStaple, with cached verdicts. Any thread. */
 static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
                                               int *must_staple, ocspError *err) {
     unsigned char digest[32];
@@ -172,8 +175,8 @@ static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain,
     return state;
 }
 
-/* `soft` takes the word of a peer that says nothing, or nothing any more, but not of one whose certificate promises to
- * say something (RFC 7633). */
+/* Whether the policy rejects a peer in that state. `soft` accepts a missing or expired staple unless the certificate is
+ * must-staple (RFC 7633). */
 static int ocspPolicyRejects(ocspVerifyPeers how, ocspPeerState state, int must_staple) {
     if (how == OCSP_PEERS_NO || state == OCSP_PEER_GOOD) return 0;
     return how == OCSP_PEERS_REQUIRE || must_staple || (state != OCSP_PEER_MISSING && state != OCSP_PEER_EXPIRED);
@@ -181,7 +184,7 @@ static int ocspPolicyRejects(ocspVerifyPeers how, ocspPeerState state, int must_
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
-/* The address of the other end, as text. */
+/* Formats the peer's address as text. */
 static void ocspPeerAddress(const SSL *ssl, char *out, size_t size) {
     union {
         struct sockaddr any;
@@ -205,8 +208,8 @@ static void ocspPeerReport(const SSL *ssl, X509 *leaf, ocspPeerState state, int 
     BIGNUM *serial;
     char *hex;
 
-    /* A bad peer that main has not told of yet is in the list: acquire pairs with the release in ocspPeersCron, so that
-     * one of the two is seen. */
+    /* A good state is reported only after a bad one, which is still queued or counted in logged_count. acquire: pairs
+     * with the release in ocspPeersCron, so that one of the two is seen above zero. */
     if (state == OCSP_PEER_GOOD && atomic_load_explicit(&events_waiting, memory_order_acquire) == 0 &&
         atomic_load_explicit(&logged_count, memory_order_relaxed) == 0)
         return;
@@ -225,19 +228,20 @@ static void ocspPeerReport(const SSL *ssl, X509 *leaf, ocspPeerState state, int 
     BN_free(serial);
     snprintf(event->reason, sizeof(event->reason), "%s", reason);
     event->next = atomic_load_explicit(&events, memory_order_relaxed);
-    /* release: pairs with the acquire in ocspPeersCron. Only whole lists are taken, so there is no ABA. */
+    /* release: pairs with the acquire in ocspPeersCron. Only whole lists are removed, so there is no ABA. */
     while (!atomic_compare_exchange_weak_explicit(&events, &event->next, event, memory_order_release,
                                                   memory_order_relaxed))
         continue;
 }
 
-/* Every change of state of every handshake comes here: it has to be short. */
+/* The info callback: requests a staple when a client handshake starts. Called at every state change of every handshake,
+ * so it has to be short. */
 static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
     (void)ret;
     if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
     if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    /* The server's own contexts have a certificate, as it refuses to configure TLS without. Those of modules that are
-     * clients of something else (of an LDAP server, say) mostly have none, and are none of our business. */
+    /* The server's own contexts have a certificate, as the server refuses to configure TLS without one. Contexts of
+     * modules that are clients of other services (LDAP, say) mostly have none, and are not checked. */
     if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
 }
 
@@ -252,7 +256,7 @@ void ocspPeersCheckContext(SSL_CTX *ctx) {
 
     if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
     if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
-        if (!last_error_peer) last_error[0] = '\0'; /* mended */
+        if (!last_error_peer) last_error[0] = '\0'; /* repaired */
         return;
     }
     ocspPeerCheckUnavailable(why);
@@ -267,7 +271,7 @@ int ocspPeerCallback(SSL *ssl) {
     ocspPeerState state;
     long len;
 
-    /* One that we did not ask on is somebody else's, and judges for itself. */
+    /* Not a connection that ocspPeerAsk requested a staple on: other code verifies it. */
     if (how == OCSP_PEERS_NO || SSL_CTX_get_info_callback(SSL_get_SSL_CTX(ssl)) != ocspPeerAsk ||
         !SSL_get_certificate(ssl))
         return 1;
@@ -280,7 +284,7 @@ int ocspPeerCallback(SSL *ssl) {
         ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
         state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
-            SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no certificate, no staple */
+            SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no Certificate message, no staple */
             ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and resumed sessions carry no staple");
     }
     refused = ocspPolicyRejects(how, state, must_staple);
@@ -301,10 +305,10 @@ static uint64_t ocspHash(const char *text, uint64_t start) {
     uint64_t hash = 1469598103934665603u ^ start; /* FNV-1a */
 
     for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return hash | 1; /* 0 is an empty place */
+    return hash | 1; /* 0 marks an unused element */
 }
 
-/* The place of a peer in `told`, or -1. */
+/* The index of a peer in `told`, or -1. */
 static int ocspLoggedAt(uint64_t peer) {
     int i;
 
@@ -362,7 +366,7 @@ void ocspPeersCron(void) {
         next = in_order->next;
         ocspLogPeer(in_order);
         ocspFree(in_order);
-        /* release: what was told is counted before it waits no more; pairs with the acquire in ocspPeerReport */
+        /* release: logged_count is written before events_waiting drops; pairs with the acquire in ocspPeerReport */
         atomic_fetch_sub_explicit(&events_waiting, 1, memory_order_release);
     }
 }

@@ -1,5 +1,5 @@
-/* ocsp_persist.c - what of a certificate's response is on disk, and keeping that in line with the current response, so that
- * a restart staples it at once and never staples what a later response contradicts. The files are ocsp_cache.c's.
+/* ocsp_persist.c - keeps the cached responses in line with the current ones, so that a restart staples them at once,
+ * and never staples a response that a later one contradicts. ocsp_cache.c has the file operations.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -7,19 +7,19 @@
 #if OCSP_SUPPORTED
 #include <string.h>
 
-#define OCSP_STORE_RETRY_MS (60 * 1000) /* how often a disk that refused is tried again */
-#define OCSP_PRUNE_MS (3600 * 1000)     /* how often, at most, old files are removed: it reads all of ours */
+#define OCSP_STORE_RETRY_MS (60 * 1000) /* between attempts after a disk failure */
+#define OCSP_PRUNE_MS (3600 * 1000)     /* between prunes, which read all cache files */
 
 static const char *ocspCacheDir(const ocspDisk *disk) {
     return disk->options->cache_dir ? disk->options->cache_dir : "";
 }
 
-/* Are responses cached? Not an operator's own file. */
+/* Whether responses are cached: cache-dir is set, and no response file. */
 static int ocspCaches(const ocspDisk *disk) {
     return *ocspCacheDir(disk) && !ocspHasResponseFile(disk->options);
 }
 
-/* One file of the cache. */
+/* The contents of one cache file. */
 typedef struct ocspCachedFile {
     unsigned char *der; /* owned */
     size_t len;
@@ -62,7 +62,8 @@ ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert) {
     } else if (err.kind == OCSP_ERR_NONE) {
         cert->cache.checked = 1;
     } else {
-        /* Memory or descriptors may have run out: what can be stapled must not lie there until the next restart. */
+        /* Memory or descriptors may have run out: try again, or a usable response would be ignored until the next
+         * restart. */
         cert->cache.load_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
         if (!cert->logged.unusable_cache)
             ocspLog(OCSP_LOG_NOTICE, "certificate %s: the cached response is not used: %s; requesting a new one",
@@ -75,16 +76,17 @@ ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert) {
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
 
-/* What is on disk for a certificate, against its current response. */
+/* How the cached response of a certificate compares with the current one. */
 typedef enum {
-    OCSP_CACHED_HARMLESS, /* nothing, or a response that says the same, or nothing that could be stapled */
+    OCSP_CACHED_HARMLESS, /* none, the same status, or not stapleable */
     OCSP_CACHED_NEWER,    /* newer than the current response */
-    OCSP_CACHED_CONTRADICTS, /* an older response with another status, or, for a revoked certificate, one that may be that */
+    /* an older response with another status, or, for a revoked certificate, one that may be good */
+    OCSP_CACHED_CONTRADICTS,
 } ocspCachedState;
 
-/* Compares what `dir` has for `cert` with the current response, and accepts it if it is newer and `outcome` is not NULL.
- * For a revoked certificate a file that cannot be read or does not verify now (memory has run out, the clock is wrong)
- * counts as good, because it may be read and verify after a restart. */
+/* Compares the cached response in `dir` with the current one of `cert`, and accepts it if it is newer and `outcome` is
+ * not NULL. For a revoked certificate a file that cannot be read or verified now (out of memory, wrong clock) counts as
+ * good, because it may verify after a restart. */
 static ocspCachedState ocspCompareCached(const ocspDisk *disk, ocspCert *cert, const char *dir, ocspOutcome *outcome) {
     ocspCachedState cached = cert->current.revoked ? OCSP_CACHED_CONTRADICTS : OCSP_CACHED_HARMLESS;
     ocspCachedFile file;
@@ -102,15 +104,15 @@ static ocspCachedState ocspCompareCached(const ocspDisk *disk, ocspCert *cert, c
     }
     if (cached == OCSP_CACHED_NEWER && outcome) {
         *outcome = ocspAcceptFile(disk, cert, &file, &err);
-        /* no memory to accept it: that is no reason not to store the current response */
+        /* out of memory accepting it: store the current response anyway */
         if (*outcome != OCSP_OUTCOME_NEW && *outcome != OCSP_OUTCOME_UNCHANGED) cached = OCSP_CACHED_HARMLESS;
     }
     ocspFree(file.der);
     return cached;
 }
 
-/* Removes what `dir` has for `cert` if it contradicts the current response; with `outcome` accepts it if it is newer.
- * Returns what is there then. */
+/* Removes the cached response in `dir` if it contradicts the current one, or accepts it if it is newer and `outcome` is
+ * not NULL. Returns the state of the file afterwards; if the removal failed *err has the sentence. */
 static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *cert, const char *dir,
                                                ocspOutcome *outcome, ocspError *err) {
     ocspCachedState cached = ocspCompareCached(disk, cert, dir, outcome);
@@ -125,8 +127,8 @@ static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *c
 
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
 
-/* Logs once what a restart would do after the disk refused. `outdated`: what contradicts the current response is still
- * there; `dirty`: the current response is not. */
+/* Logs once what a restart would do after a disk failure. `outdated`: a cached response that contradicts the current
+ * one could not be removed. `dirty`: the current response could not be stored. NULL: no such failure. */
 static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *outdated, const ocspError *dirty) {
     if (outdated && !cert->logged.outdated) {
         ocspLog(OCSP_LOG_WARNING,
@@ -145,13 +147,14 @@ static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *outdate
     if (dirty) disk->logged_failure = 1;
 }
 
-/* What contradicts the current response is removed first, so that a kill or a full disk in the middle leaves nothing
- * rather than a response that a restart must not staple; then the current one is stored. A newer response that another
- * server left in the same directory is accepted instead of being overwritten. Between the comparison and the rename
- * another server may still store one: that window is a few milliseconds, and closes with the next response. */
+/* Brings the cache in line with the current response. Returns 1 if the response was stored. A contradicting response is
+ * removed first, so that a kill or a full disk in between leaves none rather than one that a restart must not staple;
+ * then the current response is stored. A newer response that another server stored in the same directory is accepted,
+ * not overwritten. Another server may still store one between comparison and rename: that window is a few milliseconds,
+ * and the next response closes it. */
 static int ocspSync(ocspDisk *disk, ocspCert *cert, ocspOutcome *outcome) {
     const char *dir = ocspCacheDir(disk);
-    /* Without the issuer, which a reload may have taken away, nothing can be verified: that is put off. */
+    /* Without the issuer, which a reload may have removed, nothing can be verified: comparing is postponed. */
     int i, verifiable = cert->id->issuer != NULL, storing = cert->cache.dirty && ocspCaches(disk), stored = 0,
            outdated = 0;
     ocspCachedState cached = OCSP_CACHED_HARMLESS;
@@ -202,8 +205,8 @@ void ocspDiskPrune(ocspDisk *disk) {
 
 /* ---- earlier directories ----------------------------------------------------------------------------------------- */
 
-/* What is in the old directory is left for whoever may use it, another server or a restart with the old directive, but from
- * now on nothing is stored there: what contradicts a later response must be removed all the same. */
+/* The files in the old directory are left for another server, or for a restart with the old directive. Nothing is
+ * stored there any more, but a file that contradicts a later response must still be removed. */
 void ocspDiskChanged(ocspDisk *disk, char *dir) {
     const char *now = ocspCacheDir(disk);
     int i, kept = 0;
@@ -211,7 +214,7 @@ void ocspDiskChanged(ocspDisk *disk, char *dir) {
     disk->logged_failure = 0;
     disk->prune_at_ms = 0;
     if (!dir) return;
-    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) { /* neither the one in use, nor one twice */
+    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) { /* drop duplicates of both directories */
         char *previous = disk->previous_dirs[i];
         disk->previous_dirs[i] = NULL;
         if (previous && (strcmp(previous, now) == 0 || strcmp(previous, dir) == 0)) {

@@ -1,37 +1,41 @@
-/* ocsp_schedule.c - when to ask next. Pure arithmetic: no clock, no thread, no OpenSSL state; chance is an argument.
+/* ocsp_schedule.c - computes refresh and retry times. Pure arithmetic: no clock, no thread, no OpenSSL state;
+ * randomness is an argument.
  *
  * The rules, each with the server that taught it:
- *  - Never later than the margin deadline, and earlier by chance, so that a fleet that started together does not ask
- *    together. How much earlier was measured: `make fleet`.
- *  - Retries back off and saturate. HAProxy shifted a delay left by the number of failures: after 26 it overflowed and
- *    hammered the responder. Redis Enterprise gave up after 5 tries. A few quick ones for a hiccup, then patience.
- *  - Nobody is slowest when worst off: the wait shrinks with the life that is left, and is short when nothing is held.
- *  - Never a spin: NATS halves its interval down to nothing; ours has a floor of a second.
+ *
+ *  - A refresh is never later than the margin deadline, and earlier by jitter, so that a fleet that started together
+ *    does not refresh together. `make fleet` measured how much.
+ *  - Retries back off and saturate, a few quick ones first, then the outage back-off. HAProxy shifted the delay left
+ *    by the number of failures: after 26 it overflowed and hammered the responder. Redis Enterprise gave up after 5
+ *    tries.
+ *  - The retry cap shrinks with the remaining validity, and is short without a valid response.
+ *  - Never a spin: NATS halves its interval down to nothing; the minimum here is a second.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
 #if OCSP_SUPPORTED
 
-/* Part of `span` that `random` chooses: 0 to span. In 128 bits' stead, span is below 2^43 ms (a thousand years). */
+/* Returns span * random / 2^32 without 128-bit arithmetic; span is below 2^43 ms (a thousand years). */
 static int64_t ocspScaleRandom(int64_t span, uint32_t random) {
     return (span >> 32) * random + (((span & UINT32_MAX) * (uint64_t)random) >> 32);
 }
 
-/* The window before the end in which refreshing is due, in seconds. */
+/* Returns the margin window in seconds: from the refresh deadline to expiry. */
 static int64_t ocspMarginWindow(const ocspResponse *current, int margin_percent) {
-    int64_t life;
+    int64_t validity;
 
-    if (current->next_update == 0) return OCSP_DEFAULT_VALIDITY / 2; /* its thisUpdate tells nothing about its life */
-    life = (int64_t)current->expires_at - current->this_update;
-    return life > 0 ? life * margin_percent / 100 : 0;
+    if (current->next_update == 0) return OCSP_DEFAULT_VALIDITY / 2; /* validity does not begin at thisUpdate */
+    validity = (int64_t)current->expires_at - current->this_update;
+    return validity > 0 ? validity * margin_percent / 100 : 0;
 }
 
 int64_t ocspRefreshDeadline(const ocspResponse *current, int margin_percent) {
     return current->expires_at - (int64_t)ocspMarginWindow(current, margin_percent);
 }
 
-/* The formula in milliseconds, so that a response of a few seconds has a window too; and when the wait for it began. */
+/* Returns the refresh deadline in milliseconds, so that a validity of a few seconds has a window too, and sets *from_ms
+ * to the start of the validity interval. */
 static int64_t ocspDeadlineMs(const ocspResponse *current, int margin_percent, int64_t *from_ms) {
     int64_t end_ms = (int64_t)current->expires_at * 1000, life_ms = end_ms - (int64_t)current->this_update * 1000,
             window_ms;
@@ -43,10 +47,10 @@ static int64_t ocspDeadlineMs(const ocspResponse *current, int margin_percent, i
     return end_ms - window_ms;
 }
 
-/* How much earlier than the formula chance may move a refresh. A tenth of the margin's window is enough for one
- * server, and is little for a fleet whose CA signs in advance, so that all hold the same times: of waits of more than half
- * an hour, a fifth of what is beyond that. Part of the time that is left is kept: what came late in its life would
- * else be due as it arrives. */
+/* Returns the maximum jitter before the refresh deadline. A tenth of the margin window is enough for one server, but
+ * little for a fleet whose CA signs in advance, so that all have the same dates: of waits longer than half an hour, a
+ * fifth of the part beyond that. Jitter never uses up the time left: a response that arrives late in its validity would
+ * be due at once. */
 static int64_t ocspMaxJitterMs(int64_t window_ms, int64_t wait_ms, int64_t left_ms) {
     int64_t usual, wide;
 
@@ -62,12 +66,13 @@ int64_t ocspRefreshAtMs(const ocspResponse *current, int margin_percent, int64_t
     int64_t hour_ms = (int64_t)OCSP_REVOKED_RECHECK * 1000, hourly;
 
     at -= ocspScaleRandom(ocspMaxJitterMs((int64_t)current->expires_at * 1000 - at, at - from_ms, at - now_ms), random);
-    /* A lifted hold (certificateHold) must be seen within the hour, however long the revoked answer may live. */
+    /* certificateHold may be lifted: noticed within the hour, however long the revoked response is valid. */
     hourly = now_ms + hour_ms - ocspScaleRandom(ocspMaxJitterMs(0, hour_ms, hour_ms), random);
     return current->revoked && at > hourly ? hourly : at;
 }
 
-/* Behind the deadline, not at it: a fleet that asked early and got the same would meet there. */
+/* After the deadline, spread: a fleet that refreshed early and got the same response would otherwise meet at the
+ * deadline. */
 int64_t ocspRecheckAtMs(const ocspResponse *current, int margin_percent, int64_t now_ms, uint32_t random) {
     int64_t from_ms, deadline = ocspDeadlineMs(current, margin_percent, &from_ms);
     int64_t quarter = ((int64_t)current->expires_at * 1000 - deadline) / 4;
@@ -95,7 +100,7 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
     int64_t low, high;
     int outage;
 
-    while (attempt > 1 && base < cap) { /* doubling stops at the cap: there is no exponent to overflow */
+    while (attempt > 1 && base < cap) { /* stops at the cap: no exponent can overflow */
         base *= 2;
         attempt--;
     }
@@ -103,13 +108,13 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
     if (base > cap) base = cap;
     low = base - base / 5;
     high = base + base / 5;
-    /* No hiccup, an outage: who can wait leaves the quick steps, which a whole fleet would take at the same time, again
-     * and again, and which would greet the responder when it returns. */
+    /* An outage: with a valid response, leave the quick steps, which a whole fleet would take at the same time, again
+     * and again, and which would hit the responder as it recovers. */
     if (outage) {
         high = cap;
         if (low < cap / 2) low = cap / 2;
     }
-    if (high > cap) high = cap; /* at the cap the spread goes below it, or a fleet would meet there */
+    if (high > cap) high = cap; /* at the cap, spread below it, so that a fleet does not retry in step */
     base = low + ocspScaleRandom(high - low, random);
     return base > OCSP_MIN_INTERVAL_MS ? base : OCSP_MIN_INTERVAL_MS;
 }

@@ -1,14 +1,14 @@
-/* ocsp_signer.c - who signed an OCSP response, and whether it may (RFC 6960 section 4.2.2.2).
+/* ocsp_signer.c - finds the signer of an OCSP response and checks its authorization (RFC 6960 section 4.2.2.2).
  *
- * The signer is chosen here by name, not by OCSP_basic_verify's chain building: the only trust anchor is the issuer of
- * the certificate in question, and the only certificates that may speak for it are those that it signed itself for
- * that purpose. Trusting whatever certificates come with a response, as several servers do, lets a leaf sign for
- * itself. What OpenSSL does is the parsing and the signatures.
+ * The signer is selected by ResponderID here, not by the chain building of OCSP_basic_verify. The only trust anchor is
+ * the issuer of the certificate in question; an authorized responder needs a certificate that the issuer signed with
+ * OCSPSigning. Trusting any certificate in a response, as several servers do, lets a leaf sign for itself. OpenSSL does
+ * the parsing and the signatures.
  *
- * WORK. Anybody may have written the certificates that come with a response, and a peer's are judged in the handshake.
- * So whatever costs little is checked first, an issuer's signature after that, and the response's signature last, with
- * keys that the issuer certified and that were not tried before. OCSP_MAX_VERIFICATIONS is the most that one response
- * can cost, whatever it holds.
+ * WORK. The certificates in a response may be an attacker's, and a peer's response is verified in the handshake. So the
+ * cheap checks come first, then the issuer's signature on the responder's certificate, and last the response's
+ * signature, only with keys that the issuer certified, and once for each key. OCSP_MAX_VERIFICATIONS bounds the cost of
+ * one response.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -19,11 +19,11 @@
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 
-/* Of an authorized responder's key. OpenSSL's security level 1: RSA with 1024 bits or more, elliptic curves with 160. The
- * issuer's own key is as long as the CA chose it: the certificate that is served stands and falls with it. */
+/* For an authorized responder's key; OpenSSL's security level 1: RSA of 1024 bits or more, elliptic curves of 160. The
+ * issuer's own key is not checked: the served certificate depends on it anyway. */
 #define OCSP_MIN_SECURITY_BITS 80
 
-/* Whether the response's ResponderID names `cert`. */
+/* Whether the ResponderID of the response identifies `cert`, by name or by SHA-1 of the key. */
 static int ocspNamesResponder(const OCSP_BASICRESP *basic, X509 *cert) {
     const ASN1_OCTET_STRING *key_hash = NULL;
     const X509_NAME *name = NULL;
@@ -40,15 +40,15 @@ static int ocspSignedBy(OCSP_BASICRESP *basic, X509 *signer) {
     STACK_OF(X509) *only = sk_X509_new_null();
     int ok;
 
-    /* NOINTERN and a stack of one: exactly this key is tried. NOVERIFY: whether it may sign is judged here. */
+    /* NOINTERN and a stack of one: only this key is tried. NOVERIFY: authorization is checked in this file. */
     ok = only && sk_X509_push(only, signer) > 0 &&
          OCSP_basic_verify(basic, only, NULL, OCSP_NOINTERN | OCSP_NOVERIFY | OCSP_TRUSTOTHER) > 0;
     sk_X509_free(only);
     return ok;
 }
 
-/* The digest of a signature algorithm: a NID, NID_undef if it has none of its own (Ed25519), -1 if it cannot be read.
- * RSASSA-PSS names its digest in its parameters (RFC 4055 section 3.1), SHA-1 when it does not. */
+/* Returns the NID of a signature algorithm's digest: NID_undef if it has no separate one (Ed25519), -1 if it does not
+ * parse. RSASSA-PSS names the digest in its parameters (RFC 4055 section 3.1), SHA-1 by default. */
 static int ocspSignatureDigest(const X509_ALGOR *algorithm) {
     const ASN1_OBJECT *oid;
     const void *value;
@@ -74,7 +74,7 @@ static int ocspSignatureDigest(const X509_ALGOR *algorithm) {
 int ocspWeakSignature(const X509_ALGOR *algorithm) {
     int digest = ocspSignatureDigest(algorithm);
 
-    /* SHA-1 is left to the CA's judgement: many private ones still sign with it. */
+    /* SHA-1 is accepted: many private CAs still sign with it. */
     return digest == NID_md5 || digest == NID_md4 || digest == NID_md2 || digest == -1;
 }
 
@@ -84,18 +84,18 @@ static int ocspWeakKey(X509 *cert) {
     return !key || EVP_PKEY_get_security_bits(key) < OCSP_MIN_SECURITY_BITS;
 }
 
-/* Why `cert` may not sign for `issuer` as its authorized responder, or NULL if it may. */
+/* Returns why `cert` is not an authorized responder of `issuer`, or NULL if it is. */
 static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocspError *err) {
     int from_ok, to_ok;
     int64_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
 
-    /* The same skew as for thisUpdate: some responders make their certificate together with the answer. */
+    /* The same skew as for thisUpdate: some responders create their certificate together with the response. */
     if (from_ok && from > now + OCSP_CLOCK_SKEW) {
         ocspMayChangeAt(err, from - OCSP_CLOCK_SKEW);
         return "its certificate is not valid yet";
     }
     if (!from_ok || !to_ok || to <= now) return "its certificate has expired";
-    /* X509_get_extension_flags fills in what the next lines read; EXFLAG_INVALID: an extension does not parse */
+    /* X509_get_extension_flags parses the extensions for the next lines; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
         return "its certificate has a critical extension that is not understood, or a broken one";
     if (!(X509_get_extension_flags(cert) & EXFLAG_XKUSAGE) || !(X509_get_extended_key_usage(cert) & XKU_OCSP_SIGN))
@@ -109,7 +109,7 @@ static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocs
     return NULL;
 }
 
-/* Whether `cert` has the public key of one of those certificates. */
+/* Whether `cert` has the same public key as one of `certs`. */
 static int ocspKeyAmong(X509 *cert, X509 *const *certs, int count) {
     int i;
 
@@ -118,8 +118,8 @@ static int ocspKeyAmong(X509 *cert, X509 *const *certs, int count) {
     return 0;
 }
 
-/* The certificates in the response, other than the issuer's own, that its ResponderID names: how many, or -1 if they
- * are more than OCSP_MAX_SIGNERS. */
+/* Collects the certificates in the response, except the issuer's own, that its ResponderID identifies. Returns their
+ * number, or -1 if there are more than OCSP_MAX_SIGNERS. */
 static int ocspNamedSigners(OCSP_BASICRESP *basic, X509 *issuer, X509 *named[OCSP_MAX_SIGNERS]) {
     const STACK_OF(X509) *certs = OCSP_resp_get0_certs(basic);
     int i, count = 0;
@@ -155,7 +155,7 @@ X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now,
             fault = responder_fault;
             continue;
         }
-        if (ocspKeyAmong(named[i], tried, tried_count)) continue; /* the same key fails again */
+        if (ocspKeyAmong(named[i], tried, tried_count)) continue; /* the same key would fail again */
         if (ocspSignedBy(basic, named[i])) return named[i];
         fault = "the signature does not verify with the signer's key";
         tried[tried_count++] = named[i];

@@ -1,18 +1,18 @@
 /* ocsp_slot.c - one pointer that handshakes read without a lock and the OCSP thread replaces.
  *
- * A reader announces itself in a counter, loads the pointer, copies what it needs and takes the announcement back. The
- * publisher swaps the pointer and frees the old object once no reader can hold it.
+ * A reader announces itself in a counter, loads the pointer, copies what it needs and withdraws the announcement. The
+ * publisher exchanges the pointer and frees the old object once no reader can use it.
  *
- * WHY IT IS SAFE. Say that a reader R holds the old object. R's increment (A) comes before its load (B) of the pointer,
- * and B came before the publisher's exchange (C), or it would have loaded the new one. A, B, C and the publisher's
- * looks at the counters (D) are all seq_cst, so in their one order A < B < C < D: each D on R's counter sees it above
- * zero until R's decrement (E). So a counter seen at zero once after C has no reader of the old object left, and
- * when each counter was seen at zero once, at whatever different times, nobody has. D reading the value that E wrote
- * (acquire/release) makes R's last access happen before the free.
- * WHY IT ENDS. There are two counters ("parities"). The publisher first points new readers to the other one, then
- * waits for this one, then the same with the roles changed: it waits for readers that had begun before, never for
- * newcomers, and for no longer than they copy. A reader that was suspended between choosing a parity and announcing
- * itself costs the publisher a moment more and nothing else: the argument above does not use the parities.
+ * SAFETY. Let a reader R use the old object. R's increment (A) precedes its load (B) of the pointer, and B preceded the
+ * publisher's exchange (C), or it would have loaded the new pointer. A, B, C and the publisher's loads of the counters
+ * (D) are all seq_cst, so in their single total order A < B < C < D: each D on R's counter sees it above zero until R's
+ * decrement (E). So a counter seen at zero once after C has no reader of the old object left, and once each counter was
+ * seen at zero, at whatever different times, no reader has the old object. As D reads the value that E wrote
+ * (acquire/release), R's last access happens before the free.
+ * PROGRESS. There are two counters ("parities"). The publisher points new readers to the other counter, waits for this
+ * one, then repeats that with the roles exchanged: it waits only for readers that had begun before, and for no longer
+ * than they copy. A reader suspended between choosing a parity and announcing itself only delays the publisher a
+ * moment: the argument above does not use the parities.
  * MEMORY. The publisher returns only when the old object is freed: there are never more than two.
  *
  * The counters are spread over stripes, a cache line each, so that readers on different cores do not contend.
@@ -26,7 +26,7 @@
 #include <sched.h>
 #include <time.h>
 
-#define OCSP_STRIPES 64 /* threads that share a stripe lose time, and nothing else */
+#define OCSP_STRIPES 64 /* threads that share a stripe contend, with no other effect */
 #define OCSP_CACHE_LINE 64
 
 typedef struct ocspStripe {
@@ -36,23 +36,24 @@ typedef struct ocspStripe {
 
 static ocspStripe stripes[OCSP_STRIPES]; /* written by the readers that share one, read by the publisher */
 static _Atomic(ocspStapleSet *) current; /* written by the publisher, read by readers */
-static atomic_uint parity;               /* where new readers announce themselves; written by the publisher */
+static atomic_uint parity;               /* its low bit selects the counter for new readers; written by the publisher */
 
-/* The stripe of the calling thread, 0 to OCSP_STRIPES - 1. Any thread. Computed from the thread's identity rather than
- * kept in thread-local storage: that of a library which was loaded at run time is allocated at a thread's first access,
- * and glibc ends the process when it lacks the memory ("cannot allocate memory for thread-local data: ABORT"). */
+/* Returns the stripe of the calling thread, 0 to OCSP_STRIPES - 1. Any thread. Computed from the thread's identity
+ * rather than kept in thread-local storage: that of a library loaded at run time is allocated at a thread's first
+ * access, and glibc aborts the process if memory has run out ("cannot allocate memory for thread-local data:
+ * ABORT"). */
 static unsigned ocspMyStripe(void) {
     /* Multiplicative hashing: the upper bits of the product depend on all bits of the identity. */
     return (unsigned)(((uint64_t)(uintptr_t)pthread_self() * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OCSP_STRIPES;
 }
 
-/* A token holds what the reader announced itself in: the stripe and the side of it. */
+/* Returns the counter that a token stands for: the stripe and the parity. */
 static atomic_uint *ocspReaders(int token) {
     return &stripes[token >> 1].readers[token & 1];
 }
 
 const ocspStapleSet *ocspSlotEnter(int *token) {
-    /* relaxed: a stale parity is harmless, see above */
+    /* relaxed: a stale parity is harmless, see the top of the file */
     unsigned side = atomic_load_explicit(&parity, memory_order_relaxed) & 1;
 
     *token = (int)(ocspMyStripe() << 1 | side);
@@ -61,28 +62,28 @@ const ocspStapleSet *ocspSlotEnter(int *token) {
 }
 
 void ocspSlotLeave(int token) {
-    /* E: release, pairs with the acquire in D, so that nothing of the copy moves behind the free */
+    /* E: release, pairs with the acquire in D, so that no access of the copy is reordered after the free */
     atomic_fetch_sub_explicit(ocspReaders(token), 1, memory_order_release);
 }
 
 void ocspSlotPublish(ocspStapleSet *set) {
-    /* C: release hands the new object's contents to B; seq_cst puts it in one order with A, B and D */
+    /* C: release publishes the new object's contents to B; seq_cst puts C in one total order with A, B and D */
     ocspStapleSet *old = atomic_exchange_explicit(&current, set, memory_order_seq_cst);
     int pass, i;
 
     if (!old) return;
     for (pass = 0; pass < 2; pass++) {
-        /* relaxed: only the publisher writes it */
+        /* relaxed: only the publisher writes the parity */
         unsigned side = atomic_fetch_add_explicit(&parity, 1, memory_order_relaxed) & 1;
         for (i = 0; i < OCSP_STRIPES; i++) {
-            int looks = 0;
-            /* D: seq_cst against A (see above); its acquire pairs with E */
+            int polls = 0;
+            /* D: seq_cst against A (see the top of the file); its acquire pairs with E */
             while (atomic_load_explicit(&stripes[i].readers[side], memory_order_seq_cst) != 0) {
                 struct timespec nap = {0, 50000};
-                if (++looks < 64)
+                if (++polls < 64)
                     sched_yield();
                 else
-                    nanosleep(&nap, NULL); /* the reader lost its core: give ours away instead of spinning */
+                    nanosleep(&nap, NULL); /* the reader lost its core: sleep instead of spinning */
             }
         }
     }
@@ -101,10 +102,10 @@ void ocspStapleSetFree(ocspStapleSet *set) {
 }
 
 void ocspCountHandshake(int stapled) {
-    ocspStripe *mine = &stripes[ocspMyStripe()];
+    ocspStripe *stripe = &stripes[ocspMyStripe()];
 
     /* relaxed: a statistic */
-    atomic_fetch_add_explicit(stapled ? &mine->stapled : &mine->unstapled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(stapled ? &stripe->stapled : &stripe->unstapled, 1, memory_order_relaxed);
 }
 
 void ocspSumHandshakes(long long *stapled, long long *unstapled) {

@@ -1,4 +1,4 @@
-/* ocsp_time.c - the times of certificates and responses: read from ASN.1, and as text for people. In 64 bits, whatever the
+/* ocsp_time.c - times of certificates and responses: parsed from ASN.1, and formatted as text. In 64 bits, whatever the
  * width of time_t.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -7,7 +7,8 @@
 #if OCSP_SUPPORTED
 #include <stdio.h>
 
-/* RFC 5280 section 4.1.2.5: seconds, no fractions, Z. OpenSSL reads more than that; clients refuse it. */
+/* Whether a time has the form of RFC 5280 section 4.1.2.5: seconds, no fractions, Z. OpenSSL accepts more; clients
+ * reject it. */
 static int ocspIsStrictTime(const ASN1_TIME *t) {
     int n = ASN1_STRING_length(t), digits = ASN1_STRING_type(t) == V_ASN1_UTCTIME ? 12 : 14, i;
     const unsigned char *text = ASN1_STRING_get0_data(t);
@@ -16,8 +17,8 @@ static int ocspIsStrictTime(const ASN1_TIME *t) {
     return i == digits && n == digits + 1 && text[i] == 'Z';
 }
 
-/* Allocates nothing: out of memory must not look like a time that is missing. OpenSSL reckons because timegm is not in
- * POSIX. */
+/* Allocates nothing: a lack of memory must not look like an absent time. OpenSSL computes the difference, as timegm is
+ * not in POSIX. */
 int64_t ocspTime(const ASN1_TIME *t, int *ok) {
     static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
     struct tm tm;
@@ -27,12 +28,12 @@ int64_t ocspTime(const ASN1_TIME *t, int *ok) {
     return *ok ? (int64_t)days * 86400 + secs : 0;
 }
 
-#define OCSP_DAYS_TO_1970 INT64_C(719468) /* from the first of March of the year 0 */
+#define OCSP_DAYS_TO_1970 INT64_C(719468) /* from March 1 of year 0 */
 #define OCSP_DAYS_OF_400_YEARS INT64_C(146097)
 
-/* Computed here, because gmtime_r takes a time_t. The year begins in March, so that the leap day is its last. */
+/* Not gmtime_r, which takes a time_t. The year begins in March here, so that the leap day is its last. */
 char *ocspUtcText(int64_t seconds, char *out, size_t size) {
-    const int64_t earliest = INT64_C(-62167219200), latest = INT64_C(253402300799); /* the years 0 to 9999 */
+    const int64_t earliest = INT64_C(-62167219200), latest = INT64_C(253402300799); /* years 0 to 9999 */
     int64_t days, era;
     int second, of_era, year, of_year, month;
 

@@ -1,5 +1,4 @@
-/* ocsp_util.c - what every room of the OCSP stapling engine needs: the host's memory and log, errors, and text that
- * came from outside made harmless.
+/* ocsp_util.c - shared helpers: the host's allocator and log, errors, URLs, and sanitizing of external text.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -12,9 +11,9 @@
 #include <openssl/err.h>
 #include <openssl/http.h>
 
-#define OCSP_LOG_LINE_MAX 3072 /* holds the reasons of OCSP_MAX_URLS URLs */
+#define OCSP_LOG_LINE_MAX 3072 /* fits the errors of OCSP_MAX_URLS URLs */
 
-/* Set once by ocspInit before any thread of ours exists; only read afterwards. */
+/* Set once by ocspInit before the OCSP thread exists; read-only afterwards. */
 static ocspHost ocsp_host;
 
 void ocspSetHost(const ocspHost *host) {
@@ -89,7 +88,7 @@ char *ocspCleanText(char *out, size_t out_size, const char *in) {
     if (out_size == 0) return out;
     for (; in && *in && n < out_size - 1 && n < OCSP_OUTSIDE_TEXT_MAX; in++) {
         unsigned char c = (unsigned char)*in;
-        if (c < 32 || c == 127) continue; /* a line break in a URL must not forge a line of the log */
+        if (c < 32 || c == 127) continue; /* a line break in a URL must not forge a log line */
         out[n++] = c > 126 ? '?' : (char)c;
     }
     out[n] = '\0';
@@ -133,23 +132,23 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
     memset(url, 0, sizeof(*url));
     authority = authority && authority < text + strcspn(text, "/?#") ? authority + 3 : text;
     path = authority + strcspn(authority, "/?#");
-    /* OpenSSL parses scheme and authority, and is shown no more: 3.0 takes a colon in the path for a port. */
+    /* OpenSSL parses only scheme and authority: 3.0 takes a colon in the path for a port. */
     head = ocspMemdup(text, (size_t)(path - text) + 1);
     if (!head) return 0;
     head[path - text] = '\0';
     for (len = 0; authority != text && head[len] != ':'; len++)
-        if (head[len] >= 'A' && head[len] <= 'Z') head[len] = (char)(head[len] + 32); /* schemes know no case */
+        if (head[len] >= 'A' && head[len] <= 'Z') head[len] = (char)(head[len] + 32); /* schemes are case-insensitive */
     ERR_set_mark();
     if (OSSL_HTTP_parse_url(head, &url->use_tls, &user, &host, &port, NULL, NULL, NULL, NULL) && host && *host) {
         len = strlen(host);
-        if (host[0] == '[' && host[len - 1] == ']') { /* releases differ in keeping them */
+        if (host[0] == '[' && host[len - 1] == ']') { /* OpenSSL releases differ in keeping the brackets */
             memmove(host, host + 1, len - 2);
             host[len - 2] = '\0';
         }
         at = memchr(authority, '@', (size_t)(path - authority));
         at = at ? at + 1 : authority;
-        /* OpenSSL takes port 0 for the scheme's own, and a number of more than 32 bits for what is left of it. A colon
-         * before the @ is a password's. */
+        /* OpenSSL replaces port 0 by the scheme's default, and truncates a number of more than 32 bits. A colon before
+         * the @ belongs to the password. */
         digits = strrchr(head + (at - text), ':');
         if (digits && strspn(digits + 1, "0123456789") > 0 && !strchr(digits, ']')) {
             const char *number = digits + 1 + strspn(digits + 1, "0");

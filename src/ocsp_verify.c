@@ -1,8 +1,8 @@
-/* ocsp_verify.c - bytes to a verified response, or the reason why not (RFC 6960 section 3.2). Pure: `now` is an
- * argument, nothing is read or asked, so that this one file can be tested, fuzzed and simulated alone.
+/* ocsp_verify.c - verifies the bytes of a response (RFC 6960 section 3.2). Pure: `now` is an argument and there is no
+ * I/O, so that this file can be tested, fuzzed and simulated alone.
  *
- * The order is by cost, because a peer's staple is judged in the handshake: the size and shape of the bytes before they
- * are parsed (ocsp_der.c), what the response says, and the signatures last (ocsp_signer.c).
+ * The checks are ordered by cost, because a peer's staple is verified in the handshake: first size and DER
+ * (ocsp_der.c), then the contents, then the signatures (ocsp_signer.c).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -21,8 +21,8 @@ static void ocspTimeText(char *out, size_t size, int64_t t) {
     ocspUtcText(t, out, size);
 }
 
-/* Whether the bytes are what OpenSSL makes of them. It verifies the signature over its own encoding, not over the bytes
- * that came in: such bytes would verify here, be stapled, and be refused by strict clients. */
+/* Checks that OpenSSL encodes the parsed response to the same bytes. OpenSSL verifies the signature over its own
+ * encoding, so other bytes could verify here, be stapled, and be rejected by strict clients. */
 static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP *basic) {
     OCSP_RESPONSE *again = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
     unsigned char *bytes = NULL;
@@ -34,20 +34,20 @@ static int ocspIsCanonical(const unsigned char *der, size_t len, OCSP_BASICRESP 
     return same;
 }
 
-/* ---- what the response says -------------------------------------------------------------------------------------- */
+/* ---- the SingleResponses ----------------------------------------------------------------------------------------- */
 
-/* What one SingleResponse says. */
+/* The fields of one SingleResponse, parsed. */
 typedef struct singleResponse {
-    int status, reason; /* V_OCSP_CERTSTATUS_*; CRLReason, -1 if not given */
+    int status, reason; /* V_OCSP_CERTSTATUS_*; CRLReason, -1: absent */
     int64_t this_update, revoked_at;
-    int64_t next_update; /* 0: not given */
-    int64_t expires_at;  /* nextUpdate, or what takes its place when it is not given */
-    int counts;          /* 0: it says good, but of another time than now */
+    int64_t next_update; /* 0: absent */
+    int64_t expires_at;  /* nextUpdate, or the default expiry */
+    int counts;          /* 0: good, but not valid now */
     int certid_digest;   /* NID */
 } singleResponse;
 
-/* Whether an extension may be critical: none of these changes what a status means here, so a response with one is as good
- * as one without (RFC 6960 sections 4.4.1 to 4.4.4 and 4.4.8). */
+/* Whether an extension may be critical: none of these changes the meaning of a status here (RFC 6960 sections 4.4.1 to
+ * 4.4.4 and 4.4.8). */
 static int ocspIsHarmless(X509_EXTENSION *extension) {
     switch (OBJ_obj2nid(X509_EXTENSION_get_object(extension))) {
     case NID_id_pkix_OCSP_Nonce:
@@ -58,8 +58,8 @@ static int ocspIsHarmless(X509_EXTENSION *extension) {
     }
 }
 
-/* RFC 5280 section 4.2, which RFC 6960 section 4.4 follows: what is critical and not understood forbids to use the
- * rest. Go and Java refuse such staples. */
+/* Rejects a critical extension that is not understood (RFC 5280 section 4.2, to which RFC 6960 section 4.4 refers). Go
+ * and Java reject such staples. */
 static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
     char name[OCSP_OUTSIDE_TEXT_MAX + 1] = "?";
 
@@ -72,8 +72,8 @@ static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
         name);
 }
 
-/* Reads a time of the response. RFC 6960 section 4.2.2.1 takes RFC 5280's form for each of them; Go's clients and NSS
- * refuse a response in which any has another. */
+/* Parses a time in the response. RFC 6960 section 4.2.2.1 requires the form of RFC 5280; Go's clients and NSS reject a
+ * response with any other. */
 static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, int64_t *out, ocspError *err) {
     int ok;
 
@@ -85,9 +85,9 @@ static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, int6
                          name);
 }
 
-/* Until when a response without nextUpdate is good that came in at `received`. */
+/* Returns when a response without nextUpdate, received at `received`, expires. */
 static int64_t ocspDefaultExpiry(int64_t this_update, int64_t now, int64_t received) {
-    /* A file from the future (a clock that was wrong) must not begin its ten minutes anew at each restart. */
+    /* A file's mtime in the future (the clock was wrong) must not restart the default validity at each restart. */
     if (received == OCSP_RECEIVED_UNKNOWN)
         received = this_update + OCSP_CLOCK_SKEW;
     else if (received > now + OCSP_CLOCK_SKEW)
@@ -95,7 +95,7 @@ static int64_t ocspDefaultExpiry(int64_t this_update, int64_t now, int64_t recei
     return ocspMin(received, now) + OCSP_DEFAULT_VALIDITY;
 }
 
-/* Reads one SingleResponse, whoever it is about. */
+/* Parses one SingleResponse, for whichever certificate. Returns 0 with a sentence. */
 static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t received, singleResponse *out,
                                   ocspError *err) {
     ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
@@ -112,7 +112,7 @@ static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t 
         (out->status == V_OCSP_CERTSTATUS_REVOKED &&
          !ocspReadTime(revoked_at, "revocationTime", &out->revoked_at, err)))
         return 0;
-    if (next_update && out->next_update <= 0) /* 0 stands for "not given" */
+    if (next_update && out->next_update <= 0) /* 0 means absent */
         return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is before 1970");
     out->expires_at = next_update ? out->next_update : ocspDefaultExpiry(out->this_update, now, received);
     out->counts =
@@ -122,17 +122,17 @@ static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t 
 
 /* ---- which SingleResponse is about the certificate --------------------------------------------------------------- */
 
-#define OCSP_MAX_CERTID_DIGESTS 4 /* digests with which one response may name the certificate */
+#define OCSP_MAX_CERTID_DIGESTS 4 /* different digests in the matching CertIDs of one response */
 
-/* The CertIDs of the certificate, each made once. */
+/* The expected CertIDs of the certificate, one per digest, computed on demand. */
 typedef struct ocspCertIds {
     int count;
     const EVP_MD *digest[OCSP_MAX_CERTID_DIGESTS];
     OCSP_CERTID *id[OCSP_MAX_CERTID_DIGESTS];
 } ocspCertIds;
 
-/* Whether the CertID `theirs` names the certificate, by the digest that the responder chose. The serial, which costs
- * nothing to compare, comes first. -1 with a reason when that cannot be said. */
+/* Whether the CertID `theirs` identifies the certificate, computed with the digest that the responder chose. The serial
+ * number is compared first, as that costs nothing. Returns -1 with a sentence if the answer is unknown. */
 static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds *known, ocspError *err) {
     ASN1_OBJECT *algorithm = NULL;
     ASN1_INTEGER *serial = NULL;
@@ -153,7 +153,7 @@ static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds
         known->digest[i] = digest;
         known->id[i] = OCSP_cert_to_id(digest, id->leaf, id->issuer);
         known->count++;
-        /* Digests that every OpenSSL has: hashing with them fails for lack of memory only. */
+        /* Every OpenSSL has these digests: only a lack of memory fails here. */
         if (!known->id[i] && (EVP_MD_get_type(digest) == NID_sha1 || EVP_MD_get_type(digest) == NID_sha256)) {
             ocspMayChangeAt(err, 0);
             return ocspFail(err, OCSP_ERR_VERIFY, "out of memory comparing the response's CertIDs") - 1;
@@ -162,20 +162,20 @@ static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds
     return known->id[i] && OCSP_id_cmp(known->id[i], theirs) == 0;
 }
 
-/* Of two statuses that are equally new: a revocation must not be lost, and unknown is better than a good that may be
- * wrong. */
+/* Ranks statuses with equal thisUpdate: revoked > unknown > good, as a revocation must not be lost, and unknown is
+ * safer than a good that may be wrong. */
 static int ocspStatusRank(int status) {
     return status == V_OCSP_CERTSTATUS_REVOKED ? 2 : status == V_OCSP_CERTSTATUS_UNKNOWN;
 }
 
-/* Whether `a` is to be used rather than `b`: the later thisUpdate, among those that count. */
+/* Whether `a` takes precedence over `b`: usable before unusable, then the later thisUpdate, then the status. */
 static int ocspOutranks(const singleResponse *a, const singleResponse *b) {
     if (a->counts != b->counts) return a->counts;
     if (a->this_update != b->this_update) return a->this_update > b->this_update;
     return ocspStatusRank(a->status) > ocspStatusRank(b->status);
 }
 
-/* The NID of the digest in a SingleResponse's CertID. */
+/* Returns the NID of the digest in a SingleResponse's CertID. */
 static int ocspCertIdDigest(OCSP_SINGLERESP *single) {
     ASN1_OBJECT *algorithm = NULL;
 
@@ -183,28 +183,28 @@ static int ocspCertIdDigest(OCSP_SINGLERESP *single) {
     return OBJ_obj2nid(algorithm);
 }
 
-/* Finds the SingleResponse for exactly this certificate: of several the newest, where one that says good counts only
- * while it is valid, unless no other is there. Every one is read, whoever it is about: a client that refuses the
- * response for any of them must not get it stapled. Returns 1, or 0 with the reason. */
+/* Finds the SingleResponse for exactly this certificate; of several the newest, where one that says good but is not
+ * valid now is used only if there is no other. Every SingleResponse is checked, as a client may reject the response for
+ * any of them. Returns 0 with a sentence. */
 static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
                                   singleResponse *out, ocspError *err) {
     ocspCertIds known = {0};
-    int found = 0, ours = 0, sha1 = 0, i, count = OCSP_resp_count(basic);
+    int found = 0, matches = 0, sha1 = 0, i, count = OCSP_resp_count(basic);
 
     memset(out, 0, sizeof(*out));
-    for (i = 0; i < count && ours >= 0; i++) {
+    for (i = 0; i < count && matches >= 0; i++) {
         OCSP_SINGLERESP *next = OCSP_resp_get0(basic, i);
         singleResponse single;
-        ours = ocspReadSingleResponse(next, now, received, &single, err)
-                   ? ocspIsCertId((OCSP_CERTID *)OCSP_SINGLERESP_get0_id(next), id, &known, err)
-                   : -1;
-        if (ours > 0) sha1 |= (single.certid_digest = ocspCertIdDigest(next)) == NID_sha1;
-        if (ours > 0 && (!found++ || ocspOutranks(&single, out))) *out = single;
-        if (ours > 0 && single.this_update > now + OCSP_CLOCK_SKEW)
+        matches = ocspReadSingleResponse(next, now, received, &single, err)
+                      ? ocspIsCertId((OCSP_CERTID *)OCSP_SINGLERESP_get0_id(next), id, &known, err)
+                      : -1;
+        if (matches > 0) sha1 |= (single.certid_digest = ocspCertIdDigest(next)) == NID_sha1;
+        if (matches > 0 && (!found++ || ocspOutranks(&single, out))) *out = single;
+        if (matches > 0 && single.this_update > now + OCSP_CLOCK_SKEW)
             ocspMayChangeAt(err, single.this_update - OCSP_CLOCK_SKEW);
     }
     for (i = 0; i < known.count; i++) OCSP_CERTID_free(known.id[i]);
-    if (ours < 0) return 0;
+    if (matches < 0) return 0;
     if (sha1) out->certid_digest = NID_sha1;
     if (found) return 1;
     ocspFail(
@@ -216,7 +216,7 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
     return 0;
 }
 
-/* Checks status and dates, which count only once the signature has been verified, and fills *out. */
+/* Checks status and dates, which are meaningful only after the signature is verified, and fills *out. */
 static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdentity *id, X509 *signer, int64_t now,
                                    ocspResponse *out, ocspError *err) {
     int signer_ok = 1, revoked = single->status == V_OCSP_CERTSTATUS_REVOKED;
@@ -260,7 +260,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     return 1;
 }
 
-/* Reads, checks and verifies a BasicOCSPResponse; fills all of *out but its bytes. */
+/* Checks and verifies a BasicOCSPResponse; fills all of *out except its bytes. Returns 0 with a sentence. */
 static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
                            ocspResponse *out, ocspError *err) {
     singleResponse single;
@@ -297,7 +297,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
     if (len > OCSP_MAX_RESPONSE_BYTES)
         return ocspFail(err, OCSP_ERR_RESPONSE, "the response has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 
-    ERR_set_mark(); /* what OpenSSL thinks of a bad response must not stay in the thread's error queue */
+    ERR_set_mark(); /* errors of a bad response must not stay in the thread's error queue */
     if (ocspDerWhole(der.data, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     if (!response) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a complete DER-encoded OCSP response", len);
@@ -313,7 +313,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
                  OCSP_response_status_str(status));
         goto done;
     }
-    if (!ocspDerBounded(der.data, len, err)) goto done; /* before OpenSSL parses what it holds */
+    if (!ocspDerBounded(der.data, len, err)) goto done; /* before OpenSSL parses the contents */
     basic = OCSP_response_get1_basic(response);
     if (!basic) {
         ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
@@ -344,15 +344,15 @@ void ocspResponseClear(ocspResponse *r) {
 
 ocspFreshness ocspCompare(const ocspResponse *current, const ocspResponse *fresh, int64_t now) {
     if (!current->der) return OCSP_FRESH_NEWER;
-    /* An expired good answer is history: another one that says itself that it still holds is worth more than nothing.
-     * Two things are not renewed that way: a revocation (only a later word of the CA lifts it), and the ten minutes of
-     * an answer without nextUpdate (or replayed ones would be stapled forever, as NATS does). */
+    /* An expired good response is replaced by any valid one that has a nextUpdate, even an older one. Two things are
+     * not replaced that way: a revocation, which only a newer response lifts, and a response without nextUpdate, or
+     * replayed ones would be stapled forever, as NATS does. */
     if (!current->revoked && current->expires_at <= now && fresh->next_update) return OCSP_FRESH_NEWER;
-    /* Held from the future: a clock was wrong, and is right now. */
+    /* The current response is from the future: the clock was wrong, and is right now. */
     if (!current->revoked && current->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;
     if (fresh->this_update != current->this_update)
         return fresh->this_update > current->this_update ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;
-    /* CFSSL and Go's CAs round thisUpdate to the hour: within it producedAt tells which one was made later. */
+    /* CFSSL and Go's CAs round thisUpdate to the hour; producedAt orders the responses within it. */
     if (fresh->produced_at > current->produced_at) return OCSP_FRESH_NEWER;
     if (fresh->revoked == current->revoked) return OCSP_FRESH_SAME;
     return fresh->produced_at == current->produced_at && fresh->revoked ? OCSP_FRESH_NEWER : OCSP_FRESH_OLDER;

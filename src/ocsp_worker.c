@@ -1,10 +1,10 @@
-/* ocsp_worker.c - the worker's step: takes over what main handed over, refreshes each certificate that is due, publishes,
- * persists, answers who waits for a refresh, and says how long to wait.
+/* ocsp_worker.c - the worker's step: adopts what main handed over, refreshes the certificates that are due, publishes,
+ * persists, answers requests for a refresh, and returns how long to wait.
  *
- * DESIGN: all state is `worker`, which only the OCSP thread touches (or main before that exists). A step calls the other
- * files in their order and has few rules of its own: what a response means is ocsp_cert.c's business, what the disk is to
- * hold ocsp_persist.c's, which certificates there are ocsp_certset.c's. It never waits longer than a second, because the
- * wall clock can jump and a supplied file can change, and neither wakes anybody.
+ * DESIGN: all state is in `worker`, which only the OCSP thread uses (or main before that exists). A step calls the
+ * other files in order and has few rules of its own: ocsp_cert.c decides about responses, ocsp_persist.c about the
+ * disk, ocsp_certset.c about the certificates. The thread never waits longer than a second, because a jump of the wall
+ * clock or a change of the response file wakes nobody.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,20 +13,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OCSP_STEP_MS 1000 /* how often the wall clock and a supplied file are checked */
+#define OCSP_STEP_MS 1000 /* between checks of the wall clock and the response file */
 
 static struct {
-    ocspOptions options; /* strings owned */
+    ocspOptions options; /* owns its strings */
     ocspCertSet set;
     ocspDisk disk;
-    const ocspIoHooks *io;     /* the caller's, during a step */
-    int unpublished;           /* there was no memory to publish; tried again with each step */
-    ocspCertState empty_state; /* shown while no certificate is active */
-    uint64_t file_signature;   /* of the response file as last read */
-    X509 *fetching_for;        /* the certificate that a fetch is under way for */
+    const ocspIoHooks *io;     /* the argument of the current step */
+    int unpublished;           /* out of memory publishing; retried in each step */
+    ocspCertState empty_state; /* reported while no certificate is active */
+    uint64_t file_signature;   /* of the response file when last read */
+    X509 *fetching_for;        /* leaf of the certificate being fetched for, NULL: none */
     ocspReport report;
-    /* A refresh that an operator requested. */
-    int manual_refresh, manual_ok; /* one is under way; certificates that it refreshed */
+    /* The refresh that an operator requested. */
+    int manual_refresh, manual_ok; /* under way; number of certificates that it refreshed */
     ocspWaiter *waiters;
     char manual_error[OCSP_REFRESH_ERROR_MAX], manual_note[OCSP_REFRESH_ERROR_MAX];
 } worker;
@@ -67,7 +67,7 @@ static void ocspPublish(void) {
     if (i < worker.set.count) ocspSlotPublish(NULL);
 }
 
-/* What follows when a response was accepted. Returns the outcome. */
+/* Publishes and logs a response if it was installed. Returns `outcome`. */
 static ocspOutcome ocspAccepted(ocspCert *cert, ocspOutcome outcome) {
     if (outcome != OCSP_OUTCOME_NEW) return outcome;
     ocspPublish();
@@ -117,7 +117,7 @@ static void ocspReportStatus(void) {
 
 /* ---- one refresh ------------------------------------------------------------------------------------------------- */
 
-/* A fetch that was woken asks this. */
+/* Whether to abort the fetch under way; called when it is woken. */
 static int ocspCancelled(void) {
     return (worker.io->cancelled && worker.io->cancelled()) || ocspFetchIsStale(&worker.options, worker.fetching_for);
 }
@@ -151,7 +151,8 @@ static ocspOutcome ocspFetchFrom(ocspCert *cert, const char *url, ocspError *err
     return ocspAccepted(cert, outcome);
 }
 
-/* Asks each URL in turn until one gives a response that is accepted. */
+/* Tries the URLs in turn until one returns an acceptable response. Appends each failure to `text`; *kind is the last
+ * one's. */
 static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
     const char *override =
         worker.options.responder_url && *worker.options.responder_url ? worker.options.responder_url : NULL;
@@ -170,7 +171,7 @@ static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, oc
     return outcome;
 }
 
-/* Reads the supplied file. */
+/* Reads the response file. */
 static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
     ocspReceived in = {{NULL, 0}, OCSP_SOURCE_FILE, 0};
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
@@ -192,7 +193,7 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
     return err.no_matching_certid ? OCSP_OUTCOME_NO_MATCH : outcome;
 }
 
-/* A finished refresh counts once, however many URLs were asked. */
+/* Refreshes one certificate and counts that once, however many URLs were tried. */
 static ocspOutcome ocspRefreshCert(ocspCert *cert) {
     int requested = cert->schedule.refresh_requested;
     int64_t began = ocsp_env.mono_ms();
@@ -203,7 +204,7 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
     cert->schedule.refresh_requested = cert->schedule.refresh_now = 0;
     outcome = ocspHasResponseFile(&worker.options) ? ocspReadSupplied(cert, text, sizeof(text), &kind)
                                                    : ocspAskResponders(cert, text, sizeof(text), &kind);
-    if (outcome == OCSP_OUTCOME_CANCELLED) { /* the next step takes over what has changed */
+    if (outcome == OCSP_OUTCOME_CANCELLED) { /* the next step adopts the changes and starts over */
         cert->schedule.refresh_requested = requested;
         cert->schedule.refresh_now = 1;
         return outcome;
@@ -249,14 +250,14 @@ static void ocspStoreDirty(void) {
 
 /* ---- what main handed over --------------------------------------------------------------------------------------- */
 
-/* Adopts a context, or with NULL identifies incomplete certificates again. */
+/* Adopts a context (taken); NULL identifies incomplete certificates again. */
 static void ocspWorkerAdopt(ocspContextCerts *context) {
     ocspCertSet *set = &worker.set;
     int i;
 
     ocspAdoptContext(set, context, &worker.options, &ocsp_env);
     worker.empty_state = set->context->prefetched ? OCSP_STATE_NO_TLS : OCSP_STATE_NO_CERTIFICATE;
-    /* A start is no reload: what the disk has is stapled and refreshed in its time, or a fleet's restart would request
+    /* A start is not a reload: cached responses are stapled and refreshed when due, or restarting a fleet would request
      * everything again. */
     for (i = 0; i < set->count; i++) {
         ocspCert *cert = set->certs[i];
@@ -264,8 +265,7 @@ static void ocspWorkerAdopt(ocspContextCerts *context) {
         if (!set->attached_before && ocspHasValid(cert, &ocsp_env)) cert->schedule.refresh_now = 0;
     }
     if (!set->context->prefetched) set->attached_before = 1;
-    if (worker.manual_refresh)
-        ocspRequestAll(set); /* who waits for a refresh means the certificate that is active now */
+    if (worker.manual_refresh) ocspRequestAll(set); /* the request means the certificates that are active now */
     ocspPublish();
 }
 
@@ -298,8 +298,8 @@ static void ocspBeginManualRefresh(void) {
     ocspRequestAll(&worker.set);
 }
 
-/* Ends it when each certificate was refreshed. Requests that came in meanwhile are served by it if it went well; if not,
- * one more follows at once. */
+/* Ends a requested refresh once each certificate was refreshed. Requests made meanwhile share its success; if it
+ * failed, one more refresh follows at once. */
 static void ocspEndManualRefresh(void) {
     ocspWaiter *late = NULL;
     const char *error;
@@ -307,14 +307,13 @@ static void ocspEndManualRefresh(void) {
 
     for (i = 0; i < worker.set.count; i++)
         if (ocspWorkerDueIn(worker.set.certs[i]) <= 0 && worker.set.certs[i]->schedule.refresh_requested) return;
-    again =
-        ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* new options or certificates: refreshed by the next step */
+    again = ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* after changes the next step serves the requests */
     error = worker.manual_error[0]                           ? worker.manual_error
             : worker.manual_ok == 0 && worker.manual_note[0] ? worker.manual_note
             : worker.manual_ok == 0                          ? "there is nothing to refresh"
                                                              : NULL;
-    ocspStoreDirty();   /* before the answer: who waited may restart the server next */
-    ocspReportStatus(); /* and who waited may look at INFO next */
+    ocspStoreDirty();   /* before the answer: the operator may restart the server next */
+    ocspReportStatus(); /* and the operator may read INFO next */
     ocspAnswer(&worker.waiters, error);
     worker.manual_refresh = 0;
     if (!error) {
@@ -327,7 +326,7 @@ static void ocspEndManualRefresh(void) {
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
-/* A supplied file that has changed is read again. */
+/* Rereads the response file if it has changed. */
 static void ocspWatchFile(void) {
     uint64_t signature;
     int i;
@@ -341,7 +340,7 @@ static void ocspWatchFile(void) {
     for (i = 0; i < worker.set.count; i++) worker.set.certs[i]->schedule.refresh_now = worker.set.certs[i]->active;
 }
 
-/* With stapling off: what a restart must not staple is removed all the same. */
+/* The step with stapling off: a cached response that a restart must not staple is still removed. */
 static int64_t ocspStepWhileOff(void) {
     int i, behind = 0;
 
@@ -353,11 +352,11 @@ static int64_t ocspStepWhileOff(void) {
         behind |= ocspDiskIsBehind(&worker.disk, worker.set.certs[i]);
     }
     ocspReportStatus();
-    /* there was no memory to take what is new: nobody wakes us again */
+    /* out of memory taking over what is new: no wake-up follows */
     return behind || ocspAnythingNew() ? OCSP_STEP_MS : -1;
 }
 
-/* Before anything is fetched: the log, the cache and the clock of each certificate. */
+/* Prepares each certificate before anything is fetched: log, cache, clock. */
 static void ocspPrepareAll(void) {
     int i;
 
@@ -371,8 +370,8 @@ static void ocspPrepareAll(void) {
     }
 }
 
-/* Refreshes what is due. Returns how many refreshes were finished; *all_good: each certificate that can be refreshed was,
- * and well; *failed: one was not. */
+/* Refreshes the certificates that are due. Returns the number of finished refreshes. *all_good: all refreshable
+ * certificates were refreshed, without failure; *failed: how many were not. */
 static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
     int i, ran = 0, refreshable = 0;
 
@@ -383,7 +382,7 @@ static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
         ocspCapRetry(cert, &ocsp_env);
         refreshable += cert->active && cert->state == OCSP_STATE_PENDING;
         if (ocspWorkerDueIn(cert) > 0 || (!use_network && !ocspHasResponseFile(&worker.options))) continue;
-        if (ran) ocspStoreDirty(); /* what is published is stored before another responder may hang */
+        if (ran) ocspStoreDirty(); /* store what is published before the next responder hangs */
         outcome = ocspRefreshCert(cert);
         ran += outcome != OCSP_OUTCOME_CANCELLED;
         *failed += outcome != OCSP_OUTCOME_NEW && outcome != OCSP_OUTCOME_UNCHANGED;
@@ -402,7 +401,8 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     worker.disk.io = io;
     worker.disk.options = &worker.options;
     worker.disk.env = &ocsp_env;
-    /* Requests first: what main had set before a request is then taken after it, and so known when it is served. */
+    /* Requests first: what main set before a request is then taken after it, and so is known when the refresh
+     * starts. */
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     context = ocspTakeContextCerts();
@@ -417,7 +417,7 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     if (worker.manual_refresh) {
         ocspEndManualRefresh();
     } else if (all_good && !ocspAnythingNew()) {
-        ocspWaiter *served = NULL; /* requested while these refreshes were under way, which went well */
+        ocspWaiter *served = NULL; /* requested during these refreshes, which succeeded */
         ocspTakeRequests(&served);
         ocspStoreDirty();
         ocspReportStatus();
@@ -430,7 +430,7 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
         if (ocspWorkerDueIn(cert) < wait) wait = ocspWorkerDueIn(cert);
     }
     ocspReportStatus();
-    /* After a refresh the pipe may have been drained by it: take over what main handed over before waiting. */
+    /* The refresh may have drained the pipe: take over what main handed over before waiting. */
     return ran || failed || wait < 0 ? 0 : wait;
 }
 

@@ -1,6 +1,6 @@
-/* ocsp_worker.h - what only the worker's side of the OCSP stapling engine sees: what main and the OCSP thread pass each
- * other, the set of certificates that is tracked, the worker's step and the thread. ocsp_stapler.c, which main calls, sees
- * it too. Everything else includes ocsp_internal.h, and so cannot reach any of this.
+/* ocsp_worker.h - the worker's side of the engine: the handoff between main and the OCSP thread, the set of tracked
+ * certificates, the worker's step and the thread. Also included by ocsp_stapler.c, which main calls. All other files
+ * include ocsp_internal.h, and so cannot reach the worker's state.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,7 +11,7 @@
 
 /* ---- handoff (ocsp_handoff.c) ------------------------------------------------------------------------------------ */
 
-/* What INFO shows of one certificate: a copy, made by the OCSP thread after each change. */
+/* One certificate in INFO: a copy, written by the OCSP thread after each change and read by main. */
 typedef struct ocspStatus {
     ocspCertState state;
     int has_response, revoked, must_staple;
@@ -19,12 +19,12 @@ typedef struct ocspStatus {
     int64_t this_update, next_update, produced_at, expires_at, last_success;
     size_t bytes;
     ocspSource source;
-    int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock, 0: none */
+    int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock; 0: none */
     long long consecutive_failures, last_fetch_ms;
     char last_error[OCSP_REFRESH_ERROR_MAX];
 } ocspStatus;
 
-#define OCSP_STATUSES 2 /* INFO shows two certificates: ocsp_* and ocsp_alt_* */
+#define OCSP_STATUSES 2 /* certificates in INFO: ocsp_* and ocsp_alt_* */
 
 typedef struct ocspReport {
     int count;
@@ -32,9 +32,9 @@ typedef struct ocspReport {
     long long refreshes, refresh_failures, failures[OCSP_ERR_KINDS];
 } ocspReport;
 
-/* The certificates of one attached context. Owns references. */
+/* The certificates of an attached context. Owns references. */
 typedef struct ocspContextCerts {
-    int prefetched; /* by ocspPrefetchContext: no context serves them yet */
+    int prefetched; /* from ocspPrefetchContext: not in service yet */
     int count;
     X509 *leaf[OCSP_MAX_CERTS / 2];
     STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
@@ -43,32 +43,33 @@ typedef struct ocspContextCerts {
 
 void ocspContextCertsFree(ocspContextCerts *certs); /* NULL allowed. Any thread */
 
-/* Who waits for the end of a requested refresh. */
+/* A caller waiting for a requested refresh. */
 typedef struct ocspWaiter {
     ocspRefreshDone *done;
     void *arg;
     struct ocspWaiter *next;
 } ocspWaiter;
 
-/* Takes each waiter off the list, calls it with `error` (NULL: success) and frees it. OCSP thread, or main without one. */
+/* Empties the list: calls each waiter with `error` (NULL: success) and frees it. OCSP thread, or main without one. */
 void ocspAnswer(ocspWaiter **waiters, const char *error);
 
-/* The mutex behind all of these is held for copies only. From main: */
-int ocspHandoffInit(void);                         /* 0 when out of memory */
-void ocspHandoffReset(void);                       /* answers the waiters; the OCSP thread has ended */
-int ocspPutOptions(const ocspOptions *options);    /* copies; 0 when out of memory: the old ones stay */
-void ocspPutContextCerts(ocspContextCerts *certs); /* takes them, in place of those that were not taken yet */
-const char *ocspPutRequest(ocspWaiter *waiter);    /* may be NULL. Takes it; or returns why nothing can be refreshed */
-void ocspCopyReport(ocspReport *report);           /* all zero if the mutex cannot be had: a crash report */
+/* Called on main. A mutex protects the handoff and is held for copies only. */
+int ocspHandoffInit(void);                         /* 0: out of memory */
+void ocspHandoffReset(void);                       /* answers the waiters; after the OCSP thread has ended */
+int ocspPutOptions(const ocspOptions *options);    /* copies; 0: out of memory, the old ones stay */
+void ocspPutContextCerts(ocspContextCerts *certs); /* takes ownership; replaces any not taken yet */
+/* Takes ownership of `waiter` (may be NULL) and returns NULL, or returns why no refresh is possible. */
+const char *ocspPutRequest(ocspWaiter *waiter);
+void ocspCopyReport(ocspReport *report); /* all zero if the mutex cannot be locked: a crash report */
 
-/* From the OCSP thread (or main before that exists): */
-int ocspTakeOptions(ocspOptions *mine);       /* 1: there were new ones; frees and replaces the strings of *mine */
-ocspContextCerts *ocspTakeContextCerts(void); /* the newest context's, or NULL; free with ocspContextCertsFree */
-int ocspTakeRequests(ocspWaiter **waiters);   /* how many refreshes were requested; adds their waiters to the list */
-int ocspAnythingNew(void);                    /* options or a context wait to be taken */
+/* Called on the OCSP thread (or on main before that exists). */
+int ocspTakeOptions(ocspOptions *mine);       /* 1: *mine has new options, its old strings are freed */
+ocspContextCerts *ocspTakeContextCerts(void); /* the newest; NULL: none. Free with ocspContextCertsFree */
+int ocspTakeRequests(ocspWaiter **waiters);   /* how many; adds their waiters to the list */
+int ocspAnythingNew(void);                    /* options or a context are waiting */
 void ocspSetReport(const ocspReport *report); /* copies */
 
-/* Has a fetch for `leaf`, begun with the options `mine`, become pointless? Inside OpenSSL. */
+/* Whether a fetch for `leaf`, started with the options `mine`, has become pointless. Inside OpenSSL. */
 int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);
 
 /* ---- the set of certificates (ocsp_certset.c) -------------------------------------------------------------------- */
@@ -76,39 +77,40 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf);
 typedef struct ocspCertSet {
     ocspCert *certs[OCSP_MAX_CERTS]; /* owned; oldest first */
     int count;
-    ocspContextCerts
-        *context;           /* owned: the one in service, kept because incomplete certificates are identified again */
-    int64_t identify_at_ms; /* monotonic clock: when that is due; 0: all are complete */
-    int attached_before;    /* a context was attached, so that the next one is a reload */
+    /* owned: the one in service, to identify incomplete certificates again */
+    ocspContextCerts *context;
+    int64_t identify_at_ms; /* monotonic clock: when to do that; 0: all are complete */
+    int attached_before;    /* a context was attached: the next one is a reload */
 } ocspCertSet;
 
-/* All on the OCSP thread (or main before that exists), inside OpenSSL. */
+/* On the OCSP thread (or main before that exists), inside OpenSSL. */
 
-/* Adopts the certificates of `context` (taken) as the active ones; NULL identifies the incomplete ones again. A
- * certificate that is known keeps its response: a response belongs to the certificate, not to the SSL_CTX (HAProxy stapled
- * the old certificate's response after a renewal). */
+/* Makes the certificates of `context` (taken) the active ones; NULL identifies the incomplete ones again. A known
+ * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX (HAProxy stapled the old
+ * certificate's response after a renewal). */
 void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOptions *options, const ocspEnv *env);
 
-/* Whether incomplete certificates are to be identified again now. */
+/* Whether to identify incomplete certificates again now. */
 int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env);
 
-void ocspRequestAll(ocspCertSet *set); /* refresh every active certificate that can be refreshed */
+void ocspRequestAll(ocspCertSet *set); /* requests a refresh of each active certificate that can be refreshed */
 void ocspCertSetFree(ocspCertSet *set);
 
 /* ---- the worker (ocsp_worker.c) ---------------------------------------------------------------------------------- */
 
-/* One step: takes over what main handed over, refreshes what is due, publishes, persists, answers who waits. With
- * `use_network` 0 only the disk is used. `io` outlives the call. Returns the milliseconds until the next step, -1: when
- * woken. OCSP thread (or main before that exists), inside OpenSSL. */
+/* One step: adopts what main handed over, refreshes what is due, publishes, persists, answers waiters. With
+ * `use_network` 0 only the disk is used. `io` must outlive the call. Returns the milliseconds until the next step, or
+ * -1: wait for a wake-up. OCSP thread (or main before that exists), inside OpenSSL. */
 int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network);
-void ocspWorkerFree(void); /* frees what the worker owns and answers who waits. Main, after the thread has ended */
+/* Frees the worker's state and answers the waiters. Main, after the thread has ended. */
+void ocspWorkerFree(void);
 
 /* ---- the thread (ocsp_thread.c) ---------------------------------------------------------------------------------- */
 
-int ocspThreadStart(void);    /* main; 0 with errno set */
+int ocspThreadStart(void);    /* main; 0 with errno */
 void ocspThreadWake(void);    /* any thread */
-void ocspThreadStop(void);    /* main: joins the thread and frees what the worker owns */
+void ocspThreadStop(void);    /* main: joins the thread and frees the worker's state */
 void ocspThreadPrime(void);   /* main, before the thread exists: one step without the network */
-int64_t ocspThreadStep(void); /* what the thread does between two waits. For tests, which have no thread */
+int64_t ocspThreadStep(void); /* one iteration of the thread; for tests without a thread */
 
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env tclsh
-# patch.tcl - tests of utils/valkey-patch on small trees written for them, which have the names that it looks for and
-# nothing else of Valkey's. Needs no server, no network and no rights; a C compiler and git for a part of it.
+# patch.tcl - tests of utils/valkey-patch on small trees written for them: these have the lines that it looks for, and
+# nothing else of Valkey. Needs no server, no network and no privileges; for some tests a C compiler and git.
 #
 #   tclsh tests/patch.tcl [PATTERN]     only tests whose name matches
 #
@@ -21,7 +21,7 @@ set ::skipped 0
 
 # ---- a small tree ----------------------------------------------------------------------------------------------------
 
-# The files of a tree, as path -> lines. Lines that an anchor matches end in a mark, by which tests find them.
+# The files of a tree, as path -> lines. Lines that an anchor matches end in a mark, so that tests find them.
 proc tree_files {} {
     set mark "/* anchor */"
     return [dict create \
@@ -90,12 +90,12 @@ proc tree_files {} {
         }]
 }
 
-# Braces inside of the lists above stay balanced by "{}" at the end of lines that open a body.
+# In the lists above, "{}" at the end of a line that opens a body keeps the braces balanced.
 proc tree_lines {lines} {
     return [lmap line $lines {regsub {\{\}$} $line "\{"}]
 }
 
-# Makes a tree named `name` and returns its path. Changes: -without PATH, -lines PATH LINES, -eol STRING, -end STRING
+# Creates a tree named `name` and returns its path. Changes: -without PATH, -lines PATH LINES, -eol STRING, -end STRING
 # (what ends the last line of each file).
 proc make_tree {name args} {
     set dir [file join $::work $name]
@@ -132,7 +132,7 @@ proc read_bytes {path} {
     return $bytes
 }
 
-# Everything in a tree: paths, kinds, modes, bytes. Two equal snapshots are the same tree.
+# Returns everything in a tree: paths, kinds, modes, bytes. Trees with equal snapshots are equal.
 proc snapshot {dir {under {}}} {
     set all {}
     foreach path [lsort [concat [glob -nocomplain -directory [file join $dir $under] *] \
@@ -153,12 +153,12 @@ proc snapshot {dir {under {}}} {
 
 # ---- running and judging ---------------------------------------------------------------------------------------------
 
-# Runs the tool; sets ::status and ::said (both outputs).
+# Runs the tool. Sets ::status and ::said (its output on stdout and stderr).
 proc run {args} {
     run_with {} {*}$args
 }
 
-# The same in an environment: `with` is words for env(1).
+# The same with arguments of env(1) in `with`.
 proc run_with {with args} {
     set ::status 0
     if {[catch {
@@ -196,7 +196,7 @@ proc expect_same {dir before} {
     error "the tree is not as it was: [join $differ {, }]\n$::said" {} EXPECTED
 }
 
-# Neither check nor apply nor diff may do anything, and all say what is the matter.
+# Asserts that check, apply and diff change nothing, and all say why.
 proc expect_refused {dir args} {
     set before [snapshot $dir]
     foreach verb {check diff apply} {
@@ -226,7 +226,7 @@ proc test {name body} {
     puts "  ok      $name"
 }
 
-# Which insertions of which lines a tree has: {path index line} of each line with the mark.
+# Returns {path index line} of each line with the mark.
 proc anchors {} {
     set found {}
     dict for {path lines} [tree_files] {
@@ -250,7 +250,7 @@ proc make_applied {name args} {
 
 file mkdir $::work
 
-test "check finds every anchor, counts, and writes nothing" {
+test "check: finds every anchor, counts lines, and writes nothing" {
     set dir [make_tree check]
     set before [snapshot $dir]
     run check $dir
@@ -259,7 +259,7 @@ test "check finds every anchor, counts, and writes nothing" {
     expect_same $dir $before
 }
 
-test "apply inserts where it should, and copies our files byte for byte" {
+test "apply: inserts at every anchor, and copies files byte for byte" {
     set dir [make_applied apply]
     set tls [read_bytes $dir/src/tls.c]
     expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "here"
@@ -280,7 +280,7 @@ test "apply inserts where it should, and copies our files byte for byte" {
     expect {[glob -nocomplain -directory $::dir/src *valkey-patch*] eq {}} "temporary files are gone"
 }
 
-test "a second apply says that it is applied already, and so does check" {
+test "apply: a second time, it says that the patch is applied, and so does check" {
     set dir [make_applied again]
     set before [snapshot $dir]
     foreach verb {apply check} {
@@ -297,7 +297,7 @@ foreach {variant options} {
     {files without a last line end} {-end {}}
     {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake}
 } {
-    test "revert gives the tree back byte for byte: $variant" {
+    test "revert: restores the tree byte for byte: $variant" {
         set dir [make_tree revert {*}$options]
         file attributes $dir/src/tls.c -permissions 0o755
         set before [snapshot $dir]
@@ -315,14 +315,14 @@ foreach {variant options} {
     }
 }
 
-test "a release that it was not tried with gets a warning, and is patched all the same" {
+test "apply: an untested release is patched with a warning" {
     set dir [make_tree release -lines {src/version.h {{#define VALKEY_VERSION "77.1.2"}}}]
     run apply $dir
     expect {$::status == 0} "apply failed"
     expect_said "Valkey 77.1.2" "warning: the patch was not tested with this release"
 }
 
-test "what is no Valkey tree is left alone" {
+test "apply: a directory that is not a Valkey tree stays unchanged" {
     set dir [make_tree other -lines {src/version.h {{#define REDIS_VERSION "7.0.15"}}}]
     expect_refused $dir "is not a Valkey source tree"
     foreach arguments {{} check {check a b} {check --force x} {explode .}} {
@@ -338,11 +338,11 @@ test "what is no Valkey tree is left alone" {
 
 foreach anchor [anchors] {
     lassign $anchor path at line
-    test "anchor missing: $path: [string trim $line]" {
+    test "anchors: missing: $path: [string trim $line]" {
         set lines [lreplace [dict get [tree_files] $path] $at $at {    something = else;}]
         expect_refused [make_tree missing -lines [list $path $lines]] "$path: no line" "matches"
     }
-    test "anchor doubled: $path: [string trim $line]" {
+    test "anchors: not unique: $path: [string trim $line]" {
         set lines [linsert [dict get [tree_files] $path] $at $line]
         expect_refused [make_tree doubled -lines [list $path $lines]] \
             "$path: lines [expr {$at + 1}], [expr {$at + 2}]" "where only one may"
@@ -353,50 +353,50 @@ foreach {path function} {
     src/tls.c tlsConfigure  src/debug.c debugCommand  src/debug.c killThreads  src/server.c InitServerLast
     src/server.c genValkeyInfoString
 } {
-    test "function missing: $function" {
+    test "anchors: function missing: $function" {
         set lines [lmap line [dict get [tree_files] $path] {string map [list $function some_other] $line}]
         expect_refused [make_tree function -lines [list $path $lines]] "$path: the function $function was not found"
     }
 }
 
-test "a context put into service in a place that is not known" {
+test "anchors: a TLS context is put into use at an unknown place" {
     set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_ctx = sudden;} "\}"]
     expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 12, 16" "more than"
 }
 
-test "a tree before Valkey 9.1 has one place only" {
+test "anchors: before Valkey 9.1 there is one such place" {
     set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 9]]]
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
 foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
-    test "file missing: $path" {
+    test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
 }
 
-test "directory missing" {
+test "anchors: directory missing" {
     set dir [make_tree directory]
     file delete -force $dir/tests/support
     expect_refused $dir "the directory tests/support does not exist"
 }
 
-test "a definition missing that our lines build on" {
+test "anchors: a definition missing that inserted lines use" {
     set lines [lreplace [dict get [tree_files] src/Makefile] 0 0 {OTHER_OBJ=one.o}]
     expect_refused [make_tree needs -lines [list src/Makefile $lines]] "src/Makefile: no line matches" "build"
 }
 
-test "several faults are told at once" {
+test "anchors: several faults are reported at once" {
     expect_refused [make_tree several -without src/tls.c -lines {src/config.c {nothing}}] \
         "src/tls.c does not" "src/config.c: no"
 }
 
-# ---- half applied ----------------------------------------------------------------------------------------------------
+# ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
     src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
 } {
-    test "half applied: $path is as it was, the rest is patched" {
+    test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]
         set before [snapshot $dir]
         set bytes [read_bytes $dir/$path]
@@ -409,7 +409,7 @@ foreach path {
     }
 }
 
-test "half applied: one of our files is missing" {
+test "partly applied: a copied file is missing" {
     set dir [make_tree half]
     set before [snapshot $dir]
     run apply $dir
@@ -419,7 +419,7 @@ test "half applied: one of our files is missing" {
     expect_same $dir $before
 }
 
-test "half applied: one of seven directives was taken out by hand, and revert leaves it to the hand" {
+test "partly applied: one of seven directives was removed by hand, which revert does not touch" {
     set dir [make_applied half]
     write_bytes $dir/src/config.c [regsub {[^\n]*tls-ocsp-timeout[^\n]*\n} [read_bytes $dir/src/config.c] {}]
     expect_refused $dir "src/config.c: an inserted line is there without" "tls-ocsp-cache-dir"
@@ -430,7 +430,7 @@ test "half applied: one of seven directives was taken out by hand, and revert le
     expect_same $dir $before
 }
 
-test "half applied: a line of ours stands where it does not belong" {
+test "partly applied: an inserted line is at a wrong place" {
     set dir [make_applied half]
     set line "    ocspBuiltinStart();\n"
     write_bytes $dir/src/server.c [string map [list $line {}] [read_bytes $dir/src/server.c]]$line
@@ -441,20 +441,20 @@ test "half applied: a line of ours stands where it does not belong" {
     expect_same $dir $before
 }
 
-test "half applied: a line of ours is in twice" {
+test "partly applied: an inserted line is there twice" {
     set dir [make_applied half]
     set line "    ocspBuiltinStart();\n"
     write_bytes $dir/src/server.c [string map [list $line $line$line] [read_bytes $dir/src/server.c]]
     expect_refused $dir "2 times instead of 1"
 }
 
-test "half applied by hand: a single line of ours in a clean tree" {
+test "partly applied: a single inserted line in a clean tree" {
     set dir [make_tree half]
     write_bytes $dir/src/server.c "[read_bytes $dir/src/server.c]#include \"ocsp_builtin.h\"\n"
     expect_refused $dir "patched in part" "src/server.c"
 }
 
-test "one of our files was changed since: apply tells it, revert wants --force" {
+test "partly applied: a copied file has changed: apply reports it, revert requires --force" {
     set dir [make_tree changed]
     set before [snapshot $dir]
     run apply $dir
@@ -472,13 +472,13 @@ test "one of our files was changed since: apply tells it, revert wants --force" 
     expect_same $dir $before
 }
 
-test "a foreign file where one of ours would go" {
+test "apply: another file is in the place of a copied one" {
     set dir [make_tree foreign]
     write_bytes $dir/src/ocsp.h "not ours\n"
     expect_refused $dir "src/ocsp.h exists and differs from the file"
 }
 
-test "lines around ours that changed since stay, when ours are taken out" {
+test "revert: changes around inserted lines stay" {
     set dir [make_tree around]
     write_bytes $dir/src/server.c [string map {{return info} {return more}} [read_bytes $dir/src/server.c]]
     set wanted [snapshot $dir]
@@ -490,7 +490,7 @@ test "lines around ours that changed since stay, when ours are taken out" {
 
 # ---- writing that fails ----------------------------------------------------------------------------------------------
 
-test "read-only files and directories are told, not overwritten" {
+test "apply: read-only files and directories are reported, not overwritten" {
     foreach path {src/config.c src/tls.c utils src} {
         set dir [make_tree readonly]
         file attributes $dir/$path -permissions u-w
@@ -512,15 +512,15 @@ test "read-only files and directories are told, not overwritten" {
     expect_same $dir $before
 }
 
-test "a symbolic link in the place of a file is left alone" {
+test "apply: a symbolic link in the place of a file stays unchanged" {
     set dir [make_tree link]
     file rename $dir/src/config.c $dir/src/real.c
     file link -symbolic $dir/src/config.c real.c
     expect_refused $dir "src/config.c is not a regular file"
 }
 
-# A limit on the size of files is a disk that fills up in the middle: smaller files are written, larger ones are not.
-test "full disk in the middle of writing: all is as it was" {
+# A limit on the size of files acts like a disk that fills up: smaller files are written, larger ones are not.
+test "apply: a disk that fills up during the writing: the tree stays unchanged" {
     foreach blocks {1 4 20 60} {
         set dir [make_tree full]
         set before [snapshot $dir]
@@ -544,7 +544,7 @@ proc preload {} {
 }
 
 foreach verb {apply revert} {
-    test "$verb: each step of putting files into place fails in turn, and what was done before is undone" {
+    test "$verb: each step of replacing files fails in turn, and the steps before it are undone" {
         set library [preload]
         set reached 0
         for {set n 1} {$n < 60} {incr n} {
@@ -559,7 +559,7 @@ foreach verb {apply revert} {
         expect {$::reached >= 24} "only $reached steps failed"
     }
 
-    test "$verb: killed at each step in turn, revert gives the clean tree back" {
+    test "$verb: killed at each step in turn, revert restores the clean tree" {
         set library [preload]
         set dir [make_tree step]
         set clean [snapshot $dir]
@@ -593,7 +593,7 @@ foreach {variant options} {
     {files without a last line end} {-end {}}
     {anchors at the end of files} {-lines {valkey.conf {{# tls-session-cache-timeout 1}}}}
 } {
-    test "diff, taken by git apply and by git am, makes what apply makes: $variant" {
+    test "diff: with git apply and with git am it does what apply does: $variant" {
         need_git
         set dir [make_applied wanted {*}$options]
         set wanted [snapshot $dir]
@@ -610,7 +610,7 @@ foreach {variant options} {
             set ::said [git $dir $how [file join $::work a.patch]]
             expect_same $dir $wanted
         }
-        # It is the same made from the applied tree, but for the moment.
+        # From a patched tree it is the same, except for the time.
         foreach name {a b} {
             set $name [regsub {\nFrom: [^\n]*\nDate: [^\n]*} [read_bytes [file join $::work $name.patch]] {}]
         }
@@ -620,7 +620,7 @@ foreach {variant options} {
     }
 }
 
-test "diff --stat counts what is inserted, and that is few" {
+test "diff: --stat counts the inserted lines, and they are few" {
     set dir [make_tree stat]
     set before [snapshot $dir]
     run diff --stat $dir
@@ -641,7 +641,7 @@ test "diff --stat counts what is inserted, and that is few" {
 
 # ---- what is copied --------------------------------------------------------------------------------------------------
 
-test "the copied suite finds all that it sources in the tree" {
+test "copied files: the suite finds everything that it sources in the tree" {
     set dir [make_applied sources]
     set todo tests/unit/tls-ocsp.tcl
     set seen {}
@@ -659,7 +659,7 @@ test "the copied suite finds all that it sources in the tree" {
     expect {[llength $::seen] >= 5} "only [join $seen {, }]"
 }
 
-test "every object of the engine is built, and only where there is TLS" {
+test "copied files: every object of the engine is built, and only with TLS" {
     set dir [make_applied objects]
     set make [read_bytes $dir/src/Makefile]
     foreach path [glob -directory $dir/src -tails ocsp_*.c] {

@@ -1,18 +1,18 @@
 #!/usr/bin/env tclsh
-# run.tcl - runs the Tcl suites in tests/unit against a real server with the module, several files at once.
+# run.tcl - runs the Tcl suites in tests/unit against a real server with the module, several suites at once.
 #
 #   tclsh tests/run.tcl [options]
-#     --single FILE     only this suite, e.g. unit/ocsp-answers (may be given several times)
-#     --only PATTERN    only tests whose name matches, e.g. '7.3*'
+#     --single FILE     run this suite only, e.g. unit/ocsp-answers (may be given several times)
+#     --only PATTERN    run only tests with a part of their name that matches, e.g. 'reload: *' or '(17.3)'
 #     --server PATH     the server, by default valkey-server (or redis-server) from PATH
 #     --module PATH     the module, by default src/valkey-ocsp.so
-#     -j N              so many suites at once, by default 4: most of the time is spent waiting
-#     --silence N       seconds without a word after which a suite counts as hung, by default 150
-#     --keep            keep the work directory when all is well too
-#     --list            names of suites
+#     -j N              number of suites at once, by default 4: suites mostly wait
+#     --silence N       seconds without output after which a suite counts as hung, by default 150
+#     --keep            keep the work directory even if no test failed
+#     --list            print the names of the suites
 #
-# Each suite runs in a process of its own (this file again, with --worker) that reports line by line. The run ends with
-# one line "N passed, N failed" and fails if a test did, or a suite ended early, or a server died.
+# Each suite runs in a process of its own (this file with --worker), which reports line by line. The run ends with one
+# line, "N passed, N failed". It fails if a test failed, a suite ended early or a server died.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -20,7 +20,7 @@ package require Tcl 8.6
 
 set ::tests_dir [file dirname [file normalize [info script]]]
 set ::project_dir [file dirname $::tests_dir]
-set ::silence_limit 150 ;# seconds without a word from a suite after which it counts as hung
+set ::silence_limit 150 ;# seconds without output after which a suite counts as hung
 
 proc usage {message} {
     puts stderr "$message\nTry: tclsh tests/run.tcl \[--single FILE\] \[--only PATTERN\] \[--server PATH\]\
@@ -32,7 +32,7 @@ proc usage {message} {
 
 proc run_suite {file} {
     foreach part {client assert server} {uplevel #0 [list source [file join $::tests_dir runner $part.tcl]]}
-    # The vocabulary of Valkey's runner: under TLS, `srv port` is the TLS port and `srv pport` the plain one.
+    # As in Valkey's runner: under TLS, `srv port` is the TLS port and `srv pport` the plain one.
     set ::tls 1
     set ::external 0
     set ::verbose 0
@@ -54,7 +54,7 @@ proc run_suite {file} {
 
 # ---- the master -----------------------------------------------------------------------------------------------------
 
-# The first lines of a suite may say "Weight: N", about the seconds it takes: the heaviest begin first.
+# Returns the seconds that a suite takes, about, from a line "Weight: N" at its head. The longest suites start first.
 proc weight_of {file} {
     set channel [open $file]
     set head [read $channel 2000]
@@ -88,7 +88,7 @@ proc progress {} {
     return "\[[expr {$::passed + $::failed}] done, $left of $::suites suites left\]"
 }
 
-# Something came from a worker.
+# Handles a line from a worker.
 proc hear {channel} {
     if {[gets $channel line] < 0} {
         if {![eof $channel]} return
@@ -131,6 +131,8 @@ proc add_failure {file name why logs {ms 0}} {
     foreach line [split $why \n] {append text "            $line\n"}
     foreach log $logs {append text "            server log: $log\n"}
     append text "            again: tclsh tests/run.tcl --single unit/[short $file]"
+    # As a pattern: what the shell or `string match` would interpret becomes "?".
+    if {$name ne {} && ![string match (* $name]} {append text " --only '[regsub -all {['*\[\]\\]} $name ?]'"}
     puts $text
     lappend ::failures $text
 }
@@ -141,7 +143,7 @@ proc worker_ended {channel} {
     dict unset ::running $channel
     if {![dict get $worker ended]} {
         set logs [lmap {pid dir} [dict get $worker pids] {set _ $dir/stdout}]
-        add_failure [dict get $worker file] "[dict get $worker test]" "the suite ended before its end: $why" $logs
+        add_failure [dict get $worker file] "[dict get $worker test]" "the suite ended early: $why" $logs
     }
     kill_left_over $worker
     puts [format {  ----    %s done in %.0f s  %s} [short [dict get $worker file]] \
@@ -149,8 +151,8 @@ proc worker_ended {channel} {
     start_next
 }
 
-# Ends what a suite started and left: only processes it told us of, and only if the pid is still that process: it runs
-# in the work directory (servers do, and change what ps shows of them) or has a file of it on its command line.
+# Kills processes that a suite has left running: only those that it reported, and only if the pid is still that process,
+# which means that it runs in the work directory or has a file of it on its command line.
 proc kill_left_over {worker} {
     dict for {pid dir} [dict get $worker pids] {
         if {[file exists $dir/exit]} continue
@@ -165,21 +167,21 @@ proc kill_left_over {worker} {
     }
 }
 
-# Every few seconds: has somebody fallen silent? What are we waiting for?
+# Every second: ends suites that hang. Every 20 seconds: prints what is running.
 proc watch {} {
     set now [clock seconds]
     dict for {channel worker} $::running {
         if {$now - [dict get $worker heard] > $::silence_limit} {
             set logs [lmap {pid dir} [dict get $worker pids] {set _ $dir/stdout}]
             add_failure [dict get $worker file] [dict get $worker test] \
-                "no progress for $::silence_limit seconds: killed" $logs
+                "no output for $::silence_limit seconds: killed" $logs
             dict set ::running $channel ended 1
             dict set ::running $channel heard $now
             catch {exec kill -s KILL [pid $channel]}
         }
     }
-    if {$now - $::told >= 20} {
-        set ::told $now
+    if {$now - $::printed >= 20} {
+        set ::printed $now
         puts "  ....    running: [join [lmap {channel worker} $::running {
             set _ "[short [dict get $worker file]] ([dict get $worker test])"}] {; }]"
         if {$::waiting ne {}} {puts "  ....    waiting: [join [lmap file $::waiting {short $file}] {, }]"}
@@ -201,7 +203,7 @@ set chosen {}
 set list_only 0
 for {set i 0} {$i < [llength $argv]} {incr i} {
     set option [lindex $argv $i]
-    if {$option ni {--keep --list --help -h} && $i + 1 >= [llength $argv]} {usage "$option wants a value"}
+    if {$option ni {--keep --list --help -h} && $i + 1 >= [llength $argv]} {usage "$option needs a value"}
     switch -- $option {
         --single {lappend chosen [lindex $argv [incr i]]}
         --only {set ::only [lindex $argv [incr i]]}
@@ -254,7 +256,7 @@ if {$::work eq {}} {
     set ::work [file normalize [file join $base valkey-ocsp-tests.[pid]]]
 }
 file mkdir $::work
-# A copy, so that a build in another window does not pull it from under a running suite.
+# A copy, so that a build during the run does not replace the module under a running suite.
 file copy -force $::ocsp_module_path [file join $::work valkey-ocsp.so]
 set ::module_given $::ocsp_module_path
 set ::ocsp_module_path [file join $::work valkey-ocsp.so]
@@ -264,7 +266,7 @@ set ::passed 0
 set ::failed 0
 set ::skipped 0
 set ::failures {}
-set ::told [clock seconds]
+set ::printed [clock seconds]
 fconfigure stdout -buffering line
 puts "[exec $::server_binary --version]\nmodule: $::module_given\nlogs: $::work\n$::suites suites, $::jobs at once"
 set begin [clock seconds]
@@ -274,7 +276,7 @@ if {![info exists ::finished]} {vwait ::finished}
 
 puts "\n[clock format [expr {[clock seconds] - $begin}] -gmt 1 -format {took %M:%S}]"
 if {$::failed > 0} {
-    puts "\nWhat failed:\n[join $::failures \n]\n\nlogs are kept in $::work\n"
+    puts "\nFailed:\n[join $::failures \n]\n\nlogs are kept in $::work\n"
 } elseif {!$::keep} {
     catch {file delete -force $::work}
 }

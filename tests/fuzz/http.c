@@ -177,13 +177,14 @@ static void checkBody(const unsigned char *body, size_t len) {
         fuzzCheck(len <= behind && (len == 0 || memcmp(body, answer + at, len) == 0));
         if (framing == 'l')
             fuzzCheck(len == length);
-        else if (len < behind) { /* a whole SEQUENCE, of a definite length, ended it */
-            const unsigned char *p = body;
+        else if (len < behind) { /* it ended with a complete SEQUENCE of definite length */
+            /* One byte more than the body, because OpenSSL wants one behind a long length, even if that is 0. */
+            const unsigned char *p = answer + at;
             long content;
             int tag, class;
             fuzzCheck(len >= 2 && body[0] == 0x30 && body[1] != 0x80);
-            fuzzCheck(!(ASN1_get_object(&p, &content, &tag, &class, (long)len) & 0x80));
-            fuzzCheck(content <= (long)(body + len - p));
+            fuzzCheck(!(ASN1_get_object(&p, &content, &tag, &class, (long)len + 1) & 0x80));
+            fuzzCheck(content <= (long)(answer + at + len - p));
         }
     }
 }

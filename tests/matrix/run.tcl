@@ -1,19 +1,19 @@
 #!/usr/bin/env tclsh
-# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian generations.
+# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases.
 #
 #   tclsh tests/matrix/run.tcl [options]
 #     --release NAME    only this release (may be given several times)
 #     --server NAME     only this server, valkey-server or redis-server
-#     -j N              so many roots or servers at once, by default 3
+#     -j N              number of roots or servers at once, by default 3
 #     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"
 #
-# Makes the roots that are missing (tests/matrix/root), copies the tree once, builds the module once, in the oldest
-# root, and runs tests/run.tcl in each root against each server, with that one module. Each job's whole output is in
-# build/matrix/NAME.log, its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, a
-# build or a run that ends early counts as a failure. Ends with a table and a line "N passed, M failed".
+# Makes the roots that are missing (tests/matrix/root), copies the tree, builds the module once, in the oldest root, and
+# runs tests/run.tcl in each root against each server with that module. The output of each job is in
+# build/matrix/NAME.log; its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, or a
+# build or run that ends early, counts as a failure. Ends with a table and a line "N passed, M failed".
 #
-# The table is made from those logs, so a run of one server alone renews its row. When all servers have been tried, to
-# the end, it is written into docs/tested-on.md, and the tables of clients into docs/clients.md. A run with --suites
+# The table is made from those logs, so a run of one server alone updates its row. When every server has been tested in
+# full, the table is written into docs/tested-on.md, and the tables of clients into docs/clients.md. A run with --suites
 # changes neither.
 #
 # SPDX-License-Identifier: BSD-3-Clause
@@ -75,12 +75,12 @@ if {[exec id -u] != 0} {
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
 
-# name -> dict: command, after (names of jobs), state (waiting, running, good, bad), and what it printed that counts.
+# name -> dict: command, after (names of jobs), state (waiting, running, good, bad), line (its result).
 set jobs [dict create]
 set times [dict create] ;# name -> seconds that it took last time
 set began [clock seconds]
 
-# Guesses for the first run of all.
+# Estimates for the very first run.
 proc guess {name} {
     if {[dict exists $::times $name]} {return [dict get $::times $name]}
     switch -glob -- $name {
@@ -94,7 +94,7 @@ proc job {name after command} {
     dict set ::jobs $name [dict create command $command after $after state waiting line {} began 0 left 0]
 }
 
-# Part of the suites is another thing than all of them: another log.
+# A run of some suites has a log of its own.
 proc log_of {name} {file join $::out $name[expr {$::suites ne {} ? ".part" : {}}].log}
 
 proc in_root {release tmp args} {
@@ -104,7 +104,7 @@ proc in_root {release tmp args} {
 
 proc clock_of {seconds} {format %d:%02d [expr {$seconds / 60}] [expr {$seconds % 60}]}
 
-# What is still to do, shared by those who work at once.
+# Returns the estimated seconds to the end, given how many jobs run at once.
 proc time_left {} {
     set sum 0
     set longest 0
@@ -113,7 +113,7 @@ proc time_left {} {
         switch -- [dict get $job state] {
             waiting {set seconds [guess $name]}
             running {
-                # Last time's, or, when that is over already, by the suites that are left: the long ones run first.
+                # The time of the last run or, once that is over, by the suites that are left: the long ones run first.
                 set spent [expr {[clock seconds] - [dict get $job began]}]
                 set seconds [expr {max([guess $name] - $spent, $spent * [dict get $job left] / 2, 5)}]
             }
@@ -145,7 +145,7 @@ proc start_jobs {} {
             dict set ::jobs $name state bad
             dict set ::jobs $name line "not run"
             puts "$name: not run, because what it needs has failed"
-            # Others may wait for this one.
+            # Other jobs may depend on this one.
             return [start_jobs]
         }
         if {"waiting" in $states || "running" in $states || [llength [running]] >= $::at_once} continue
@@ -154,7 +154,7 @@ proc start_jobs {} {
         set log [open [log_of $name] w]
         fconfigure $log -buffering line
         puts "$name: begins  [progress]"
-        # A job ends at the latest when this process does.
+        # A job ends with this process at the latest.
         set channel [open |[list setpriv --pdeathsig KILL {*}[dict get $job command] </dev/null 2>@1] r]
         fconfigure $channel -blocking 0 -encoding utf-8
         fileevent $channel readable [list hear $name $channel $log]
@@ -186,7 +186,7 @@ proc hear {name channel log} {
 
 proc job_ended {name good why} {
     set took [expr {[clock seconds] - [dict get $::jobs $name began]}]
-    # What a cached root took says nothing about making one, nor what a part of the suites took about all.
+    # Skip roots that existed already, and runs of some suites only: they say nothing about the time of a full job.
     if {$good && $::suites eq {} && !([string match root-* $name] && $took < 5)} {dict set ::times $name $took}
     dict set ::jobs $name state [expr {$good ? "good" : "bad"}]
     set line [dict get $::jobs $name line]
@@ -207,7 +207,7 @@ proc watch {} {
 
 fconfigure stdout -buffering line
 file mkdir $roots $out
-# One at a time: the roots, and build/matrix, are shared. The lock goes with this process.
+# Only one run at a time: the roots and build/matrix are shared. The lock is released when this process ends.
 set lock [open |[list flock --nonblock $roots/lock sh -c {echo locked; exec cat}] r+]
 if {[gets $lock] ne "locked"} {stop "another run of the matrix is under way"}
 catch {
@@ -229,7 +229,7 @@ foreach release $releases {
     foreach server $servers {
         set name $release-[string map {-server {}} $server]
         file delete -force [file join $out $name] [log_of $name]
-        # The shell stays: it is process 1 there, and collects what others left.
+        # The shell stays: as process 1 of its namespace it reaps orphans.
         job $name [list build root-$release] [in_root $release [file join $out $name] sh -c {
             openssl version
             CLIENT_TABLE=/tmp/client-verdicts.md tclsh /src/tests/run.tcl --silence 600 --server "$0" "$@"
@@ -261,7 +261,7 @@ dict for {name job} $jobs {
     }
 }
 
-# A row of the table, or "" when that server was not tried to the end.
+# Returns a row of the table, or "" when that server was not tested in full.
 proc row_of {release server} {
     set log [log_of $release-$server]
     if {[catch {open $log} channel]} return
@@ -269,7 +269,7 @@ proc row_of {release server} {
     close $channel
     if {![regexp -line {^OpenSSL (\S+)} $text - openssl] || ![regexp -line {^(\w+) server v=(\S+)} $text - kind version]
         || ![regexp -line {^\d+ passed, \d+ failed.*} $text tests]} return
-    # By the server's own choice, and where it is told to.
+    # First with the server's own choice, then with every handshake on I/O threads where possible.
     set shares {}
     foreach {- share} [regexp -all -inline {(\d+ %) of the handshakes on I/O threads} $text] {lappend shares $share}
     return "| $release | $openssl | $kind $version | $tests | [join $shares {, }] |\
@@ -286,7 +286,7 @@ foreach release $all_releases {
     }
 }
 
-# Puts `text` between the comments that hold its place in a file of docs/.
+# Replaces the text between the comments that mark its place in a file of docs/.
 proc into_document {name mark text} {
     set file [file join $::project docs $name]
     set channel [open $file]

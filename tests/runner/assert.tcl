@@ -1,8 +1,8 @@
-# assert.tcl - what a test is and how it says what it expects: test, tags, assert..., wait_for_condition.
+# assert.tcl - tests and assertions: test, tags, assert..., wait_for_condition.
 #
-# The names and the order of arguments are those of Valkey's own test suite, so that whoever knows that one can read and
-# write these suites, and tests/unit/tls-ocsp.tcl can run under both. Unlike there, any error fails the test it is in
-# and the suite goes on; and a server that has died fails the test in which it died.
+# Names and arguments are those of Valkey's own test suite, so that people who know that one can read and write these
+# suites, and tests/unit/tls-ocsp.tcl runs under both. Differences: any error fails the test in which it happens, and
+# the suite goes on; and a server that dies fails the test during which it died.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,8 +12,7 @@ set ::num_skipped 0
 set ::cur_test {}
 set ::tags {}
 
-# Speaks to the process that started us (run.tcl): one line for each event, base64 so that it stays one line. When
-# nobody listens any more we stop our servers and go.
+# Sends an event to run.tcl, on one line, base64-encoded. If run.tcl is gone, stops the servers and exits.
 proc report {args} {
     if {[catch {puts "@[binary encode base64 [encoding convertto utf-8 $args]]"; flush stdout}]} {
         stop_all_servers
@@ -25,7 +24,7 @@ proc fail {why} {
     error "assertion:$why"
 }
 
-# Raises an assertion with what the caller of the assert... command adds.
+# Raises an assertion, with the detail that the caller of the assert... command gave.
 proc unmet {sentence detail} {
     fail "$sentence[expr {$detail eq {} ? {} : " ($detail)"}]"
 }
@@ -79,7 +78,8 @@ proc assert_error {pattern code {detail {}}} {
     assert_match $pattern $answer $detail
 }
 
-# Tries until `condition` holds, `maxtries` times `delay` milliseconds apart, then runs what stands after else.
+# Evaluates `condition` up to `maxtries` times, `delay` milliseconds apart, until it is true; if it never is, runs
+# `message`.
 proc wait_for_condition {maxtries delay condition else message} {
     for {set i 0} {$i < $maxtries} {incr i} {
         if {[uplevel 1 [list expr $condition]]} {return}
@@ -88,7 +88,7 @@ proc wait_for_condition {maxtries delay condition else message} {
     uplevel 1 $message
 }
 
-# The first reason among `tags` not to run, or "".
+# Returns the first reason not to run a test with these tags, or "".
 proc tags_refused {tags} {
     foreach tag $tags {
         if {[string match needs:* $tag] && ![has_tool [string range $tag 6 end]]} {
@@ -98,8 +98,8 @@ proc tags_refused {tags} {
     return {}
 }
 
-# Tags of ours have one meaning: needs:NAME skips what cannot run without the program NAME. Others are kept for Valkey's
-# own runner, which understands more (external:skip, ...).
+# Whether the tag needs:NAME is satisfied: a test with this tag is skipped where there is no program NAME. Other tags
+# are for Valkey's own runner (external:skip, ...).
 proc has_tool {name} {
     expr {$name in {debug repl config-maxmemory} || [auto_execok $name] ne {}}
 }
@@ -130,7 +130,7 @@ proc test {name code {okpattern undefined} {tags {}}} {
     if {$failed == 1} {
         set why $result
         if {![string match assertion:* $why]} {
-            # Not a broken expectation: where it happened is worth a few lines.
+            # An error that is no failed assertion: add where it happened.
             append why \n [join [lrange [split [dict get $options -errorinfo] \n] 1 8] \n]
         }
     } elseif {$okpattern ne {undefined} && $result ne $okpattern && ![string match $okpattern $result]} {

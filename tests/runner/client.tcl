@@ -1,15 +1,15 @@
-# client.tcl - a RESP client for the suites: `valkey HOST PORT ?defer? ?tls? ?tlsoptions?` gives a command to talk with.
+# client.tcl - a RESP client for the suites: `valkey HOST PORT ?defer? ?tls? ?tlsoptions?` returns a command.
 #
-# A command is sent by naming it ("$c set key value") and its answer is returned; an error answer is raised. A client
-# made with defer 1 only sends, and "$c read" returns one answer. Other verbs that are not sent: close, channel, write,
-# flush. Reading blocks: a server that hangs is noticed by the runner, which watches how long a suite has been silent.
+# "$c set key value" sends a command and returns its reply; an error reply is raised as an error. A client with defer 1
+# only sends, and "$c read" returns one reply. Other words with a meaning of their own: close, channel, write, flush.
+# Reading blocks: if the server hangs, run.tcl notices that the suite has been silent.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
 namespace eval resp {
     variable count 0
     variable channel      ;# id -> socket
-    variable deferred     ;# id -> 1 when answers are read by hand
+    variable deferred     ;# id -> 1 when replies are read by `read`
     array set channel {}
     array set deferred {}
 }
@@ -17,7 +17,7 @@ namespace eval resp {
 proc valkey {{host 127.0.0.1} {port 6379} {defer 0} {tls 0} {tlsoptions {}}} {
     if {$tls} {
         package require tls
-        # The suites verify certificates with openssl and gnutls-cli; here TLS is only a road.
+        # No verification here: openssl and gnutls-cli verify certificates for the suites.
         set sock [::tls::socket -request 0 -require 0 {*}$tlsoptions $host $port]
     } else {
         set sock [socket $host $port]
@@ -55,7 +55,7 @@ proc ::resp::call {id verb args} {
     if {!$deferred($id)} {return [read_reply $sock]}
 }
 
-# One line without its end; an end of file is an error.
+# Reads one line, without its end. An end of file is an error.
 proc ::resp::read_line {sock} {
     if {[catch {gets $sock line} n]} {error "I/O error reading reply: $n"}
     if {$n < 0} {error "I/O error reading reply"}
@@ -68,8 +68,8 @@ proc ::resp::read_bytes {sock len} {
     return [string range $bytes 0 end-2]
 }
 
-# `count` answers as a list. An error among them is raised only after all were read, or the next command would read
-# them.
+# Reads `count` replies as a list. An error among them is raised after all of them were read, or the next command would
+# get the rest.
 proc ::resp::read_many {sock count} {
     set all {}
     set bad {}
@@ -97,6 +97,6 @@ proc ::resp::read_reply {sock} {
         * - ~ - > {return [read_many $sock $rest]}
         % {return [read_many $sock [expr {2 * $rest}]]}
         | {read_many $sock [expr {2 * $rest}]; return [read_reply $sock]}
-        default {error "Bad protocol: an answer cannot begin with '[string range $line 0 40]'"}
+        default {error "Bad protocol: a reply cannot begin with '[string range $line 0 40]'"}
     }
 }

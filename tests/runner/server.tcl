@@ -1,20 +1,20 @@
-# server.tcl - real servers for the suites: start_server, restart_server, srv, r, s and what reads their logs.
+# server.tcl - servers for the suites: start_server, restart_server, srv, r, s, and procs that read their logs.
 #
-# A server runs on 127.0.0.1, on a plain port (for us to talk to it) and a TLS port (what is tested), in a directory of
-# its own under the work directory, where its log (stdout, stderr) stays when something has failed. Every server is
-# started through a line of shell that writes down its pid and, at its end, its exit status: so we kill only what we
-# started, and a server that dies by itself is noticed.
+# A server listens on 127.0.0.1, on a plain port, for commands of the tests, and on a TLS port, which is tested. It
+# has a directory of its own below the work directory, where its log (stdout, stderr) stays if a test failed. A shell
+# command around each server records its pid and, when it ends, its exit status: so the runner kills only what it has
+# started, and notices when a server dies.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
 set ::servers {}        ;# the stack of running servers, innermost last; each a dict
 set ::server_count 0
-set ::started_pids {}   ;# pid file of each process started through start_process -> 1
 
 # ---- processes ------------------------------------------------------------------------------------------------------
 
-# Starts `command` in the background with its output appended to files; returns its pid. `env` is a list NAME value ...
-# added to its environment. DIR/pid and DIR/exit tell about it.
+# Starts `command` in the background, with its output appended to DIR/stdout and DIR/stderr, and returns its pid.
+# `env` is a list NAME value ... to add to the environment. DIR/pid has the pid, DIR/exit the exit status once there
+# is one.
 proc start_process {dir command {env {}}} {
     file delete $dir/pid $dir/exit
     set assignments {}
@@ -57,12 +57,12 @@ proc send_signal {pid name} {
     catch {exec kill -s $name $pid}
 }
 
-# The exit status of the process started in `dir`, or "" while it runs. 128 + N means signal N.
+# Returns the exit status of the process started in `dir`, or "" while it runs. 128 + N means signal N.
 proc exit_status {dir} {
     return [string trim [read_text $dir/exit]]
 }
 
-# Waits for an exit and returns its status; kills after `seconds` and returns "hung".
+# Waits for a process to end and returns its status; after `seconds` kills it and returns "hung".
 proc wait_exit {dir pid {seconds 30}} {
     for {set i 0} {$i < $seconds * 100} {incr i} {
         set status [exit_status $dir]
@@ -75,32 +75,36 @@ proc wait_exit {dir pid {seconds 30}} {
     return hung
 }
 
-# What is wrong with a server by its log, or "": a crash report, a sanitizer's finding.
+# Returns a line of a server's log that shows a crash or a sanitizer's finding, or "". Logs may be long: a suite
+# restarts a server hundreds of times.
 proc log_trouble {dir} {
     foreach name {stdout stderr} {
-        foreach line [split [read_text $dir/$name] \n] {
-            foreach sign {{*crashed by signal*} {*BUG REPORT START*} {*Sanitizer: *} {*runtime error: *}
-                          {*ASSERTION FAILED*} {*Guru Meditation*}} {
-                if {[string match $sign $line]} {return "$line"}
-            }
+        set text [read_text $dir/$name]
+        foreach sign {
+            {crashed by signal} {BUG REPORT START} {Sanitizer: } {runtime error: } {ASSERTION FAILED} {Guru Meditation}
+        } {
+            set at [string first $sign $text]
+            if {$at < 0} continue
+            set from [string last \n $text $at]
+            return [lindex [split [string range $text $from+1 $at+1000] \n] 0]
         }
     }
     return {}
 }
 
-# Sentences about running servers that died unasked or complain in their log.
+# Returns sentences about servers that ended unexpectedly, or whose logs have such a line; each server once.
 proc servers_in_trouble {} {
     set found {}
     for {set i 0} {$i < [llength $::servers]} {incr i} {
         set server [lindex $::servers $i]
-        if {[dict exists $server told]} continue
+        if {[dict exists $server reported]} continue
         set dir [dict get $server dir]
         set status [exit_status $dir]
         set trouble [log_trouble $dir]
         if {$status ni {{} 0} || $trouble ne {}} {
             lappend found "The server on port [dict get $server port] [expr {$status eq {} ? "runs, but its log says"
                 : "ended with status $status"}] $trouble"
-            dict set server told 1
+            dict set server reported 1
             lset ::servers $i $server
         }
     }
@@ -109,8 +113,8 @@ proc servers_in_trouble {} {
 
 # ---- ports and directories -------------------------------------------------------------------------------------------
 
-# A port nobody listens on. They are taken from below the range for outgoing connections, from a part that other
-# suites running now do not use; +10000 stays a valid port for the cluster bus.
+# Returns a port without a listener. Ports are taken from below the range for outgoing connections, from a part that
+# other suites do not use at the same time; +10000 is still a valid port, for the cluster bus.
 proc find_available_port {{start 0} {count 0}} {
     if {![info exists ::next_port]} {set ::next_port [expr {11000 + ($::slot * 700 + [pid] * 37) % 11000}]}
     for {set tries 0} {$tries < 3000} {incr tries} {
@@ -124,7 +128,7 @@ proc find_available_port {{start 0} {count 0}} {
     error "no free port"
 }
 
-# A new directory under the suite's work directory.
+# Creates a directory under the suite's work directory.
 proc tmpdir {name} {
     set dir [file join $::workdir $name.[incr ::server_count]]
     file mkdir $dir
@@ -137,7 +141,7 @@ proc tmpfile {name} {
 
 # ---- the stack of servers -------------------------------------------------------------------------------------------
 
-# srv ?level? property: of the innermost server, or with level -1, -2... of one around it.
+# srv ?level? property: a property of the innermost server, or with level -1, -2... of a server around it.
 proc srv {args} {
     set level 0
     if {[string is integer -strict [lindex $args 0]]} {set args [lassign $args level]}
@@ -170,7 +174,7 @@ proc valkey_deferring_client {args} {
     return [valkey [srv $level host] [srv $level pport] 1]
 }
 
-# A new connection for `r`.
+# Opens a new connection for `r`.
 proc reconnect {{level 0}} {
     set server [lindex $::servers end+$level]
     if {[dict exists $server client]} {catch {[dict get $server client] close}}
@@ -180,19 +184,19 @@ proc reconnect {{level 0}} {
 
 # ---- start and stop -------------------------------------------------------------------------------------------------
 
-# One line of a configuration file. Values that are already quoted stay as they are.
+# Returns a line of a configuration file. Values that are already quoted stay as they are.
 proc config_line {name value} {
     if {$value eq {}} {set value {""}}
     return "$name $value\n"
 }
 
 # start_server OPTIONS ?CODE?: starts a server, runs CODE with it as the innermost server, stops it. Options, a list:
-#   overrides {name value ...}  directives      config_lines {name value ...}  more of them, names may repeat
-#   omit {name ...}             defaults of ours that are not wanted
-#   args {...}                  more words on the command line
-#   env {NAME value ...}        of the process  keep_persistence, wait_ready   as booleans
+#   overrides {name value ...}  directives      config_lines {name value ...}  further ones; names may repeat
+#   omit {name ...}             directives to leave out
+#   args {...}                  further arguments of the server
+#   env {NAME value ...}        environment     keep_persistence, wait_ready   booleans
 #   tags {...}                  see assert.tcl
-# Without CODE the server goes on running and its dict is returned; end it with stop_server.
+# Without CODE, the server keeps running and its dict is returned; stop_server stops it.
 proc start_server {options {code undefined}} {
     array set opt {
         overrides {} config_lines {} omit {} args {} env {} tags {} config {} keep_persistence 0 wait_ready 1
@@ -221,12 +225,12 @@ proc start_server {options {code undefined}} {
     lappend ::servers $server
     if {$opt(wait_ready)} {reconnect}
     set failed [catch {uplevel 1 $code} result result_options]
-    # What the code left open, then what it was given; restart_server may have changed it.
+    # First servers that CODE has left running, then this one, whose dict restart_server may have changed.
     while {[llength $::servers] > $depth + 1} {stop_server [pop_server]}
     set why [stop_server [pop_server]]
     set ::tags $tags_before
     if {$::cur_test ne {}} {
-        # Inside a test: that one fails.
+        # Inside a test, which fails.
         if {$failed == 1} {return -options $result_options $result}
         if {$why ne {}} {fail $why}
     } else {
@@ -283,11 +287,11 @@ proc launch_server {options} {
     }
 }
 
-# Waits until the log says, after its first `from` bytes, that connections are accepted: "ready", "busy" (a port was
-# taken) or what happened instead.
+# Waits until the log says, after its first `from` bytes, that connections are accepted. Returns "ready", "busy" (a port
+# was taken) or a description of what happened instead.
 proc wait_ready {server from} {
     set dir [dict get $server dir]
-    # Since Valkey 7.2 there is a line for each kind of connection, before that one line for all.
+    # Since Valkey 7.2 the log has a line for each kind of connection; older servers write one line for all.
     set sign [expr {[dict get $server port] == 0 ? {connections( tcp|\s)} : {connections( tls|\s*\n)}}]
     for {set i 0} {$i < 3000} {incr i} {
         set log [string range [read_text $dir/stdout] $from end]
@@ -301,55 +305,55 @@ proc wait_ready {server from} {
     return "it was not ready after 30 seconds"
 }
 
-# Ends a server as an operator would. Returns what was wrong with it, or "".
+# Stops a server with SIGTERM. Returns what was wrong with it, or "".
 proc stop_server {server} {
     if {[dict exists $server client]} {catch {[dict get $server client] close}}
     set dir [dict get $server dir]
     set pid [dict get $server pid]
-    set asked 0
+    set terminated 0
     if {[exit_status $dir] eq {}} {
         send_signal $pid CONT
         send_signal $pid TERM
-        set asked 1
+        set terminated 1
     }
     set status [wait_exit $dir $pid]
     report gone $pid
     set trouble [log_trouble $dir]
-    if {[dict exists $server told]} {return {}}
+    if {[dict exists $server reported]} {return {}}
     if {$trouble ne {}} {return "The server in $dir: $trouble"}
-    if {$status eq "hung"} {return "The server in $dir did not end when told to"}
+    if {$status eq "hung"} {return "The server in $dir did not end on SIGTERM"}
     if {$status != 0 && ![dict exists $server may_die]} {
-        return "The server in $dir ended with status $status [expr {$asked ? "on SIGTERM" : "by itself"}]"
+        return "The server in $dir ended with status $status [expr {$terminated ? "on SIGTERM" : "by itself"}]"
     }
     if {!$::keep && ![dict get $server keep]} {
-        # Data may be large; what tells a story stays.
+        # Data may be large. Logs and configuration stay.
         file delete -force {*}[glob -nocomplain $dir/*.rdb $dir/appendonlydir]
     }
     return {}
 }
 
-# Valkey's name for it.
+# As in Valkey's runner.
 proc kill_server {server} {stop_server $server}
 
 proc stop_all_servers {} {
     while {[llength $::servers] > 0} {catch {stop_server [pop_server]}}
 }
 
-# restart_server LEVEL WAIT_READY ROTATE_LOGS ?RECONNECT? ?SHUTDOWN?: ends the server with SIGTERM (or SHUTDOWN's
-# argument, or by SIGKILL with `sigkill`) and starts it again with its configuration file as that stands now.
-proc restart_server {level wait_ready rotate_logs {reconnect 1} {shutdown sigterm}} {
+# restart_server LEVEL WAIT_READY ROTATE_LOGS ?RECONNECT? ?HOW?: ends the server with SIGTERM (HOW sigterm), SIGKILL
+# (sigkill) or SHUTDOWN HOW, and starts it again with its configuration file as it is now.
+proc restart_server {level wait_ready rotate_logs {reconnect 1} {how sigterm}} {
     set server [lindex $::servers end+$level]
     set dir [dict get $server dir]
-    if {$shutdown eq "sigkill"} {
+    if {$how eq "sigkill"} {
         send_signal [dict get $server pid] KILL
         wait_exit $dir [dict get $server pid]
-    } elseif {$shutdown ne "sigterm"} {
-        catch {[dict get $server client] shutdown $shutdown}
+    } elseif {$how ne "sigterm"} {
+        catch {[dict get $server client] shutdown $how}
     }
     if {[dict exists $server client]} {catch {[dict get $server client] close}}
     dict unset server client
     dict set server keep 1
-    if {$shutdown ne "sigkill"} {
+    if {$how ne "sigkill"} {
         set why [stop_server $server]
         if {$why ne {}} {fail $why}
     }
@@ -368,7 +372,7 @@ proc restart_server {level wait_ready rotate_logs {reconnect 1} {shutdown sigter
     if {$reconnect} {reconnect $level}
 }
 
-# The innermost server (or `level`) is about to die on purpose: its exit status is not held against it.
+# Allows a server to end with any exit status.
 proc server_may_die {{level 0}} {
     set server [lindex $::servers end+$level]
     dict set server may_die 1
@@ -387,7 +391,7 @@ proc log_lines {level} {
 
 proc count_log_lines {level} {llength [log_lines $level]}
 
-# How many lines hold `text` (plain text here; Valkey's takes a basic regular expression: use neither's special signs).
+# Returns how many lines contain `text`. (Valkey's proc takes a basic regular expression: use no special characters.)
 proc count_log_message {level text} {
     set found 0
     foreach line [log_lines $level] {
@@ -396,7 +400,7 @@ proc count_log_message {level text} {
     return $found
 }
 
-# Waits for a line after line `from` that matches one of `patterns`; returns the line and its number.
+# Waits for a line after line `from` that matches one of `patterns`. Returns the line and its number.
 proc wait_for_log_messages {level patterns from maxtries delay} {
     for {set i 0} {$i < $maxtries} {incr i} {
         set number $from
@@ -428,18 +432,18 @@ proc verify_no_log_message {level pattern from} {
 
 proc wait_for_sync {client} {
     wait_for_condition 300 100 {[status $client master_link_status] eq "up"} else {
-        fail "the replica did not come into sync"
+        fail "the replica did not synchronize"
     }
 }
 
 proc waitForBgsave {client} {
-    wait_for_condition 600 50 {[status $client rdb_bgsave_in_progress] eq 0} else {fail "BGSAVE does not end"}
+    wait_for_condition 600 50 {[status $client rdb_bgsave_in_progress] eq 0} else {fail "BGSAVE did not end"}
 }
 
 proc waitForBgrewriteaof {client} {
     wait_for_condition 600 50 {
         [status $client aof_rewrite_in_progress] eq 0 && [status $client aof_rewrite_scheduled] eq 0
     } else {
-        fail "BGREWRITEAOF does not end"
+        fail "BGREWRITEAOF did not end"
     }
 }

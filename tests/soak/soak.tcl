@@ -1,18 +1,19 @@
 #!/usr/bin/env tclsh
-# soak.tcl - one server, everything at once, for long: its memory, file descriptors and threads must stay flat.
+# soak.tcl - runs one server for a long time while everything happens at once. Its memory, file descriptors and threads
+# must stay flat.
 #
 #   tclsh tests/soak/soak.tcl [--minutes 60] [--out build/soak] [--server PATH] [--module PATH]
-#   tclsh tests/soak/soak.tcl --judge build/soak/soak.csv          judges and draws the record of a run of before
+#   tclsh tests/soak/soak.tcl --judge build/soak/soak.csv          evaluates and draws the record of an earlier run
 #
-# Handshakes of all kinds run without a pause (support/tls_hammer.c, --mix), while certificates are reloaded, refreshes
-# are asked for, every directive is flipped, BGSAVE, INFO and CONFIG REWRITE run, and the mock responder misbehaves. In
-# between, again and again, all of that stops: the directives go back to where they were, a refresh succeeds, and at
-# this point of rest the server is measured. soak.csv has a line every other second and for each point of rest (rest is
-# 1), soak.svg shows them.
+# Handshakes of all kinds run without pause (support/tls_hammer.c, --mix), while certificates are reloaded, refreshes
+# are forced, every directive is changed, BGSAVE, INFO and CONFIG REWRITE run, and the mock responder misbehaves.
+# Again and again all of that stops: directives get their initial values, a refresh succeeds, and the server is
+# measured at rest. soak.csv has a line for every other second and for each measurement at rest (rest is 1); soak.svg
+# shows them.
 #
-# FLAT means, at the points of rest: file descriptors and threads are as many as at the first one; and the median of
-# the resident memory (and of used_memory) in the last quarter of the run is at most GROWTH above that of the second
-# quarter. The first quarter is for warming up. What a leak would have to be to go unseen is computed and told.
+# FLAT means, at rest: the numbers of file descriptors and threads are those of the first measurement; and the medians
+# of the resident memory and of used_memory in the last quarter of the run are at most GROWTH above those of the
+# second quarter. The first quarter is for warming up. The result says how large a leak would have been found.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -21,13 +22,13 @@ package require Tcl 8.6
 set here [file dirname [file normalize [info script]]]
 set tests [file dirname $here]
 
-# kB that the medians may differ by: several times what runs without a leak show, a fraction of what a leak of a few
-# bytes for each handshake comes to.
+# How much the medians may differ, in kB: several times the difference without a leak, and a fraction of what a leak
+# of a few bytes per handshake adds up to.
 set GROWTH 512
-# A run that would have missed a leak of so many bytes a handshake says nothing, and is no good one.
+# A run that would have missed a leak of so many bytes per handshake fails: it was too short.
 set BLIND 64
 
-# Not tests of one thing each, but the runner's servers and helpers: it is told about no tests here.
+# Only the runner's servers and helpers are used here: there are no tests to report.
 foreach part {client assert server} {source [file join $tests runner $part.tcl]}
 proc report {args} {}
 
@@ -50,7 +51,7 @@ foreach {option value} $argv {
     }
 }
 
-# ---- the judgement --------------------------------------------------------------------------------------------------
+# ---- evaluation -----------------------------------------------------------------------------------------------------
 
 set columns {seconds rest rss_kb used_memory_kb fds threads handshakes resumed aborted stapled reloads refreshes flips
     saves}
@@ -72,7 +73,7 @@ proc median {values} {
     return [expr {([lindex $sorted [expr {$n / 2 - 1}]] + [lindex $sorted [expr {$n / 2}]]) / 2.0}]
 }
 
-# The values of a column at the points of rest in a quarter of the run, 1 to 4.
+# Returns the values of a column at rest, in a quarter of the run, 1 to 4.
 proc in_quarter {rows quarter end name} {
     set values {}
     foreach row $rows {
@@ -83,7 +84,7 @@ proc in_quarter {rows quarter end name} {
     return $values
 }
 
-# Returns sentences about what is not flat, and prints the figures.
+# Prints the figures, and returns sentences about what is not flat.
 proc judge {path} {
     set rows [read_csv $path]
     set rests [lmap row $rows {if {![dict get $row rest]} continue; set row}]
@@ -91,12 +92,12 @@ proc judge {path} {
     set wrong {}
     foreach quarter {2 4} {
         if {[llength [in_quarter $rows $quarter $end rss_kb]] < 3} {
-            return [list "the run was too short to be judged: it needs three points of rest in each quarter"]
+            return [list "the run was too short: it needs three measurements at rest in each quarter"]
         }
     }
     set first [lindex $rests 0]
     set last [lindex $rests end]
-    puts [format {%d points of rest in %d:%02d minutes} [llength $rests] [expr {$end / 60}] [expr {$end % 60}]]
+    puts [format {%d measurements at rest in %d:%02d minutes} [llength $rests] [expr {$end / 60}] [expr {$end % 60}]]
     foreach {name words} {fds {file descriptors} threads threads} {
         set seen [lsort -unique -integer [lmap row $rests {dict get $row $name}]]
         puts "$words at rest: [join $seen {, }]"
@@ -124,7 +125,7 @@ proc judge {path} {
         set bytes [expr {($::GROWTH - $rss_growth) * 1024.0 / $n}]
         lappend seen_from [format {%.1f bytes a %s} $bytes $words]
         if {$name eq "handshakes" && $bytes > $::BLIND} {
-            lappend wrong "too little happened to tell a leak from noise: let it run for longer"
+            lappend wrong "too little happened to distinguish a leak from noise: run it longer"
         }
         lappend totals "[dict get $last $name] $name"
     }
@@ -141,7 +142,7 @@ proc draw {path} {
         puts "gnuplot is not installed: no plot (sh deps/install.sh soak)"
         return
     }
-    # Rows of rest, and the columns that are drawn, by their numbers.
+    # Columns of the CSV are given by their numbers. The second one is 1 for measurements at rest.
     set script {
         set terminal svg size 1000,760 font "sans,13" background "white"
         set output "@SVG@"
@@ -173,9 +174,9 @@ proc draw {path} {
     puts "plot: $svg"
 }
 
-# Prints the verdict; returns the exit status.
+# Prints the result; returns the exit status.
 proc verdict {wrong} {
-    foreach sentence $wrong {puts "NOT WELL: $sentence"}
+    foreach sentence $wrong {puts "FAILED: $sentence"}
     if {$wrong eq {}} {puts "flat"}
     return [expr {$wrong ne {}}]
 }
@@ -186,7 +187,7 @@ if {$judge ne {}} {
     exit [verdict $wrong]
 }
 
-# ---- what runs ------------------------------------------------------------------------------------------------------
+# ---- the server and the load ----------------------------------------------------------------------------------------
 
 if {$::server_binary eq {}} {
     foreach name {valkey-server redis-server} {
@@ -207,7 +208,7 @@ set ::curfile soak
 set ::workdir [file join $out work]
 file delete -force $::workdir
 file mkdir $::workdir
-# A copy, so that a build meanwhile does not pull it from under the server.
+# A copy, so that a build during the run does not replace the module under the server.
 file copy -force $::ocsp_module_path [file join $::workdir valkey-ocsp.so]
 set ::ocsp_module_path [file join $::workdir valkey-ocsp.so]
 expr {srand([pid] + [clock clicks])}
@@ -232,8 +233,9 @@ set supplied [file join $::workdir supplied.der]
 ocsp_response_file $supplied $home $ca {next 86400}
 set hold [file join $::workdir hold]
 
-# All that the responder can do, but for two: OpenSSL's own judgement, which the clients use, refuses answers about
-# several CAs, whoever signed them; and an answer from the future is held, as it should be, until its time has come.
+# All presets of the responder except two: OpenSSL's verification, which the clients use, rejects responses about
+# several CAs, whoever signed them; and a response from the future would remain the current one until its time has
+# come.
 set presets [lmap name [dict keys $::ocsp::responder::PRESETS] {
     if {$name in {several-cas future-200}} continue
     set name
@@ -252,7 +254,7 @@ proc complain {sentence} {
     }
 }
 
-# What the hammer has printed since the last time.
+# Reads what tls_hammer has printed since the last call.
 proc listen {} {
     while {[gets $::hammer line] >= 0} {
         foreach {- name value} [regexp -all -inline {(\w+)=(\d+)} $line] {dict set ::counts $name $value}
@@ -274,11 +276,11 @@ proc flip {name value} {
 proc behave {behaviour} {
     ocsp_responder_behave $::responder $behaviour
     ocsp_responder_release $::responder
-    # What it was asked is not looked at, and would fill the mock's memory.
+    # The log of requests is not used, and would fill the mock's memory.
     ocsp_responder_forget $::responder
 }
 
-# Many commands at once on a connection of their own, and their answers, whatever they are.
+# Sends many commands at once on a connection of their own, and reads the replies, whatever they are.
 proc burst {count args} {
     set client [valkey_deferring_client]
     for {set i 0} {$i < $count} {incr i} {$client {*}$args}
@@ -286,7 +288,7 @@ proc burst {count args} {
     $client close
 }
 
-# One thing of those that happen to a server.
+# Does one of the things that happen to a server, at random.
 proc act {} {
     global responder caches leaves supplied url presets
 
@@ -330,14 +332,14 @@ proc sample {rest} {
     return $row
 }
 
-# Everything stops, and the server is as it was when it began.
+# Stops everything, restores the initial state and measures the server.
 proc rest {} {
     global hold baseline home counts first_fds
     ocsp_file_write $hold {}
     behave good
     r config set {*}[concat {*}[lmap {name value} $baseline {list [ocsp_directive $name] $value}]]
     reload $home
-    # A revocation of this second is lifted by a good answer of the next one only.
+    # After a revocation in this second, only a response of the next second is newer.
     for {set tries 0} {[catch {r ocsp.refresh} why]} {incr tries} {
         if {$tries > 200} {complain "at rest a refresh does not succeed: $why"; break}
         after 100
@@ -356,7 +358,7 @@ proc rest {} {
     }
     if {[ocsp_info state] ne "good"} {complain "at rest the state is [ocsp_info state]: [ocsp_situation]"}
     set row [sample 1]
-    # With nobody else there, this must be stapled.
+    # Without any load the staple must be good.
     set staple [ocsp_staple]
     if {$staple ne "good"} {complain "at rest the staple is $staple ([ocsp_situation])"}
     file delete $hold
@@ -375,7 +377,7 @@ set csv [open $csv_path w]
 puts $csv [join $columns ,]
 set began [clock milliseconds]
 set end [expr {$began + int($minutes * 60000)}]
-# Long storms would leave too few points of rest, short ones too little between them.
+# Long phases of load would leave too few measurements at rest, short ones too little load in between.
 set storm [expr {int(min(max($minutes * 500, 3000), 25000))}]
 puts "[exec $::server_binary --version]\nsoak for $minutes minutes; server [srv pid], log [srv stdout]"
 puts "record: $csv_path"
@@ -399,7 +401,7 @@ while {[clock milliseconds] < $end && !$died} {
     if {$broken} {complain "$why [lrange [split [dict get $options -errorinfo] \n] 1 6]"}
     set died [expr {![is_alive [srv pid]]}]
     if {$died} {complain "the server died"}
-    # An error may have left anything behind on the connection.
+    # After an error, replies may be left on the connection.
     if {$broken && !$died} {catch {reconnect}}
     if {[clock milliseconds] - $told > 30000} {
         set told [clock milliseconds]
@@ -416,7 +418,7 @@ append_text [file join $::workdir until] {}
 fconfigure $hammer -blocking 1
 set line [string trim [read $hammer]]
 catch {close $hammer}
-puts "the hammer says: [lindex [split $line \n] end]"
+puts "tls_hammer: [lindex [split $line \n] end]"
 foreach {- name value} [regexp -all -inline {(\w+)=(\d+)} [lindex [split $line \n] end]] {dict set counts $name $value}
 close $csv
 

@@ -1,8 +1,8 @@
-/* accept_threads.c - a library to preload into a server under test: on which of its threads were handshakes stapled?
+/* accept_threads.c - preloaded library that records which thread of a server stapled each handshake.
  *
- * For each call of SSL_accept in which the connection got its staple, that is, in which the status callback ran and
- * stapled, a line "THREAD-ID NAME" is appended to the file $ACCEPT_THREADS_FILE; NAME is the thread's, "main" for the
- * main one. Only the server's own call is intercepted, so the module is bound to OpenSSL as it always is.
+ * For each call of SSL_accept in which the status callback set a staple, a line "THREAD-ID NAME" is appended to the file
+ * $ACCEPT_THREADS_FILE; NAME is the thread's name, "main" for the main thread. Only the server's own calls are
+ * intercepted: the module calls OpenSSL directly.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -32,7 +32,7 @@ static void note(void) {
 
     if (fd < 0) return;
     if (tid != getpid()) prctl(PR_GET_NAME, name);
-    /* One write: lines of several threads do not mix. */
+    /* In one write, so that the lines of several threads do not mix. */
     if (write(fd, line, (size_t)snprintf(line, sizeof(line), "%ld %s\n", tid, name)) < 0) perror(path);
     close(fd);
 }

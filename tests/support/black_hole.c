@@ -1,8 +1,8 @@
-/* black_hole.c - an address that swallows connections: black_hole ADDRESS PORT
+/* black_hole.c - an address that drops packets: black_hole ADDRESS PORT
  *
- * Listens on a loopback address with the shortest queue there is, fills that queue itself and never accepts: the kernel
- * then drops further SYNs, and whoever connects waits as for a host that a firewall hides (scenario 4). Prints "ready"
- * and stays until its standard input ends.
+ * Listens on a loopback address with the shortest queue possible, fills the queue itself and never accepts: the kernel
+ * then drops further SYNs, and a client waits as for a host behind a firewall (scenario 4). Prints "ready" and runs
+ * until its standard input ends.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FILL 8 /* more connections than the queue holds: those beyond wait in vain themselves */
+#define FILL 8 /* more connections than fit into the queue */
 
 int main(int argc, char **argv) {
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -34,9 +34,9 @@ int main(int argc, char **argv) {
         int filler = socket(AF_INET, SOCK_STREAM, 0);
 
         fcntl(filler, F_SETFL, O_NONBLOCK);
-        if (connect(filler, (struct sockaddr *)&address, sizeof(address)) != 0) continue; /* EINPROGRESS: as wanted */
+        if (connect(filler, (struct sockaddr *)&address, sizeof(address)) != 0) continue; /* EINPROGRESS is expected */
     }
-    usleep(100 * 1000); /* the first of them get into the queue */
+    usleep(100 * 1000); /* until the first of them are in the queue */
     printf("ready\n");
     fflush(stdout);
     while (read(0, &byte, 1) > 0) continue;

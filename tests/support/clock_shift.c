@@ -1,9 +1,9 @@
-/* clock_shift.c - a library to preload that moves the wall clock of one process, for scenario 14 (clock jumps).
+/* clock_shift.c - preloaded library that shifts the wall clock of one process, for jumps of the clock (scenario 14).
  *
- * The file named by $CLOCK_SHIFT_FILE holds a number of seconds that is added to what time, gettimeofday and
- * clock_gettime(CLOCK_REALTIME) say; the monotonic clock stays. It is read again at every call, so that a test can make
- * the clock jump by writing it. The real time comes from the system call itself: no look-up of the next library's
- * functions, hence no allocation and no recursion into an allocator that asks for the time while it starts.
+ * The file $CLOCK_SHIFT_FILE has a number of seconds, which is added to the results of time, gettimeofday and
+ * clock_gettime(CLOCK_REALTIME); the monotonic clock is not changed. The file is read at every call, so that a test makes
+ * the clock jump by writing it. The real time comes from the system call, not through dlsym: that would allocate, and
+ * recurse into an allocator that reads the clock while it is initialized.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -55,7 +55,7 @@ time_t time(time_t *out) {
     return ts.tv_sec;
 }
 
-/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them to the real functions, not to these. */
 void *dlopen(const char *file, int flags) {
     void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
 

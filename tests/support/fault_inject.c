@@ -1,10 +1,10 @@
-/* fault_inject.c - a library to preload into a server under test: names with addresses of our choice, and a full disk.
+/* fault_inject.c - preloaded library that gives a server host names with chosen addresses, and a full disk.
  *
- * Names (scenario 4): the file $FAULT_NAMES has lines "NAME ADDRESS ADDRESS..."; getaddrinfo answers for these names
- * with these addresses in that order, and asks nobody else.
+ * Names (scenario 4): the file $FAULT_NAMES has lines "NAME ADDRESS ADDRESS..."; for these names getaddrinfo returns
+ * these addresses in that order, without a query.
  *
- * Full disk (scenario 16): while the file $FAULT_DISK_FULL exists, writing to a file whose path holds "/ocsp-", or to a
- * temporary sibling of one, fails with ENOSPC, after half of the bytes have been written, as a disk does that fills up.
+ * Full disk (scenario 16): while the file $FAULT_DISK_FULL exists, a write to a file whose path contains "/ocsp-", or to
+ * a temporary file for one, fails with ENOSPC after half of its bytes, as on a disk that fills up.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -36,7 +36,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
         found = 1;
         struct addrinfo **tail = res;
         while ((word = strtok_r(NULL, " \n", &save)) != NULL) {
-            /* glibc frees a list node by node, so that one may be put together from several answers. */
+            /* glibc frees a list node by node, so a list may be joined from several results. */
             if (next(word, service, hints, tail) != 0) continue;
             while (*tail != NULL) tail = &(*tail)->ai_next;
         }
@@ -46,7 +46,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     return *res != NULL ? 0 : EAI_NONAME;
 }
 
-/* Whether `fd` is a file that shall not be written. */
+/* Whether writes to `fd` are to fail. */
 static int diskIsFull(int fd) {
     const char *flag = getenv("FAULT_DISK_FULL");
     char link[64], path[4096];
@@ -70,7 +70,7 @@ ssize_t write(int fd, const void *bytes, size_t len) {
     return syscall(SYS_write, fd, bytes, len);
 }
 
-/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them to the real functions, not to these. */
 void *dlopen(const char *file, int flags) {
     void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
 

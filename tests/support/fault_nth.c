@@ -1,27 +1,27 @@
-/* fault_nth.c - a library to preload into a server under test: the N-th allocation of the module fails, the server is
- * killed at the N-th step of writing its cache, signals interrupt the module's thread without a pause.
+/* fault_nth.c - preloaded library that makes the N-th allocation of the module fail, kills the server at the N-th step of
+ * writing its cache, and interrupts the module's thread with signals.
  *
- * $FAULT_NTH names a file of seven 64-bit numbers, which is mapped: the test writes into it while the server runs.
+ * $FAULT_NTH names a file of seven 64-bit numbers, which is mapped: the test writes to it while the server runs.
  *
- *   0  fail this allocation (1, 2, ...); 0: none, and none is counted
- *   1  allocations counted so far
- *   2  how many were refused
- *   3  kill at this step of writing the cache; 0: never
- *   4  steps counted so far
- *   5  1: signals to the module's thread, $FAULT_STORM microseconds apart; counted in 6
+ *   0  make this allocation fail (1, 2, ...); 0: none, and none is counted
+ *   1  allocations so far
+ *   2  allocations that failed
+ *   3  kill the server at this step of writing the cache; 0: never
+ *   4  steps so far
+ *   5  1: send signals to the module's thread, $FAULT_STORM microseconds apart
  *   6  signals sent
  *
- * THE MODULE'S ALLOCATIONS are those that it asks the server for and may be refused (ztrymalloc and its kin; the
- * server ends itself when others fail, which is its own rule), and those of OpenSSL and libc while the module is in
- * them: the first caller that is none of these libraries is the module. Debian's server takes its own memory from
- * malloc too, so callers are told apart by their addresses.
+ * ALLOCATIONS of the module are those that it makes through the server and that may fail (ztrymalloc and the like; when
+ * another one fails, the server ends itself), and those of OpenSSL and libc in calls from the module: the first caller
+ * outside these libraries is the module. Debian's server uses malloc for its own memory as well, so callers are
+ * identified by their addresses.
  *
- * What OpenSSL does once in a process (it loads providers, and looks for each algorithm that it needs) is done before the
- * server begins, with the certificate in the file $FAULT_WARM: a server without our module does it for its own context.
- * Where it is refused, OpenSSL is of no use to anybody in that process any more.
+ * What OpenSSL does once per process (it loads providers and fetches algorithms) is done before the server starts, with
+ * the certificate in the file $FAULT_WARM; a server without the module does it for its own context. If an allocation
+ * fails there, OpenSSL is unusable in that process from then on.
  *
- * STEPS are calls that make, write, sync, close, rename or remove a file whose name has "/ocsp-" in it, or that sync
- * its directory. The kill comes before the call; a write counts twice, and at its second step half of it is done.
+ * STEPS are calls that create, write, sync, close, rename or remove a file whose name contains "/ocsp-", or that sync its
+ * directory. The kill precedes the call; a write counts as two steps, and at the second one half of it is done.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -63,7 +63,7 @@ static void *(*real_realloc)(void *, size_t);
 static void (*real_free)(void *);
 static _Thread_local int inside;
 
-/* ---- whose code is at an address --------------------------------------------------------------------------------- */
+/* ---- which library an address is in ------------------------------------------------------------------------------ */
 
 static struct {
     uintptr_t from, to;
@@ -99,7 +99,7 @@ static regionKind kindOf(const void *address) {
         for (int i = 0; i < atomic_load(&region_count); i++)
             if ((uintptr_t)address >= regions[i].from && (uintptr_t)address < regions[i].to) return regions[i].kind;
         if (pass == 1) break;
-        pthread_mutex_lock(&region_lock); /* something was loaded since */
+        pthread_mutex_lock(&region_lock); /* a library was loaded since then */
         atomic_store(&region_count, 0);
         dl_iterate_phdr(addRegion, NULL);
         pthread_mutex_unlock(&region_lock);
@@ -116,7 +116,7 @@ static int isOurs(void) {
     for (i = 0; i < n && kindOf(frames[i]) == LIBRARY; i++) continue;
     if (i == n) return 0;
     if (kindOf(frames[i]) == OURS) return 1;
-    /* The server's allocator that may say no, called by the module (its own frame is gone by a jump). */
+    /* The server's allocator that may fail, called by the module (its own frame is gone after a tail call). */
     Dl_info info;
     return i + 1 < n && kindOf(frames[i + 1]) == OURS && dladdr(frames[i], &info) && info.dli_sname &&
            strncmp(info.dli_sname, "ztry", 4) == 0;
@@ -136,7 +136,7 @@ static int refuse(void) {
     return refused;
 }
 
-/* What dlsym itself asks for while the real functions are looked up. */
+/* Memory for dlsym while it looks up the real functions. */
 static _Alignas(16) char early[65536];
 static size_t early_used;
 
@@ -168,7 +168,7 @@ void *malloc(size_t n) {
 
 void *calloc(size_t n, size_t size) {
     if (!real_malloc) lookUp();
-    if (!real_malloc) return earlyBytes(n * size); /* zero, as all that is static */
+    if (!real_malloc) return earlyBytes(n * size); /* static, so it is zero */
     return refuse() ? NULL : real_calloc(n, size);
 }
 
@@ -176,7 +176,7 @@ void *realloc(void *p, size_t n) {
     if (!real_malloc) lookUp();
     if ((char *)p >= early && (char *)p < early + sizeof(early)) {
         void *moved = malloc(n);
-        if (moved) memcpy(moved, p, n); /* what lies behind it is ours too */
+        if (moved) memcpy(moved, p, n); /* may copy bytes after the block, which are in the same array */
         return moved;
     }
     return refuse() ? NULL : real_realloc(p, n);
@@ -199,7 +199,7 @@ static int isCacheName(const char *path) {
     return strncmp(path, "ocsp-", 5) == 0 || strstr(path, "/ocsp-") != NULL;
 }
 
-/* Of a file of the cache, or a directory: the server syncs no other. */
+/* Whether `fd` is a cached file or a directory: the server itself syncs no directory. */
 static int isCacheFd(int fd) {
     char link[64], path[4096];
     struct stat st;
@@ -279,7 +279,7 @@ static void *storm(void *unused) {
     return unused;
 }
 
-/* The module's thread names itself first. It blocks all signals: this one it gets, and its calls are interrupted. */
+/* The first thing that the module's thread does is to set its name. It blocks all signals: unblock this one. */
 int pthread_setname_np(pthread_t thread, const char *name) {
     int (*next)(pthread_t, const char *) = (int (*)(pthread_t, const char *))dlsym(RTLD_NEXT, "pthread_setname_np");
 
@@ -325,7 +325,7 @@ __attribute__((constructor)) static void begin(void) {
     void *frames[2], *mapped;
 
     if (!real_malloc) lookUp();
-    backtrace(frames, 2); /* loads what it needs, once */
+    backtrace(frames, 2); /* loads libgcc, which it does once */
     if (fd < 0) return;
     if (getenv("FAULT_WARM") != NULL) warmUp(getenv("FAULT_WARM"));
     mapped = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -333,7 +333,7 @@ __attribute__((constructor)) static void begin(void) {
     if (mapped != MAP_FAILED) control = mapped;
 }
 
-/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them to the real functions, not to these. */
 void *dlopen(const char *file, int flags) {
     void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
 

@@ -1,5 +1,5 @@
-/* foreign_openssl.c - a library to preload into a server under test: makes it look like one that has its OpenSSL linked
- * into its program, with names that the loader finds before those of libcrypto.
+/* foreign_openssl.c - preloaded library that makes a server look like one with OpenSSL linked statically, whose symbols
+ * the loader finds before those of libcrypto.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -16,7 +16,7 @@ int CRYPTO_get_ex_new_index(int class_index, long argl, void *argp, CRYPTO_EX_ne
     return next(class_index, argl, argp, made, copied, freed);
 }
 
-/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them past every preload, and so past this one. */
+/* Valkey 8.1 loads modules with RTLD_DEEPBIND, which would bind them to the real functions, not to these. */
 void *dlopen(const char *file, int flags) {
     void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
 

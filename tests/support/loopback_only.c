@@ -1,6 +1,6 @@
-/* loopback_only.c - preload: a program that would listen on every interface listens on 127.0.0.1 (or ::1) alone.
+/* loopback_only.c - preloaded library that makes a program listen on 127.0.0.1 (or ::1) instead of every interface.
  *
- * Servers under test must not be reachable from outside, and some have no option for that.
+ * Servers in tests must not be reachable from outside, and some have no option for that.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

@@ -1,7 +1,7 @@
-# ocsp_der.tcl - just enough DER for certificates and OCSP: a writer, a small reader, PEM, and calls of `openssl` for
-# what Tcl cannot do (hash, sign). Used by ../../utils/ocsp-pki.tcl (certificates) and ocsp_responder.tcl (answers).
+# ocsp_der.tcl - DER for certificates and OCSP: a writer, a small reader, PEM, and calls of `openssl` for hashes and
+# signatures. Used by ../../utils/ocsp-pki.tcl (certificates) and ocsp_responder.tcl (responses).
 #
-# WRITING. Every proc returns a byte string that is one complete DER element; elements are concatenated to make more.
+# WRITING. Each proc returns a byte string that is one complete DER element. Elements can be concatenated.
 #
 #   ocsp_der_tlv TAG CONTENT            any element; TAG is a number such as 0x30
 #   ocsp_der_seq ?ELEMENT ...?          SEQUENCE of the elements;   ocsp_der_set: SET
@@ -11,25 +11,25 @@
 #   ocsp_der_oid 1.2.840.10045.4.3.2    OBJECT IDENTIFIER
 #   ocsp_der_octets BYTES, ocsp_der_bits BYTES ?UNUSED?, ocsp_der_utf8 TEXT, ocsp_der_printable TEXT, ocsp_der_ia5 BYTES
 #   ocsp_der_gentime SECONDS            GeneralizedTime, whole seconds;   ocsp_der_utctime: UTCTime
-#   ocsp_der_time SECONDS               as certificates want it: UTCTime up to 2049, then GeneralizedTime
+#   ocsp_der_time SECONDS               for certificates: UTCTime up to 2049, then GeneralizedTime
 #   ocsp_der_explicit N ELEMENT         [N] EXPLICIT;   ocsp_der_implicit N CONTENT ?constructed?: [N] IMPLICIT
 #
 # READING. Errors are raised as sentences.
 #
-#   ocsp_der_read BYTES ?POS?           dict: tag, content, whole, next (the position behind the element)
+#   ocsp_der_read BYTES ?POS?           dict: tag, content, whole, next (the position after the element)
 #   ocsp_der_children BYTES             list of such dicts, for the elements that BYTES (a content) consists of
 #   ocsp_der_toint CONTENT              an INTEGER's content as a Tcl integer
 #   ocsp_der_oidname CONTENT            an OBJECT IDENTIFIER's content as 1.2.3
 #   ocsp_cert_info CERT                 CERT: a PEM or DER file, or a handle of ocsp-pki.tcl. dict:
 #                                         der, serial (upper-case hex as INFO prints it), serial_number (integer),
-#                                         subject, issuer, spki (DER elements), key_bits (what issuerKeyHash is over),
+#                                         subject, issuer, spki (DER elements), key_bits (the input of issuerKeyHash),
 #                                         key_type (rsa or ec), ski (bytes, may be empty), not_before, not_after
 #   ocsp_cert_sha256 CERT               lower-case hex of the SHA-256 of its DER: the name of its cache file,
 #                                         ocsp-<that>.der
 #   ocsp_cert_id CERT ISSUER ?sha1|sha256|sha384|sha512?   the DER CertID
 #   ocsp_request_info DER               of an OCSPRequest. dict: nonce (0|1), nonce_ext (DER), certids: list of dicts
 #                                         hash (sha1, sha256, or the OID), name_hash, key_hash (hex), serial (hex),
-#                                         der (the CertID as it came)
+#                                         der (the CertID as received)
 #   ocsp_request_der CERT ISSUER ?sha1|sha256?   an OCSPRequest without nonce
 #   ocsp_response_info DER              of an OCSPResponse, not verified. dict: response_status; when successful also
 #                                         produced, responder_id (name|key), signature_algorithm (OID), certs (count),
@@ -40,11 +40,11 @@
 #
 #   ocsp_pem_read FILE                  list of {LABEL DER} of a file; a DER file is one {DER bytes}
 #   ocsp_pem_write FILE LABEL DER       writes one block;   ocsp_pem_text LABEL DER: returns it
-#   ocsp_file_read FILE, ocsp_file_write FILE BYTES    whole binary files; written beside and renamed
+#   ocsp_file_read FILE, ocsp_file_write FILE BYTES    whole binary files; written by rename
 #   ocsp_digest sha1|sha256 BYTES       the hash, as bytes
-#   ocsp_sign KEYFILE BYTES ?sha256?    the signature, as bytes;  both remember what they were asked
-#   ocsp_sign_algorithm rsa|ec|ed25519 ?sha256?   the AlgorithmIdentifier that goes with it. The digest "pss" is RSASSA-PSS
-#                                       with SHA-256; a key for Ed25519 takes no other digest than its own
+#   ocsp_sign KEYFILE BYTES ?sha256?    the signature, as bytes;  both cache their results
+#   ocsp_sign_algorithm rsa|ec|ed25519 ?sha256?   the AlgorithmIdentifier of the signature. The digest "pss" is
+#                                       RSASSA-PSS with SHA-256; for Ed25519 the digest is ignored
 #   ocsp_openssl INPUT ARG ...          runs `openssl ARG ...` with bytes on stdin, returns stdout as bytes
 #
 # The program is `openssl` from PATH, or $env(OPENSSL).
@@ -55,9 +55,9 @@
 package require Tcl 8.6-
 
 namespace eval ::ocsp {
-    variable memo           ;# what openssl answered: hashes and signatures of equal bytes are asked for once
+    variable memo           ;# hashes and signatures that openssl has made, by input
     array set memo {}
-    variable memo_max 4000  ;# then it starts anew, so that a long run does not grow without end
+    variable memo_max 4000  ;# entries after which it is emptied
     variable hash_oids {
         1.3.14.3.2.26 sha1 2.16.840.1.101.3.4.2.1 sha256 2.16.840.1.101.3.4.2.2 sha384 2.16.840.1.101.3.4.2.3 sha512
     }
@@ -81,7 +81,7 @@ proc ocsp_der_tlv {tag content} {
 proc ocsp_der_seq {args} { ocsp_der_tlv 0x30 [join $args ""] }
 proc ocsp_der_set {args} { ocsp_der_tlv 0x31 [join $args ""] }
 
-# The shortest two's complement, as DER demands.
+# The shortest two's complement, as DER requires.
 proc ocsp_der_int_content {number} {
     set octets ""
     while 1 {
@@ -206,7 +206,7 @@ proc ::ocsp::seconds {element} {
     clock scan [string range $text 0 13] -gmt 1 -format %Y%m%d%H%M%S
 }
 
-# `yes ? a : b` for strings: expr itself would make a number of one that looks like it, such as the serial 01E5.
+# `yes ? a : b` for strings: expr would turn a serial number such as 01E5 into a floating-point number.
 proc ::ocsp::pick {yes a b} {
     if {$yes} { return $a }
     return $b
@@ -230,20 +230,20 @@ proc ::ocsp::serial_number {hex} {
 
 proc ::ocsp::hex {bytes} { binary encode hex $bytes }
 
-# The child that is an element with this tag, or an empty string.
+# Returns the child with this tag, or an empty string.
 proc ::ocsp::tagged {children tag} {
     foreach child $children {
         if {[dict get $child tag] == $tag} { return $child }
     }
 }
 
-# The file of a certificate given as a handle of ocsp-pki.tcl, a dict {cert FILE ...}, or a file's name.
+# Returns the file of a certificate: a handle of ocsp-pki.tcl, a dict {cert FILE ...}, or a file name.
 proc ::ocsp::cert_file {cert} {
     if {![catch {dict exists $cert cert} is_handle] && $is_handle} { return [dict get $cert cert] }
     return $cert
 }
 
-# A "time" of the API: seconds from now, or @Unix seconds.
+# Returns Unix seconds for a time of the API: seconds from now, or @Unix seconds.
 proc ::ocsp::when {time now} {
     if {[regexp {^@(-?\d+)$} $time -> seconds]} { return $seconds }
     if {[regexp {^([+-]?)0*(\d+)$} $time -> sign seconds]} { return [expr "$now + ${sign}1 * $seconds"] }
@@ -282,7 +282,7 @@ proc ocsp_cert_info {cert} {
         not_before [::ocsp::seconds $from] not_after [::ocsp::seconds $to]
 }
 
-# The type of a key by the algorithm of its SubjectPublicKeyInfo.
+# Returns the type of a key, by the algorithm in its SubjectPublicKeyInfo.
 proc ::ocsp::key_type {oid} {
     switch -- $oid {
         1.2.840.113549.1.1.1 { return rsa }
@@ -293,12 +293,12 @@ proc ::ocsp::key_type {oid} {
 
 proc ocsp_cert_sha256 {cert} { ::ocsp::hex [ocsp_digest sha256 [dict get [ocsp_cert_info $cert] der]] }
 
-# A CertID (RFC 6960 section 4.1.1) from its parts: the issuer's name and key bits, and a serial number.
+# Returns a CertID (RFC 6960 section 4.1.1) for the issuer's name and key bits, and a serial number.
 proc ::ocsp::cert_id {name key_bits serial_number hash} {
     variable hash_oids
     set oid ""
     foreach {known label} $hash_oids { if {$label eq $hash} { set oid $known } }
-    if {$oid eq ""} { error "'$hash' is no hash that CertIDs are made with here: choose sha1, sha256, sha384 or sha512." }
+    if {$oid eq ""} { error "'$hash' is no hash for CertIDs here: choose sha1, sha256, sha384 or sha512." }
     ocsp_der_seq [ocsp_der_seq [ocsp_der_oid $oid] [ocsp_der_null]] [ocsp_der_octets [ocsp_digest $hash $name]] \
         [ocsp_der_octets [ocsp_digest $hash $key_bits]] [ocsp_der_int $serial_number]
 }
@@ -318,7 +318,7 @@ proc ::ocsp::cert_id_info {element} {
         serial [serial_hex [ocsp_der_toint [dict get $serial content]]] der [dict get $element whole]
 }
 
-# The nonce's Extension in the content of an Extensions, or an empty string.
+# Returns the nonce's Extension in the content of an Extensions, or an empty string.
 proc ::ocsp::find_nonce {extensions} {
     foreach extension [ocsp_der_children $extensions] {
         set oid [dict get [ocsp_der_read [dict get $extension content]] content]
@@ -352,7 +352,7 @@ proc ocsp_request_der {cert issuer {hash sha1}} {
 proc ocsp_response_info {der} {
     set response [ocsp_der_read $der]
     if {[dict get $response next] != [string length $der]} {
-        error "There are bytes behind the OCSPResponse: it takes [dict get $response next] of [string length $der]."
+        error "There are bytes after the OCSPResponse: it takes [dict get $response next] of [string length $der]."
     }
     lassign [ocsp_der_children [dict get $response content]] status bytes
     set number [ocsp_der_toint [dict get $status content]]
@@ -409,7 +409,7 @@ proc ocsp_file_read {file} {
     try { return [read $f] } finally { close $f }
 }
 
-# Renamed into place, so that nobody reads half a file.
+# Replaces the file by rename, so that nobody reads half of it.
 proc ocsp_file_write {file bytes} {
     set beside $file.[pid].tmp
     set f [open $beside wb]
@@ -450,13 +450,13 @@ proc ocsp_openssl {input args} {
         error "Cannot run $program: install OpenSSL's command line (Debian: openssl), or name it in the variable\
                OPENSSL."
     }
-    # Our inputs fit into a pipe's buffer, or openssl reads all of them before it writes: this cannot block for ever.
+    # The input fits into the pipe's buffer, or openssl reads all of it before it writes: this cannot deadlock.
     catch {
         puts -nonewline $pipe $input
         chan close $pipe write
     }
     set output [read $pipe]
-    # Words on stderr make close fail too; only the exit status counts.
+    # Output on stderr makes close fail as well; only the exit status counts.
     if {[catch {close $pipe} words options] && [lindex [dict get $options -errorcode] 0] ne "NONE"} {
         error "`openssl [join $args]` failed: [string trim $words]"
     }
@@ -478,7 +478,7 @@ proc ocsp_digest {hash bytes} {
 }
 
 proc ocsp_sign {keyfile bytes {digest sha256}} {
-    # By the key itself: another may have been made under the same name.
+    # By the content of the key's file: another key may have been made under the same name.
     ::ocsp::remember [list sign [ocsp_file_read $keyfile] $digest $bytes] {
         ::ocsp::sign $keyfile $bytes $digest
     }
@@ -486,7 +486,7 @@ proc ocsp_sign {keyfile bytes {digest sha256}} {
 
 proc ::ocsp::sign {keyfile bytes digest} {
     if {[::ocsp::is_ed25519 $keyfile]} {
-        # OpenSSL 3.0 signs in one go what it can measure: a file.
+        # OpenSSL 3.0 signs with Ed25519 only what comes from a file.
         close [file tempfile path ocsp-sign]
         ocsp_file_write $path $bytes
         set signature [ocsp_openssl "" pkeyutl -sign -inkey $keyfile -rawin -in $path]
@@ -500,7 +500,7 @@ proc ::ocsp::sign {keyfile bytes digest} {
     ocsp_openssl $bytes dgst -$digest -sign $keyfile -binary
 }
 
-# A PKCS #8 key says its algorithm in its first bytes.
+# The algorithm is in the first bytes of a PKCS #8 key.
 proc ::ocsp::is_ed25519 {keyfile} {
     set der [lindex [lindex [ocsp_pem_read $keyfile] 0] 1]
     expr {[string first [ocsp_der_oid 1.3.101.112] $der] == 7}

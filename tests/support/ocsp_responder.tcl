@@ -1,112 +1,114 @@
-# ocsp_responder.tcl - the mock OCSP responder. It signs real answers and misbehaves in every way that the scenarios 4
-# to 9 and 13 ask for. Run as a script it is a process of its own with an HTTP server on loopback; sourced, it gives
-# tests the procs to start one, to tell it what to do, and to read what it was asked.
+# ocsp_responder.tcl - the mock OCSP responder: an HTTP server on loopback that signs real responses and can misbehave
+# in every way that the scenarios 4 to 9 and 13 need. Run as a script, it is the responder's process; sourced, it
+# provides the procs with which tests start a responder, set its behaviour and read its log.
 #
 # START AND STOP
 #
-#   set r [ocsp_responder_start -ca $ca ?opt value ...?]      a handle: a dict with url (http://127.0.0.1:PORT/), port,
-#                                 pid, control (its control port). The process ends with ours at the latest.
-#     -ca HANDLE|LIST             whose certificates it answers for (handles of ocsp-pki.tcl); the one that the request
-#                                 names signs, unless the behaviour says otherwise. Several are a list of handles after
+#   set r [ocsp_responder_start -ca $ca ?opt value ...?]      returns a handle, a dict: url (http://127.0.0.1:PORT/),
+#                                 port, pid, control (its control port). The process ends with ours at the latest.
+#     -ca HANDLE|LIST             the CA whose certificates it answers for (a handle of ocsp-pki.tcl). Of several CAs,
+#                                 the one in the request signs, unless the behaviour says otherwise; give several as
 #                                 -cas: -cas [list $ca1 $ca2]
 #     -host 127.0.0.1             or ::1, or both (same port on both)
-#     -port 0                     0: any free one. A fixed one lets a responder come back where it was
+#     -port 0                     0: any free one. With a fixed port, a responder can be started again where it was
 #     -tls HANDLE                 https with that certificate (needs the Tcl package tls); url is then
 #                                 https://localhost:PORT/
-#     -behave BEHAVIOUR           from the start (default: good)
-#   ocsp_responder_stop $r        ends it; connecting is refused from then on. Safe to call twice
-#   ocsp_responder_stop_all       all that this interpreter started
+#     -behave BEHAVIOUR           initial behaviour (default: good)
+#   ocsp_responder_stop $r        stops it; connections are refused from then on. May be called twice
+#   ocsp_responder_stop_all       stops all that this interpreter has started
 #   ocsp_responder_url $r ?PATH?  its URL with a path: [ocsp_responder_url $r /a] is http://127.0.0.1:PORT/a
 #
-# TELL IT WHAT TO DO (at run time; the answer to the call means that it is in force)
+# BEHAVIOUR (set at run time; it is in force when the call returns)
 #
-#   ocsp_responder_behave $r BEHAVIOUR ?PATH?        from now on, for every request (queues and paths are forgotten), or
-#                                                    for one URL's path such as /a, so that one responder plays several
-#   ocsp_responder_queue $r N BEHAVIOUR ?PATH?       the next N requests, then what stands. Calls append. A POST and the
-#                                                    GET that follows it are two requests
-#   ocsp_responder_release $r ?BEHAVIOUR?            requests held by `hang` go on: are answered (good, or so). Returns
-#                                                    how many there were
+#   ocsp_responder_behave $r BEHAVIOUR ?PATH?        for every request from now on (queues and paths are removed), or
+#                                                    for one URL path such as /a: one responder can serve several URLs
+#   ocsp_responder_queue $r N BEHAVIOUR ?PATH?       for the next N requests only. Calls append. A POST and the GET that
+#                                                    follows it are two requests
+#   ocsp_responder_release $r ?BEHAVIOUR?            answers requests that hang (good, or as given). Returns how many
+#                                                    there were
 #
-#   A BEHAVIOUR is a list: an optional preset's name, then keys and values that override it. Examples:
+#   A BEHAVIOUR is a list: optionally the name of a preset, then keys and values that override it. Examples:
 #     good        {status revoked reason keyCompromise}        {tryLater}        {http-500-right status revoked}
 #     {this -30 next +20}         {next none}        {entries {serial issuer ours}}        {hang}        {delay 300}
-#   Presets: [ocsp_responder_presets] returns the list {name sentence ...}; they are the table PRESETS below.
+#   Presets: the table PRESETS below; [ocsp_responder_presets] returns it as a list {name sentence ...}.
 #
-#   What is in the answer:
+#   The response:
 #     status good            good, revoked, unknown
 #     reason ""              unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation
-#                            certificateHold removeFromCRL privilegeWithdrawn aACompromise, or a number; "": left out
-#     revoked_at -60         times: seconds from the request's (20, +20, -20) or absolute (@1700000000)
-#     this 0, next +3600, produced 0      next none leaves it out
-#     hash request           of the CertIDs: request (as asked), sha1, sha256, sha384, sha512
-#     entries {ours}         any list, in that order, of: ours; serial (another serial number of our CA); issuer (our
-#                            serial number of another CA); issuer-key (of a CA of the same name with another key); or a
-#                            dict of CertID and entry keys, such as {serial 0A1B status revoked next +20 this -5} or
-#                            {of HANDLE issuer HANDLE hash sha256}, whose other keys are those of the answer
-#     for {}                 dict: serial number (hex, as a handle has it) -> keys of the answer (not of the sending)
+#                            certificateHold removeFromCRL privilegeWithdrawn aACompromise, or a number; "": absent
+#     revoked_at -60         times: seconds from the time of the request (20, +20, -20) or absolute (@1700000000)
+#     this 0, next +3600, produced 0      thisUpdate, nextUpdate (none: absent), producedAt
+#     hash request           hash of the CertIDs: request (as in the request), sha1, sha256, sha384, sha512
+#     entries {ours}         the SingleResponses, in this order: ours (the certificate of the request); serial (another
+#                            serial number of this CA); issuer (the same serial number of another CA); issuer-key (of a
+#                            CA of the same name with another key); or a dict of CertID and SingleResponse keys, such as
+#                            {serial 0A1B status revoked next +20 this -5} or {of HANDLE issuer HANDLE hash sha256},
+#                            whose other keys are those of the response
+#     for {}                 dict: serial number (hex, as in a handle) -> keys of the response (not of the HTTP answer)
 #                            for that certificate: {for {0A1B {status revoked}}}
 #     response_status successful    malformedRequest internalError tryLater sigRequired unauthorized, or a number
-#     signer ca              ca, or a handle (a delegate, the leaf, another CA), or {cert FILE key FILE}
-#     certs auto             auto: the signer's, unless it is the CA; none; or a list of handles or files, in that order
-#     responder_id name      name, key
+#     signer ca              ca, or a handle (an authorized responder, the leaf, another CA), or {cert FILE key FILE}
+#     certs auto             auto: the signer's certificate, unless the CA signs; none; or a list of handles or files
+#     responder_id name      ResponderID: name, key
 #     signature good         good, bad (one bit flipped), empty
 #     digest sha256          sha1, sha256, sha384, sha512; pss: RSASSA-PSS with SHA-256
-#     nonce echo             echo (when asked with one), none
-#     size 0                 make the DER exactly so many bytes long (an unknown extension fills it), 0: as it comes
-#     freeze 0               1: sign once, without a nonce, then the same bytes again and again until the next behaviour
+#     nonce echo             echo (if the request has one), none
+#     size 0                 pad the DER to exactly so many bytes (with an unknown extension); 0: no padding
+#     freeze 0               1: sign once, without a nonce, and send the same bytes until the behaviour changes
 #
-#   How it is sent:
-#     body ocsp              ocsp, empty, byte (the first), truncated, trailing (a byte more), html, {file PATH} or
+#   The HTTP answer:
+#     body ocsp              ocsp, empty, byte (the first), truncated, trailing (one byte more), html, {file PATH} or
 #                            {hex DIGITS}
 #     http 200               the status; 3xx add Location (key location)
-#     post 0, get 0          not 0: that method is answered with this status and body refused_body (empty) instead
+#     post 0, get 0          not 0: that method is answered with this status and the body refused_body
 #     refused_body empty     as body
-#     type application/ocsp-response      the Content-Type; none leaves it out
-#     version 1.1            or 1.0;   status_line "": other than "", sent in place of the whole status line
+#     type application/ocsp-response      the Content-Type; none: absent
+#     version 1.1            or 1.0;   status_line "": if not "", sent in place of the whole status line
 #     min_version 1.0        1.1: requests in HTTP/1.0 are answered with refuse_old and without a body
 #     refuse_old 426         that status
 #     before ""              bytes sent before the status line, such as an interim answer
-#     line_end crlf          lf: the header's lines end with LF alone
-#     length right           right, none (the close ends the body, or nothing does), short (promises 100 bytes more than
-#                            come, and closes), chunked, chunked-ext (with extensions and trailers), chunked-bad (a size
-#                            that is no number), twice (the right one, two times), huge (promises and sends 70000),
+#     line_end crlf          lf: the lines of the header end with LF alone
+#     length right           right, none (without keep, the close ends the body), short (announces 100 bytes more than
+#                            are sent, and closes), chunked, chunked-ext (with extensions and trailers), chunked-bad (an
+#                            invalid chunk size), twice (the right one, two times), huge (announces and sends 70000),
 #                            endless (no length, no end)
 #     encode none            gzip: the body is compressed, with Content-Encoding; gzip-te: with Transfer-Encoding
 #     keep 0                 1: the connection stays open after the body
 #     case normal            lower: header names in lower case
 #     headers {}             list of further header lines, sent as they are
-#     piece 0, piece_ms 20   not 0: send so many bytes at a time and wait so long in between
+#     piece 0, piece_ms 20   not 0: send so many bytes at a time, with a pause in between
 #     piece_from body        body, or start: from the status line on
-#     delay 0                ms to wait before the answer
+#     delay 0                ms before the answer
 #     drop no                reset (RST instead of an answer), reset-mid (RST after half of the body), close (FIN
-#                            instead of an answer), accept (close as soon as accepted, before the request is read; only
-#                            without a path), hang (never answer, until released), headers (header lines without an
-#                            end), line (one header line without an end). With -tls a reset is a plain close
+#                            instead of an answer), accept (close right after accept, before the request is read; only
+#                            without a path), hang (no answer until released), headers (header lines without end), line
+#                            (one header line without end). With -tls, a reset is a plain close
 #
-# READ WHAT IT WAS ASKED
+# LOG OF REQUESTS
 #
 #   ocsp_responder_log $r         list of dicts in the order of arrival: n (1...), ms (Unix milliseconds), method,
-#                                 target (as it came), path (the responder URL's, without the GET's base64), version,
+#                                 target (as received), path (of the responder URL, without the GET's base64), version,
 #                                 host, headers (dict, lower-case names), local (127.0.0.1 or ::1), proxy (0|1: absolute
 #                                 form), der (hex of the OCSPRequest), certids (as ocsp_request_info), hash, serial (of
-#                                 the first CertID), nonce (0|1), answer (what was chosen: the BEHAVIOUR as given), http
-#                                 (status sent, 0 none), end (open, sent, client-closed, dropped, held), end_ms. A POST
-#                                 that is answered with a reset has its last byte unread: der ends with 00 then
-#   ocsp_responder_count $r ?-method POST? ?-path /a? ?-serial HEX? ?-end held?      how many such there were
+#                                 the first CertID), nonce (0|1), answer (the BEHAVIOUR as given), http (status sent, 0:
+#                                 none), end (open, sent, client-closed, dropped, hanging), end_ms. The last byte of a
+#                                 POST that is answered with a reset is not read: its der ends with 00
+#   ocsp_responder_count $r ?-method POST? ?-path /a? ?-serial HEX? ?-end hanging?   how many such requests there were
 #   ocsp_responder_wait $r N ?TIMEOUT_MS? ?-method ...?     waits until there are at least N; returns how many, or
-#                                 raises after 10 seconds
-#   ocsp_responder_forget $r      empties the log (n goes on)
-#   ocsp_responder_stats $r       dict: connections (accepted ever), open, held, signed (answers made), requests, errors
-#                                 (of the mock itself; a list that is empty unless a test asked for what cannot be done)
+#                                 raises an error after 10 seconds
+#   ocsp_responder_forget $r      empties the log (n is not reset)
+#   ocsp_responder_stats $r       dict: connections (accepted so far), open, hanging, signed (signatures made),
+#                                 requests, errors (of the mock itself: a list, empty unless a test requires the
+#                                 impossible)
 #
-# PROXY. It answers absolute-form requests (GET http://other/...) itself, as the responder of that name; the log says
-# proxy 1 and has the target. CONNECT host:port is tunnelled to that port on loopback, whatever the host is called, and
-# is logged with method CONNECT. Behaviour key proxy_status, not 0, refuses CONNECTs with that status and a page.
+# PROXY. Requests in absolute form (GET http://other/...) are answered as if the responder had that name; their log
+# entries have proxy 1 and the target. CONNECT host:port opens a tunnel to that port on loopback, whatever the host, and
+# is logged with method CONNECT. The behaviour key proxy_status, if not 0, refuses CONNECT with that status and a page.
 #
 # WITHOUT HTTP
 #
-#   ocsp_response_der CERT CA ?BEHAVIOUR?        the DER of an answer for CERT (handle), signed as above
-#   ocsp_response_file FILE CERT CA ?BEHAVIOUR?  writes it to FILE (beside it, then renamed) and returns the DER
+#   ocsp_response_der CERT CA ?BEHAVIOUR?        returns the DER of a response for CERT (handle)
+#   ocsp_response_file FILE CERT CA ?BEHAVIOUR?  also writes it to FILE, by rename
 #
 # BY HAND   tclsh tests/support/ocsp_responder.tcl --ca ca.crt --cakey ca.key [--host H] [--port P] [--behave B]
 #
@@ -138,23 +140,23 @@ namespace eval ::ocsp::responder {
         good {"a fresh, good answer" {}}
         revoked {"revoked a minute ago" {status revoked}}
         unknown {"certStatus unknown" {status unknown}}
-        malformedRequest {"a response status instead of an answer" {response_status malformedRequest}}
+        malformedRequest {"this response status, without a response" {response_status malformedRequest}}
         internalError {"the same" {response_status internalError}}
         tryLater {"the same" {response_status tryLater}}
         sigRequired {"the same" {response_status sigRequired}}
         unauthorized {"the same" {response_status unauthorized}}
         bad-signature {"one bit of the signature is wrong" {signature bad}}
-        several {"ours in the middle of three entries of our CA" {entries {serial ours {serial 7F01}}}}
+        several {"ours in the middle of three SingleResponses of our CA" {entries {serial ours {serial 7F01}}}}
         ours-first {"ours, then two others of our CA" {entries {ours serial {serial 7F01}}}}
         ours-last {"two others of our CA, then ours" {entries {serial {serial 7F01} ours}}}
-        several-cas {"ours among entries of other CAs" {entries {issuer-key ours issuer}}}
-        ours-missing {"two entries, none is ours" {entries {serial issuer}}}
-        no-entries {"an empty list of entries" {entries {}}}
+        several-cas {"ours among SingleResponses of other CAs" {entries {issuer-key ours issuer}}}
+        ours-missing {"two SingleResponses, neither of which is ours" {entries {serial issuer}}}
+        no-entries {"no SingleResponse" {entries {}}}
         other-serial {"another serial number of our CA" {entries serial}}
         other-issuer {"our serial number, another CA" {entries issuer}}
         other-issuer-key {"our serial number, a CA of the same name with another key" {entries issuer-key}}
-        sha256 {"SHA-256 CertIDs in the answer" {hash sha256}}
-        presigned {"the same bytes for everyone, made at the first request" {freeze 1}}
+        sha256 {"CertIDs with SHA-256" {hash sha256}}
+        presigned {"the same bytes for every request, signed at the first one" {freeze 1}}
         future-200 {"thisUpdate in 200 seconds" {this 200}}
         future-400 {"thisUpdate in 400 seconds" {this 400}}
         expired {"nextUpdate an hour ago" {this -7200 next -3600}}
@@ -162,27 +164,27 @@ namespace eval ::ocsp::responder {
         empty {"no body" {body empty}}
         one-byte {"a body of one byte" {body byte}}
         truncated {"the first half of the DER" {body truncated}}
-        trailing {"a byte more behind the DER" {body trailing}}
+        trailing {"one byte after the DER" {body trailing}}
         html {"a page, with its own type" {body html type text/html}}
         html-as-ocsp {"a page, with the right type" {body html}}
-        wrong-type {"the right body called text/plain" {type text/plain}}
+        wrong-type {"the right body with the type text/plain" {type text/plain}}
         no-type {"the right body without a type" {type none}}
-        charset {"a parameter behind the type" {type "application/ocsp-response; charset=utf-8"}}
+        charset {"the type with a parameter" {type "application/ocsp-response; charset=utf-8"}}
         chunked {"200, chunked" {length chunked}}
         chunked-ext {"chunked, with extensions and trailers" {length chunked-ext}}
-        chunked-bad {"chunked, with a size that is no number" {length chunked-bad}}
+        chunked-bad {"chunked, with an invalid chunk size" {length chunked-bad}}
         gzip {"compressed, with Content-Encoding" {encode gzip}}
         interim {"100 and 103 before the answer"
             {before "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"}}
         line-feeds {"a header whose lines end with LF alone" {line_end lf}}
         http-1.1-only {"426 to HTTP/1.0" {min_version 1.1}}
         keep-no-length {"open after the body, without a length" {length none keep 1}}
-        huge {"70000 bytes, promised and sent" {length huge}}
+        huge {"70000 bytes, announced and sent" {length huge}}
         endless {"a body without an end" {length endless}}
         no-length {"the close ends the body" {length none}}
-        short {"100 bytes less than promised, then closed" {length short}}
+        short {"100 bytes less than announced, then closed" {length short}}
         redirect {"302 to /moved with the right body" {http 302}}
-        http-400 {"that status for every method" {http 400 body empty}}
+        http-400 {"this status for every method" {http 400 body empty}}
         http-404 {"the same" {http 404 body empty}}
         http-500 {"500 without a body" {http 500 body empty}}
         http-502 {"502 without a body" {http 502 body empty}}
@@ -195,13 +197,13 @@ namespace eval ::ocsp::responder {
         http-503-right {"503 with the right body and type" {http 503}}
         get-only {"405 to POST" {post 405}}
         post-only {"405 to GET" {get 405}}
-        post-400 {"that status to POST, good to GET" {post 400}}
+        post-400 {"this status to POST, good to GET" {post 400}}
         post-403 {"the same" {post 403}}
         post-404 {"the same" {post 404}}
         post-405 {"the same" {post 405}}
         post-429 {"the same" {post 429}}
         post-501 {"the same" {post 501}}
-        post-500 {"500 to POST, good to GET: which nobody may ask" {post 500}}
+        post-500 {"500 to POST, good to GET, which must not be sent then" {post 500}}
         http-1.0 {"HTTP/1.0, closed after the body" {version 1.0}}
         keep-alive {"HTTP/1.1, open after the body" {keep 1}}
         lower-case {"header names in lower case" {case lower}}
@@ -211,8 +213,8 @@ namespace eval ::ocsp::responder {
         drip-body {"the header at once, then one byte a second" {piece 1 piece_ms 1000}}
         reset {"RST instead of an answer" {drop reset}}
         reset-mid {"RST after half of the body" {drop reset-mid}}
-        close {"closed instead of an answer" {drop close}}
-        close-accept {"closed as soon as accepted" {drop accept}}
+        close {"closed without an answer" {drop close}}
+        close-accept {"closed right after accept" {drop accept}}
         hang {"never answers" {drop hang}}
         endless-headers {"header lines without an end" {drop headers}}
         endless-line {"one header line without an end" {drop line}}
@@ -239,7 +241,7 @@ namespace eval ::ocsp::responder {
         500 "Internal Server Error" 501 "Not Implemented" 502 "Bad Gateway" 503 "Service Unavailable"
         505 "HTTP Version Not Supported"
     }
-    variable made 0        ;# signatures asked for, for the statistics
+    variable made 0        ;# signatures made, for ocsp_responder_stats
     variable running       ;# in the tests' process: pid -> pipe of each responder that was started here
     array set running {}
 }
@@ -252,7 +254,7 @@ proc ocsp_responder_presets {} {
     return $list
 }
 
-# A behaviour with all its keys, checked, so that a typing error fails in the test's line and not as a strange answer.
+# Returns a behaviour with all its keys. Checks them, so that a typing error fails in the test that has it.
 proc ::ocsp::responder::expand {behaviour} {
     variable DEFAULTS
     variable PRESETS
@@ -285,7 +287,7 @@ proc ::ocsp::responder::expand {behaviour} {
 
 # ---- the answer: RFC 6960 section 4.2.1 -----------------------------------------------------------------------------
 
-# A number from one of the word lists, or the number itself.
+# Returns the number of a word from one of the lists, or the number itself.
 proc ::ocsp::responder::number {key word} {
     variable words
     set at [lsearch -exact [dict get $words $key] $word]
@@ -301,8 +303,8 @@ proc ::ocsp::responder::same_hashes {certid ca} {
           [::ocsp::hex [ocsp_digest $hash [dict get $ca key_bits]]] eq [dict get $certid key_hash]}
 }
 
-# Which of our CAs a CertID speaks of: {handle info}. The first one when it is none of them, so that tests can ask about
-# foreign certificates too.
+# Returns the CA of a CertID, {handle info}; the first CA if it is none of them, so that tests can request the status of
+# foreign certificates.
 proc ::ocsp::responder::find_ca {certid cas} {
     set first ""
     foreach handle $cas {
@@ -331,7 +333,7 @@ proc ::ocsp::responder::single_response {entry certid ca spec now} {
         issuer-key { set key_bits "another key" }
         default {
             if {[llength $entry] % 2} {
-                error "'$entry' is no entry: choose ours, serial, issuer or issuer-key, or give keys and values."
+                error "'$entry' is no SingleResponse: choose ours, serial, issuer, issuer-key, or give keys and values."
             }
             foreach {key value} $entry {
                 switch -- $key {
@@ -367,7 +369,7 @@ proc ::ocsp::responder::single_response {entry certid ca spec now} {
     ocsp_der_seq $id $status [ocsp_der_gentime [::ocsp::when [dict get $spec this] $now]] $next
 }
 
-# The DER of the answer to a request (a dict as of ocsp_request_info).
+# Returns the DER of the response to a request (a dict as of ocsp_request_info).
 proc ::ocsp::responder::answer_der {spec request cas now} {
     variable made
     set certid [lindex [dict get $request certids] 0]
@@ -381,7 +383,7 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
     }
     set response_status [number response_status [dict get $spec response_status]]
     if {$response_status != 0} { return [ocsp_der_seq [ocsp_der_enum $response_status]] }
-    if {$certid eq ""} { return [ocsp_der_seq [ocsp_der_enum 1]] } ;# malformedRequest: nothing was asked
+    if {$certid eq ""} { return [ocsp_der_seq [ocsp_der_enum 1]] } ;# malformedRequest: no CertID
 
     lassign [find_ca $certid $cas] ca ca_info
     set signer [dict get $spec signer]
@@ -389,7 +391,7 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
     set signer_info [ocsp_cert_info $signer]
     set singles ""
     foreach entry [dict get $spec entries] {
-        if {$entry eq "ours"} { ;# all that were asked for
+        if {$entry eq "ours"} { ;# all CertIDs of the request
             foreach id [dict get $request certids] { append singles [single_response ours $id $ca_info $spec $now] }
         } else {
             append singles [single_response $entry $certid $ca_info $spec $now]
@@ -413,8 +415,7 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
     if {[dict get $spec nonce] eq "echo"} { set nonce [dict get $request nonce_ext] }
     set algorithm [ocsp_sign_algorithm [dict get $signer_info key_type] [dict get $spec digest]]
 
-    # With a size the padding is found by trying: lengths of lengths change, and ECDSA signatures differ by a byte or
-    # two.
+    # For a given size, try paddings: the length of length fields changes, and ECDSA signatures differ by a byte or two.
     set padding 0
     for {set try 0} {$try < 200} {incr try} {
         set extensions $nonce
@@ -429,7 +430,7 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
         set signature [ocsp_sign [dict get $signer key] $data [dict get $spec digest]]
         switch -- [dict get $spec signature] {
             bad {
-                # The last byte belongs to a number in both kinds of signature; a changed bit leaves its DER in order.
+                # In both kinds of signature, the last byte belongs to a number: the DER stays valid.
                 binary scan [string index $signature end] cu last
                 set signature [string range $signature 0 end-1][binary format c [expr {$last ^ 1}]]
             }
@@ -445,7 +446,7 @@ proc ::ocsp::responder::answer_der {spec request cas now} {
         }
         set padding [expr {max(1, $padding + $missing)}]
     }
-    error "No answer of exactly [dict get $spec size] bytes came out: ask for a size that is some bytes larger."
+    error "No response of exactly [dict get $spec size] bytes was found: ask for a size that is some bytes larger."
 }
 
 proc ocsp_response_der {cert ca {behaviour good}} {
@@ -477,7 +478,7 @@ proc ::ocsp::responder::body {kind der} {
     error "'$kind' is no body: choose ocsp, empty, byte, truncated, trailing, html, {file PATH} or {hex DIGITS}."
 }
 
-# ---- the tests' side ------------------------------------------------------------------------------------------------
+# ---- in the tests' process ------------------------------------------------------------------------------------------
 
 proc ocsp_responder_start {args} {
     variable ::ocsp::responder::running
@@ -509,7 +510,7 @@ proc ocsp_responder_stop {responder} {
     if {![info exists running($pid)]} return
     set pipe $running($pid)
     unset running($pid)
-    # It exits when its stdin ends, at once; close waits for it.
+    # The responder exits when its stdin ends; close waits for it.
     catch {chan close $pipe write}
     fconfigure $pipe -blocking 0
     for {set i 0} {$i < 250 && ![eof $pipe]} {incr i} {
@@ -529,8 +530,8 @@ proc ocsp_responder_url {responder {path /}} {
     return [string range [dict get $responder url] 0 end-1]/[string trimleft $path /]
 }
 
-# One command over the control channel: a count of bytes on a line, then a list. The answer is the same, with ok or
-# error in front.
+# Sends a command over the control channel: a count of bytes on a line, then a list. The reply has the same form, with
+# ok or error as the first element.
 proc ::ocsp::responder::call {responder args} {
     if {[catch {socket 127.0.0.1 [dict get $responder control]} sock]} {
         error "The mock responder of process [dict get $responder pid] is gone: start it again."
@@ -540,7 +541,7 @@ proc ::ocsp::responder::call {responder args} {
         set bytes [encoding convertto utf-8 $args]
         puts -nonewline $sock "[string length $bytes]\n$bytes"
         flush $sock
-        if {[gets $sock count] < 0} { error "The mock responder ended while it was asked: see its stderr." }
+        if {[gets $sock count] < 0} { error "The mock responder ended during the call: see its stderr." }
         set answer [encoding convertfrom utf-8 [read $sock $count]]
     } finally {
         close $sock
@@ -570,7 +571,7 @@ proc ocsp_responder_wait {responder count args} {
     set end [expr {[clock milliseconds] + $timeout}]
     while {[set seen [ocsp_responder_count $responder {*}$args]] < $count} {
         if {[clock milliseconds] > $end} {
-            error "The responder saw $seen requests ($args) in $timeout ms and not the $count that were waited for."
+            error "The responder saw $seen requests ($args) in $timeout ms, and not $count."
         }
         after 20
     }
@@ -584,7 +585,7 @@ namespace eval ::ocsp::responder {
     variable tls ""
     variable rules         ;# path ("" for all) -> dict: queue {{left behaviour full id} ...}, stand {behaviour full id}
     array set rules {}
-    variable frozen        ;# id of a rule, request -> the bytes that were signed once
+    variable frozen        ;# id of a rule, request -> the response that was signed once
     array set frozen {}
     variable last_id 0
     variable journal       ;# n -> log entry
@@ -592,7 +593,7 @@ namespace eval ::ocsp::responder {
     variable last_n 0
     variable conn          ;# connection,field: ahead (bytes read too early)
     array set conn {}
-    variable held {}       ;# coroutines of the connections that hang
+    variable hanging {}    ;# coroutines of the connections that hang
     variable connections 0
     variable open 0
     variable errors {}
@@ -625,7 +626,7 @@ proc ::ocsp::responder::normal_path {path} {
     return /[string trim $path /]
 }
 
-# What to do with a request to `path`: {behaviour full id}. `take` 0 only looks.
+# Returns the rule for a request to `path`: {behaviour full id}. With `take` 0 the queue is not advanced.
 proc ::ocsp::responder::choose {path {take 1}} {
     variable rules
     if {![info exists rules($path)]} { set path "" }
@@ -658,15 +659,15 @@ proc ::ocsp::responder::matches {entry filter} {
 
 proc ::ocsp::responder::command {verb args} {
     variable journal
-    variable held
+    variable hanging
     switch -- $verb {
         behave { set_behaviour {*}$args }
         queue { add_to_queue {*}$args }
         release {
             expand [lindex $args 0]
-            set waiting $held
-            set held {}
-            # From the event loop: the answer to this command need not wait for theirs.
+            set waiting $hanging
+            set hanging {}
+            # From the event loop, after the reply to this command.
             foreach coroutine $waiting { after 0 [list ::ocsp::responder::resume $coroutine [list release {*}$args]] }
             return [llength $waiting]
         }
@@ -687,8 +688,8 @@ proc ::ocsp::responder::command {verb args} {
             variable made
             variable last_n
             variable errors
-            return [dict create connections $connections open $open held [llength $held] signed $made requests $last_n \
-                errors $errors]
+            return [dict create connections $connections open $open hanging [llength $hanging] signed $made \
+                requests $last_n errors $errors]
         }
         default { error "The mock responder knows no command '$verb'." }
     }
@@ -722,7 +723,7 @@ proc ::ocsp::responder::background_error {words options} {
     lappend ::ocsp::responder::errors [dict get $options -errorinfo]
 }
 
-# An error of ours must not look like a misbehaviour that somebody asked for: it is in the statistics.
+# An error of the mock must not pass for a requested misbehaviour: it goes into the statistics.
 proc ::ocsp::responder::guarded {sock id} {
     variable open
     variable conn
@@ -733,7 +734,7 @@ proc ::ocsp::responder::guarded {sock id} {
     incr open -1
 }
 
-# The next byte that the client sent, or "" when there is no more.
+# Reads the next byte from the client, or "" when there is no more.
 proc ::ocsp::responder::next_byte {sock id} {
     variable conn
     if {$conn($id,ahead) ne ""} {
@@ -750,7 +751,7 @@ proc ::ocsp::responder::next_byte {sock id} {
     }
 }
 
-# Waits in the middle of an answer. Returns time, gone (the client closed), or what `release` said.
+# Waits during an answer. Returns time, gone (the client closed), or the arguments of a release.
 proc ::ocsp::responder::pause {sock id ms} {
     variable conn
     set me [info coroutine]
@@ -773,7 +774,7 @@ proc ::ocsp::responder::pause {sock id ms} {
     }
 }
 
-# Waits without looking at the socket: for `reset`, which needs the request's last byte unread.
+# Waits without reading: for `reset`, which leaves the request's last byte unread.
 proc ::ocsp::responder::blind_wait {ms} {
     if {$ms > 0} {
         after $ms [list ::ocsp::responder::resume [info coroutine] time]
@@ -781,7 +782,7 @@ proc ::ocsp::responder::blind_wait {ms} {
     }
 }
 
-# Writes; 0 when the client is gone. What does not fit into the socket waits in the channel.
+# Writes; returns 0 when the client is gone. What does not fit into the socket waits in the channel.
 proc ::ocsp::responder::send {sock bytes} {
     if {[eof $sock]} { return 0 }
     expr {![catch {
@@ -790,14 +791,14 @@ proc ::ocsp::responder::send {sock bytes} {
     }]}
 }
 
-# The request but for its last byte, which stays in the socket; an empty dict when the client left before.
+# Reads a request but for its last byte, which stays in the socket. Returns an empty dict when the client left before.
 proc ::ocsp::responder::read_request {sock id} {
     set head ""
     while {[string range $head end-2 end] ne "\r\n\r"} {
         set byte [next_byte $sock $id]
         if {$byte eq ""} { return "" }
         append head $byte
-        if {[string length $head] > 65536} { error "A request's head of more than 64 KiB came." }
+        if {[string length $head] > 65536} { error "A request had a header of more than 64 KiB." }
     }
     set lines [split [string map {\r\n \n} [string trimright $head \r\n]] \n]
     lassign [split [lindex $lines 0] " "] method target version
@@ -809,10 +810,10 @@ proc ::ocsp::responder::read_request {sock id} {
     set length 0
     if {[dict exists $headers content-length]} { set length [dict get $headers content-length] }
     if {![string is integer -strict $length] || $length < 0 || $length > 1000000} {
-        error "A request with the Content-Length '$length' came."
+        error "A request had the Content-Length '$length'."
     }
     if {$length > 0} {
-        if {[next_byte $sock $id] eq ""} { return "" } ;# the head's last
+        if {[next_byte $sock $id] eq ""} { return "" } ;# the last byte of the header
         while {[string length $body] < $length - 1} {
             set byte [next_byte $sock $id]
             if {$byte eq ""} { return "" }
@@ -831,8 +832,8 @@ proc ::ocsp::responder::url_decode {text} {
     return $bytes$text
 }
 
-# Splits a GET's target into the responder's path and the DER behind it. Both may hold slashes, so the first split that
-# gives a whole DER SEQUENCE counts.
+# Splits a GET's target into the responder's path and the DER. Both may contain slashes: the first split that yields a
+# whole OCSPRequest counts.
 proc ::ocsp::responder::split_get {path} {
     for {set at 0} {[set at [string first / $path $at]] >= 0} {incr at} {
         set text [url_decode [string range $path $at+1 end]]
@@ -849,8 +850,8 @@ proc ::ocsp::responder::connection {sock id} {
         if {![handshake $sock]} return
     }
     while 1 {
-        # One byte at a time and no more: what a socket holds unread when it is closed makes the kernel send RST, which
-        # is the only way to one from Tcl. So `reset` leaves the request's last byte where it is.
+        # Read single bytes: the kernel sends RST when a socket is closed with unread bytes, and Tcl has no other way to
+        # cause one. For `reset` the last byte of the request stays unread.
         if {$tls eq ""} { fconfigure $sock -buffersize 1 }
         set request [read_request $sock $id]
         if {$request eq "" || ![answer $sock $id $request]} return
@@ -864,7 +865,7 @@ proc ::ocsp::responder::handshake {sock} {
     fconfigure $sock -blocking 0 -translation binary -buffering none -buffersize 4096
     while 1 {
         if {[catch {tls::handshake $sock} done]} {
-            if {[eof $sock] || ![string match *unavailable* $done]} { return 0 } ;# a client that does not trust us, say
+            if {[eof $sock] || ![string match *unavailable* $done]} { return 0 } ;# e.g. the client rejects us
         } elseif {$done} {
             return 1
         }
@@ -875,14 +876,14 @@ proc ::ocsp::responder::handshake {sock} {
     }
 }
 
-# What the package tls would report as errors of ours: a client that does not trust us, or speaks no TLS.
+# Silences the package tls, which would report clients that reject the certificate, or speak no TLS, as errors.
 proc ::ocsp::responder::tls_event {args} { return 1 }
 
-# Deals with one request; 1 when the connection goes on.
+# Answers one request; returns 1 when the connection stays open.
 proc ::ocsp::responder::answer {sock id request} {
     variable journal
     variable last_n
-    variable held
+    variable hanging
     set target [dict get $request target]
     set method [dict get $request method]
     set proxy [regexp {^[a-z]+://[^/]*(/.*)?$} $target -> path]
@@ -902,7 +903,7 @@ proc ::ocsp::responder::answer {sock id request} {
         if {$last eq ""} { return 0 }
         if {[dict get $request length] > 0} { append body $last }
     } elseif {[dict get $request length] > 0} {
-        append body \x00 ;# a serial number's last byte, most likely, that nobody may read
+        append body \x00 ;# in place of the unread byte, most likely the last one of a serial number
     }
     if {$method eq "POST"} { set der $body }
 
@@ -925,7 +926,7 @@ proc ::ocsp::responder::answer {sock id request} {
         certids [log_certids $info] hash $hash serial $serial nonce [dict get $info nonce] answer $behaviour \
         http 0 end open end_ms 0]
 
-    if {$drop ne "reset"} { fconfigure $sock -buffersize 4096 } ;# it counts for writing, too
+    if {$drop ne "reset"} { fconfigure $sock -buffersize 4096 } ;# for writing as well
     switch -- $drop {
         reset - close {
             blind_wait [dict get $full delay]
@@ -933,11 +934,11 @@ proc ::ocsp::responder::answer {sock id request} {
             return 0
         }
         hang {
-            note $n end held
-            lappend held [info coroutine]
+            note $n end hanging
+            lappend hanging [info coroutine]
             set why [pause $sock $id forever]
-            set at [lsearch -exact $held [info coroutine]]
-            if {$at >= 0} { set held [lreplace $held $at $at] }
+            set at [lsearch -exact $hanging [info coroutine]]
+            if {$at >= 0} { set hanging [lreplace $hanging $at $at] }
             if {[lindex $why 0] ne "release"} {
                 ended $n client-closed
                 return 0
@@ -974,7 +975,7 @@ proc ::ocsp::responder::content {full rule_id info} {
     if {[lindex $kind 0] in {empty html file hex}} { return [body $kind ""] }
     set key $rule_id,[log_certids $info]
     if {[dict get $full freeze] && [info exists frozen($key)]} { return [body $kind $frozen($key)] }
-    if {[dict get $full freeze]} { dict set full nonce none } ;# who signs in advance cannot know it
+    if {[dict get $full freeze]} { dict set full nonce none } ;# a response signed in advance has no nonce
     set der [answer_der $full $info $cas [clock seconds]]
     if {[dict get $full freeze]} { set frozen($key) $der }
     body $kind $der
@@ -1048,7 +1049,7 @@ proc ::ocsp::responder::respond {sock id n method full rule_id info} {
     if {[dict get $full drop] eq "reset-mid"} {
         send $sock $head[string range $body 0 [expr {[string length $body] / 2 - 1}]]
         ended $n dropped
-        return 0 ;# closing with the request's last byte unread sends the RST
+        return 0 ;# closing with the last byte of the request unread sends RST
     }
 
     set gone 0
@@ -1071,11 +1072,11 @@ proc ::ocsp::responder::respond {sock id n method full rule_id info} {
     expr {!$gone && $keep}
 }
 
-# Sends the same again and again until the client leaves. Slowly enough not to fill this machine, fast enough to pass
-# every bound of a client within a second.
+# Sends the same bytes again and again until the client leaves: slowly enough for this machine, fast enough to exceed
+# any limit of a client within a second.
 proc ::ocsp::responder::flood {sock id bytes} {
     while {[send $sock $bytes]} {
-        # What the client does not read stays in our channel: wait until it has.
+        # Wait until the client has read what is in the channel.
         while {1} {
             if {[pause $sock $id 5] eq "gone"} { return 1 }
             if {[chan pending output $sock] == 0} break
@@ -1097,7 +1098,7 @@ proc ::ocsp::responder::endless_headers {sock id n kind} {
     return 0
 }
 
-# A CONNECT proxy, to ports of this machine alone.
+# A CONNECT proxy, to ports on loopback only.
 proc ::ocsp::responder::tunnel {sock id n target refuse} {
     if {$refuse == 0 && (![regexp {:(\d+)$} $target -> port] || [catch {socket 127.0.0.1 $port} other])} {
         if {![info exists port] || [catch {socket ::1 $port} other]} { set refuse 502 }
@@ -1116,7 +1117,7 @@ proc ::ocsp::responder::tunnel {sock id n target refuse} {
     set me [info coroutine]
     fcopy $sock $other -command [list ::ocsp::responder::copied $me]
     fcopy $other $sock -command [list ::ocsp::responder::copied $me]
-    yield ;# the first direction that ends, ends the tunnel
+    yield ;# until one direction ends, which ends the tunnel
     close $other
     ended $n sent
     return 0
@@ -1157,7 +1158,7 @@ proc ::ocsp::responder::control_readable {sock} {
     }
 }
 
-# Listens on one port of each address. With two addresses and a free port the second may find it taken: then anew.
+# Listens on one port of each address. With two addresses and any port, the second may be taken: then tries again.
 proc ::ocsp::responder::listen {host port} {
     set addresses [expr {$host eq "both" ? {127.0.0.1 ::1} : [list $host]}]
     foreach address $addresses {
@@ -1202,7 +1203,7 @@ proc ::ocsp::responder::main {args} {
     if {[lindex $args 0] eq "--child"} {
         puts [run [lindex $args 1]]
         flush stdout
-        # Whoever started us holds the other end: when that is gone, so are we.
+        # When the process that started this one is gone, stdin ends.
         interp bgerror {} ::ocsp::responder::background_error
         fconfigure stdin -blocking 0
         fileevent stdin readable { read stdin; if {[eof stdin]} { exit 0 } }

@@ -1,8 +1,8 @@
-# ocsp_selftest.tcl - checks the test tools themselves (ocsp_der.tcl, ocsp_responder.tcl, ../../utils/ocsp-pki.tcl),
-# with `openssl ocsp` and `openssl verify` as the judges:   tclsh tests/support/ocsp_selftest.tcl
+# ocsp_selftest.tcl - tests the test tools themselves (ocsp_der.tcl, ocsp_responder.tcl, ../../utils/ocsp-pki.tcl)
+# against `openssl ocsp` and `openssl verify`:   tclsh tests/support/ocsp_selftest.tcl
 #
-# About 20 seconds. The last line is `N passed, N failed`; the exit status is 1 when any failed. Needs openssl and bash
-# (whose `cat` tells an RST from an orderly end, which Tcl does not).
+# Takes about 20 seconds. The last line is `N passed, N failed`; the exit status is 1 when any failed. Needs openssl,
+# and bash, because its `cat` distinguishes an RST from an orderly close, which Tcl does not.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,7 +17,7 @@ set passed 0
 set failed 0
 set dir [file join [expr {[info exists env(TMPDIR)] ? $env(TMPDIR) : "/tmp"}] ocsp-selftest.[pid]]
 
-# A check is a script that returns true; anything else, and an error, is a failure that is told with what was seen.
+# Runs a check, a script that must return true. Anything else, or an error, is printed as a failure.
 proc check {name script} {
     if {[catch {uplevel #0 $script} result]} {
         set seen "error: $::errorInfo"
@@ -31,7 +31,7 @@ proc check {name script} {
     puts "\[failed\] $name\n    $seen"
 }
 
-# What a check returns: true, or what was there instead.
+# For checks: true, or a sentence about what was found instead.
 proc same {seen wanted} { expr {$seen eq $wanted ? 1 : "saw '$seen' and not '$wanted'"} }
 proc has {text pattern} { expr {[string match -nocase $pattern $text] ? 1 : "no '$pattern' in: $text"} }
 
@@ -59,8 +59,8 @@ proc ocsp_judge {leaf issuer root file args} {
         -respin $file {*}$args
 }
 
-# One HTTP exchange by hand, until the responder closes, or `ms` have passed, or `enough` bytes have come. Returns
-# {how bytes}: closed (RST, too: Tcl does not tell one from the other), open (nobody closed) or refused.
+# Makes one HTTP exchange, until the responder closes, `ms` have passed or `enough` bytes have come. Returns {how
+# bytes}: closed (also by RST, which Tcl does not distinguish), open (nobody closed) or refused.
 proc wire {port request {ms 3000} {enough 1000000} {address 127.0.0.1}} {
     if {[catch {socket $address $port} sock]} { return [list refused $sock] }
     fconfigure $sock -translation binary -blocking 0
@@ -76,10 +76,10 @@ proc wire {port request {ms 3000} {enough 1000000} {address 127.0.0.1}} {
     list $::wire_how $::wire_bytes
 }
 
-# The same as words, for patterns: as a list its quoting would be in the way.
+# The same in one string, for patterns, without the quoting of a list.
 proc wired {args} { join [wire {*}$args] " " }
 
-# Whether that request is answered with an RST, by bash, whose `cat` says so.
+# Whether the request is answered with an RST, as `cat` under bash reports it.
 proc is_reset {port request} {
     set text [binary encode hex $request]
     regsub -all {..} $text {\\x&} text
@@ -205,7 +205,7 @@ proc pki_checks {} {
         [ocsp_openssl "" ocsp -issuer [dict get $ca cert] -cert [dict get $leaf cert] -no_nonce -reqout -]]]
 }
 
-# ---- answers as files -----------------------------------------------------------------------------------------------
+# ---- responses as files ---------------------------------------------------------------------------------------------
 
 proc answer_checks {} {
     global dir
@@ -216,7 +216,7 @@ proc answer_checks {} {
         set delegate [ocsp_pki_delegate $ca delegate2-$key -key $key]
         set plain [ocsp_pki_delegate $ca plain-$key -eku {}]
         set foreign [ocsp_pki_delegate $other foreign-$key]
-        # What openssl has to say of each; {} around the pattern's first word means: it must not verify.
+        # behaviour -> what openssl prints.
         set table [list \
             good "*verify OK*: good*" \
             revoked "*verify OK*: revoked*" \
@@ -256,7 +256,7 @@ proc answer_checks {} {
         ocsp_response_file $file $leaf $ca sha256
         check "$key: SHA-256 CertIDs" [list has [run openssl ocsp -sha256 -issuer [dict get $ca cert] \
             -cert [dict get $leaf cert] -CAfile [dict get $ca cert] -respin $file] "*verify OK*: good*"]
-        # openssl takes entries of several CAs in one answer only from a signer that it is told to trust (-VAfile).
+        # openssl accepts SingleResponses of several CAs only from a signer that it is told to trust (-VAfile).
         foreach behaviour [list several-cas [list entries [list [list of $leaf issuer $other] {serial 77} ours]]] {
             ocsp_response_file $file $leaf $ca $behaviour
             check "$key: several CAs" [list has [ocsp_judge $leaf $ca $ca $file -VAfile [dict get $ca cert]] \
@@ -352,7 +352,7 @@ proc responder_checks {} {
     check "the log" [list same $seen {GET / 0 GET /deep/er 0 GET /x 0 POST /deep/er 0 POST /p 1}]
     check "count by method" { same [ocsp_responder_count $r -method GET] 3 }
 
-    # Each misbehaviour, on the wire: preset, how the connection ended, a pattern for the bytes.
+    # Each misbehaviour as sent: preset, how the connection ended, a pattern for the bytes.
     foreach {behaviour how pattern} {
         get-only closed "*405 Method*Content-Length: 0\r\n*" post-400 closed "* 400 *" post-403 closed "* 403 *"
         post-404 closed "* 404 *" post-429 closed "* 429 *" post-501 closed "* 501 *"
@@ -431,7 +431,7 @@ proc responder_checks {} {
     ocsp_responder_behave $r {reset-mid delay 100}
     check "a delayed reset" { same [is_reset $port [post $der]] 1 }
 
-    # the same bytes again; another behaviour, other bytes
+    # The same bytes for every request; after another behaviour, other bytes
     ocsp_responder_behave $r presigned
     set first [wire_body [lindex [wire $port [post $der]] 1]]
     after 1100
@@ -444,19 +444,19 @@ proc responder_checks {} {
         same [dict get [lindex [dict get $info entries] 0] this] 1700000000
     }
 
-    # keep-alive: two requests on one connection, also when the second was sent early
+    # keep-alive: two requests on one connection, also when the second is sent early
     ocsp_responder_behave $r keep-alive
     ocsp_responder_forget $r
     check "two requests on a connection" { has [wired $port [post $der][get $der] 1000] "open*200 OK*200 OK*" }
     check "both are in the log" { same [ocsp_responder_count $r] 2 }
 
-    # hanging and letting go; a client that leaves while it is held
+    # hang and release; a client that leaves while its request hangs
     ocsp_responder_behave $r hang
     ocsp_responder_forget $r
     set f [open |[list openssl ocsp -issuer [dict get $ca cert] -cert [dict get $leaf cert] \
         -CAfile [dict get $ca cert] -url $url 2>@1] r]
-    ocsp_responder_wait $r 1 -end held
-    check "one is held" { same [dict get [ocsp_responder_stats $r] held] 1 }
+    ocsp_responder_wait $r 1 -end hanging
+    check "one request hangs" { same [dict get [ocsp_responder_stats $r] hanging] 1 }
     check "releasing says how many" { same [ocsp_responder_release $r revoked] 1 }
     check "the released is answered" [list has [read $f] "*: revoked*"]
     catch {close $f}
@@ -477,7 +477,7 @@ proc responder_checks {} {
         has [ocsp_ask $leaf $ca $ca http://127.0.0.1:$port/ -proxy http://127.0.0.1:$port] "*verify OK*: good*"
     }
 
-    # end and begin again on the same port
+    # stop, and start again on the same port
     ocsp_responder_stop $r
     ocsp_responder_stop $r
     check "stopped" { same [lindex [wire $port [post $der]] 0] refused }
@@ -501,7 +501,7 @@ proc body_check {behaviour} {
     same [expr {$behaviour eq "trailing" ? [string length $body] - $whole : $whole > [string length $body]}] 1
 }
 
-# What needs IPv6 or the Tcl package tls is left out where they are missing.
+# Skips what needs IPv6 or the Tcl package tls where these are missing.
 proc family_checks {} {
     global dir to
     set ca [ocsp_pki_ca $dir ca4]
@@ -564,7 +564,7 @@ proc demo_checks {} {
         "Made in*"]
     check "its files" [list same [lsort [glob -tails -directory $demo *]] {ca.crt ca.key index.txt index.txt.attr\
         responder.crt responder.key second.crt second.key server.crt server.key}]
-    # openssl answers a request from a file, out of index.txt: no port and no waiting.
+    # openssl answers a request from index.txt and writes a file: no port and no waiting.
     foreach {verb name wanted} {
         "" server good "revoke --reason keyCompromise" server "revoked*Reason: keyCompromise" restore server good
         "revoke --reason certificateHold" server "revoked*Reason: certificateHold" "" second good revoke second revoked

@@ -1,10 +1,11 @@
-# ocsp_util.tcl - what the OCSP suites share: names that differ between the module and a patched server, a lab (CA,
-# responder, certificate), handshakes that ask for the staple, and INFO.
+# ocsp_util.tcl - shared by the OCSP suites: names that differ between the module and a patched server, the set-up
+# with a CA, a responder and a certificate ("lab"), TLS handshakes that request a staple, and INFO.
 #
-# Two forms. Under our own runner (run.tcl sets ::ocsp_module_path) a stock server loads the module: directives are
-# called ocsp.*, and all fields stand in INFO ocsp. Under Valkey's runner in a patched tree they are called tls-ocsp-*,
-# and the two refresh counters stand in INFO stats. tests/unit/tls-ocsp.tcl runs in both, so what it uses of this file
-# keeps to the vocabulary that both runners have. Suites name directives without a prefix: stapling, retry-delay...
+# The suites run against two forms of the product. Under this project's runner (run.tcl sets ::ocsp_module_path) a
+# stock server loads the module: directives are called ocsp.*, and INFO ocsp has every field. Under Valkey's runner in
+# a patched tree, directives are called tls-ocsp-*, and the two refresh counters are in INFO stats.
+# tests/unit/tls-ocsp.tcl runs under both, so what it calls in this file uses only the vocabulary that both runners
+# have. Suites name directives without a prefix: stapling, retry-delay...
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -14,11 +15,11 @@ source [file join $::ocsp_support_dir ocsp_responder.tcl]
 
 set ::openssl [expr {[info exists ::env(OPENSSL)] ? $::env(OPENSSL) : "openssl"}]
 
-# ---- the two forms -------------------------------------------------------------------------------------------------
+# ---- module or patched server --------------------------------------------------------------------------------------
 
 proc ocsp_is_module {} {info exists ::ocsp_module_path}
 
-# The full name of a directive.
+# Returns the full name of a directive.
 proc ocsp_directive {short} {
     return [expr {[ocsp_is_module] ? "ocsp.$short" : "tls-ocsp-$short"}]
 }
@@ -27,7 +28,7 @@ proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $shor
 
 proc ocsp_get {short {level 0}} {lindex [r $level config get [ocsp_directive $short]] 1}
 
-# The INFO sections of ours, without the prefix ocsp_, as a dict.
+# Returns the module's INFO fields, without the prefix ocsp_, as a dict.
 proc ocsp_info_all {{level 0}} {
     set text [r $level info ocsp]
     if {![ocsp_is_module]} {append text \n [r $level info stats]}
@@ -44,7 +45,7 @@ proc ocsp_info {field {level 0}} {
     return [dict get $fields $field]
 }
 
-# What to say when waiting was in vain.
+# Returns the fields that explain a failure, as text for a failure message.
 proc ocsp_situation {{level 0}} {
     if {[catch {ocsp_info_all $level} fields]} {return "no INFO: $fields"}
     set words {}
@@ -60,32 +61,46 @@ proc ocsp_wait_info {field value {level 0} {seconds 20}} {
     }
 }
 
-# Waits until a counter has risen above `before`.
+# Waits until a counter is above `before`.
 proc ocsp_wait_above {field before {level 0} {seconds 20}} {
     wait_for_condition [expr {$seconds * 50}] 20 {[ocsp_info $field $level] > $before} else {
         fail "ocsp_$field did not rise above $before ([ocsp_situation $level])"
     }
 }
 
-# Forces a round and waits for its end.
-proc ocsp_round {{level 0}} {
+# Forces a refresh and waits until it has ended, successfully or not.
+proc ocsp_refresh {{level 0}} {
     set before [ocsp_info refreshes $level]
     r $level debug ocsp-refresh
     ocsp_wait_above refreshes $before $level
 }
 
-# ---- the lab -------------------------------------------------------------------------------------------------------
+# Waits until the clock is past the current response's thisUpdate: times in responses are whole seconds, and only a
+# response with a later thisUpdate is newer than the current one.
+proc ocsp_pass_this_update {{level 0}} {
+    set this_update [ocsp_info this_update $level]
+    while {[clock seconds] <= $this_update} {after 20}
+}
+
+# Waits until exactly `count` requests hang at a responder whose behaviour is `hang`.
+proc ocsp_wait_hanging {responder {count 1} {seconds 20}} {
+    wait_for_condition [expr {$seconds * 20}] 50 {[dict get [ocsp_responder_stats $responder] hanging] == $count} else {
+        fail "[dict get [ocsp_responder_stats $responder] hanging] requests hang at the responder, not $count"
+    }
+}
+
+# ---- set-up --------------------------------------------------------------------------------------------------------
 
 proc ocsp_tmpdir {name} {
-    # Valkey's runner clears away what begins with "server".
+    # Valkey's runner deletes directories whose names begin with "server".
     set dir [file normalize [tmpdir server-$name]]
     file mkdir $dir
     return $dir
 }
 
-# A CA, a mock responder for it and a certificate that names it: a dict with dir, ca, responder, leaf. Options are
-# those of ocsp_pki_leaf, and -behave for the responder, -paths for the paths of the certificate's URLs (default: one,
-# "/").
+# Creates a CA, a mock responder for it and a certificate that names this responder. Returns a dict: dir, ca, responder,
+# leaf (the certificate), urls. Options are those of ocsp_pki_leaf, and -behave BEHAVIOUR for the responder, -paths LIST
+# for the paths of the responder URLs in the certificate (default: one, "/").
 proc ocsp_lab {args} {
     set behave good
     set paths {/}
@@ -106,28 +121,48 @@ proc ocsp_lab {args} {
     return [dict create dir $dir ca $ca responder $responder leaf $leaf urls $urls]
 }
 
-# A further certificate of the lab's CA that names the lab's responder.
+# Creates another certificate of the lab's CA that names the lab's responder.
 proc ocsp_lab_leaf {lab name args} {
     return [ocsp_pki_leaf [dict get $lab ca] $name -aia [dict get $lab urls] {*}$args]
 }
 
+# The first line of nearly every suite: creates a lab, with the options of ocsp_lab, and sets these variables of the
+# caller: lab, dir, ca, leaf, responder, and url (the first responder URL). Our runner stops responders at the end of
+# the suite.
+proc ocsp_setup {args} {
+    set lab [ocsp_lab {*}$args]
+    uplevel 1 [list set lab $lab]
+    foreach name {dir ca leaf responder} {uplevel 1 [list set $name [dict get $lab $name]]}
+    uplevel 1 [list set url [lindex [dict get $lab urls] 0]]
+}
+
+# Returns the path of the cached response for `leaf` in the directory `dir`.
+proc ocsp_cache_file {dir leaf} {
+    return [file join $dir ocsp-[ocsp_cert_sha256 [dict get $leaf cert]].der]
+}
+
+proc ocsp_wait_file {file} {
+    wait_for_condition 200 50 {[file exists $file]} else {fail "$file does not exist ([ocsp_situation])"}
+}
+
+# Stops the lab's responder.
 proc ocsp_lab_close {lab} {
     ocsp_responder_stop [dict get $lab responder]
 }
 
-# What a file of directives must say so that the value arrives as it is.
+# Quotes a value for a configuration file, if it needs quotes.
 proc ocsp_quoted {value} {
     if {$value eq {} || [regexp {[\s"'#]} $value]} {return "\"$value\""}
     return $value
 }
 
-# Options for start_server: TLS with the certificate `leaf` of `ca`, stapling on, and directives of ours by short name.
-# Names with a dot or the prefix tls-, and others that are no directives of ours, are taken as they are.
+# Returns options for start_server: TLS with the certificate `leaf` of `ca`, stapling on, and the directives in `args`.
+# Our directives are given by short name; any other name is passed to the server as it is.
 proc ocsp_server {leaf ca args} {
     set ours {stapling refresh-margin retry-delay timeout responder-url cache-dir response-file verify-peers}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
-    # A module's directives may stand before or after loadmodule.
+    # A module's directives may come before or after loadmodule.
     if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
     foreach {name value} [concat {stapling yes} $args] {
         if {$name in $ours} {
@@ -140,25 +175,37 @@ proc ocsp_server {leaf ca args} {
         tags {tls ocsp external:skip needs:debug}]
 }
 
-# Loads another certificate (or the same again) as an operator does. From the next handshake on it is served; INFO
-# follows a moment later, when the OCSP thread has taken it up.
+# Loads another certificate, or the same one again, with CONFIG SET. The server serves it from the next handshake on;
+# INFO follows once the OCSP thread has adopted the new TLS context.
 proc ocsp_load_certificate {leaf {level 0}} {
     r $level config set tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key]
 }
 
 # ---- handshakes ----------------------------------------------------------------------------------------------------
 
+# Returns the Unix time of a time as OpenSSL prints it.
 proc ocsp_seconds {text} {
     return [clock scan [regsub -all {\s+} [string trim $text] { }] -format {%b %d %H:%M:%S %Y GMT} -gmt 1]
 }
 
-# A handshake by `openssl s_client -status` with more options of s_client in `args` (such as -tls1_2). A dict:
+# Returns the serial number of a certificate in PEM, in hexadecimal as `openssl x509 -serial` prints it.
+proc ocsp_pem_serial {pem} {
+    regexp -- {-----BEGIN CERTIFICATE-----([^-]+)} $pem - base64
+    set certificate [ocsp_der_read [binary decode base64 $base64]]
+    set fields [ocsp_der_children [dict get [ocsp_der_read [dict get $certificate content]] content]]
+    # An INTEGER; the version before it is in a context-specific tag.
+    return [::ocsp::serial_hex [ocsp_der_toint [dict get [::ocsp::tagged $fields 0x02] content]]]
+}
+
+# Makes a handshake with `openssl s_client -status`, to which `args` are further options (such as -tls1_2). Returns a
+# dict:
 #   ok           1 when the handshake was completed
-#   serial       of the certificate served
-#   staple       none, good, revoked, unknown: of that certificate's entry; foreign: there is a staple without such an
-# entry
-#   this, next, produced   of the staple in Unix seconds (next is 0 when there is none);  reason  of a revocation
-#   text         all that was printed
+#   serial       serial number of the certificate that was served
+#   staple       status in the SingleResponse for that certificate: good, revoked or unknown; none: there was no staple;
+#                foreign: there was one, without a SingleResponse for that certificate
+#   this, next, produced   the staple's thisUpdate, nextUpdate (0: absent) and producedAt in Unix seconds
+#   reason       revocation reason
+#   text         the output of s_client
 proc ocsp_handshake {{level 0} args} {
     catch {
         exec $::openssl s_client -connect [srv $level host]:[srv $level port] -status {*}$args </dev/null 2>@1
@@ -166,16 +213,16 @@ proc ocsp_handshake {{level 0} args} {
     return [ocsp_read_handshake $text]
 }
 
+# Reads the output of s_client into the dict that ocsp_handshake returns.
 proc ocsp_read_handshake {text} {
     set result [dict create ok 0 serial {} staple none this 0 next 0 produced 0 reason {} text $text]
-    # A delegate's certificate within the staple is printed in the same shape, before the server's.
+    # An authorized responder's certificate in the staple is printed in the same form, before the server's.
     if {![regexp -- {Server certificate\s+(-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----)} $text - pem]
         || [regexp {Cipher is \(NONE\)|alert (?:internal error|handshake failure)|:error:} $text]} {
         return $result
     }
     dict set result ok 1
-    regexp {serial=(-?[0-9A-F]+)} [exec $::openssl x509 -noout -serial << $pem] - serial
-    dict set result serial $serial
+    dict set result serial [ocsp_pem_serial $pem]
     if {[regexp {OCSP response: no response sent} $text] || ![regexp {OCSP Response Data:} $text]} {return $result}
     dict set result staple foreign
     if {[regexp {Produced At: ([^\n]*)} $text - at]} {dict set result produced [ocsp_seconds $at]}
@@ -191,14 +238,14 @@ proc ocsp_read_handshake {text} {
     return $result
 }
 
-# Only the staple's status.
+# Makes a handshake and returns the status in the staple.
 proc ocsp_staple {{level 0} args} {
     set shake [ocsp_handshake $level {*}$args]
     if {![dict get $shake ok]} {return "no handshake: [lsearch -all -inline [split [dict get $shake text] \n] *rror:*]"}
     return [dict get $shake staple]
 }
 
-# What must hold at any time: both TLS versions complete a handshake and show `status`.
+# Asserts that handshakes in TLS 1.2 and 1.3 complete with a staple of that status.
 proc ocsp_assert_staple {status {level 0}} {
     foreach version {-tls1_2 -tls1_3} {
         assert_equal [ocsp_staple $level $version] $status "staple with $version; [ocsp_situation $level]"
@@ -211,8 +258,8 @@ proc ocsp_wait_staple {status {level 0} {seconds 20}} {
     }
 }
 
-# A handshake by gnutls-cli, which judges the staple itself: a dict with exit (0: all is well), text, der (the staple).
-# `priority` chooses the version: VERS-TLS1.2 or VERS-TLS1.3.
+# Makes a handshake with gnutls-cli, which verifies the staple. Returns a dict: exit (0: certificate and staple
+# accepted), text (its output), der (the staple). `version` is VERS-TLS1.2 or VERS-TLS1.3.
 proc ocsp_gnutls {ca {level 0} {version VERS-TLS1.3}} {
     set file [file join [dict get $ca dir] staple.[clock clicks].der]
     set code [catch {
@@ -232,28 +279,29 @@ proc ocsp_gnutls {ca {level 0} {version VERS-TLS1.3}} {
     return [dict create exit $exit text $text der $der]
 }
 
-# Both oracles and both versions agree that the staple is good.
+# Asserts that openssl and gnutls-cli accept the staple as good, in TLS 1.2 and 1.3.
 proc ocsp_assert_good {ca {level 0}} {
     ocsp_assert_staple good $level
     if {[auto_execok gnutls-cli] eq {}} return
     foreach version {VERS-TLS1.2 VERS-TLS1.3} {
         set verdict [ocsp_gnutls $ca $level $version]
-        assert_equal [dict get $verdict exit] 0 "gnutls-cli with $version says: [dict get $verdict text]"
+        assert_equal [dict get $verdict exit] 0 "gnutls-cli with $version: [dict get $verdict text]"
     }
 }
 
-# And that it is not: gnutls-cli refuses (revoked, expired, foreign, forged, or missing where it must not be).
+# Asserts that gnutls-cli rejects the handshake: its staple is revoked, expired, foreign or forged, or required and
+# absent.
 proc ocsp_assert_refused {ca {level 0}} {
     if {[auto_execok gnutls-cli] eq {}} return
     foreach version {VERS-TLS1.2 VERS-TLS1.3} {
         set verdict [ocsp_gnutls $ca $level $version]
-        assert_equal [dict get $verdict exit] 1 "gnutls-cli with $version says: [dict get $verdict text]"
+        assert_equal [dict get $verdict exit] 1 "gnutls-cli with $version: [dict get $verdict text]"
     }
 }
 
-# ---- programs of ours, made when a suite needs them (our own runner only) ------------------------------------------
+# ---- programs and libraries in C, compiled when a suite needs them (our own runner only) ---------------------------
 
-# Compiles support/NAME.c, once for each suite, and returns the program's or library's path.
+# Compiles support/NAME.c, once per suite, and returns the path of the program or library.
 proc ocsp_tool {name} {
     set library [expr {$name in {
         clock_shift fault_inject fault_nth accept_threads foreign_openssl other_module loopback_only
@@ -269,22 +317,23 @@ proc ocsp_tool {name} {
     return $out
 }
 
-# Handshakes without a pause against the server at `level`, until ocsp_hammer_stop, which returns what tls_hammer
-# counted as a dict. `args` are more options of tls_hammer.
+# Starts tls_hammer, which makes handshakes without pause against the server at `level` until ocsp_hammer_stop. `args`
+# are further options of tls_hammer.
 proc ocsp_hammer_start {ca_file {level 0} args} {
     set until [tmpfile hammer-until]
     set channel [open |[list [ocsp_tool tls_hammer] --port [srv $level port] --ca $ca_file --until $until --begun \
         {*}$args] r]
-    gets $channel ;# what is done to the server from here on is done under handshakes
+    gets $channel ;# handshakes are being made from here on
     return [dict create channel $channel until $until]
 }
 
+# Stops tls_hammer and returns its counters as a dict.
 proc ocsp_hammer_stop {hammer} {
     append_text [dict get $hammer until] {}
     return [ocsp_hammer_result $hammer]
 }
 
-# Waits for a hammer with --count to come to its end.
+# Waits until a tls_hammer that was started with --count has ended, and returns its counters.
 proc ocsp_hammer_result {hammer} {
     set line [gets [dict get $hammer channel]]
     close [dict get $hammer channel]
@@ -295,19 +344,19 @@ proc ocsp_hammer_result {hammer} {
     return $result
 }
 
-# No handshake failed and nothing was stapled that does not verify.
+# Asserts that no handshake failed and that every staple verified.
 proc ocsp_assert_hammer {result} {
     assert_morethan [dict get $result handshakes] 0 $result
     assert_equal [dict get $result failed] 0 $result
     assert_equal [dict get $result bad] 0 $result
 }
 
-# Called by our runner at a suite's end.
+# Our runner calls this at the end of a suite.
 proc stop_helpers {} {
     ocsp_responder_stop_all
 }
 
-# Lines in the server's log that the module wrote: the server puts its name before them.
+# Returns the lines of the server's log that the module wrote, which the server marks with the module's name.
 proc ocsp_log_lines {{level 0} {pattern *}} {
     set found {}
     foreach line [log_lines $level] {

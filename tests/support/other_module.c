@@ -1,15 +1,15 @@
-/* other_module.c - another module in the same server, which speaks TLS for itself (as one that asks a directory server
- * does): what it does with OpenSSL must not be taken for the server's own doing.
+/* other_module.c - another module in the same server, with TLS connections of its own (like a module that queries a
+ * directory server). Its use of OpenSSL must not be mistaken for the server's.
  *
  *   loadmodule other_module.so CERT KEY
  *
- * Makes an SSL_CTX with that certificate when it is loaded. Contexts are kept, and hold data of its own. Commands:
+ * Creates an SSL_CTX with that certificate when it is loaded. Contexts are never freed, and have ex_data. Commands:
  *
- *   OTHER.CONTEXT                          makes another context, on the main thread
- *   OTHER.LISTEN main|thread [CERT KEY]    makes a context on that thread, with another certificate if one is given, and a
+ *   OTHER.CONTEXT                          creates another context, on the main thread
+ *   OTHER.LISTEN main|thread [CERT KEY]    creates a context on that thread, with another certificate if one is given, and a
  *                                          TLS listener with it on 127.0.0.1; returns the port
- *   OTHER.FORK COUNT                       forks so often, while two threads make and free contexts; each child frees one.
- *                                          Returns how many were not through after ten seconds, and ends with the third
+ *   OTHER.FORK COUNT                       forks COUNT times while two threads create and free contexts; each child frees
+ *                                          one. Returns how many children hung for ten seconds; stops at the third
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,9 +27,12 @@
 #include <unistd.h>
 #include <openssl/ssl.h>
 
+SERVER_FUNCTIONS(SERVER_STATIC_POINTER)
+SERVER_DEFINE_LOADER(static)
+
 typedef struct listener {
     char cert[4096], key[4096];
-    SSL_CTX *ctx; /* NULL: the thread makes it */
+    SSL_CTX *ctx; /* NULL: the thread creates it */
     int fd;
 } listener;
 
@@ -56,21 +59,21 @@ static int contextCommand(ServerCtx *ctx, ServerString **argv, int argc) {
 
 /* ---- a listener -------------------------------------------------------------------------------------------------- */
 
-/* One handshake after the other. */
+/* Thread: makes one handshake after the other. */
 static void *serve(void *arg) {
     listener *l = arg;
 
     if (!l->ctx) l->ctx = makeContext(l->cert, l->key);
     while (l->ctx) {
         int fd = accept(l->fd, NULL, NULL);
-        struct timeval patience = {10, 0};
+        struct timeval timeout = {10, 0};
         SSL *ssl = fd >= 0 ? SSL_new(l->ctx) : NULL;
 
         if (fd < 0) break;
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
         if (ssl && SSL_set_fd(ssl, fd) == 1 && SSL_accept(ssl) == 1) {
             char byte;
-            while (SSL_read(ssl, &byte, 1) > 0) continue; /* until the client has seen all of the handshake */
+            while (SSL_read(ssl, &byte, 1) > 0) continue; /* until the client has received the whole handshake */
             SSL_shutdown(ssl);
         }
         SSL_free(ssl);
@@ -87,7 +90,7 @@ static int listenCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     char port[16];
 
     if (argc != 2 && argc != 4) return Server_WrongArity(ctx);
-    l = calloc(1, sizeof(*l)); /* stays until the server ends, as the listener does */
+    l = calloc(1, sizeof(*l)); /* never freed: the listener exists until the server ends */
     if (!l) return Server_ReplyWithError(ctx, "ERR no memory");
     snprintf(l->cert, sizeof(l->cert), "%s", argc == 4 ? Server_StringPtrLen(argv[2], NULL) : cert);
     snprintf(l->key, sizeof(l->key), "%s", argc == 4 ? Server_StringPtrLen(argv[3], NULL) : key);
@@ -113,8 +116,8 @@ static void *churn(void *unused) {
     return NULL;
 }
 
-/* Contexts that the main thread makes while no event loop turns are listed in the module under test: freeing one of
- * another thread takes a moment then. */
+/* The module under test keeps a list of contexts that the main thread creates within one iteration of the event loop.
+ * With a long list, freeing a context of another thread takes longer. */
 #define LISTED 3000
 
 static int forkCommand(ServerCtx *ctx, ServerString **argv, int argc) {

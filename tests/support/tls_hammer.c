@@ -1,22 +1,20 @@
-/* tls_hammer.c - many handshakes on several threads, each asking for the staple and judging it.
+/* tls_hammer.c - load generator: handshakes on several threads, which request a staple and verify it.
  *
  *   tls_hammer --port P --ca FILE [--threads N] [--count N] [--until FILE] [--tls 1.2|1.3] [--no-ask]
  *              [--begun] [--mix] [--pause MS] [--hold FILE] [--every SECONDS]
  *
- * Makes --count handshakes in all (0: no bound), or goes on until the file --until exists. A staple is judged in full:
- * signature by the CA or a delegate, an entry for the certificate that this handshake served, dates. FILE may hold
- * several CAs. Prints one line at the end and exits 0 whatever it says:
+ * Makes --count handshakes in all (0: no limit), or runs until the file --until exists. Each staple is verified in full:
+ * the signature of the CA or of an authorized responder, a SingleResponse for the certificate of this handshake, the
+ * times. FILE may have several CAs. Prints one line at the end, and exits with 0 whatever the result:
  *
  *   handshakes=N failed=N stapled=N unstapled=N good=N revoked=N bad=N resumed=N aborted=N busy=N why=...
  *
- * failed: handshakes that did not come about; bad: staples that do not hold; why: the first reason of either. SIGTERM
- * or the end of --count ends it. --begun prints that word after the first one. Used by the suites for what has to hold
- * under load (scenarios 17 and 18).
+ * failed: handshakes that were not completed; bad: staples that do not verify; why: the first reason of either. SIGTERM
+ * or the end of --count ends it. --begun prints "begun" after the first handshake. --no-ask requests no status.
  *
- * For the soak: --mix makes each handshake another kind (TLS 1.2 or 1.3, asking or not, taking up a session of before,
- * broken off at some point on purpose, which counts as aborted), --pause sleeps after each, at most that long, --every
- * prints the line again and again, and while the file --hold exists, nobody begins a handshake (busy: those who still
- * are in one).
+ * For the soak: --mix varies the handshakes (TLS 1.2 or 1.3, with or without a status request, resuming a session,
+ * aborted on purpose, which counts as aborted), --pause sleeps for up to so long after each, --every prints the line
+ * periodically, and while the file --hold exists, no handshake starts (busy: threads that are still in one).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -38,8 +36,8 @@
 
 #define MAX_THREADS 16
 #define MAX_CAS 16
-#define CLOCK_SKEW 300     /* seconds that thisUpdate may lie in the future, as the server has it */
-#define SOCKET_PATIENCE 30 /* seconds after which a silent server counts as a failed handshake */
+#define CLOCK_SKEW 300    /* seconds that thisUpdate may be in the future, as in the engine */
+#define SOCKET_TIMEOUT 30 /* seconds without an answer after which a handshake has failed */
 
 static int port, thread_count = 2, ask = 1;
 static int mix, pause_ms, every;
@@ -48,7 +46,7 @@ static const char *until, *hold;
 static SSL_CTX *ctx;
 static X509 *cas[MAX_CAS];
 static int ca_count;
-static STACK_OF(X509) *signers; /* the same: a CA that signs answers itself need not send its certificate along */
+static STACK_OF(X509) *signers; /* the same CAs: a CA that signs responses need not send its certificate */
 static X509_STORE *trust;
 static atomic_long started, handshakes, failed, stapled, unstapled, good, revoked, bad, resumed, aborted, busy;
 static atomic_int stop, begun;
@@ -67,7 +65,7 @@ static void onSignal(int sig) {
     atomic_store(&stop, 1);
 }
 
-/* The CA whose key signed `leaf`; a CA of the same name does not do. */
+/* Returns the CA whose key signed `leaf`, not just one of the same name. */
 static X509 *issuerOf(X509 *leaf) {
     for (int i = 0; i < ca_count; i++) {
         if (X509_NAME_cmp(X509_get_issuer_name(leaf), X509_get_subject_name(cas[i])) != 0) continue;
@@ -77,7 +75,7 @@ static X509 *issuerOf(X509 *leaf) {
     return NULL;
 }
 
-/* The entry for `leaf`; a responder may name it by another digest than it was asked with. */
+/* Finds the SingleResponse for `leaf`, with a CertID of digest `md`. */
 static int findEntry(OCSP_BASICRESP *basic, const EVP_MD *md, X509 *leaf, X509 *issuer, int *status,
                      ASN1_GENERALIZEDTIME **this_update, ASN1_GENERALIZEDTIME **next_update) {
     OCSP_CERTID *id = OCSP_cert_to_id(md, leaf, issuer);
@@ -87,7 +85,7 @@ static int findEntry(OCSP_BASICRESP *basic, const EVP_MD *md, X509 *leaf, X509 *
     return found;
 }
 
-/* V_OCSP_CERTSTATUS_..., or -1 with a reason noted. */
+/* Verifies a staple. Returns V_OCSP_CERTSTATUS_..., or -1 after a call of note(). */
 static int judge(const unsigned char *der, long len, X509 *leaf) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, len);
@@ -101,13 +99,13 @@ static int judge(const unsigned char *der, long len, X509 *leaf) {
     } else if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL) {
         note("the staple is not a successful response");
     } else if (issuer == NULL) {
-        note("the certificate served is of no CA that was given");
+        note("the server's certificate is not of a given CA");
     } else if ((basic = OCSP_response_get1_basic(response)) == NULL) {
         note("the staple is not a basic response");
     } else if (OCSP_basic_verify(basic, signers, trust, 0) != 1) {
         char text[200];
 
-        snprintf(text, sizeof(text), "the staple's signature does not hold: %s",
+        snprintf(text, sizeof(text), "the staple's signature does not verify: %s",
                  ERR_reason_error_string(ERR_peek_error()));
         note(text);
     } else if (!findEntry(basic, EVP_sha1(), leaf, issuer, &status, &this_update, &next_update) &&
@@ -124,7 +122,7 @@ static int judge(const unsigned char *der, long len, X509 *leaf) {
     return verdict;
 }
 
-/* Each thread's own session of before, and its own chance. */
+/* Per thread: the session to resume, and the random state. */
 static _Thread_local SSL_SESSION *session;
 static _Thread_local unsigned seed;
 
@@ -136,10 +134,10 @@ static int keepSession(SSL *ssl, SSL_SESSION *fresh) {
     (void)ssl;
     SSL_SESSION_free(session);
     session = fresh;
-    return 1; /* it is ours now */
+    return 1; /* the session now belongs to this function's thread */
 }
 
-/* Breaks a handshake off: before its first byte, after noise, after the ClientHello, or with an alert. */
+/* Aborts a handshake: before its first byte, after garbage, after the ClientHello, or with an alert. */
 static void breakOff(SSL *ssl, int fd) {
     int how = chance(4);
 
@@ -149,12 +147,12 @@ static void breakOff(SSL *ssl, int fd) {
         (void)!send(fd, "PING\r\n", 6, MSG_NOSIGNAL);
         return;
     }
-    if (how == 3) SSL_set1_host(ssl, "another.test.invalid"); /* and so it ends with an alert */
+    if (how == 3) SSL_set1_host(ssl, "another.test.invalid"); /* the name does not match: an alert */
     if (how == 3) SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
     if (how == 2) {
         struct timeval soon = {.tv_usec = 1};
 
-        /* The answer is not waited for. */
+        /* Does not wait for the answer. */
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
     }
     SSL_connect(ssl);
@@ -182,14 +180,14 @@ static void judgeStaple(SSL *ssl) {
 
 static void oneHandshake(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
-    struct timeval patience = {.tv_sec = SOCKET_PATIENCE};
+    struct timeval timeout = {.tv_sec = SOCKET_TIMEOUT};
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     SSL *ssl = SSL_new(ctx);
     char answer[64];
 
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     /* Close by reset: tens of thousands of handshakes must not use up the ports in TIME_WAIT. */
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
@@ -219,9 +217,9 @@ static void oneHandshake(void) {
         atomic_fetch_add(&handshakes, 1);
         judgeStaple(ssl);
         if (SSL_session_reused(ssl)) atomic_fetch_add(&resumed, 1);
-        /* TLS 1.3 hands its sessions out behind the handshake. */
+        /* In TLS 1.3, tickets come after the handshake. */
         if (mix && chance(2) && SSL_write(ssl, "PING\r\n", 6) == 6) (void)!SSL_read(ssl, answer, sizeof(answer));
-        if (mix && chance(8) != 0) SSL_shutdown(ssl); /* without it OpenSSL does not take the session up again */
+        if (mix && chance(8) != 0) SSL_shutdown(ssl); /* or OpenSSL does not resume the session */
     }
     ERR_clear_error();
     SSL_free(ssl);
@@ -261,7 +259,7 @@ static void printCounts(void) {
     fflush(stdout);
 }
 
-/* Prints the counts every so often until it is over. */
+/* Thread: prints the counters every --every seconds. */
 static void *tell(void *unused) {
     for (int slept = 0; !atomic_load(&stop); slept++) {
         if (until != NULL && access(until, F_OK) == 0) break;
@@ -319,7 +317,7 @@ int main(int argc, char **argv) {
     }
     fclose(file);
     ERR_clear_error();
-    /* An intermediate among them is trusted as it is: what its own root says is not the question here. */
+    /* An intermediate CA among them is trusted without its root. */
     X509_STORE_set_flags(trust, X509_V_FLAG_PARTIAL_CHAIN);
     ctx = SSL_CTX_new(TLS_client_method());
     if (mix) {

@@ -1,16 +1,16 @@
-/* tls_peer.c - a TLS server that staples whatever bytes it is told to, for the suites in which a server judges its
- * peers: ours would never staple most of them.
+/* tls_peer.c - a TLS server that staples any bytes, for suites in which a client or a server checks the staple. The
+ * product would never send most of these staples.
  *
  *   tls_peer --cert FILE --key FILE --staple FILE [--tls 1.2|1.3]
  *
- * FILE is read at each handshake; when it does not exist nothing is stapled. Listens on a free port of 127.0.0.1 and
+ * The staple is read from FILE at each handshake; without the file there is none. Listens on a free port of 127.0.0.1 and
  * offers to resume sessions. Prints "port=N openssl=HEX", then a line for each connection:
  *
  *   done=0|1 asked=0|1 reused=0|1 hello=LENGTH:EXTENSION,...
  *
- * done: the client finished the handshake and went on to send something (commands, which are answered by errors);
- * asked: for a status; hello: the ClientHello's length in bytes and its extensions' numbers. SIGTERM ends it, though not
- * the connections that there are: each has a process of its own.
+ * done: the client completed the handshake and sent something (commands, which are answered with errors); asked: it
+ * requested a status; reused: it resumed a session; hello: the length of the ClientHello in bytes and the numbers of its
+ * extensions. SIGTERM ends the server, but not open connections: each has a process of its own.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -26,7 +26,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#define PATIENCE 10 /* seconds for a silent client */
+#define CLIENT_TIMEOUT_S 10 /* for a client that sends nothing */
 
 static const char *staple_file;
 static int asked;
@@ -100,7 +100,7 @@ int main(int argc, char **argv) {
     SSL_CTX_set_client_hello_cb(ctx, onHello, NULL);
     SSL_CTX_set_msg_callback(ctx, onMessage);
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGTERM); /* a suite that dies takes it along */
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* ends with the suite, even if that is killed */
     signal(SIGCHLD, SIG_IGN);
     name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -110,25 +110,25 @@ int main(int argc, char **argv) {
     printf("port=%d openssl=%lx\n", ntohs(name.sin_port), OpenSSL_version_num());
     fflush(stdout);
     for (;;) {
-        struct timeval patience = {PATIENCE, 0};
+        struct timeval timeout = {CLIENT_TIMEOUT_S, 0};
         int fd = accept(listener, NULL, NULL), done = 0;
         char bytes[16384];
         SSL *ssl;
 
         if (fd < 0) continue;
-        /* A process for each: some clients open a second connection for the status, and use the first one later. */
+        /* A process per connection: some clients open a second one for the status, and use the first one later. */
         if (fork() != 0) {
             close(fd);
             continue;
         }
         close(listener);
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
         ssl = SSL_new(ctx);
         SSL_set_fd(ssl, fd);
         asked = 0;
         hello_length = 0;
         if (SSL_accept(ssl) == 1) done = SSL_read(ssl, bytes, sizeof(bytes)) > 0;
-        /* To MIGRATE's SELECT and RESTORE: answered, it does not try a second time. */
+        /* Replies to MIGRATE's SELECT and RESTORE, so that it does not try again. */
         if (done) SSL_write(ssl, "-ERR no\r\n-ERR no\r\n", 18);
         printf("done=%d asked=%d reused=%d hello=%zu:%s\n", done, asked, SSL_session_reused(ssl), hello_length,
                extensions);

@@ -1,22 +1,23 @@
-# ocsp-answers.tcl - scenario 7: what a responder may answer, and the verdict on each answer.
+# ocsp-answers.tcl - answers of a responder, and what each of them means (scenario 7).
 #
-# One server, one responder, a certificate with two URLs (/a and /b). Each row of the table is a test: both URLs
-# misbehave in that way; the round must fail with that kind, name the URL, ask whom it should ask next, and leave what
-# is held where it was. Then /b answers well, and the same round must succeed by it.
+# One server, one responder, a certificate with two responder URLs (/a and /b). Each row of a table is a test: both
+# URLs answer in that way. The refresh must fail with the kind of failure in the table, name both URLs, make the
+# requests that are due after such an answer, and leave the current response in place. Then /b answers well, and a
+# refresh must succeed.
 #
 # Weight: 35
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# name, behaviour, kind of failure, next: url (the next URL, no GET) or get (a GET to the same URL, then the next URL)
+# name, behaviour, kind of failure, next request: url (the next URL, no GET) or get (GET to the same URL, then the next)
 set rows {
     {tryLater}                                  {response_status tryLater}              response url
     {internalError}                             {response_status internalError}         response url
     {malformedRequest}                          {response_status malformedRequest}      response url
     {sigRequired}                               {response_status sigRequired}           response url
     {unauthorized}                              {response_status unauthorized}          response url
-    {a response status nobody defined}          {response_status 9}                     response url
+    {an undefined response status}              {response_status 9}                     response url
     {certStatus unknown}                        {status unknown}                        response url
     {empty body}                                {body empty}                            response url
     {one byte}                                  {body byte}                             response url
@@ -26,7 +27,7 @@ set rows {
     {right body with a wrong type}              {type application/octet-stream}         http url
     {right body without a type}                 {type none}                             http url
     {chunked, a size that is no number}         {length chunked-bad}                    http url
-    {body over 64 KiB, promised}                {length huge}                           http url
+    {body over 64 KiB, announced}               {length huge}                           http url
     {body over 64 KiB, endless}                 {length endless body html}              http url
     {301 to a right answer}                     {http 301 location /c}                  http url
     {302 to a right answer}                     {http 302 location /c}                  http url
@@ -55,9 +56,9 @@ set rows {
     {endless headers}                           {drop headers}                          network url
 }
 
-# What other stacks send, and what the operator is told: name, behaviour, kind, a pattern of the sentence.
-set told_rows {
-    {compressed, although not asked}
+# Answers of other HTTP servers, and what last_error says about them: name, behaviour, kind of failure, pattern.
+set explained_rows {
+    {compressed without being requested}
         {encode gzip} http
         {*the answer's Content-Encoding is gzip, which was not asked for: switch compression off *}
     {Transfer-Encoding: gzip}
@@ -92,7 +93,7 @@ set told_rows {
         {*closed in the middle of the answer's header, after an interim answer*}
 }
 
-# Answers that are right in an unusual shape.
+# Unusual answers that are right.
 set good_rows {
     {HTTP/1.0}                          {version 1.0}
     {HTTP/1.1 kept open}                {keep 1}
@@ -118,8 +119,8 @@ set good_rows {
     {further headers}                   {headers {{Cache-Control: max-age=3600} {X-Nothing: at all} {ETag: "0"}}}
 }
 
-# What was asked since the log was emptied, as words like "POST/a GET/a POST/b".
-proc asked {responder} {
+# Returns the requests since the responder's log was emptied, in the form "POST/a GET/a POST/b".
+proc requests {responder} {
     set words {}
     foreach request [ocsp_responder_log $responder] {
         lappend words [dict get $request method][dict get $request path]
@@ -127,92 +128,93 @@ proc asked {responder} {
     return $words
 }
 
-set lab [ocsp_lab -paths {/a /b}]
-set ca [dict get $lab ca]
-set responder [dict get $lab responder]
-set asked_for {url {POST/a POST/b} get {POST/a GET/a POST/b GET/b}}
+ocsp_setup -paths {/a /b}
+set requests_of {url {POST/a POST/b} get {POST/a GET/a POST/b GET/b}}
 
-# How long an answer may take: little where the row is about waiting in vain, much where it would only be a busy
-# machine.
-proc patience {behaviour while_failing} {
-    set in_vain {hang headers piece_ms}
+# Returns the timeout for a row of the table, in seconds: short where the answer never comes in full, and otherwise long
+# enough for a busy machine.
+proc timeout_for {behaviour while_failing} {
+    set never_complete {hang headers piece_ms}
     foreach word $behaviour {
-        if {$word in $in_vain} {return [expr {$while_failing ? 1 : 3}]}
+        if {$word in $never_complete} {return [expr {$while_failing ? 1 : 3}]}
     }
     return 20
 }
 
-# An hour between retries, so that only we start rounds.
-start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] {
-    test {7 a good response is held before the misbehaviour begins} {
-        ocsp_wait_info state good
+# Retries are an hour apart, so that every refresh here is forced by the test.
+start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
+    ocsp_wait_info state good
+
+    test {answer: a good response is current before any bad answer (7)} {
+        assert_equal [ocsp_info state] good
         ocsp_assert_good $ca
     }
 
     foreach {name behaviour kind next} $rows {
-        test "7.[incr number] $name -> $kind, then [expr {$next eq "get" ? "GET, then " : {}}]the next URL" {
-            ocsp_set timeout [patience $behaviour 1]
-            set held [ocsp_info_all]
+        set then [expr {$next eq "get" ? "GET, then " : {}}]
+        test "answer: $name: $kind failure, then ${then}the next URL (7.[incr number])" {
+            ocsp_set timeout [timeout_for $behaviour 1]
+            set before [ocsp_info_all]
             foreach path {/a /b} {ocsp_responder_behave $responder $behaviour $path}
             ocsp_responder_forget $responder
             r debug ocsp-refresh
-            ocsp_wait_above refresh_failures [dict get $held refresh_failures]
+            ocsp_wait_above refresh_failures [dict get $before refresh_failures]
             set after [ocsp_info_all]
 
-            # The verdict: this kind and no other, counted once.
+            # One failure, of this kind and no other.
             foreach each {network http response verify} {
                 assert_equal [dict get $after failures_$each] \
-                    [expr {[dict get $held failures_$each] + ($each eq $kind)}] \
+                    [expr {[dict get $before failures_$each] + ($each eq $kind)}] \
                     "failures_$each; last_error: [dict get $after last_error]"
             }
-            assert_equal [dict get $after refreshes] [expr {[dict get $held refreshes] + 1}]
-            assert_match "*[lindex [dict get $lab urls] 0]*" [dict get $after last_error]
+            assert_equal [dict get $after refreshes] [expr {[dict get $before refreshes] + 1}]
+            assert_match "*$url*" [dict get $after last_error]
             assert_match "*[lindex [dict get $lab urls] 1]*" [dict get $after last_error]
-            # Whom it asked.
-            assert_equal [asked $responder] [dict get $asked_for $next]
-            # What was held stays, and is still what handshakes get.
+            # The requests that it made.
+            assert_equal [requests $responder] [dict get $requests_of $next]
+            # The current response stays, and handshakes still get it.
             foreach field {state this_update next_update response_bytes response_source} {
-                assert_equal [dict get $after $field] [dict get $held $field] $field
+                assert_equal [dict get $after $field] [dict get $before $field] $field
             }
             set shake [ocsp_handshake]
             assert_equal [dict get $shake staple] good
-            assert_equal [dict get $shake this] [dict get $held this_update]
+            assert_equal [dict get $shake this] [dict get $before this_update]
             assert_equal [r ping] PONG
 
-            # The next URL is the remedy.
-            ocsp_set timeout [patience $behaviour 0]
+            # With a good answer from the next URL the refresh succeeds.
+            ocsp_set timeout [timeout_for $behaviour 0]
             ocsp_responder_behave $responder good /b
             ocsp_responder_forget $responder
             r debug ocsp-refresh
             ocsp_wait_above refreshes [dict get $after refreshes]
-            set healed [ocsp_info_all]
-            assert_equal [dict get $healed refresh_failures] [dict get $after refresh_failures] \
-                [dict get $healed last_error]
-            assert_equal [dict get $healed last_error] {}
-            assert_equal [asked $responder] [lrange [dict get $asked_for $next] 0 end-[expr {$next eq "get"}]]
+            set recovered [ocsp_info_all]
+            assert_equal [dict get $recovered refresh_failures] [dict get $after refresh_failures] \
+                [dict get $recovered last_error]
+            assert_equal [dict get $recovered last_error] {}
+            assert_equal [requests $responder] [lrange [dict get $requests_of $next] 0 end-[expr {$next eq "get"}]]
         }
     }
 
     ocsp_set timeout 20
-    foreach {name behaviour kind pattern} $told_rows {
-        test "7.[incr number] $name -> $kind, and a sentence that says what to do" {
-            set held [ocsp_info_all]
+    foreach {name behaviour kind pattern} $explained_rows {
+        test "answer: $name: $kind failure, last_error says what to do (7.[incr number])" {
+            set before [ocsp_info_all]
             foreach path {/a /b} {ocsp_responder_behave $responder $behaviour $path}
             r debug ocsp-refresh
-            ocsp_wait_above refresh_failures [dict get $held refresh_failures]
+            ocsp_wait_above refresh_failures [dict get $before refresh_failures]
             assert_match $pattern [ocsp_info last_error]
-            assert_equal [ocsp_info failures_$kind] [expr {[dict get $held failures_$kind] + 1}] [ocsp_info last_error]
-            assert_equal [ocsp_info this_update] [dict get $held this_update]
+            assert_equal [ocsp_info failures_$kind] [expr {[dict get $before failures_$kind] + 1}] [ocsp_info last_error]
+            assert_equal [ocsp_info this_update] [dict get $before this_update]
             assert_equal [dict get [ocsp_handshake] staple] good
             ocsp_responder_behave $responder good /b
-            ocsp_round
+            ocsp_refresh
         }
     }
 
     foreach {name behaviour} $good_rows {
-        test "7.[incr number] $name -> good" {
-            # A newer answer than the one held, so that taking it can be seen.
-            while {[clock seconds] <= [ocsp_info this_update]} {after 50}
+        test "answer: $name: good (7.[incr number])" {
+            # A newer response than the current one, so that INFO shows its acceptance.
+            ocsp_pass_this_update
             ocsp_responder_behave $responder $behaviour /a
             ocsp_responder_behave $responder {drop close} /b
             ocsp_responder_forget $responder
@@ -222,7 +224,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
             assert_equal [ocsp_info last_error] {}
             assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
             assert_morethan [ocsp_info this_update] [dict get $before this_update]
-            assert_equal [asked $responder] {POST/a}
+            assert_equal [requests $responder] {POST/a}
             set request [lindex [ocsp_responder_log $responder] 0]
             assert_equal [dict get $request version] 1.1
             assert_match 127.0.0.1:* [dict get $request host]
@@ -231,10 +233,10 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         }
     }
 
-    test "7.[incr number] a large body -> good, and no handshake fails for it; over 64 KiB -> http" {
-        # TLS 1.3 has room for 65535 bytes of extensions to a certificate, 8 of which are not the response; in TLS 1.2
-        # OpenSSL's clients end the handshake when the CertificateStatus message, 4 bytes longer, has more than 16384.
-        # What does not fit is left out: a handshake without a staple, not a handshake that fails.
+    test "answer: a large response is good and fails no handshake, over 64 KiB: http failure (7.[incr number])" {
+        # TLS 1.3 has room for 65535 bytes of extensions with a certificate, 8 of which are not the response. In TLS
+        # 1.2, OpenSSL's clients abort the handshake when the CertificateStatus message, 4 bytes longer, exceeds 16384
+        # bytes. A response that does not fit is left out: the handshake completes without a staple.
         foreach {size in_tls12 in_tls13} {
             16380 good good
             16381 none good
@@ -242,15 +244,15 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
             65528 none none
             65536 none none
         } {
-            while {[clock seconds] <= [ocsp_info this_update]} {after 50}
+            ocsp_pass_this_update
             foreach path {/a /b} {ocsp_responder_behave $responder [list size $size] $path}
             set before [ocsp_info_all]
-            ocsp_round
+            ocsp_refresh
             assert_equal [ocsp_info response_bytes] $size
             assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
             foreach {version staple} [list -tls1_2 $in_tls12 -tls1_3 $in_tls13] {
                 set shake [ocsp_handshake 0 $version]
-                assert_equal [dict get $shake ok] 1 "no handshake with $version and a response of $size bytes"
+                assert_equal [dict get $shake ok] 1 "handshake with $version and a response of $size bytes"
                 assert_equal [dict get $shake staple] $staple "$version, $size bytes"
             }
         }
@@ -260,18 +262,18 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_wait_above failures_http [dict get $before failures_http]
     }
 
-    test {7 after all of that both oracles are content and the log has not been flooded} {
+    test {answer: after all of these openssl and gnutls-cli accept the staple, and the log is not flooded (7)} {
         foreach path {/a /b} {ocsp_responder_behave $responder good $path}
-        while {[clock seconds] <= [ocsp_info this_update]} {after 50}
-        ocsp_round
+        ocsp_pass_this_update
+        ocsp_refresh
         ocsp_assert_good $ca
-        # Each failing round was followed by a good one: a line for the failure, a line for the recovery.
+        # Each failed refresh was followed by a good one: one line for the failure, one for the recovery.
         assert_lessthan_equal [llength [ocsp_log_lines]] [expr {3 * ($number + 5)}]
     }
 }
 
-# Closing right after accept is done before any path is known: one URL, and a server of its own.
-test "7.[incr number] closed as soon as accepted -> network" {
+# A connection that is closed right after accept has no path yet: this needs a certificate with one URL.
+test "answer: connection closed right after accept: network failure (7.[incr number])" {
     set lab2 [ocsp_lab]
     start_server [ocsp_server [dict get $lab2 leaf] [dict get $lab2 ca] retry-delay 3600] {
         ocsp_wait_info state good
@@ -284,7 +286,7 @@ test "7.[incr number] closed as soon as accepted -> network" {
     ocsp_lab_close $lab2
 }
 
-# What a proxy or an https responder does wrong: a server, and where the answer comes from, each.
+# Faults of a proxy, or of an https responder. Each row has its own server.
 set responder2 [ocsp_responder_start -ca $ca]
 set secure [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $ca localhostonly -san DNS:localhost]]
 set proxy http://127.0.0.1:[dict get $responder2 port]
@@ -312,7 +314,7 @@ foreach {name behaviour environment url kind pattern} [list \
         good {} https://127.0.0.1:[dict get $secure port]/ network \
         {*the responder's TLS certificate is not valid for the name 127.0.0.1: use a URL that stands in *} \
 ] {
-    test "7.[incr number] $name -> $kind, and a sentence that says what to do" {
+    test "answer: $name: $kind failure, last_error says what to do (7.[incr number])" {
         ocsp_responder_behave $responder2 $behaviour
         ocsp_responder_forget $responder2
         set leaf [ocsp_pki_leaf $ca leaf7$number -aia [list $url]]
@@ -328,7 +330,7 @@ foreach {name behaviour environment url kind pattern} [list \
     }
 }
 
-test "7.[incr number] the user and the password in http_proxy are percent-decoded" {
+test "answer: user and password in http_proxy are percent-decoded (7.[incr number])" {
     ocsp_responder_behave $responder2 good
     ocsp_responder_forget $responder2
     set leaf [ocsp_pki_leaf $ca leaf7$number -aia [list http://far.invalid/x]]
@@ -344,16 +346,16 @@ test "7.[incr number] the user and the password in http_proxy are percent-decode
 ocsp_responder_stop $responder2
 ocsp_responder_stop $secure
 
-# A certificate that has never had a response: no misbehaviour may ever be stapled.
-test "7.[incr number] with nothing held, no answer of the table is ever stapled" {
+# A certificate that has no response yet.
+test "answer: without a current response, no answer of the table is ever stapled (7.[incr number])" {
     set lab3 [ocsp_lab -behave {http 404}]
     set r3 [dict get $lab3 responder]
     start_server [ocsp_server [dict get $lab3 leaf] [dict get $lab3 ca] retry-delay 3600] {
         foreach {name behaviour kind next} $rows {
-            # Those that only let time pass are no different here.
+            # Slow answers differ from the others in time only.
             if {$kind eq "network" && $name ne "body shorter than Content-Length"} continue
             ocsp_responder_behave $r3 $behaviour
-            ocsp_round
+            ocsp_refresh
             assert_equal [ocsp_info state] pending $name
             assert_equal [ocsp_staple] none $name
         }
@@ -362,5 +364,3 @@ test "7.[incr number] with nothing held, no answer of the table is ever stapled"
     }
     ocsp_lab_close $lab3
 }
-
-ocsp_lab_close $lab

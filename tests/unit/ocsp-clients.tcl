@@ -1,28 +1,25 @@
-# ocsp-clients.tcl - scenario 30: real clients and their verdicts. What the product staples is taken by every client
-# that looks at it; and what each says to staples that the product would never send, for docs/clients.md.
+# ocsp-clients.tcl - TLS clients of other projects, and what they do with a staple (scenario 30): every client that
+# checks staples accepts what the product staples; and how each client treats staples that the product would never
+# send, for the tables in docs/clients.md.
 #
-# Those staples come from a server of ours (support/tls_peer.c). A client that is not installed is left out and
-# said so. With CLIENT_TABLE=FILE in the environment, and all clients there, the table is written to FILE.
+# Those staples come from support/tls_peer.c. A client that is not installed is reported as skipped. With
+# CLIENT_TABLE=FILE in the environment, and every client installed, the table is written to FILE.
 #
 # Weight: 130
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
+ocsp_setup
 set intermediate [ocsp_pki_intermediate $ca intermediate]
 set other [ocsp_lab_leaf $lab other]
-set responder [dict get $lab responder]
 set ca_file [dict get $ca cert]
 set client_leaf [ocsp_lab_leaf $lab client]
 set programs [file join $::ocsp_support_dir clients]
 
 # ---- the clients ----------------------------------------------------------------------------------------------------
 
-# Prepares what a client needs; raises when it cannot.
+# Each prepare_... makes what a client needs, or raises the reason why the client cannot run.
 proc prepare_java {} {exec javac -d $::dir [file join $::programs StapleClient.java] 2>@1}
 
 proc prepare_go {} {
@@ -36,16 +33,16 @@ proc prepare_nss {} {
     file mkdir $::dir/nss
     exec certutil -N -d sql:$::dir/nss --empty-password 2>@1
     exec certutil -A -d sql:$::dir/nss -n ca -t C,, -i $::ca_file 2>@1
-    # With -F tstclnt verifies once more by itself, and does not look at the chain that it was sent.
+    # With -F, tstclnt verifies again by itself, without the chain that the server sent.
     exec certutil -A -d sql:$::dir/nss -n intermediate -t ,, -i [dict get $::intermediate cert] 2>@1
 }
 
 set clients {}
 
-# client NAME OPTIONS COMMAND...   a row of the table, with PORT in place of the port. Options, a list:
-#   needs {..}     programs without which it is left out      prepare CMD   what to run first, once
-#   accepts {0}, refuses {1}    exit statuses; any other one is a fault of the test
-#   judges 1       it promises to look at the staple          version CMD   says its version in its first line
+# client NAME OPTIONS COMMAND...   adds a row to the table. PORT in COMMAND stands for the port. Options, a list:
+#   needs {..}     programs without which it is skipped       prepare CMD   run once, before the first use
+#   accepts {0}, refuses {1}    exit statuses; any other one is an error of the test
+#   judges 1       the client is documented to check staples  version CMD   prints its version in the first line
 proc client {name options args} {
     lappend ::clients [dict merge {needs {} prepare {} accepts 0 refuses 1 judges 0 version {}} $options \
         [list name $name command $args]]
@@ -60,7 +57,7 @@ client {`openssl s_client -status`} {needs openssl version {openssl version}} \
     openssl s_client -connect 127.0.0.1:PORT -CAfile $ca_file -verify_return_error -status
 client {`gnutls-cli`} {needs gnutls-cli judges 1 version {gnutls-cli --version}} \
     gnutls-cli --x509cafile $ca_file --port PORT 127.0.0.1
-# A server of the RESP protocol answers a GET with an error or hangs up: that is after the verdict.
+# A server of the RESP protocol answers GET with an error or closes the connection: that is after the handshake.
 client {`curl --cert-status`} {needs curl judges 1 accepts {0 1 52 56} refuses 91 version {curl --version}} \
     {*}$curl $ca_file --cert-status https://127.0.0.1:PORT/
 client {`curl`} {needs curl accepts {0 1 52 56} refuses {35 60 91}} {*}$curl $ca_file https://127.0.0.1:PORT/
@@ -78,7 +75,7 @@ client {NSS `tstclnt -T`} {needs {tstclnt certutil} prepare prepare_nss refuses 
 client {`valkey-cli`} {needs valkey-cli version {valkey-cli --version}} \
     valkey-cli -h 127.0.0.1 -p PORT --tls --cacert $ca_file PING
 
-# Runs a client once: {accepts|refuses what-it-printed}.
+# Runs a client once. Returns {accepts OUTPUT} or {refuses OUTPUT}.
 proc verdict_of {client port} {
     dict with client {}
     set status 0
@@ -88,10 +85,10 @@ proc verdict_of {client port} {
     }
     if {$status in $accepts} {return [list accepts $text]}
     if {$status in $refuses} {return [list refuses $text]}
-    fail "$name ended with status $status, which is neither: $text"
+    fail "$name ended with status $status, which means neither accepted nor refused: $text"
 }
 
-# ---- which of them are here -----------------------------------------------------------------------------------------
+# ---- the clients that are installed ---------------------------------------------------------------------------------
 
 set present {}
 set versions {}
@@ -104,7 +101,7 @@ foreach client $clients {
     }
     if {$why eq {} && $prepare ne {}} {set why [lindex [split $prepared($prepare) \n] end]}
     if {$why ne {}} {
-        skip_test "30 $name" $why
+        skip_test "clients: $name (30)" $why
         continue
     }
     lappend present $client
@@ -129,20 +126,20 @@ foreach {what served behaviour} [list \
     {for an RSA certificate that is must-staple} $rsa_leaf good \
     {for a certificate of an intermediate CA} $deep_leaf good \
 ] {
-    test "30.[incr number] what is stapled is taken by every client: a response $what" {
+    test "clients: every client accepts the staple of a response $what (30.[incr number])" {
         ocsp_responder_behave $responder $behaviour
         start_server [ocsp_server $served $ca tls-cert-file [dict get $served full]] {
             ocsp_wait_info state good
             set before [ocsp_info handshakes_stapled]
             foreach client $present {
-                # Java checks the intermediate too, whose status TLS 1.3 clients can get from nobody's staple here.
+                # Java checks the intermediate as well, for which no staple is sent here.
                 if {$served eq $deep_leaf} {
                     dict set client command [string map {check leaf} [dict get $client command]]
                 }
                 lassign [verdict_of $client [srv 0 port]] verdict text
                 assert_equal $verdict accepts "[dict get $client name]: $text"
             }
-            # Those that judge it did get it.
+            # The clients that check staples did get one.
             set judges [llength [lmap client $present {if {![dict get $client judges]} continue}]]
             assert_morethan_equal [ocsp_info handshakes_stapled] [expr {$before + $judges}]
             assert_equal [ocsp_info handshakes_unstapled] 0
@@ -155,7 +152,7 @@ ocsp_responder_stop $deep_responder
 
 set staple_file [file join $dir staple.der]
 
-# case -> a command that puts its staple into that file.
+# case -> command that writes its staple to that file
 set cases [list \
     good [list ocsp_response_file $staple_file $leaf $ca {this -60}] \
     no-nextUpdate [list ocsp_response_file $staple_file $leaf $ca {this -60 next none}] \
@@ -168,22 +165,22 @@ set cases [list \
 set rows {}
 foreach client $present {
     set name [dict get $client name]
-    test "30.[incr number] verdicts: $name" {
+    test "clients: $name: good, revoked, expired, foreign and missing staples (30.[incr number])" {
         set row [list $name]
         set asks {}
         foreach {case prepare} $cases {
             {*}$prepare
-            # With the CA's certificate behind its own: curl looks for the signer there, or in the response.
+            # The server also sends the CA's certificate: curl looks for the signer there, or in the response.
             set peer [open |[list [ocsp_tool tls_peer] --cert [dict get $leaf full] --key [dict get $leaf key] \
                 --staple $staple_file] r]
             regexp {port=(\d+)} [gets $peer] - port
             lappend row [lindex [verdict_of $client $port] 0]
-            # It tells of each connection at its end; Python's redis opens two.
+            # It prints a line for each connection when that ends; Python's redis opens two.
             exec kill [pid $peer]
             dict set asks [regexp {asked=1} [read $peer]] 1
             catch {close $peer}
         }
-        # A client asks or does not, whatever it is answered.
+        # A client requests a status always or never, whatever it is sent.
         assert_equal [dict size $asks] 1
         set row [linsert $row 1 [expr {[dict exists $asks 1] ? "yes" : "no"}]]
         assert_equal [lrange $row 2 3] {accepts accepts}
@@ -200,7 +197,8 @@ foreach client $present {
 set rsa_delegate [ocsp_pki_delegate $ca rsa_delegate -key rsa]
 set ed25519_delegate [ocsp_pki_delegate $ca ed25519_delegate -key ed25519]
 
-# What the response uses -> its behaviour, and whether every client has to take it. All are good and verify.
+# feature of a response -> behaviour of the responder, and whether every client has to accept it. All are good and
+# verify.
 set uses [list \
     {CertID with SHA-1, ECDSA P-256 with SHA-256, signed by the CA} {} 1 \
     {CertID with SHA-256} {hash sha256} 0 \
@@ -215,8 +213,7 @@ set uses [list \
     {no nextUpdate} {next none} 1 \
 ]
 
-# Go's crypto/tls does not look at a staple, and a TLS client of `openssl` does not refuse for one: these two are given the
-# response itself.
+# Go's crypto/tls does not check staples, and no client of `openssl` rejects one. These two verify the response itself.
 set judge [file join $dir ocsp_judge]
 set ::env(GO111MODULE) off
 set judge_missing [catch {
@@ -228,12 +225,12 @@ set verifiers [list {`openssl ocsp`} [list sh -c {
     exit 3
 }]]
 if {$judge_missing} {
-    skip_test "30 Go `x/crypto/ocsp`" "golang-golang-x-crypto-dev is not installed"
+    skip_test "clients: Go `x/crypto/ocsp` (30)" "golang-golang-x-crypto-dev is not installed"
 } else {
     lappend verifiers {Go `x/crypto/ocsp`} [list $judge]
 }
 
-# accepts or refuses: what a client says to the staple in the file.
+# Returns accepts or refuses, for the staple in the file.
 proc client_verdict {client} {
     set peer [open |[list [ocsp_tool tls_peer] --cert [dict get $::leaf full] --key [dict get $::leaf key] \
         --staple $::staple_file] r]
@@ -255,7 +252,7 @@ proc verifier_verdict {command} {
 set judging [lmap client $present {if {![dict get $client judges]} continue; set client}]
 set use_rows {}
 foreach {what behaviour for_all} $uses {
-    test "30.[incr number] what a response may use: $what" {
+    test "clients: which of them accept a response with: $what (30.[incr number])" {
         ocsp_response_file $staple_file $leaf $ca [concat {this -60} $behaviour]
         set row [list $what]
         foreach client $judging {lappend row [client_verdict $client]}
@@ -265,7 +262,7 @@ foreach {what behaviour for_all} $uses {
     }
 }
 
-# The second table, below the first one.
+# Writes the second table, below the first one.
 proc put_uses_table {channel} {
     set names [concat [lmap client $::judging {dict get $client name}] [dict keys $::verifiers]]
     puts $channel "\nWhat a response may use, all of them good and verified by this engine:\n"
@@ -283,12 +280,10 @@ if {[info exists env(CLIENT_TABLE)] && [llength $rows] == [llength $clients]} {
     puts $channel "| client | asks | [join [dict keys $cases] { | }] |"
     puts $channel "|[string repeat ---| [expr {[dict size $cases] + 2}]]"
     foreach row $rows {
-        # What nobody should rely on stands out: a client that was told of a revocation and goes on.
+        # Bold: a client that is sent a revoked status and goes on.
         if {[lindex $row 4] eq "accepts"} {lset row 4 **accepts**}
         puts $channel "| [join $row { | }] |"
     }
     put_uses_table $channel
     close $channel
 }
-
-ocsp_lab_close $lab

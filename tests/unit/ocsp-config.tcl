@@ -1,19 +1,14 @@
-# ocsp-config.tcl - what an operator sees: directives (scenario 18), DEBUG OCSP-REFRESH and OCSP.REFRESH (19), INFO, the
-# log, and loading the module at run time.
+# ocsp-config.tcl - what an operator uses and sees: directives (scenario 18), DEBUG OCSP-REFRESH and OCSP.REFRESH (19),
+# INFO, the log, and loading the module at run time.
 #
 # Weight: 17
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
-set url [lindex [dict get $lab urls] 0]
+ocsp_setup
 
-# The module's line in MODULE LIST's INFO form: how many command filters it has.
+# Returns how many command filters INFO modules gives for the module.
 proc filters {} {
     foreach line [split [r info modules] \n] {
         if {[regexp {name=ocsp,.*filters=(\d+)} $line - count]} {return $count}
@@ -24,7 +19,7 @@ proc filters {} {
 # ---- directives ----
 
 start_server [ocsp_server $leaf $ca] {
-    test {18.3 defaults are those of the contract} {
+    test {directives: defaults are as documented (18.3)} {
         foreach {directive value} {
             refresh-margin 10% retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}
         } {
@@ -57,7 +52,7 @@ start_server [ocsp_server $leaf $ca] {
             {{} /nonexistent/response.der}
             {}
     } {
-        test "18.4 $directive at run time: good values are taken, bad ones refused with a sentence" {
+        test "directives: $directive takes valid values at run time and rejects others with an explanation (18.4)" {
             set default [ocsp_get $directive]
             foreach value $goods {
                 ocsp_set $directive $value
@@ -71,10 +66,10 @@ start_server [ocsp_server $leaf $ca] {
             ocsp_set $directive $default
             foreach value $bads {
                 if {![catch {ocsp_set $directive $value} sentence]} {
-                    fail "[ocsp_directive $directive] took the value '$value'"
+                    fail "[ocsp_directive $directive] accepted the value '$value'"
                 }
                 assert_match {*CONFIG SET failed*} $sentence "$directive '$value'"
-                # More than the bare refusal: what would be right.
+                # More than the bare refusal: it says which values are valid.
                 assert_morethan [string length $sentence] 60 $sentence
                 assert_equal [ocsp_get $directive] $default "$directive after '$value'"
                 assert_no_match {*secret*} $sentence
@@ -83,7 +78,7 @@ start_server [ocsp_server $leaf $ca] {
         }
     }
 
-    test {18.5 several directives in one CONFIG SET: all or none} {
+    test {directives: one CONFIG SET of several directives sets all of them or none (18.5)} {
         r config set [ocsp_directive timeout] 7 [ocsp_directive retry-delay] 8
         assert_equal [ocsp_get timeout] 7
         assert_equal [ocsp_get retry-delay] 8
@@ -92,11 +87,12 @@ start_server [ocsp_server $leaf $ca] {
         assert_equal [ocsp_get retry-delay] 8
     }
 
-    test {18.5 refresh-margin at run time takes effect on what is held} {
+    test {directives: a new refresh-margin applies to the current response (18.5)} {
         ocsp_set responder-url ""
         ocsp_wait_info state good
-        # 10 % of an hour before its end, and up to a fifth of what that is more than half an hour off earlier; then 60 %,
-        # and a tenth of that earlier; then 10 % again.
+        # The response lasts an hour. With 10 %, the refresh is due 6 minutes before its end, and jitter makes it
+        # earlier by up to a fifth of what the wait exceeds 30 minutes; with 60 %, by up to a tenth of the margin
+        # window.
         foreach {margin least most} {10% 2850 3241 60% 1100 1441 10 2850 3241} {
             ocsp_set refresh-margin $margin
             wait_for_condition 100 50 {
@@ -108,7 +104,7 @@ start_server [ocsp_server $leaf $ca] {
         ocsp_assert_good $ca
     }
 
-    test {18.6 CONFIG REWRITE and a restart keep every directive} {
+    test {directives: CONFIG REWRITE and a restart keep each of them (18.6)} {
         set values [list stapling yes refresh-margin 33% retry-delay 44 timeout 55 responder-url ${url}rewritten \
             cache-dir $dir response-file {}]
         foreach {directive value} $values {ocsp_set $directive $value}
@@ -128,18 +124,18 @@ start_server [ocsp_server $leaf $ca] {
     }
 }
 
-test {18.7 bad values in the configuration file: the server says so} {
-    # The one place where a refusal to start is right: the server's own rule for its file.
+test {directives: an invalid value in the configuration file keeps the server from starting (18.7)} {
+    # As with any other directive in the server's configuration file.
     foreach {directive value} {retry-delay 0 refresh-margin 100% responder-url ftp://localhost/} {
         set failed [catch {
             set server [start_server [ocsp_server $leaf $ca $directive $value]]
             stop_server $server
         } why]
-        assert_equal $failed 1 "$directive $value was taken"
+        assert_equal $failed 1 "the server started with $directive $value"
     }
 }
 
-test {18.8 protected configs: enable-protected-configs decides} {
+test {directives: enable-protected-configs decides on responder-url, cache-dir and response-file (18.8)} {
     foreach {setting allowed} {no 0 local 1 yes 1} {
         start_server [ocsp_server $leaf $ca enable-protected-configs $setting] {
             foreach {directive value} [list responder-url $url cache-dir $dir response-file $dir/nothere.der] {
@@ -147,7 +143,7 @@ test {18.8 protected configs: enable-protected-configs decides} {
                 assert_equal $refused [expr {!$allowed}] "$directive with enable-protected-configs $setting: $why"
                 if {!$allowed} {assert_match {*protected*} $why}
             }
-            # The others are not protected.
+            # The other directives are not protected.
             foreach {directive value} {stapling no stapling yes refresh-margin 20% retry-delay 9 timeout 4} {
                 ocsp_set $directive $value
             }
@@ -155,7 +151,7 @@ test {18.8 protected configs: enable-protected-configs decides} {
     }
 }
 
-test {18.9 directives on the command line, and in the file after loadmodule} {
+test {directives: on the command line, and in the file after loadmodule (18.9)} {
     start_server [concat [ocsp_server $leaf $ca] [list args [list --ocsp.timeout 17] \
         config_lines [list ocsp.retry-delay 18 ocsp.refresh-margin 19%]]] {
         assert_equal [ocsp_get timeout] 17
@@ -176,7 +172,7 @@ set counter_fields {refreshes refresh_failures}
 set text_fields {state cert_serial responder_url response_source last_error last_peer_error}
 
 start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
-    test {INFO: all fields are there with their names, and no others, before anything has happened} {
+    test {INFO: has exactly the documented fields before anything has happened} {
         set fields [ocsp_info_all]
         assert_equal [lsort [dict keys $fields]] [lsort [concat $state_fields $counter_fields]]
         foreach {field value} {
@@ -189,7 +185,7 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         }
     }
 
-    test {INFO: fields and values after a success} {
+    test {INFO: fields and values after a successful refresh} {
         ocsp_responder_behave $responder {this -100 next 3600 produced -50}
         ocsp_set stapling yes
         ocsp_wait_info state good
@@ -205,7 +201,8 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         assert_range [dict get $fields this_update] [expr {$now - 160}] [expr {$now - 99}]
         assert_range [dict get $fields produced_at] [expr {$now - 110}] [expr {$now - 49}]
         assert_range [dict get $fields expires_in_seconds] 3500 3600
-        # 10 % of 3700 seconds before the end, and up to a fifth of what those 3330 are more than half an hour earlier.
+        # Due 10 % of 3700 s before the end, which is 3330 s from thisUpdate; jitter takes up to a fifth of the wait
+        # beyond 30 minutes.
         assert_range [dict get $fields next_refresh_in_seconds] 2800 3231
         assert_range [dict get $fields last_success_time] [expr {$now - 60}] $now
         assert_equal [dict get $fields response_source] network
@@ -216,11 +213,11 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         assert_equal [dict get $fields refresh_failures] 0
     }
 
-    test {INFO: sections ocsp and ocsp_stats; INFO without arguments prints neither} {
+    test {INFO: has the sections ocsp and ocsp_stats, and prints neither by default} {
         set text [r info ocsp]
         assert_match {*# ocsp*} $text
         assert_match {*# ocsp_stats*} $text
-        # The counters stand behind the second heading.
+        # The counters are below the second heading.
         assert_morethan [string first ocsp_refreshes: $text] [string first {# ocsp_stats} $text]
         assert_lessthan [string first ocsp_state: $text] [string first {# ocsp_stats} $text]
         assert_no_match {*ocsp_state*} [r info]
@@ -228,66 +225,68 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         assert_match {*ocsp_state*} [r info everything]
     }
 
-    test {log: a state change is a line, the same line never comes again with every retry} {
+    test {log: each change of state is one line, and no retry repeats it} {
+        ocsp_set stapling yes
+        ocsp_wait_info state good
         assert_equal [llength [ocsp_log_lines]] [llength [lsort -unique [lmap line [ocsp_log_lines] {
             regsub {^\S+ \d+ \w+ \d+ [\d:.]+ \S } $line {}
         }]]]
         set lines [llength [ocsp_log_lines]]
-        for {set i 0} {$i < 5} {incr i} {ocsp_round}
-        # Successes that follow a success are no news.
+        for {set i 0} {$i < 5} {incr i} {ocsp_refresh}
+        # A success after a success is not logged.
         assert_equal [llength [ocsp_log_lines]] $lines [ocsp_log_lines]
         ocsp_responder_behave $responder {http 503}
-        for {set i 0} {$i < 5} {incr i} {ocsp_round}
+        for {set i 0} {$i < 5} {incr i} {ocsp_refresh}
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 1}] [ocsp_log_lines]
         set line [lindex [ocsp_log_lines] end]
         assert_match "*$url*" $line
         assert_match {*503*} $line
-        assert_match {*next try*} [string tolower $line]
+        assert_match {*retrying in*} $line
         ocsp_responder_behave $responder good
-        for {set i 0} {$i < 3} {incr i} {ocsp_round}
+        for {set i 0} {$i < 3} {incr i} {ocsp_refresh}
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 2}] [ocsp_log_lines]
         after 1100
         ocsp_responder_behave $responder {status revoked}
-        for {set i 0} {$i < 3} {incr i} {ocsp_round}
+        for {set i 0} {$i < 3} {incr i} {ocsp_refresh}
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 3}] [ocsp_log_lines]
         assert_match {*revoked*} [lindex [ocsp_log_lines] end]
-        # A warning has the sign # in the server's log.
+        # The server marks a warning with #.
         assert_match {* # *} [lindex [ocsp_log_lines] end]
         after 1100
         ocsp_responder_behave $responder good
-        ocsp_round
+        ocsp_refresh
         assert_equal [ocsp_info state] good
     }
 }
 
-# ---- 19: the commands ----
+# ---- commands (19) ----
 
 start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
-    test {19.1 DEBUG OCSP-REFRESH answers at once; many calls while one fetch is under way are one} {
+    test {DEBUG OCSP-REFRESH: replies at once, and many calls during one fetch are one refresh (19.1)} {
         ocsp_wait_info state good
         ocsp_responder_forget $responder
         ocsp_responder_behave $responder hang
         for {set i 0} {$i < 50} {incr i} {
             assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
         }
-        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        ocsp_wait_hanging $responder
         for {set i 0} {$i < 50} {incr i} {r debug ocsp-refresh}
         assert_equal [ocsp_responder_count $responder] 1
         set refreshes [ocsp_info refreshes]
         ocsp_responder_behave $responder good
         ocsp_responder_release $responder
         ocsp_wait_above refreshes $refreshes
-        # And it does not come again.
+        # No further refresh follows.
         after 1500
         assert_equal [ocsp_responder_count $responder] 1
         assert_equal [ocsp_info refreshes] [expr {$refreshes + 1}]
     }
 
-    test {19.2 calls during a fetch that fails: one more follows at once} {
+    test {DEBUG OCSP-REFRESH: calls during a fetch that fails start one more refresh at once (19.2)} {
         ocsp_responder_forget $responder
         ocsp_responder_behave $responder hang
         r debug ocsp-refresh
-        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        ocsp_wait_hanging $responder
         for {set i 0} {$i < 20} {incr i} {r debug ocsp-refresh}
         set before [ocsp_info_all]
         ocsp_responder_behave $responder good
@@ -300,7 +299,7 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         assert_equal [ocsp_info refresh_failures] [expr {[dict get $before refresh_failures] + 1}]
     }
 
-    test {19.3 in any letter case, inline, in MULTI, pipelined} {
+    test {DEBUG OCSP-REFRESH: in any letter case, inline, in MULTI, pipelined (19.3)} {
         foreach words {{debug ocsp-refresh} {DEBUG OCSP-REFRESH} {Debug Ocsp-Refresh}} {
             assert_equal [r {*}$words] {Background OCSP refresh started}
         }
@@ -320,13 +319,13 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         for {set i 0} {$i < 20} {incr i} {$pipelined debug ocsp-refresh}
         for {set i 0} {$i < 20} {incr i} {assert_equal [$pipelined read] {Background OCSP refresh started}}
         $pipelined close
-        # The other subcommands are the server's own.
+        # Other subcommands go to the server.
         assert_error {ERR*} {r debug ocsp-refresh too many words}
         assert_error {*nosuchthing*} {r debug nosuchthing}
         assert_equal [r debug sleep 0] OK
     }
 
-    test {19.4 OCSP.REFRESH waits and answers OK, or the reason of the failure} {
+    test {OCSP.REFRESH: waits, and replies OK or the reason of the failure (19.4)} {
         assert_equal [r ocsp.refresh] OK
         ocsp_responder_behave $responder {http 503}
         assert_error {*503*} {r ocsp.refresh}
@@ -336,11 +335,11 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         assert_error {*wrong number of arguments*} {r ocsp.refresh now}
     }
 
-    test {19.5 OCSP.REFRESH does not block the server, and waits for the end of the round} {
+    test {OCSP.REFRESH: does not block the server, and waits for the end of the refresh (19.5)} {
         ocsp_responder_behave $responder hang
         set waiting [valkey_deferring_client]
         $waiting ocsp.refresh
-        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] == 1} else {fail "not asked"}
+        ocsp_wait_hanging $responder
         assert_equal [r ping] PONG
         assert_equal [s blocked_clients] 1
         ocsp_assert_staple good
@@ -350,7 +349,7 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         $waiting close
     }
 
-    test {19.6 a client that goes away while OCSP.REFRESH waits, and the server goes on} {
+    test {OCSP.REFRESH: clients that disconnect while they wait do no harm (19.6)} {
         ocsp_responder_behave $responder hang
         for {set i 0} {$i < 5} {incr i} {
             set gone [valkey_deferring_client]
@@ -358,15 +357,15 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
             $gone flush
             lappend leaving $gone
         }
-        wait_for_condition 200 50 {[s blocked_clients] == 5} else {fail "they do not wait"}
+        wait_for_condition 200 50 {[s blocked_clients] == 5} else {fail "[s blocked_clients] of 5 clients are blocked"}
         foreach gone $leaving {$gone close}
-        wait_for_condition 200 50 {[s blocked_clients] == 0} else {fail "they are still there"}
+        wait_for_condition 200 50 {[s blocked_clients] == 0} else {fail "[s blocked_clients] clients are still blocked"}
         ocsp_responder_behave $responder good
         ocsp_responder_release $responder
         assert_equal [r ocsp.refresh] OK
     }
 
-    test {19.7 OCSP.REFRESH in MULTI and in a script is an error} {
+    test {OCSP.REFRESH: an error in MULTI and in a script (19.7)} {
         r multi
         catch {r ocsp.refresh} queued
         assert_error {*} {r exec}
@@ -375,14 +374,14 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         assert_equal [s blocked_clients] 0
     }
 
-    test {19.8 the same answer again is no failure and no spin} {
-        # The freshest time of all, so that it is newer than what is held, and then the same bytes each time.
+    test {OCSP.REFRESH: the same response again is no failure and causes no busy loop (19.8)} {
+        # A response that is newer than the current one, and then the same bytes for every request.
         after 1100
         ocsp_responder_behave $responder {this 0 next 3600 freeze 1}
-        ocsp_round
+        ocsp_refresh
         set before [ocsp_info_all]
         ocsp_responder_forget $responder
-        for {set i 0} {$i < 5} {incr i} {ocsp_round}
+        for {set i 0} {$i < 5} {incr i} {ocsp_refresh}
         assert_equal [ocsp_info this_update] [dict get $before this_update]
         assert_equal [ocsp_info refresh_failures] [dict get $before refresh_failures]
         assert_equal [ocsp_info consecutive_failures] 0
@@ -391,22 +390,22 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         ocsp_responder_behave $responder good
     }
 
-    test {19.9 with stapling off both say so} {
+    test {refresh commands: with stapling off both say so (19.9)} {
         ocsp_set stapling no
         assert_error {*stapling*} {r debug ocsp-refresh}
         assert_error {*stapling*} {r ocsp.refresh}
         ocsp_set stapling yes
     }
 
-    test {19.10 a user without the right to DEBUG may neither} {
+    test {refresh commands: a user without the right to DEBUG may run neither (19.10)} {
         r acl setuser bob on >secret ~* &* +@all -debug
         set bob [valkey_client]
         $bob auth bob secret
         assert_error {*NOPERM*} {$bob debug ocsp-refresh}
         assert_error {*NOPERM*} {$bob ocsp.refresh}
         $bob close
-        # One of the two rights is not enough. (A patched server asks for DEBUG alone; here the filter has turned the
-        # one command into the other before ACLs are asked.)
+        # One of the two rights is not enough. (A patched server requires DEBUG alone; with the module, the filter has
+        # replaced DEBUG by OCSP.REFRESH before the server checks ACLs.)
         foreach rights {+debug +ocsp.refresh} {
             r acl setuser carol reset on >secret ~* &* -@all +ping $rights
             set carol [valkey_client]
@@ -423,11 +422,11 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
         $dave close
     }
 
-    test {19.11 a filter is registered where DEBUG is enabled} {
+    test {refresh commands: a command filter is registered where DEBUG is enabled (19.11)} {
         assert_equal [filters] 1
     }
 
-    test {19.12 DEBUG OCSP-REFRESH is the server's refusal for who is not logged in} {
+    test {refresh commands: a client that is not authenticated gets NOAUTH (19.12)} {
         r config set requirepass secret
         set stranger [valkey_client]
         assert_error {*NOAUTH*} {$stranger debug ocsp-refresh}
@@ -438,25 +437,25 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
     }
 }
 
-test {19.13 enable-debug-command no: the server's own refusal, and no command filter is registered} {
+test {DEBUG OCSP-REFRESH: enable-debug-command no: refused by the server, without a command filter (19.13)} {
     start_server [ocsp_server $leaf $ca enable-debug-command no] {
         ocsp_wait_info state good
         assert_equal [filters] 0
         assert_error {*DEBUG command not allowed*} {r debug sleep 0}
         assert_error {*DEBUG command not allowed*} {r debug ocsp-refresh}
-        # Who may not DEBUG may force a fetch by a reload.
-        set asked [ocsp_responder_count $responder]
+        # Without DEBUG, a reload of the certificate forces a refresh.
+        set requests [ocsp_responder_count $responder]
         ocsp_load_certificate $leaf
-        ocsp_responder_wait $responder [expr {$asked + 1}]
+        ocsp_responder_wait $responder [expr {$requests + 1}]
     }
 }
 
-test {19.14 enable-debug-command local: from loopback and from the Unix socket} {
+test {DEBUG OCSP-REFRESH: enable-debug-command local: from loopback and from the Unix socket (19.14)} {
     start_server [ocsp_server $leaf $ca enable-debug-command local] {
         ocsp_wait_info state good
         assert_equal [filters] 1
         assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
-        # Tcl has no Unix sockets: the server's own client, where there is one.
+        # Tcl has no Unix sockets: use valkey-cli, if it is installed.
         set cli [file join [file dirname $::server_binary] valkey-cli]
         if {[file executable $cli]} {
             assert_match {*Background OCSP refresh started*} \
@@ -465,16 +464,16 @@ test {19.14 enable-debug-command local: from loopback and from the Unix socket} 
     }
 }
 
-# ---- the module itself ----
+# ---- loading the module ----
 
-# A server without the module, to load it into.
+# Returns options for a server without the module, so that a test can load it.
 proc plain_server {args} {
     set options [ocsp_server $::leaf $::ca {*}$args]
     dict lappend options omit loadmodule {*}[lmap short {stapling} {ocsp_directive $short}]
     return $options
 }
 
-test {MODULE LOAD at run time: stapling begins without a restart} {
+test {module load: MODULE LOAD at run time starts stapling without a restart} {
     ocsp_responder_behave $responder good
     start_server [plain_server] {
         ocsp_assert_staple none
@@ -485,7 +484,7 @@ test {MODULE LOAD at run time: stapling begins without a restart} {
         ocsp_wait_info state good
         ocsp_assert_good $ca
         assert_equal [r debug ocsp-refresh] {Background OCSP refresh started}
-        # Twice is once too often, and does no harm.
+        # A second load fails and does no harm.
         assert_error {*} {r module load $::ocsp_module_path}
         ocsp_load_certificate $leaf
         ocsp_assert_good $ca
@@ -496,7 +495,7 @@ test {MODULE LOAD at run time: stapling begins without a restart} {
     }
 }
 
-test {MODULE LOADEX with CONFIG: stapling from the first moment} {
+test {module load: MODULE LOADEX with CONFIG staples from the start} {
     start_server [plain_server] {
         r module loadex $::ocsp_module_path config ocsp.stapling yes config ocsp.timeout 3
         ocsp_wait_info state good
@@ -505,10 +504,10 @@ test {MODULE LOADEX with CONFIG: stapling from the first moment} {
     }
 }
 
-test {MODULE LOAD with arguments or a bad value: refused, and the server goes on, with reloads} {
+test {module load: an invalid CONFIG value is refused, and reloads of the certificate still work} {
     start_server [plain_server] {
         assert_error {*} {r module loadex $::ocsp_module_path config ocsp.timeout 0}
-        # A failed OnLoad must leave no hook behind: the next context would call it.
+        # A failed OnLoad must leave no callback behind: the next TLS context would call it.
         for {set i 0} {$i < 3} {incr i} {
             ocsp_load_certificate $leaf
             ocsp_assert_staple none
@@ -521,7 +520,7 @@ test {MODULE LOAD with arguments or a bad value: refused, and the server goes on
     }
 }
 
-# A load that the server or the module refuses leaves nothing behind: the server goes on as if it had not been tried.
+# Asserts that a refused load has left nothing behind: the server works as if the load had not been tried.
 proc assert_untouched {} {
     assert_no_match {*name=ocsp*} [r info modules]
     assert_no_match {*ocsp_state*} [r info everything]
@@ -535,36 +534,37 @@ proc assert_untouched {} {
     assert_equal [r ping] PONG
 }
 
-# The words after the module's path.
+# What is wrong with a load, and the words after the module's path.
 set refused_loads {
-    {an unknown setting}            {CONFIG ocsp.retry_delay 5}
-    {an unknown one among others}   {CONFIG ocsp.stapling yes CONFIG ocsp.retry_delay 5 CONFIG ocsp.verify-peers require}
-    {one without our name}          {CONFIG stapling yes}
-    {another module's}              {CONFIG other.stapling yes}
-    {a number out of bounds}        {CONFIG ocsp.timeout 0}
-    {a number that is none}         {CONFIG ocsp.stapling yes CONFIG ocsp.timeout soon}
-    {an enum that is none}          {CONFIG ocsp.verify-peers maybe}
-    {a URL that is none}            {CONFIG ocsp.stapling yes CONFIG ocsp.responder-url ftp://localhost/}
-    {a margin that is none}         {CONFIG ocsp.refresh-margin 100%}
-    {a setting without a value}     {CONFIG ocsp.timeout}
-    {nothing after CONFIG}          {CONFIG}
-    {a word that is none}           {SETTING ocsp.timeout 5}
+    {an unknown setting}               {CONFIG ocsp.retry_delay 5}
+    {an unknown setting among others}
+        {CONFIG ocsp.stapling yes CONFIG ocsp.retry_delay 5 CONFIG ocsp.verify-peers require}
+    {a name without the prefix ocsp.}   {CONFIG stapling yes}
+    {another module's setting}         {CONFIG other.stapling yes}
+    {a number out of range}            {CONFIG ocsp.timeout 0}
+    {not a number}                     {CONFIG ocsp.stapling yes CONFIG ocsp.timeout soon}
+    {an invalid enum value}            {CONFIG ocsp.verify-peers maybe}
+    {an invalid URL}                   {CONFIG ocsp.stapling yes CONFIG ocsp.responder-url ftp://localhost/}
+    {an invalid margin}                {CONFIG ocsp.refresh-margin 100%}
+    {a setting without a value}        {CONFIG ocsp.timeout}
+    {no setting after CONFIG}          {CONFIG}
+    {a word other than CONFIG}         {SETTING ocsp.timeout 5}
 }
 
-test {MODULE LOADEX with whatever is wrong: refused, nothing is left of it, and the right one is loaded afterwards} {
+test {module load: MODULE LOADEX with any mistake is refused and leaves nothing behind, and then a right one works} {
     start_server [plain_server stapling yes save {}] {
         foreach {what words} $refused_loads {
             set from [count_log_lines 0]
             assert_equal [catch {r module loadex $::ocsp_module_path {*}$words} why] 1 "$what: was loaded"
             assert_match {*ERR*} $why $what
             assert_untouched
-            # It is the server that finds an unknown setting, after the module was loaded.
+            # The server itself rejects an unknown setting, after OnLoad has succeeded.
             assert_equal [llength [lsearch -all -inline [lrange [log_lines 0] $from end] *OnUnload*failed*]] 0 $what
         }
         r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes
         ocsp_wait_info state good
         ocsp_assert_good $ca
-        # Twice: it says why, and the first one goes on.
+        # A second load says why it is refused, and the first one goes on.
         set from [count_log_lines 0]
         assert_error {*} {r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes}
         verify_log_message 0 {*loaded already*} $from
@@ -575,7 +575,7 @@ test {MODULE LOADEX with whatever is wrong: refused, nothing is left of it, and 
     }
 }
 
-test {the first unload is in the very command that loads: a transaction may do it, too} {
+test {module load: load and unload in one transaction} {
     start_server [plain_server] {
         for {set i 0} {$i < 3} {incr i} {
             r multi
@@ -584,7 +584,7 @@ test {the first unload is in the very command that loads: a transaction may do i
             assert_equal [r exec] {OK OK}
             assert_untouched
         }
-        # With a context of the server's in between it has to stay.
+        # A TLS context that the server makes in between keeps the module loaded.
         r multi
         r module loadex $::ocsp_module_path CONFIG ocsp.stapling yes
         r config set tls-cert-file [dict get $leaf cert]
@@ -596,13 +596,13 @@ test {the first unload is in the very command that loads: a transaction may do i
     }
 }
 
-test {the same mistakes in the configuration file: the server does not start, and its log says why} {
+test {module load: the same mistakes in the configuration file keep the server from starting, and the log says why} {
     foreach {what lines sentence} [list \
         {an unknown setting} {ocsp.retry_delay 5} {*Module Configuration*} \
-        {a number out of bounds} {ocsp.timeout 0} {*ocsp.timeout*} \
+        {a number out of range} {ocsp.timeout 0} {*ocsp.timeout*} \
         {a setting without a value} {ocsp.timeout {}} {*timeout*} \
-        {an enum that is none} {ocsp.verify-peers maybe} {*verify-peers*} \
-        {loaded twice} [list loadmodule $::ocsp_module_path] {*loaded already*} \
+        {an invalid enum value} {ocsp.verify-peers maybe} {*verify-peers*} \
+        {the module loaded twice} [list loadmodule $::ocsp_module_path] {*loaded already*} \
     ] {
         set failed [catch {
             set server [start_server [concat [ocsp_server $leaf $ca] [list config_lines $lines]]]
@@ -612,7 +612,7 @@ test {the same mistakes in the configuration file: the server does not start, an
         assert_match {*ended with status 1*} $why $what
         assert_match $sentence [ocsp_file_read $::last_log] $what
     }
-    # Words behind the module's name are no settings, which is said; the rest of the file holds.
+    # Words after the module's path are no settings: the log says so, and the rest of the file applies.
     set options [ocsp_server $leaf $ca]
     dict set options overrides [dict replace [dict get $options overrides] loadmodule \
         "$::ocsp_module_path stapling no"]
@@ -622,7 +622,7 @@ test {the same mistakes in the configuration file: the server does not start, an
     }
 }
 
-test {MODULE UNLOAD is refused with a line in the log, and stapling goes on} {
+test {module load: MODULE UNLOAD is refused with a line in the log, and stapling goes on} {
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
         set from [count_log_lines 0]
@@ -635,12 +635,10 @@ test {MODULE UNLOAD is refused with a line in the log, and stapling goes on} {
     }
 }
 
-test {TLS switched on at run time: stapling begins} {
+test {directives: TLS switched on at run time starts stapling} {
     start_server [ocsp_server $leaf $ca tls-port 0] {
         assert_equal [r ping] PONG
         r config set tls-port [find_available_port]
         ocsp_wait_info state good
     }
 }
-
-ocsp_lab_close $lab

@@ -1,40 +1,26 @@
-# ocsp-disk.tcl - scenarios 15 (restart from disk) and 16 (whatever a disk can do). Every byte of the file flipped in
-# turn is a suite of its own, ocsp-bytes.tcl: that takes as long as all of these.
+# ocsp-disk.tcl - the response cache: restarts (scenario 15), and every fault of a disk or a cached file (16).
 #
-# Weight: 33
+# Weight: 50
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# Where the response of `leaf` lies below the directory `dir`.
-proc cache_file {dir leaf} {
-    return [file join $dir ocsp-[ocsp_cert_sha256 [dict get $leaf cert]].der]
-}
+ocsp_setup
+set cache [file join $dir cache]
+set file [ocsp_cache_file $cache $leaf]
+file mkdir $cache
 
-# The files of ours in a directory.
+# Returns the names of cached responses, and of temporary files for them, in a directory.
 proc cache_files {dir} {
     lsort [glob -nocomplain -directory $dir -tails *ocsp-* .*ocsp-*]
 }
 
-# A lab whose responder can be taken away without losing its address, and a directory for the cache.
-proc disk_lab {args} {
-    set lab [ocsp_lab {*}$args]
-    set cache [file join [dict get $lab dir] cache]
-    file mkdir $cache
-    return [dict merge $lab [list cache $cache file [cache_file $cache [dict get $lab leaf]]]]
-}
-
-set lab [disk_lab]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
-set cache [dict get $lab cache]
-set file [dict get $lab file]
-
 start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10] {
-    test {16.1 the response lies in its file: bare DER, readable by the server alone, written right after publication} {
-        ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "no file $file"}
+    ocsp_wait_info state good
+    ocsp_wait_file $file
+    set good_bytes [ocsp_file_read $file]
+
+    test {disk: a response is stored once it is stapled, as DER, readable by the server's user alone (16.1)} {
         assert_equal [file attributes $file -permissions] 00600
         set info [ocsp_response_info [ocsp_file_read $file]]
         assert_equal [dict get $info response_status] successful
@@ -42,7 +28,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         assert_equal [cache_files $cache] [list [file tail $file]]
     }
 
-    test {15.1 restart with the responder down: the first handshake is stapled from disk} {
+    test {disk: a restart with the responder down staples the first handshake from the cache (15.1)} {
         set this_update [ocsp_info this_update]
         ocsp_responder_behave $responder {drop close}
         foreach how {sigterm nosave sigkill} {
@@ -56,7 +42,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         ocsp_assert_good $ca
     }
 
-    test {15.2 restart with a responder that hangs: the same, and the server is up at once} {
+    test {disk: a restart with a responder that hangs staples from the cache, and the server is up at once (15.2)} {
         ocsp_responder_behave $responder hang
         restart_server 0 true false
         assert_equal [ocsp_staple] good
@@ -65,9 +51,8 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         ocsp_responder_release $responder
     }
 
-    set good_bytes [ocsp_file_read $file]
-
-    # What may lie in the file's place, and whether the first handshake after a start is stapled.
+    # What the server finds in place of the response when it starts. None of these may be stapled.
+    ocsp_responder_behave $responder {drop close}
     set other [ocsp_lab_leaf $lab other]
     set disk 1
     foreach {name make} [list \
@@ -89,7 +74,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         {a symbolic link to itself}     {file delete $file; exec ln -s $file $file} \
         {a pipe}                        {file delete $file; exec mkfifo $file} \
     ] {
-        test "16.[incr disk] at the start there is $name: nothing is stapled, the server runs" {
+        test "disk: with $name in place of the response, the server starts and staples nothing (16.[incr disk])" {
             eval $make
             restart_server 0 true false
             ocsp_assert_staple none
@@ -99,7 +84,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         }
     }
 
-    test {16 after all of these a good answer is stored again} {
+    test {disk: after all of these, a good response is stored again (16)} {
         ocsp_responder_behave $responder good
         r debug ocsp-refresh
         ocsp_wait_info state good
@@ -109,7 +94,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         ocsp_assert_good $ca
     }
 
-    test {16 a revoked response on disk is stapled after a restart} {
+    test {disk: a revoked response is stapled from the cache after a restart (16)} {
         ocsp_responder_behave $responder {drop close}
         ocsp_response_file $file $leaf $ca {status revoked next 7200}
         restart_server 0 true false
@@ -118,7 +103,7 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         assert_equal [ocsp_info response_source] cache
     }
 
-    test {16 the file is replaced or removed while the server runs: what is held is not touched} {
+    test {disk: replacing or removing the file while the server runs does not change the current response (16)} {
         ocsp_response_file $file $leaf $ca {next 7200}
         restart_server 0 true false
         set this_update [ocsp_info this_update]
@@ -126,74 +111,111 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600 timeout 10
         assert_equal [dict get [ocsp_handshake] this] $this_update
         file delete $file
         assert_equal [dict get [ocsp_handshake] this] $this_update
-        while {[clock seconds] <= $this_update} {after 50}
+        ocsp_pass_this_update
         ocsp_responder_behave $responder good
         r debug ocsp-refresh
-        wait_for_condition 200 50 {[file exists $file]} else {fail "not written again"}
+        ocsp_wait_file $file
+        ocsp_assert_good $ca
+        ocsp_assert_good $ca
+    }
+
+    # Every byte of the stored response is flipped, one at a time, and the server started with it. Not every byte is
+    # signed, so some of these responses are accepted: gnutls-cli must then accept the staple as good. ocsp-file.tcl
+    # does the same with a response file.
+    ocsp_responder_behave $responder {drop close}
+    set bytes [ocsp_response_file $file $leaf $ca {next 7200}]
+
+    test {disk: a restart with the unmodified response staples it from the cache (16)} {
+        restart_server 0 true false 1 nosave
+        assert_equal [ocsp_info response_source] cache
+        ocsp_assert_good $ca
+    }
+
+    # 40 bytes a test, so that one failure does not hide the others and the runner sees progress.
+    set length [string length $bytes]
+    for {set from 0} {$from < $length} {incr from 40} {
+        set to [expr {min($from + 40, $length)}]
+        test "disk: bytes $from to [expr {$to - 1}] flipped in turn: no crash, and a staple verifies (16)" {
+            for {set i $from} {$i < $to} {incr i} {
+                binary scan [string index $bytes $i] cu byte
+                ocsp_file_write $file [string replace $bytes $i $i [binary format c [expr {$byte ^ 1 << ($i % 8)}]]]
+                # SHUTDOWN ends the server at once, SIGTERM when its cron runs next.
+                restart_server 0 true false 1 nosave
+                if {[ocsp_info response_source] eq "cache"} {
+                    assert_equal [dict get [ocsp_gnutls $ca] exit] 0 "gnutls-cli, byte $i"
+                    assert_equal [ocsp_staple] good "byte $i"
+                } else {
+                    assert_equal [ocsp_staple] none "byte $i"
+                }
+            }
+        } {} {needs:gnutls-cli}
+    }
+
+    test {disk: with the unmodified response again, it is stapled after a restart (16)} {
+        ocsp_file_write $file $bytes
+        restart_server 0 true false
         ocsp_assert_good $ca
     }
 }
 
-test {16 a directory that is missing, or a file in its place: a warning, and stapling goes on} {
-    ocsp_responder_behave $responder good
+ocsp_responder_behave $responder good
+
+test {disk: a missing directory, or a file in its place, is a warning, and stapling goes on (16)} {
     ocsp_file_write [file join $cache plainfile] x
     foreach place {nosuch nosuch/below plainfile plainfile/below} {
         start_server [ocsp_server $leaf $ca cache-dir [file join $cache $place] retry-delay 1] {
             ocsp_wait_info state good
             ocsp_assert_good $ca
             foreach i {1 2 3} {
-                set this_update [ocsp_info this_update]
-                while {[clock seconds] <= $this_update} {after 50}
-                ocsp_round
+                ocsp_pass_this_update
+                ocsp_refresh
             }
             assert_equal [ocsp_info refresh_failures] 0
-            # Told, and not with every response.
+            # Logged, but not again for every response.
             assert_range [llength [ocsp_log_lines 0 *$place*]] 1 2
         }
     }
     file delete [file join $cache plainfile]
 }
 
-test {16 a full disk: a warning, what was stored stays whole, what is in memory is served} {
-    set flag [file join [dict get $lab dir] full]
+test {disk: a full disk is a warning, the stored response stays whole, the newer one is stapled (16)} {
+    set flag [file join $dir full]
     file delete -force $file
     set environment [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_DISK_FULL $flag]
     start_server [concat [ocsp_server $leaf $ca cache-dir $cache] [list env $environment]] {
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        ocsp_wait_file $file
         set stored [ocsp_file_read $file]
         set this_update [ocsp_info this_update]
-        while {[clock seconds] <= $this_update} {after 50}
+        ocsp_pass_this_update
         ocsp_file_write $flag {}
-        ocsp_round
+        ocsp_refresh
         assert_morethan [ocsp_info this_update] $this_update
         assert_equal [dict get [ocsp_handshake] this] [ocsp_info this_update]
         wait_for_condition 100 50 {[llength [ocsp_log_lines 0 *space*]] > 0} else {
-            fail "no word about the full disk: [ocsp_log_lines]"
+            fail "the full disk is not in the log: [ocsp_log_lines]"
         }
         assert_equal [ocsp_file_read $file] $stored
-        # No half files are left.
+        # No partly written file is left.
         assert_equal [cache_files $cache] [list [file tail $file]]
         file delete $flag
-        set this_update [ocsp_info this_update]
-        while {[clock seconds] <= $this_update} {after 50}
-        ocsp_round
-        wait_for_condition 100 50 {[ocsp_file_read $file] ne $stored} else {fail "not stored after the disk had room"}
+        ocsp_pass_this_update
+        ocsp_refresh
+        wait_for_condition 100 50 {[ocsp_file_read $file] ne $stored} else {fail "not stored once the disk had room"}
     }
 }
 
-# Good is on disk, the CA revokes, and the disk refuses the revoked response. What a restart staples then, with the
-# responder down: nothing.
-test {16 a revocation that a full disk refuses is not undone by a restart} {
-    set flag [file join [dict get $lab dir] full]
+# The cache has a good response, the CA revokes the certificate, and the disk is too full for the revoked response. A
+# restart with the responder down must then staple nothing.
+test {disk: a restart does not undo a revocation that the full disk could not store (16)} {
+    set flag [file join $dir full]
     file delete -force $flag $file
     ocsp_responder_behave $responder good
     set environment [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_DISK_FULL $flag]
     start_server [concat [ocsp_server $leaf $ca cache-dir $cache] [list env $environment]] {
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
-        set this_update [ocsp_info this_update]
-        while {[clock seconds] <= $this_update} {after 50}
+        ocsp_wait_file $file
+        ocsp_pass_this_update
         ocsp_file_write $flag {}
         ocsp_responder_behave $responder {status revoked next 7200}
         r debug ocsp-refresh
@@ -211,7 +233,7 @@ test {16 a revocation that a full disk refuses is not undone by a restart} {
         ocsp_responder_behave $responder {status revoked next 7200}
         r debug ocsp-refresh
         ocsp_wait_info state revoked
-        wait_for_condition 100 50 {[file exists $file]} else {fail "the revoked response was not stored"}
+        ocsp_wait_file $file
         ocsp_responder_behave $responder {drop close}
         restart_server 0 true false
         ocsp_assert_staple revoked
@@ -220,7 +242,7 @@ test {16 a revocation that a full disk refuses is not undone by a restart} {
     ocsp_responder_behave $responder good
 }
 
-test {16 cache-dir "" stores nothing and reads nothing; set at run time it begins} {
+test {disk: cache-dir "" neither stores nor reads; set at run time, the next response is stored (16)} {
     file delete -force $file
     start_server [ocsp_server $leaf $ca cache-dir {}] {
         ocsp_wait_info state good
@@ -228,27 +250,26 @@ test {16 cache-dir "" stores nothing and reads nothing; set at run time it begin
         assert_equal [cache_files $cache] {}
         assert_equal [cache_files [srv 0 dir]] {}
         ocsp_set cache-dir $cache
-        set this_update [ocsp_info this_update]
-        while {[clock seconds] <= $this_update} {after 50}
-        ocsp_round
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored in the new cache-dir"}
+        ocsp_pass_this_update
+        ocsp_refresh
+        ocsp_wait_file $file
     }
 }
 
-test {16 cache-dir "." is the server's own directory} {
+test {disk: cache-dir "." is the server's working directory (16)} {
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists [cache_file [srv 0 dir] $leaf]]} else {fail "no file in dir"}
+        ocsp_wait_file [ocsp_cache_file [srv 0 dir] $leaf]
     }
 }
 
-test {16 killed again and again while it writes: the file is whole or not there, and no litter stays} {
+test {disk: SIGKILL while a response is being stored leaves a whole file or none, and no temporary file (16)} {
     file delete -force $file
     ocsp_responder_behave $responder {next 7200}
     start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 1] {
         server_may_die
         for {set i 0} {$i < 10} {incr i} {
-            # A new response is on its way to the disk at about this time.
+            # About now a new response is being stored.
             ocsp_wait_info state good
             set refresher [valkey_deferring_client]
             $refresher debug ocsp-refresh
@@ -264,7 +285,7 @@ test {16 killed again and again while it writes: the file is whole or not there,
     }
 }
 
-test {16 ten renewed certificates in a row: each has its own file and its own staple} {
+test {disk: ten renewed certificates in a row each have their own file and their own staple (16)} {
     file delete -force {*}[glob -nocomplain $cache/*]
     ocsp_responder_behave $responder good
     start_server [ocsp_server $leaf $ca cache-dir $cache] {
@@ -272,7 +293,7 @@ test {16 ten renewed certificates in a row: each has its own file and its own st
         set names [list [file tail $file]]
         for {set i 0} {$i < 10} {incr i} {
             set renewed [ocsp_lab_leaf $lab renewed$i]
-            lappend names [file tail [cache_file $cache $renewed]]
+            lappend names [file tail [ocsp_cache_file $cache $renewed]]
             ocsp_load_certificate $renewed
             ocsp_wait_info cert_serial [dict get $renewed serial]
             ocsp_wait_info state good
@@ -286,7 +307,7 @@ test {16 ten renewed certificates in a row: each has its own file and its own st
     }
 }
 
-test {16 files of ours whose response ended 7 days ago are removed, and no others} {
+test {disk: responses that expired 7 days ago are removed, and no other file (16)} {
     file delete -force {*}[glob -nocomplain $cache/*]
     set day 86400
     set other [ocsp_lab_leaf $lab other16]
@@ -294,7 +315,7 @@ test {16 files of ours whose response ended 7 days ago are removed, and no other
     set recent [string repeat b 64]
     ocsp_response_file $cache/ocsp-$old.der $other $ca [list this [expr {-20 * $day}] next [expr {-8 * $day}]]
     ocsp_response_file $cache/ocsp-$recent.der $other $ca [list this [expr {-20 * $day}] next [expr {-6 * $day}]]
-    # Not ours: other names.
+    # Other names are not the module's files.
     foreach name [list ocsp-notes.txt ocsp-$old.der.bak precious-ocsp-$old.der] {
         file copy $cache/ocsp-$old.der $cache/$name
     }
@@ -308,12 +329,12 @@ test {16 files of ours whose response ended 7 days ago are removed, and no other
     }
 }
 
-test {16 a response without nextUpdate lives for 10 minutes from its file's time after a restart} {
+test {disk: after a restart, a response without nextUpdate lasts 10 minutes from its file's modification time (16)} {
     file delete -force {*}[glob -nocomplain $cache/*]
     ocsp_responder_behave $responder {next none}
     start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 3600] {
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        ocsp_wait_file $file
         ocsp_responder_behave $responder {drop close}
         file mtime $file [expr {[clock seconds] - 500}]
         restart_server 0 true false
@@ -324,5 +345,3 @@ test {16 a response without nextUpdate lives for 10 minutes from its file's time
         assert_equal [ocsp_staple] none
     }
 }
-
-ocsp_lab_close $lab

@@ -1,12 +1,12 @@
-# ocsp-faults.tcl - scenario 33: faults on the real server. Allocations of the module that fail one at a time, no file
-# descriptors left, a disk that is really full, calls that are interrupted, the server killed at each step of writing
-# the cache and at any moment, a responder that is stopped in the middle.
+# ocsp-faults.tcl - faults on a real server (scenario 33): allocations of the module that fail one at a time, no file
+# descriptors left, a disk that is really full, interrupted system calls, a responder that is stopped during its answer,
+# the server killed at each step of writing the cache and at random moments.
 #
-# After each: the server lives (or is killed by us), nothing that is not valid was stapled, and when the fault is over
-# the staple comes by itself.
+# After each fault the server runs (or was killed by the test), nothing but a valid response was stapled, and once the
+# fault is over the server staples again by itself.
 #
-# In the environment: FAULT_ALLOCATIONS is how many allocations of each phase are refused (default 20, chosen by chance;
-# "all": every one in turn); FAULT_KILLS how many times the server is killed at a random moment (default 25).
+# Environment: FAULT_ALLOCATIONS, how many allocations of each phase fail (default 20, chosen at random; "all": every
+# one in turn); FAULT_KILLS, how many times the server is killed at a random moment (default 25).
 #
 # Weight: 60
 # SPDX-License-Identifier: BSD-3-Clause
@@ -20,16 +20,13 @@ proc environment {name default} {
 set allocations [environment FAULT_ALLOCATIONS 20]
 set kills [environment FAULT_KILLS 25]
 
-set lab [ocsp_lab]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
+ocsp_setup
 set second [ocsp_lab_leaf $lab second]
-set responder [dict get $lab responder]
-set cache [file join [dict get $lab dir] cache]
+set cache [file join $dir cache]
 file mkdir $cache
-set file [file join $cache ocsp-[ocsp_cert_sha256 [dict get $leaf cert]].der]
+set file [ocsp_cache_file $cache $leaf]
 
-# ---- the control of support/fault_nth.c ------------------------------------------------------------------------------
+# ---- control of support/fault_nth.c ----------------------------------------------------------------------------------
 
 set control [tmpfile control]
 ocsp_file_write $control [string repeat \0 56]
@@ -46,7 +43,7 @@ proc control_get {index} {
     return [lindex $all $index]
 }
 
-# The N-th allocation from now on fails; 0: none.
+# Makes the N-th allocation from now on fail; 0: none.
 proc fail_allocation {n} {
     control_set 0 0
     control_set 1 0
@@ -60,7 +57,7 @@ proc kill_at_step {n} {
     control_set 3 $n
 }
 
-# Which of 1 ... `count` are tried: all, or some by chance, in order.
+# Returns which of the allocations 1 ... `count` are to fail, in order: all of them, or some at random.
 proc chosen {count} {
     if {$::allocations eq "all" || $::allocations >= $count} {
         set which {}
@@ -71,16 +68,16 @@ proc chosen {count} {
     return [lsort -integer -unique $which]
 }
 
-# So that a long walk is seen to go on; what is no event goes to the screen as it is.
+# Prints progress every 20 seconds, so that the runner sees that a long test goes on.
 proc progress {what done count} {
-    if {![info exists ::told_at]} {set ::told_at [clock seconds]}
-    if {[clock seconds] - $::told_at < 20} return
-    set ::told_at [clock seconds]
+    if {![info exists ::printed_at]} {set ::printed_at [clock seconds]}
+    if {[clock seconds] - $::printed_at < 20} return
+    set ::printed_at [clock seconds]
     puts "$what: $done of $count"
 }
 
-# A staple that is there must hold, whatever is going on.
-proc assert_nothing_wrong {when} {
+# Asserts that handshakes complete, with a good staple or none. Returns which.
+proc assert_good_or_none {when} {
     set staple [ocsp_staple]
     if {$staple ni {good none}} {fail "$when: the staple is $staple"}
     return $staple
@@ -91,8 +88,8 @@ set server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
-# Counts what one start needs, then starts anew for each of them.
-test {33.1 each allocation of the module's start fails in turn: the server lives, and is stapled once memory is back} {
+# Counts the allocations of one start, then starts a server for each of those that are to fail.
+test {memory: each allocation of the start fails in turn: the server runs, and staples once memory is back (33.1)} {
     ocsp_responder_behave $responder {next 7200}
     fail_allocation [expr {1 << 60}]
     start_server $server {
@@ -103,27 +100,27 @@ test {33.1 each allocation of the module's start fails in turn: the server lives
     assert_morethan $count 500
     set refused 0
     set done 0
-    set not_begun 0
+    set not_loaded 0
     set which [chosen $count]
     foreach n $which {
         progress "starts" [incr done] [llength $which]
         file delete -force {*}[glob -nocomplain $cache/*]
         fail_allocation $n
         if {[catch {start_server $server} instance]} {
-            # Without the memory to be loaded the module says no, and the server does not start. It must say so.
+            # Without memory to load it, the module refuses, the log says so, and the server does not start.
             fail_allocation 0
-            set dir [file dirname $::last_log]
-            assert_equal [exit_status $dir] 1 "allocation $n"
+            set log_dir [file dirname $::last_log]
+            assert_equal [exit_status $log_dir] 1 "allocation $n"
             assert_match "*the module cannot be loaded*" [read_text $::last_log] "allocation $n"
-            incr not_begun
+            incr not_loaded
             incr refused
             continue
         }
         lappend ::servers $instance
         reconnect
-        assert_nothing_wrong "allocation $n of the start"
+        assert_good_or_none "allocation $n of the start"
         wait_for_condition 100 20 {[control_get 2] || [ocsp_info state] eq "good"} else {
-            fail "allocation $n: [ocsp_situation]"
+            fail "allocation $n did not fail, and no staple came: [ocsp_situation]"
         }
         incr refused [control_get 2]
         fail_allocation 0
@@ -132,9 +129,9 @@ test {33.1 each allocation of the module's start fails in turn: the server lives
         set why [stop_server [pop_server]]
         if {$why ne {}} {fail "allocation $n: $why"}
     }
-    puts "33.1: $count allocations from the start to the staple; $refused of $done tried were refused,\
-        $not_begun of them before the module was loaded"
-    # Chance decides a little about how many there are (a new connection, a second thread's first error).
+    puts "start: $count allocations until the first staple; $refused of the $done chosen ones failed,\
+        $not_loaded of them before the module was loaded"
+    # The number of allocations varies a little (a new connection, the first error of a second thread).
     assert_morethan $refused [expr {$done * 9 / 10 - 2}]
 }
 
@@ -142,11 +139,15 @@ start_server $server {
     fail_allocation 0
     ocsp_wait_info state good
 
-    # `code` runs with one allocation failing after another; `heal` must then come true. `prepare` runs before each.
-    proc walk {name prepare code heal} {
-        uplevel 1 $prepare
-        fail_allocation [expr {1 << 60}]
-        uplevel 1 $code
+    # Runs `code` with one failing allocation after another; `recovered` must become true after each. `prepare` runs
+    # first.
+    proc walk {name prepare code recovered} {
+        # Counted in a second run: the first one makes allocations that no later one makes again.
+        foreach run {first second} {
+            uplevel 1 $prepare
+            fail_allocation [expr {1 << 60}]
+            uplevel 1 $code
+        }
         set count [control_get 1]
         set done 0
         set refused 0
@@ -157,40 +158,40 @@ start_server $server {
             uplevel 1 $prepare
             fail_allocation $n
             if {[catch {uplevel 1 $code} why] && ![string match {*memory*} $why]} {fail "$name, allocation $n: $why"}
-            assert_nothing_wrong "$name, allocation $n"
+            assert_good_or_none "$name, allocation $n"
             incr refused [control_get 2]
             fail_allocation 0
-            wait_for_condition 300 50 {[uplevel 1 [list expr $heal]]} else {
-                fail "$name: not well again after allocation $n was refused ([ocsp_situation])"
+            wait_for_condition 300 50 {[uplevel 1 [list expr $recovered]]} else {
+                fail "$name: no recovery from the failure of allocation $n ([ocsp_situation])"
             }
             assert_equal [r ping] PONG
         }
-        puts "$name: $count allocations; $refused of $done tried were refused"
+        puts "$name: $count allocations; $refused of the $done chosen ones failed"
         assert_morethan $refused [expr {$done / 2}]
     }
 
-    # Until the round that was asked for is over, one way or the other.
-    proc let_it_run {} {
+    # Waits until the refresh has ended or an allocation has failed.
+    proc wait_for_outcome {} {
         for {set i 0} {$i < 40 && ![control_get 2] && [ocsp_info state] ne "good"} {incr i} {after 25}
         ocsp_staple
         ocsp_staple 0 -tls1_2
     }
 
-    test {33.2 each allocation of a reload of another certificate fails in turn} {
-        walk "33.2" {
+    test {memory: each allocation of a reload with another certificate fails in turn (33.2)} {
+        walk reload {
             ocsp_load_certificate $second
             ocsp_wait_info cert_serial [dict get $second serial]
             file delete -force {*}[glob -nocomplain $cache/*]
         } {
             ocsp_load_certificate $leaf
-            let_it_run
+            wait_for_outcome
         } {
             [ocsp_info cert_serial] eq [dict get $leaf serial] && [ocsp_staple] eq "good"
         }
     }
 
-    test {33.3 each allocation of a refresh fails in turn: what is held stays, and is refreshed afterwards} {
-        walk "33.3" {
+    test {memory: each allocation of a refresh fails in turn: the current response stays (33.3)} {
+        walk refresh {
             ocsp_staple
         } {
             catch {r ocsp.refresh}
@@ -200,13 +201,13 @@ start_server $server {
         }
     }
 
-    test {33.4 each allocation of reading a response file fails in turn} {
-        set supplied [file join [dict get $lab dir] supplied.der]
+    test {memory: each allocation of reading a response file fails in turn (33.4)} {
+        set supplied [file join $dir supplied.der]
         ocsp_response_file $supplied $leaf $ca {next 7200}
-        walk "33.4" {
+        walk "response file" {
             ocsp_set response-file {}
             wait_for_condition 200 50 {![catch {r ocsp.refresh}] && [ocsp_info response_source] eq "network"} else {
-                fail "not asked again: [ocsp_situation]"
+                fail "no fetch after the response file was removed: [ocsp_situation]"
             }
         } {
             ocsp_set response-file $supplied
@@ -219,7 +220,7 @@ start_server $server {
         ocsp_set response-file {}
     }
 
-    test {33.5 allocations fail while the server exits: it exits as ever} {
+    test {memory: allocations that fail while the server exits do not change the exit (33.5)} {
         foreach n {1 2 3 5 8} {
             ocsp_wait_info state good
             set busy [valkey_deferring_client]
@@ -238,19 +239,19 @@ start_server $server {
 # ---- file descriptors ------------------------------------------------------------------------------------------------
 
 start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 2] {
-    # As many as are open now, or the limit of before.
+    # Lowers the limit to the number of descriptors that are open now.
     proc no_more_descriptors {} {
-        # The lowest free number is the one that the next call would get.
+        # The next call would get the lowest number that is free.
         set open [lsort -integer [glob -tails -directory /proc/[srv pid]/fd *]]
         set free 0
         while {$free in $open} {incr free}
         exec prlimit --pid [srv pid] --nofile=$free:
     }
 
-    test {33.6 no file descriptors: fetches, stores and files fail with a reason, and are well again with them} {
+    test {descriptors: with none left, fetches, stores and files fail with a reason, and recover (33.6)} {
         ocsp_wait_info state good
         set before [lindex [exec prlimit --pid [srv pid] --nofile --output SOFT --noheadings] 0]
-        set supplied [file join [dict get $lab dir] supplied.der]
+        set supplied [file join $dir supplied.der]
         ocsp_response_file $supplied $leaf $ca {next 7200}
 
         no_more_descriptors
@@ -263,65 +264,65 @@ start_server [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 2] {
         ocsp_wait_info response_source file
         ocsp_assert_good $ca
 
-        # Between the answer and the disk: the descriptor that the fetch gives back is all there is, and then it is gone.
+        # The fetch gives its descriptor back, and then there is none for the file.
         ocsp_set response-file {}
-        ocsp_round
+        ocsp_refresh
         file delete $file
         ocsp_set cache-dir {}
-        ocsp_round ;# by now the thread knows of the change, and will of the next
+        ocsp_refresh ;# the thread has seen cache-dir change, so it will notice the next change
         no_more_descriptors
         ocsp_set cache-dir $cache
         wait_for_condition 200 50 {[llength [ocsp_log_lines 0 {*cannot write OCSP cache*Too many open files*}]] > 0} else {
-            fail "no word that it cannot be stored: [ocsp_log_lines]"
+            fail "the log does not say that the response could not be stored: [ocsp_log_lines]"
         }
         exec prlimit --pid [srv pid] --nofile=$before:
-        while {[clock seconds] <= [ocsp_info this_update]} {after 50}
-        ocsp_round
-        wait_for_condition 200 50 {[file exists $file]} else {fail "not stored when there were descriptors again"}
+        ocsp_pass_this_update
+        ocsp_refresh
+        ocsp_wait_file $file
         ocsp_assert_good $ca
     } {undefined} {needs:prlimit}
 }
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------
 
-# The file system of the test's own: 64 kB of memory, in a mount namespace that only the server lives in.
-set disk [file join [dict get $lab dir] disk]
+# A file system of 64 kB in memory, in a mount namespace of the server's own.
+set disk [file join $dir disk]
 file mkdir $disk
-set wrapper [file join [dict get $lab dir] with-disk]
+set wrapper [file join $dir with-disk]
 ocsp_file_write $wrapper "#!/bin/sh\nmount -t tmpfs -o size=64k,mode=777 none '$disk' && exec '$::server_binary' \"\$@\"\n"
 file attributes $wrapper -permissions 00755
 if {[catch {exec unshare --mount --propagation private mount -t tmpfs -o size=64k none $disk} why]} {
-    skip_test {33.7 a disk that is really full} "this user may not mount a file system (run as root): $why"
+    skip_test {full disk: a real file system (33.7)} "this user may not mount a file system (run as root): $why"
 } else {
     set binary $::server_binary
     set ::server_binary [auto_execok unshare]
-    # start_server puts the configuration file first, so unshare's own words come by the wrapper's name alone.
-    set outer [file join [dict get $lab dir] in-namespace]
+    # start_server passes the configuration file first, so unshare gets its arguments from a script.
+    set outer [file join $dir in-namespace]
     ocsp_file_write $outer "#!/bin/sh\nexec unshare --mount --propagation private '$wrapper' \"\$@\"\n"
     file attributes $outer -permissions 00755
     set ::server_binary $outer
     start_server [ocsp_server $leaf $ca cache-dir $disk retry-delay 1] {
         set ::server_binary $binary
-        test {33.7 a disk that is really full: a warning, the old file stays whole, no litter, and stored when there is room} {
-            # As the server sees it.
+        test {full disk: a warning, the stored file stays whole, no temporary file, stored once there is room (33.7)} {
+            # The path in the server's mount namespace.
             set seen /proc/[srv pid]/root$disk
             set kept [file join $seen [file tail $file]]
             ocsp_wait_info state good
-            wait_for_condition 100 50 {[file exists $kept]} else {fail "not stored"}
+            ocsp_wait_file $kept
             set stored [ocsp_file_read $kept]
             catch {exec dd if=/dev/zero of=$seen/fill bs=4k 2>@1}
-            while {[clock seconds] <= [ocsp_info this_update]} {after 50}
-            ocsp_round
+            ocsp_pass_this_update
+            ocsp_refresh
             assert_equal [dict get [ocsp_handshake] this] [ocsp_info this_update]
             wait_for_condition 100 50 {[llength [ocsp_log_lines 0 {*No space left*}]] > 0} else {
-                fail "no word about the full disk: [ocsp_log_lines]"
+                fail "the full disk is not in the log: [ocsp_log_lines]"
             }
             assert_equal [ocsp_file_read $kept] $stored
             assert_equal [lsort [glob -tails -directory $seen *]] [lsort [list fill [file tail $file]]]
             file delete $seen/fill
-            while {[clock seconds] <= [ocsp_info this_update]} {after 50}
-            ocsp_round
-            wait_for_condition 100 50 {[ocsp_file_read $kept] ne $stored} else {fail "not stored when there was room"}
+            ocsp_pass_this_update
+            ocsp_refresh
+            wait_for_condition 100 50 {[ocsp_file_read $kept] ne $stored} else {fail "not stored once there was room"}
             ocsp_assert_good $ca
         }
     }
@@ -334,17 +335,16 @@ file delete -force {*}[glob -nocomplain $cache/*]
 control_set 5 1
 start_server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeout 30] \
     [list env [concat $preload {FAULT_STORM 100}]]] {
-    test {33.8 the module's thread is interrupted all the time: fetches, stores and waits go on} {
+    test {signals: the thread's system calls are interrupted all the time: fetches, stores and waits work (33.8)} {
         foreach behaviour {good pieces {next 7200 piece 200 piece_ms 1} no-length post-405} {
             ocsp_responder_behave $responder $behaviour
             assert_equal [r ocsp.refresh] OK $behaviour
             ocsp_assert_staple good
         }
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        ocsp_wait_file $file
         assert_equal [ocsp_info refresh_failures] 0
-        set signals [control_get 6]
-        assert_morethan $signals 1000
-        # Waiting for a responder that does not answer, it neither gives up early nor spins.
+        wait_for_condition 600 50 {[control_get 6] > 1000} else {fail "only [control_get 6] signals"}
+        # Waiting for a responder that does not answer, it neither gives up early nor keeps the processor busy.
         ocsp_responder_behave $responder hang
         ocsp_set timeout 2
         set began [clock milliseconds]
@@ -352,7 +352,7 @@ start_server [concat [ocsp_server $leaf $ca cache-dir $cache retry-delay 1 timeo
         assert_morethan_equal [expr {[clock milliseconds] - $began}] 1900
         ocsp_responder_behave $responder good
         ocsp_responder_release $responder
-        puts "33.8: [control_get 6] signals to the thread"
+        puts "signals: [control_get 6] to the thread"
     }
 }
 control_set 5 0
@@ -367,7 +367,7 @@ start_server [ocsp_server $leaf $ca cache-dir {} retry-delay 1 timeout 2] {
         ocsp_responder_behave $responder $behaviour
         set failures [ocsp_info refresh_failures]
         if {$behaviour eq "good"} {
-            # Before it can accept: the kernel does, and nobody reads.
+            # The kernel accepts connections, and nobody reads from them.
             exec kill -s STOP [dict get $responder pid]
             r debug ocsp-refresh
         } else {
@@ -391,13 +391,13 @@ start_server [ocsp_server $leaf $ca cache-dir {} retry-delay 1 timeout 2] {
         ocsp_assert_staple good
     }
 
-    test {33.9 SIGSTOP of the responder before it accepts: the time-out ends it, handshakes go on, SIGCONT heals} {
+    test {stopped responder: SIGSTOP before it accepts: timeout, handshakes go on, SIGCONT ends the outage (33.9)} {
         stopped_in good
     }
-    test {33.10 SIGSTOP of the responder in the middle of its answer's header: the same} {
+    test {stopped responder: SIGSTOP during the header of its answer: the same (33.10)} {
         stopped_in drip
     }
-    test {33.11 SIGSTOP of the responder in the middle of its answer's body: the same} {
+    test {stopped responder: SIGSTOP during the body of its answer: the same (33.11)} {
         stopped_in {piece 100 piece_ms 200}
     }
 }
@@ -406,9 +406,9 @@ start_server [ocsp_server $leaf $ca cache-dir {} retry-delay 1 timeout 2] {
 
 proc our_files {} {lsort [glob -nocomplain -tails -directory $::cache ocsp-*]}
 
-# Temporary files that a kill has left are an hour old now: the next response that is stored clears them away. Returns how
-# many there were that were not that old yet.
-proc age_litter {} {
+# Makes temporary files that a kill has left an hour old, so that the next store removes them. Returns how many were
+# newer.
+proc age_leftovers {} {
     set found 0
     foreach name [our_files] {
         set path [file join $::cache $name]
@@ -419,8 +419,8 @@ proc age_litter {} {
     return $found
 }
 
-# After a restart with the responder down: what the disk held is stapled from the first handshake on.
-proc assert_kept {when} {
+# Asserts that the cache has a whole response, and that a restart with the responder down staples it from the start.
+proc assert_cached {when} {
     upvar #0 file file
     if {![file exists $file]} {fail "$when: the file is gone"}
     assert_equal [dict get [ocsp_response_info [ocsp_file_read $file]] response_status] successful $when
@@ -434,48 +434,48 @@ file delete -force {*}[glob -nocomplain $cache/*]
 kill_at_step 0
 ocsp_responder_behave $responder {next 7200}
 start_server $server {
-    test {33.12 killed at each step of writing the cache: what was kept is stapled after the restart, litter goes} {
+    test {kill: at each step of writing the cache: the cached response is stapled after the restart (33.12)} {
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        ocsp_wait_file $file
         kill_at_step [expr {1 << 60}]
-        while {[clock seconds] <= [ocsp_info this_update]} {after 20}
+        ocsp_pass_this_update
         assert_equal [r ocsp.refresh] OK
         set steps [control_get 4]
-        # Make, mode, write and half of it, sync, close, rename, the directory's sync and close.
+        # Create, set the mode, write and half of a write, sync, close, rename, sync and close the directory.
         assert_morethan_equal $steps 9
         server_may_die
-        set litter 0
+        set leftovers 0
         for {set n 1} {$n <= $steps} {incr n} {
             ocsp_responder_behave $responder {next 7200}
             ocsp_wait_info state good
-            while {[clock seconds] <= [ocsp_info this_update]} {after 20}
+            ocsp_pass_this_update
             kill_at_step $n
             catch {r ocsp.refresh}
             wait_for_condition 400 10 {[exit_status [srv dir]] ne {}} else {fail "step $n of $steps: not killed"}
             kill_at_step 0
             ocsp_responder_behave $responder {drop close}
-            assert_kept "step $n of $steps"
-            incr litter [age_litter]
+            assert_cached "step $n of $steps"
+            incr leftovers [age_leftovers]
         }
-        # A kill that never leaves a temporary file did not hit the writing.
-        assert_morethan $litter 3
+        # Kills that leave no temporary file have missed the write.
+        assert_morethan $leftovers 3
         ocsp_responder_behave $responder {next 7200}
-        while {[clock seconds] <= [ocsp_info this_update]} {after 20}
+        ocsp_pass_this_update
         assert_equal [r ocsp.refresh] OK
-        wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "litter: [our_files]"}
-        puts "33.12: $steps steps, $litter of the kills left a temporary file"
+        wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "left over: [our_files]"}
+        puts "kill: $steps steps, $leftovers of the kills left a temporary file"
     }
 
-    test "33.13 SIGKILL at $kills random moments: nothing that was on disk is lost" {
+    test "kill: SIGKILL at $kills random moments loses no cached response (33.13)" {
         server_may_die
         set down 0
-        set litter 0
+        set leftovers 0
         ocsp_responder_behave $responder {next 7200}
         ocsp_wait_info state good
-        wait_for_condition 100 50 {[file exists $file]} else {fail "not stored"}
+        ocsp_wait_file $file
         for {set i 1} {$i <= $kills} {incr i} {
             progress "kills" $i $kills
-            # Another response may be on its way to the disk at this moment.
+            # Another response may be about to be stored at this moment.
             set busy [valkey_deferring_client]
             for {set j [randomInt 4]} {$j > 0} {incr j -1} {$busy ocsp.refresh}
             after [randomInt 80]
@@ -485,11 +485,11 @@ start_server $server {
             set kept [ocsp_file_read $file]
             set info [ocsp_response_info $kept]
             assert_equal [dict get $info response_status] successful "kill $i"
-            # By chance the responder is down: then the disk is all there is.
+            # At random the responder is down, and only the cache has a response.
             set down [randomInt 2]
             ocsp_responder_behave $responder [expr {$down ? {drop close} : {next 7200}}]
             if {[randomInt 4] == 0} {
-                # And killed again while it starts.
+                # Killed again while it starts.
                 restart_server 0 false false 0
                 after [randomInt 60]
                 send_signal [srv pid] KILL
@@ -498,14 +498,12 @@ start_server $server {
             restart_server 0 true false
             assert_equal [ocsp_staple] good "kill $i, the responder is [expr {$down ? "down" : "up"}]"
             assert_equal [ocsp_info handshakes_unstapled] 0 "kill $i"
-            incr litter [age_litter]
+            incr leftovers [age_leftovers]
             if {$down} {ocsp_responder_behave $responder {next 7200}}
         }
-        while {[clock seconds] <= [ocsp_info this_update]} {after 20}
+        ocsp_pass_this_update
         assert_equal [r ocsp.refresh] OK
-        wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "litter: [our_files]"}
-        puts "33.13: killed $kills times, $litter times in the middle of writing"
+        wait_for_condition 100 50 {[our_files] eq [list [file tail $file]]} else {fail "left over: [our_files]"}
+        puts "kill: killed $kills times, $leftovers times during a write"
     }
 }
-
-ocsp_lab_close $lab

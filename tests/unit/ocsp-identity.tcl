@@ -1,24 +1,19 @@
-# ocsp-identity.tcl - scenarios 1 (where the issuer is found), 2 (quiet states) and 3 (kinds of certificates).
+# ocsp-identity.tcl - where the issuer is found (scenario 1), certificates without OCSP (2), kinds of certificates (3).
 #
 # Weight: 28
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
-set url [lindex [dict get $lab urls] 0]
+ocsp_setup
 
-# A CA of the same name with another key, and no key identifiers that would tell the two apart.
+# A CA of the same name with another key; without key identifiers, nothing but the signature tells the two apart.
 set real [ocsp_pki_ca $dir real -aki 0]
 set twin [ocsp_pki_ca $dir twin -subject [dict get $real subject] -aki 0]
 set elsewhere [ocsp_pki_ca $dir elsewhere]
 
-test {1.1 the issuer stands in the certificate file's chain} {
-    # tls-ca-cert-file names another CA: only the chain helps.
+test {issuer: found in the chain of tls-cert-file (1.1)} {
+    # tls-ca-cert-file has another CA, so only the chain has the issuer.
     set file [file join $dir chain11.pem]
     ocsp_pki_file $file $leaf $ca
     start_server [ocsp_server [dict replace $leaf cert $file] $elsewhere] {
@@ -27,14 +22,14 @@ test {1.1 the issuer stands in the certificate file's chain} {
     }
 }
 
-test {1.2 the issuer stands in tls-ca-cert-file} {
+test {issuer: found in tls-ca-cert-file (1.2)} {
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
         ocsp_assert_good $ca
     }
 }
 
-test {1.3 the issuer stands in tls-ca-cert-file among others} {
+test {issuer: found in tls-ca-cert-file among other CAs (1.3)} {
     set file [file join $dir bundle13.pem]
     ocsp_pki_file $file $elsewhere $twin $ca
     start_server [ocsp_server $leaf [dict replace $ca cert $file]] {
@@ -43,7 +38,7 @@ test {1.3 the issuer stands in tls-ca-cert-file among others} {
     }
 }
 
-test {1.4 the issuer stands in tls-ca-cert-dir} {
+test {issuer: found in tls-ca-cert-dir (1.4)} {
     set ca_dir [file join $dir cadir]
     file mkdir $ca_dir
     file copy -force [dict get $ca cert] $ca_dir/ca.pem
@@ -57,7 +52,7 @@ test {1.4 the issuer stands in tls-ca-cert-dir} {
     }
 }
 
-test {1.5 a wrong issuer of the same name is not taken} {
+test {issuer: a CA of the same name with another key is not taken (1.5)} {
     set real_responder [ocsp_responder_start -cas [list $real $twin]]
     set mine [ocsp_pki_leaf $real mine -aki 0 -aia [list [dict get $real_responder url]]]
     start_server [ocsp_server $mine $twin] {
@@ -68,7 +63,7 @@ test {1.5 a wrong issuer of the same name is not taken} {
     ocsp_responder_stop $real_responder
 }
 
-test {1.6 the right issuer is found behind a wrong one of the same name} {
+test {issuer: the right one is found next to a wrong one of the same name (1.6)} {
     set real_responder [ocsp_responder_start -cas [list $real $twin]]
     set mine [ocsp_pki_leaf $real mine16 -aki 0 -aia [list [dict get $real_responder url]]]
     foreach {name order} [list wrong-first [list $twin $real] right-first [list $real $twin]] {
@@ -79,7 +74,7 @@ test {1.6 the right issuer is found behind a wrong one of the same name} {
             assert_equal [ocsp_staple] good
         }
     }
-    # The wrong one in the chain, the right one in the trusted file.
+    # The wrong one in the chain, the right one in tls-ca-cert-file.
     set file [file join $dir chain16.pem]
     ocsp_pki_file $file $mine $twin
     start_server [ocsp_server [dict replace $mine cert $file] $real] {
@@ -89,11 +84,11 @@ test {1.6 the right issuer is found behind a wrong one of the same name} {
     ocsp_responder_stop $real_responder
 }
 
-# ---- 2: quiet states ----
+# ---- certificates without OCSP (2) ----
 
-# Loads `certificate`, expects that state, and that it is told at most once, also after a reload and a DEBUG
+# Loads `certificate` and expects that state, with one line in the log at most, also after reloads and DEBUG
 # OCSP-REFRESH.
-proc quiet_state {certificate ca state {notice {}}} {
+proc expect_no_ocsp {certificate ca state {notice {}}} {
     start_server [ocsp_server $certificate $ca retry-delay 1] {
         ocsp_wait_info state $state
         ocsp_assert_staple none
@@ -102,11 +97,11 @@ proc quiet_state {certificate ca state {notice {}}} {
         if {$notice ne {}} {
             assert_equal [count_log_message 0 $notice] 1
         }
-        # A sentence that says why not.
+        # DEBUG OCSP-REFRESH says why it cannot refresh.
         assert_error {*} {r debug ocsp-refresh}
         ocsp_load_certificate $certificate
         ocsp_load_certificate $certificate
-        # Longer than any first retry: nothing may be tried, nothing may be told again.
+        # Longer than the first retry-delay: there must be no attempt and no further line.
         after 2500
         assert_equal [ocsp_info state] $state
         assert_equal [ocsp_info refreshes] 0
@@ -116,7 +111,7 @@ proc quiet_state {certificate ca state {notice {}}} {
         ocsp_assert_staple none
         assert_equal [ocsp_info handshakes_stapled] 0
         assert_morethan [ocsp_info handshakes_unstapled] 3
-        # Another certificate, and stapling begins.
+        # With another certificate stapling starts.
         ocsp_load_certificate $::leaf
         r config set tls-ca-cert-file [dict get $::ca cert]
         ocsp_wait_info state good
@@ -124,38 +119,38 @@ proc quiet_state {certificate ca state {notice {}}} {
     }
 }
 
-test {2.1 a self-signed certificate: state self-signed} {
+test {no OCSP: a self-signed certificate: state self-signed (2.1)} {
     set self [ocsp_pki_selfsigned $dir selfsigned]
-    quiet_state $self $self self-signed
+    expect_no_ocsp $self $self self-signed
 }
 
-test {2.2 a self-signed certificate with a URL: state self-signed, nobody is asked} {
+test {no OCSP: a self-signed certificate with a responder URL: state self-signed, no request (2.2)} {
     ocsp_responder_forget $responder
     set self [ocsp_pki_selfsigned $dir selfsigned2 -aia [list ${url}self]]
-    quiet_state $self $self self-signed
+    expect_no_ocsp $self $self self-signed
     assert_equal [ocsp_responder_count $responder -path /self] 0
 }
 
-test {2.3 a certificate without AIA: state no-responder, one notice that names responder-url} {
+test {no OCSP: a certificate without AIA: state no-responder, one notice that names responder-url (2.3)} {
     set plain [ocsp_pki_leaf $ca plain]
-    quiet_state $plain $ca no-responder responder-url
+    expect_no_ocsp $plain $ca no-responder responder-url
 }
 
-test {2.4 a certificate whose AIA has only other schemes: state no-responder} {
+test {no OCSP: a certificate whose AIA has other URL schemes only: state no-responder (2.4)} {
     set odd [ocsp_pki_leaf $ca odd -aia {ldap://127.0.0.1/ ftp://127.0.0.1/ocsp}]
-    quiet_state $odd $ca no-responder responder-url
+    expect_no_ocsp $odd $ca no-responder responder-url
 }
 
-test {2.5 a certificate whose AIA names only caIssuers: state no-responder} {
+test {no OCSP: a certificate whose AIA has caIssuers only: state no-responder (2.5)} {
     set issuers [ocsp_pki_leaf $ca issuers -aia-other [list ${url}ca.crt]]
-    quiet_state $issuers $ca no-responder responder-url
+    expect_no_ocsp $issuers $ca no-responder responder-url
 }
 
-test {2.6 a certificate whose issuer is unknown: state no-issuer} {
-    quiet_state $leaf $elsewhere no-issuer
+test {no OCSP: a certificate whose issuer is unknown: state no-issuer (2.6)} {
+    expect_no_ocsp $leaf $elsewhere no-issuer
 }
 
-test {2.7 no TLS: state no-tls, and a server without a certificate starts} {
+test {no OCSP: TLS not configured: state no-tls, and the server starts (2.7)} {
     set overrides [list tls-port 0]
     if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
     start_server [list overrides [list {*}$overrides [ocsp_directive stapling] yes]] {
@@ -166,7 +161,7 @@ test {2.7 no TLS: state no-tls, and a server without a certificate starts} {
     }
 }
 
-# ---- 3: kinds of certificates ----
+# ---- kinds of certificates (3) ----
 
 foreach {name options} {
     {RSA, 2048 bits}    {-key rsa}
@@ -178,15 +173,15 @@ foreach {name options} {
     {the serial 0}      {-serial 00}
     {a negative serial} {-serial -5}
 } {
-    test "3.[incr kind] a certificate with $name" {
+    test "certificate: $name (3.[incr kind])" {
         set one [ocsp_pki_leaf $ca kind$kind -aia [list $url] {*}$options]
         start_server [ocsp_server $one $ca] {
             ocsp_wait_info state good
-            # With how many zeros it begins is nobody's contract.
+            # Leading zeros do not matter.
             assert_equal [regsub {^(-?)0+(?=.)} [ocsp_info cert_serial] {\1}] \
                 [regsub {^(-?)0+(?=.)} [dict get $one serial] {\1}]
             if {[string match {*negative*} $name]} {
-                # gnutls-cli refuses such a certificate on its own account.
+                # gnutls-cli rejects such a certificate, whatever its staple.
                 assert_equal [ocsp_info response_source] network
             } else {
                 ocsp_assert_good $ca
@@ -195,22 +190,22 @@ foreach {name options} {
     }
 }
 
-test "3.[incr kind] a chain with an intermediate" {
+test "certificate: a chain with an intermediate CA (3.[incr kind])" {
     set middle [ocsp_pki_intermediate $ca middle]
     set low_responder [ocsp_responder_start -cas [list $middle $ca]]
     set low [ocsp_pki_leaf $middle low -aia [list [dict get $low_responder url]]]
-    # As most operators have it: chain in the certificate file, root as tls-ca-cert-file.
+    # The usual configuration: the chain in tls-cert-file, the root in tls-ca-cert-file.
     start_server [ocsp_server [dict replace $low cert [dict get $low chain]] $ca] {
         ocsp_wait_info state good
         ocsp_assert_good $ca
         assert_equal [dict get [lindex [ocsp_responder_log $low_responder] 0] serial] [dict get $low serial]
-        # A delegate of the root may not sign for the intermediate.
+        # The root's authorized responder may not sign for the intermediate CA.
         set root_delegate [ocsp_pki_delegate $ca rootdelegate]
         ocsp_responder_behave $low_responder [list signer $root_delegate]
         r debug ocsp-refresh
         ocsp_wait_info failures_verify 1
     }
-    # The intermediate is the only one known: the root need not be.
+    # The server knows the intermediate CA only; it does not need the root.
     start_server [ocsp_server $low $middle] {
         ocsp_responder_behave $low_responder good
         r debug ocsp-refresh
@@ -220,7 +215,7 @@ test "3.[incr kind] a chain with an intermediate" {
     ocsp_responder_stop $low_responder
 }
 
-test "3.[incr kind] a must-staple certificate, with a staple and without" {
+test "certificate: must-staple, with and without a staple (3.[incr kind])" {
     set must [ocsp_pki_leaf $ca must -aia [list $url] -must-staple 1]
     ocsp_responder_behave $responder {http 503}
     start_server [ocsp_server $must $ca retry-delay 1] {
@@ -228,7 +223,7 @@ test "3.[incr kind] a must-staple certificate, with a staple and without" {
         assert_equal [ocsp_info must_staple] 1
         ocsp_assert_staple none
         ocsp_assert_refused $ca
-        # A warning that there is nothing to staple, once.
+        # One warning that there is nothing to staple.
         assert_equal [llength [ocsp_log_lines 0 {*must*staple*}]] 1 [ocsp_log_lines]
         ocsp_responder_behave $responder good
         ocsp_wait_info state good
@@ -240,7 +235,7 @@ test "3.[incr kind] a must-staple certificate, with a staple and without" {
     }
 }
 
-test "3.[incr kind] text from outside loses control bytes and is cut before it reaches INFO or the log" {
+test "certificate: a URL with control bytes is cleaned and cut before INFO and the log show it (3.[incr kind])" {
     set nasty "http://127.0.0.1:[dict get $responder port]/x\r\nocsp_state:fake\x1b\[31m[string repeat y 400]"
     set one [ocsp_pki_leaf $ca nasty -aia [list $nasty]]
     start_server [ocsp_server $one $ca retry-delay 3600 timeout 1] {
@@ -254,5 +249,3 @@ test "3.[incr kind] text from outside loses control bytes and is cut before it r
         assert_equal [r ping] PONG
     }
 }
-
-ocsp_lab_close $lab

@@ -1,8 +1,8 @@
-# ocsp-interop.tcl - scenario 34: responders made with other people's libraries and HTTP servers (support/responders/).
+# ocsp-interop.tcl - OCSP responders built on other libraries and HTTP servers (support/responders/; scenario 34).
 #
-# Each has a CA of its own and goes through the same life: good, revoked, hold lifted, gone, a restart without it, back.
-# A responder whose software is not installed is skipped; deps/install.sh installs that of the first four, and the root
-# of one release in tests/matrix/root has all of them.
+# Each of them has its own CA. A server is taken through the same steps with each: good, revoked, hold lifted, responder
+# down, restart without it, responder back. A responder whose software is not installed is skipped: deps/install.sh
+# installs that of the first four, and one release in tests/matrix/root has the software of all.
 #
 # Weight: 60
 # SPDX-License-Identifier: BSD-3-Clause
@@ -13,8 +13,8 @@ set programs [file join $::ocsp_support_dir responders]
 
 # ---- the responders -------------------------------------------------------------------------------------------------
 
-# Each prepare_... makes what its program needs and returns the command line without DIR and PORT, or raises with the
-# reason why the responder cannot run here.
+# Each prepare_... makes what its program needs and returns the command line without DIR and PORT, or raises the reason
+# why the responder cannot run.
 
 proc prepare_python {} {
     foreach python {python3 /usr/bin/python3} {
@@ -69,7 +69,7 @@ proc prepare_java {} {
 
 proc prepare_node {} {
     if {[auto_execok node] eq {}} {error "nodejs is not installed"}
-    # Debian's libraries; a Node.js from elsewhere does not look there by itself.
+    # Debian's libraries, which a Node.js from elsewhere does not find by itself.
     lappend path {*}[expr {[info exists ::env(NODE_PATH)] ? $::env(NODE_PATH) : {}}] /usr/share/nodejs
     set environment [list env NODE_PATH=[join $path :]]
     if {[catch {exec {*}$environment node -e {require("asn1.js")} 2>@1}]} {error "node-asn1.js is not installed"}
@@ -77,11 +77,11 @@ proc prepare_node {} {
 }
 
 # name -> options:
-#   prepare CMD     see above                 key ec|rsa       of the CA, the server and the delegate
-#   delegate 0|1    an authorized responder signs, or the CA
-#   path            of its URL                more {...}       what follows DIR and PORT on its command line
-#   rereads 0|1     whether a changed index.txt counts without a restart
-#   reason 0|1      whether it says why a certificate was revoked
+#   prepare CMD     see above                 key ec|rsa       type of all keys
+#   delegate 0|1    who signs: the CA (0) or an authorized responder (1)
+#   path            the URL's path            more {...}       arguments after DIR and PORT
+#   rereads 0|1     whether it reads a changed index.txt without a restart
+#   reason 0|1      whether it sends a revocation reason
 set responders {
     {Python (cryptography, http.server)} {prepare prepare_python key ec delegate 1}
     {Ruby (OpenSSL::OCSP, WEBrick)} {prepare prepare_ruby key rsa delegate 1}
@@ -92,7 +92,7 @@ set responders {
     {Node.js (asn1.js, http)} {prepare prepare_node key rsa delegate 1}
 }
 
-# Starts the responder that `config` describes for the CA in its `dir`; it ends at the latest when this process does.
+# Starts the responder that `config` describes for the CA in its `dir`. It ends with this process at the latest.
 proc interop_start {config} {
     set command [list {*}[dict get $config command] [dict get $config dir] [dict get $config port]]
     foreach tool [dict get $config more] {lappend command [ocsp_tool $tool]}
@@ -100,21 +100,22 @@ proc interop_start {config} {
     set channel [open |[list {*}$command 2>>$errors] r+]
     fconfigure $channel -blocking 0 -buffering line
     wait_for_condition 1200 50 {[gets $channel url] >= 0 || [eof $channel]} else {
-        fail "the responder does not come up: [read_text $errors]"
+        fail "the responder printed no URL: [read_text $errors]"
     }
-    if {$url ne [dict get $config url]} {fail "the responder does not start: [read_text $errors]"}
+    if {$url ne [dict get $config url]} {fail "the responder did not start: [read_text $errors]"}
     return $channel
 }
 
+# Stops a responder. May be called twice.
 proc interop_stop {channel} {
-    set pids [pid $channel]
+    if {[catch {pid $channel} pids]} return
     catch {close $channel write}
     for {set i 0} {$i < 200 && [llength [lmap pid $pids {if {![is_alive $pid]} continue}]] > 0} {incr i} {after 50}
     foreach pid $pids {if {[is_alive $pid]} {send_signal $pid KILL}}
     catch {close $channel}
 }
 
-# The book has changed: what it says counts from here on, and is told in another second than what was told before.
+# Makes the responder use a changed index.txt, and waits until its next response is newer than the current one.
 proc interop_reread {config channel} {
     if {![dict get $config rereads]} {
         interop_stop $channel
@@ -125,7 +126,7 @@ proc interop_reread {config channel} {
     return $channel
 }
 
-# ---- the life of a server with each of them -------------------------------------------------------------------------
+# ---- the steps ------------------------------------------------------------------------------------------------------
 
 proc interop_tests {name config} {
     set dir [dict get $config dir]
@@ -135,16 +136,18 @@ proc interop_tests {name config} {
     set index [ocsp_pki_index [file join $dir index.txt] $leaf]
     set channel [interop_start $config]
 
-    start_server [ocsp_server $leaf $ca retry-delay 3600] {
-        test "34.1 $name: good" {
-            ocsp_wait_info state good
+    # Some of the responders take seconds for their first answer, on a busy machine more than the default timeout.
+    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 60] {
+        ocsp_wait_info state good
+
+        test "interop: $name: good (34.1)" {
             assert_equal [ocsp_info response_source] network
             assert_equal [ocsp_info responder_url] [dict get $config url]
             assert_equal [ocsp_info refresh_failures] 0
             ocsp_assert_good $ca
         }
 
-        test "34.2 $name: revoked, with the reason certificateHold" {
+        test "interop: $name: revoked, with the reason certificateHold (34.2)" {
             ocsp_pki_revoke $index $leaf certificateHold
             set channel [interop_reread $config $channel]
             assert_equal [r ocsp.refresh] OK
@@ -156,7 +159,7 @@ proc interop_tests {name config} {
             ocsp_assert_refused $ca
         }
 
-        test "34.3 $name: the hold is lifted" {
+        test "interop: $name: the hold is lifted (34.3)" {
             ocsp_pki_restore $index $leaf
             set channel [interop_reread $config $channel]
             assert_equal [r ocsp.refresh] OK
@@ -164,7 +167,7 @@ proc interop_tests {name config} {
             ocsp_assert_good $ca
         }
 
-        test "34.4 $name: the responder is gone, the staple stays and INFO says why" {
+        test "interop: $name: the responder is down, the staple stays and INFO has the reason (34.4)" {
             interop_stop $channel
             set before [ocsp_info failures_network]
             assert_error "*[dict get $config url]*onnect*" {r ocsp.refresh}
@@ -173,14 +176,15 @@ proc interop_tests {name config} {
             ocsp_assert_good $ca
         }
 
-        test "34.5 $name: a restart without the responder, stapled from disk" {
+        test "interop: $name: a restart without the responder staples from the cache (34.5)" {
             restart_server 0 true false
             assert_equal [ocsp_staple] good
             assert_equal [ocsp_info response_source] cache
             ocsp_assert_good $ca
         }
 
-        test "34.6 $name: the responder is back" {
+        test "interop: $name: the responder is back (34.6)" {
+            interop_stop $channel
             set channel [interop_start $config]
             set channel [interop_reread $config $channel]
             assert_equal [r ocsp.refresh] OK
@@ -194,7 +198,7 @@ proc interop_tests {name config} {
 dict for {name options} $responders {
     set config [dict merge {path {} more {} rereads 1 reason 1} $options]
     if {[catch {[dict get $config prepare]} command]} {
-        skip_test "34 $name" [lindex [split $command \n] end]
+        skip_test "interop: $name (34)" [lindex [split $command \n] end]
         continue
     }
     dict set config command $command

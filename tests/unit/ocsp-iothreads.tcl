@@ -1,22 +1,18 @@
-# ocsp-iothreads.tcl - what newer servers have: handshakes on I/O threads (25), their number changed at run time (26),
-# certificates reloaded by a thread of the server's own (27), and unloading at shutdown (28).
+# ocsp-iothreads.tcl - features of newer servers: handshakes on I/O threads (scenario 25), changing their number at run
+# time (26), certificates that the server reloads by itself (27), unloading of modules at shutdown (28).
 #
-# A server is asked for each feature, never for its version, and what it lacks is said as skipped.
+# The suite probes the server for each feature and does not look at its version. What the server lacks is skipped.
 #
 # Weight: 40
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
+ocsp_setup
 
-# ---- what this server can do ----
+# ---- features of this server ----
 
-# directive -> what it is set to, of those that it has.
+# directive -> its value, for directives that this server has
 set has {}
 start_server [ocsp_server $leaf $ca] {
     foreach name {io-threads events-per-io-thread io-threads-always-active tls-auto-reload-interval} {
@@ -26,8 +22,8 @@ start_server [ocsp_server $leaf $ca] {
     set changes_threads [expr {![catch {r config set io-threads [dict get $has io-threads]}]}]
 }
 
-# Directives for a server with I/O threads. With `always` each handshake that may goes to one of them, however few there
-# are at once; else the server moves work as its load demands.
+# Returns directives for I/O threads. With `always`, every handshake that can be moved to an I/O thread is moved, even
+# if there is only one; otherwise the server decides by its load.
 proc io_threads {count {always 0}} {
     set directives [list io-threads $count]
     if {$always && [dict exists $::has events-per-io-thread]} {lappend directives events-per-io-thread 0}
@@ -35,14 +31,15 @@ proc io_threads {count {always 0}} {
     return $directives
 }
 
-# A server that writes down which thread stapled which handshake: options, and the file.
+# Adds to server options a preloaded library that records which thread stapled each handshake. Returns the options and
+# the file with the record.
 proc with_threads_noted {options} {
     set file [tmpfile threads]
     lappend options env [list LD_PRELOAD [ocsp_tool accept_threads] ACCEPT_THREADS_FILE $file]
     return [list $options $file]
 }
 
-# What it has written: thread id -> {name count}.
+# Reads the record: thread id -> {name count}.
 proc threads_noted {file} {
     set threads {}
     foreach line [lrange [split [read_text $file] \n] 0 end-1] {
@@ -53,7 +50,7 @@ proc threads_noted {file} {
     return $threads
 }
 
-# Handshakes that the main thread stapled, that others did, and how many others there are.
+# Returns how many handshakes the main thread stapled, how many other threads did, and the number of these threads.
 proc shares {threads} {
     lassign {0 0 0} main others count
     dict for {id noted} $threads {
@@ -69,11 +66,11 @@ proc shares {threads} {
     return [list $main $others $count]
 }
 
-# ---- 25 ----
+# ---- handshakes on I/O threads (25) ----
 
 set number 0
 foreach {setting always} {{as its load demands} 0 {wherever it may} 1} {
-    test "25.[incr number] handshakes on I/O threads, $setting: each is stapled, whichever thread makes it" {
+    test "I/O threads: handshakes on them, $setting: each one is stapled, on whichever thread (25.[incr number])" {
         lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 3 $always]]] options file
         start_server $options {
             ocsp_wait_info state good
@@ -81,12 +78,12 @@ foreach {setting always} {{as its load demands} 0 {wherever it may} 1} {
             set result [ocsp_hammer_result $hammer]
             ocsp_assert_hammer $result
             assert_equal [dict get $result unstapled] 0
-            # Every staple that the clients saw was seen at its making (a moment later), and by the module's own count.
+            # The record (a moment later) and INFO have every staple that the clients saw.
             wait_for_condition 200 50 {
                 [lassign [shares [threads_noted $file]] main others threads] eq {}
                 && $main + $others == [dict get $result stapled]
             } else {
-                fail "[threads_noted $file] do not add up to $result"
+                fail "the record [threads_noted $file] does not add up to $result"
             }
             assert_equal [ocsp_info handshakes_stapled] [dict get $result stapled]
             if {$accepts_on_threads} {
@@ -102,24 +99,24 @@ foreach {setting always} {{as its load demands} 0 {wherever it may} 1} {
 }
 
 if {!$accepts_on_threads} {
-    skip_test {25.3 to 25.5} {this server makes handshakes on its main thread alone}
+    skip_test {I/O threads: 25.3 to 25.5} {this server makes handshakes on its main thread}
 } else {
-    test {25.3 the main thread and I/O threads staple at the same time} {
+    test {I/O threads: the main thread and I/O threads staple at the same time (25.3)} {
         lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 2]]] options file
         start_server $options {
             ocsp_wait_info state good
-            # Until both have: the server decides by its load.
+            # Until both kinds of thread have stapled: the server decides by its load.
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 6]
             wait_for_condition 600 50 {
                 [lindex [shares [threads_noted $file]] 0] > 10 && [lindex [shares [threads_noted $file]] 1] > 10
             } else {
-                fail "only one kind of thread staples: [threads_noted $file]"
+                fail "only one kind of thread stapled: [threads_noted $file]"
             }
             ocsp_assert_hammer [ocsp_hammer_stop $hammer]
         }
     }
 
-    test {25.4 on I/O threads: refreshes, revocation, stapling off and on, reloads, under handshakes} {
+    test {I/O threads: refreshes, revocation, stapling off and on, and reloads, under handshakes (25.4)} {
         set other [ocsp_lab_leaf $lab other]
         lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 1]]] options file
         start_server $options {
@@ -138,14 +135,14 @@ if {!$accepts_on_threads} {
             ocsp_assert_hammer $result
             assert_morethan [dict get $result good] 0
             assert_morethan [lindex [shares [threads_noted $file]] 1] 0
-            after 1100 ;# signatures of one second look alike, and then revoked stays
+            after 1100 ;# of two responses with equal times, revoked stays
             ocsp_load_certificate $leaf
             ocsp_wait_info state good
             ocsp_assert_good $ca
         }
     }
 
-    test {25.5 the first handshake after a start, on an I/O thread: stapled from disk with the responder down} {
+    test {I/O threads: the first handshake after a start is stapled from the cache with the responder down (25.5)} {
         lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 4 1]]] options file
         start_server $options {
             ocsp_wait_info state good
@@ -161,12 +158,12 @@ if {!$accepts_on_threads} {
     }
 }
 
-# ---- 26 ----
+# ---- the number of I/O threads (26) ----
 
 if {!$changes_threads} {
-    skip_test {26.1 the number of I/O threads changed under handshakes} {io-threads cannot be set at run time here}
+    skip_test {I/O threads: their number changes under handshakes (26.1)} {io-threads cannot be set at run time}
 } else {
-    test {26.1 the number of I/O threads changed under handshakes} {
+    test {I/O threads: their number changes under handshakes (26.1)} {
         lassign [with_threads_noted [ocsp_server $leaf $ca {*}[io_threads 2 1]]] options file
         start_server $options {
             ocsp_wait_info state good
@@ -183,16 +180,16 @@ if {!$changes_threads} {
             lassign [shares [threads_noted $file]] main others threads
             assert_morethan $main 0
             assert_morethan $others 0
-            # More threads than there are at any time: they come and go, and with them what is kept for each.
+            # More than exist at any time: threads are created and end, and so does what the module keeps per thread.
             assert_morethan $threads 8
             ocsp_assert_good $ca
         }
     }
 }
 
-# ---- 27 ----
+# ---- certificates that the server reloads by itself (27) ----
 
-# A certificate in a place of its own, as a tool for renewal would write it: new files, renamed over the old ones.
+# Writes certificate and key to `place` as tools for renewal do: new files, renamed over the old ones.
 proc put_certificate {leaf place} {
     foreach part {cert key} {
         file copy -force [dict get $leaf $part] [dict get $place $part].new
@@ -201,13 +198,15 @@ proc put_certificate {leaf place} {
 }
 
 if {![dict exists $has tls-auto-reload-interval]} {
-    skip_test {27.1 to 27.4} {this server does not reload certificates by itself}
+    skip_test {auto-reload: 27.1 to 27.5} {this server does not reload certificates by itself}
 } else {
     set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
     put_certificate $leaf $place
+    set mended [ocsp_lab_leaf $lab mended]
     start_server [ocsp_server $place $ca tls-auto-reload-interval 1 {*}[io_threads 4 1]] {
-        test {27.1 the server reloads a renewed certificate by itself: its own staple or none, never the old one's} {
-            ocsp_wait_info state good
+        ocsp_wait_info state good
+
+        test {auto-reload: a renewed certificate gets its own staple or none, never the old certificate's (27.1)} {
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             foreach name {auto1 auto2 auto3} {
                 set renewed [ocsp_lab_leaf $lab $name]
@@ -223,16 +222,16 @@ if {![dict exists $has tls-auto-reload-interval]} {
             ocsp_assert_hammer [ocsp_hammer_stop $hammer]
         }
 
-        test {27.2 files that are touched, with the same certificate in them: no handshake without a staple} {
+        test {auto-reload: files that are touched, with the same certificate: no handshake without a staple (27.2)} {
             set unstapled [ocsp_info handshakes_unstapled]
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             for {set i 0} {$i < 3} {incr i} {
                 set from [count_log_lines 0]
-                # Valkey looks at times in whole seconds.
+                # Valkey compares times in whole seconds.
                 after 1100
                 file mtime [dict get $place key] [clock seconds]
                 file mtime [dict get $place cert] [clock seconds]
-                # New contexts with a certificate that is followed already: from outside only the log tells.
+                # New TLS contexts with the same certificate: only the log shows them.
                 wait_for_log_messages 0 {{*TLS materials reloaded*}} $from 400 50
                 ocsp_assert_staple good
             }
@@ -242,7 +241,7 @@ if {![dict exists $has tls-auto-reload-interval]} {
             assert_equal [ocsp_info handshakes_unstapled] $unstapled
         }
 
-        test {27.3 a broken certificate file: the old certificate and its staple stay} {
+        test {auto-reload: a broken certificate file: the old certificate and its staple stay (27.3)} {
             set serial [ocsp_info cert_serial]
             set broken [file join $dir auto-broken.pem]
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
@@ -251,7 +250,7 @@ if {![dict exists $has tls-auto-reload-interval]} {
                 set from [count_log_lines 0]
                 ocsp_file_write $broken $content
                 file rename -force $broken [dict get $place cert]
-                # The server makes a context on its own thread, finds it broken and frees it there.
+                # The server makes a TLS context on its own thread, finds the fault and frees it there.
                 wait_for_log_messages 0 {{*reload*fail*} {*Fail*reload*} {*Failed to*} {*failed to*}} $from 400 50
                 assert_equal [ocsp_info cert_serial] $serial
                 assert_equal [ocsp_info state] good
@@ -262,8 +261,7 @@ if {![dict exists $has tls-auto-reload-interval]} {
             assert_equal [dict get $result unstapled] 0
         }
 
-        test {27.4 and when it is mended, the new certificate gets its own} {
-            set mended [ocsp_lab_leaf $lab mended]
+        test {auto-reload: once the file is repaired, the new certificate gets its own staple (27.4)} {
             put_certificate $mended $place
             wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $mended serial]} else {
                 fail "the server does not serve its new certificate"
@@ -273,12 +271,12 @@ if {![dict exists $has tls-auto-reload-interval]} {
             ocsp_assert_good $ca
         }
 
-        test {27.5 a reload by the server and one by CONFIG SET at the same time, under handshakes} {
+        test {auto-reload: at the same time as CONFIG SET, under handshakes (27.5)} {
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             set leaves [list $mended [ocsp_lab_leaf $lab both]]
             for {set i 0} {$i < 12} {incr i} {
                 put_certificate [lindex $leaves [expr {$i % 2}]] $place
-                # The server has noticed, or is loading, or has not looked yet.
+                # The server may have noticed the change, be loading, or not have checked yet.
                 after [randomInt 1500]
                 ocsp_load_certificate $place
             }
@@ -292,10 +290,10 @@ if {![dict exists $has tls-auto-reload-interval]} {
     }
 }
 
-# ---- 28 ----
+# ---- shutdown (28) ----
 
-# Valkey 9.1 asks modules to unload at shutdown, which this one refuses: that must change nothing.
-test {28.1 shutdown under handshakes on I/O threads, with the responder hanging and not: each exit is clean} {
+# Valkey 9.1 unloads modules at shutdown. This module refuses, which must change nothing.
+test {shutdown: under handshakes on I/O threads, also while the responder hangs: each exit is clean (28.1)} {
     for {set i 0} {$i < 10} {incr i} {
         ocsp_responder_behave $responder [expr {$i % 2 ? "hang" : "good"}]
         start_server [ocsp_server $leaf $ca {*}[io_threads 4 1]] {
@@ -306,14 +304,12 @@ test {28.1 shutdown under handshakes on I/O threads, with the responder hanging 
             catch {r shutdown nosave}
             assert_equal [wait_exit [srv 0 dir] [srv 0 pid]] 0
             assert_equal [log_trouble [srv 0 dir]] {}
-            # That it cannot be unloaded "while the server runs" is no news now.
+            # That the module cannot be unloaded is not worth a line at shutdown.
             verify_no_log_message 0 {*cannot be unloaded*} $from
-            # The clients see connections refused; a staple that does not hold they must not have seen.
+            # Connections of the clients are refused now, but no staple may have been bad.
             assert_equal [dict get [ocsp_hammer_stop $hammer] bad] 0
         }
     }
     ocsp_responder_behave $responder good
     ocsp_responder_release $responder
 }
-
-ocsp_lab_close $lab

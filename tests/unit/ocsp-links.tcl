@@ -1,26 +1,24 @@
-# ocsp-links.tcl - scenarios 21 (replication and cluster links over TLS) and 22 (clients that do not ask).
+# ocsp-links.tcl - replication and cluster links over TLS (scenario 21), clients that request no status (22).
 #
 # Weight: 18
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set ca [dict get $lab ca]
+ocsp_setup
 set primary_leaf [dict get $lab leaf]
 set replica_leaf [ocsp_lab_leaf $lab replica]
 set client_leaf [ocsp_lab_leaf $lab client]
-set responder [dict get $lab responder]
 
-# ---- 21 ----
+# ---- links (21) ----
 
 foreach {name args} [list \
     {no client certificates} {tls-auth-clients no} \
-    {client certificates asked for: one context serves both roles} {tls-auth-clients yes} \
+    {client certificates required, one context in both roles} {tls-auth-clients yes} \
     {client certificates of their own} [list tls-auth-clients yes tls-client-cert-file [dict get $client_leaf cert] \
         tls-client-key-file [dict get $client_leaf key]] \
 ] {
-    test "21.[incr number] replication over TLS with stapling on both sides, $name" {
+    test "replication: over TLS, with stapling on both sides, $name (21.[incr number])" {
         set links [list tls-replication yes {*}$args]
         set options {}
         foreach leaf [list $primary_leaf $replica_leaf] {
@@ -37,13 +35,13 @@ foreach {name args} [list \
                 r -1 set after 2
                 wait_for_condition 200 50 {[r get after] eq 2} else {fail "the key did not arrive"}
                 assert_equal [r get before] 1
-                # Each is still a server that staples (with -cert where a client certificate is asked for).
+                # Both servers staple (with -cert where the server requests a client certificate).
                 set identity [list -cert [dict get $client_leaf cert] -key [dict get $client_leaf key]]
                 foreach level {0 -1} {
                     assert_equal [ocsp_staple $level {*}$identity -tls1_2] good
                     assert_equal [ocsp_staple $level {*}$identity -tls1_3] good
                 }
-                # A reload on both sides, links cut, and they find each other again.
+                # A reload on both sides, links are closed, and the replica connects again.
                 ocsp_load_certificate $replica_leaf 0
                 ocsp_load_certificate $primary_leaf -1
                 r -1 client kill type replica
@@ -51,7 +49,7 @@ foreach {name args} [list \
                 wait_for_sync r
                 r -1 set again 3
                 wait_for_condition 200 50 {[r get again] eq 3} else {fail "the key did not arrive"}
-                # A revoked certificate breaks no link: Valkey asks for no staple as a client.
+                # A revoked certificate breaks no link: as a client, Valkey requests no status.
                 after 1100
                 ocsp_responder_behave $responder {status revoked}
                 foreach level {0 -1} {
@@ -72,7 +70,7 @@ foreach {name args} [list \
     {no client certificates} {tls-auth-clients no} \
     {client certificates} {tls-auth-clients yes} \
 ] {
-    test "21.[incr number] a cluster of three over TLS with stapling on each, $name" {
+    test "cluster: three nodes over TLS, with stapling on each, $name (21.[incr number])" {
         set options {}
         for {set i 0} {$i < 3} {incr i} {
             set node [ocsp_lab_leaf $lab node$number$i]
@@ -97,7 +95,7 @@ foreach {name args} [list \
                         }
                         ocsp_wait_info state good $level
                     }
-                    # Reload everywhere; the cluster stays.
+                    # A reload on each node: the cluster stays.
                     foreach level {0 -1 -2} {
                         r $level config set tls-cert-file [lindex [r $level config get tls-cert-file] 1]
                     }
@@ -112,10 +110,10 @@ foreach {name args} [list \
     }
 }
 
-# ---- 22 ----
+# ---- handshakes without a status request (22) ----
 
-# The handshake of a client that does not ask, message by message: {direction version type length} each. RSA and no
-# session tickets, so that the same messages always have the same lengths.
+# Returns the messages of a handshake of `openssl s_client`, {direction version kind type length} each. With an RSA
+# certificate and without session tickets, the same messages always have the same length.
 proc message_sizes {args} {
     catch {
         exec $::openssl s_client -connect [srv 0 host]:[srv 0 port] -msg {*}$args </dev/null 2>@1
@@ -124,7 +122,7 @@ proc message_sizes {args} {
     foreach line [split $text \n] {
         if {[regexp {^(<<<|>>>) ([^,]+), (Handshake|ChangeCipherSpec|Alert)[^\[]*\[length ([0-9a-f]+)\](?:, (\w+))?} \
             $line - direction version kind length type]} {
-            # Tickets carry times, whose length may differ; alerts at the end depend on who closes first.
+            # Tickets contain times of varying length; the alerts at the end depend on who closes first.
             if {$type eq "NewSessionTicket" || $kind eq "Alert"} continue
             lappend sizes [list $direction $version $kind $type $length]
         }
@@ -133,8 +131,8 @@ proc message_sizes {args} {
     return $sizes
 }
 
-# Servers without the module, with it and stapling off, with it and stapling on; the same certificate each.
-test {22.1 a client that does not ask sees the handshake of a server without us, in TLS 1.2 and 1.3} {
+# The same certificate on servers without the module, with it and stapling off, with it and stapling on.
+test {handshake bytes: equal to those of a server without stapling if the client requests no status (22.1)} {
     set rsa [ocsp_lab_leaf $lab rsa -key rsa -must-staple 1]
     set seen {}
     foreach {name stapling omit} {without yes loadmodule off no {} on yes {}} {
@@ -148,7 +146,7 @@ test {22.1 a client that does not ask sees the handshake of a server without us,
             foreach version {-tls1_2 -tls1_3} {
                 dict set seen $version $name [message_sizes $version]
             }
-            # Nor does a client with a session to resume.
+            # Nor does INFO count such a client.
             if {$name eq "on"} {
                 set before [ocsp_info_all]
                 message_sizes -tls1_2
@@ -165,14 +163,14 @@ test {22.1 a client that does not ask sees the handshake of a server without us,
     }
 }
 
-test {22.2 a client that asks gets one message more in TLS 1.2, and a longer certificate message in TLS 1.3} {
+test {handshake bytes: a status request adds one message in TLS 1.2, and bytes to Certificate in TLS 1.3 (22.2)} {
     set rsa [ocsp_lab_leaf $lab rsa2 -key rsa]
     start_server [ocsp_server $rsa $ca] {
         ocsp_wait_info state good
         assert_match {*CertificateStatus*} [message_sizes -tls1_2 -status]
         assert_no_match {*CertificateStatus*} [message_sizes -tls1_2]
         assert_not_equal [message_sizes -tls1_3 -status] [message_sizes -tls1_3]
-        # With nothing to staple a client that asks sees no difference to a server without us either.
+        # Without a response, a client that requests a status gets the same messages as from a server without stapling.
         set on [message_sizes -tls1_2]
         ocsp_set stapling no
         assert_no_match {*CertificateStatus*} [message_sizes -tls1_2 -status]
@@ -180,11 +178,11 @@ test {22.2 a client that asks gets one message more in TLS 1.2, and a longer cer
     }
 }
 
-test {22.3 plain connections, and TLS clients that hang up in the middle of a handshake} {
+test {handshake bytes: other protocols, and clients that disconnect during a handshake, do no harm (22.3)} {
     start_server [ocsp_server $primary_leaf $ca] {
         ocsp_wait_info state good
         for {set i 0} {$i < 50} {incr i} {
-            # A TLS port that gets something else, and one that gets half of a hello.
+            # Something else on the TLS port, half of a ClientHello, nothing.
             set broken [socket 127.0.0.1 [srv 0 port]]
             fconfigure $broken -translation binary -buffering none
             catch {puts -nonewline $broken [lindex [list "PING\r\n" "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" {}] \
@@ -195,5 +193,3 @@ test {22.3 plain connections, and TLS clients that hang up in the middle of a ha
         ocsp_assert_good $ca
     }
 }
-
-ocsp_lab_close $lab

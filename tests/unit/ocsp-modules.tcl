@@ -1,24 +1,20 @@
-# ocsp-modules.tcl - scenario 31: other modules in the same server, before us and after us, also ones that speak TLS for
-# themselves; and servers that the module cannot serve.
+# ocsp-modules.tcl - other modules in the same server, loaded before and after this one, with TLS contexts of their own;
+# servers for which the module cannot staple; CONFIG and DEBUG renamed; pipes in place of files (scenario 31).
 #
 # Weight: 12
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
+ocsp_setup
 set theirs [ocsp_lab_leaf $lab theirs]
 
-# Options for a server that loads the other module at that place.
+# Returns options for a server that loads support/other_module.c before or after this module.
 proc with_other {place args} {
     set options [ocsp_server $::leaf $::ca {*}$args]
     set other [list [ocsp_tool other_module] [dict get $::theirs cert] [dict get $::theirs key]]
     if {$place eq "before"} {
-        # A directive of this name holds one value in a dict: ours moves to the lines at the end.
+        # A dict has one value per directive: this module's loadmodule moves to the lines at the end.
         set overrides [dict get $options overrides]
         dict set overrides loadmodule $other
         dict set options overrides $overrides
@@ -30,18 +26,18 @@ proc with_other {place args} {
 }
 
 foreach place {before after} {
-    test "31.1 loadmodule $place us, of a module with TLS contexts of its own: only the server's is stapled for" {
+    test "other modules: one with TLS contexts, loaded $place this module: only the server's is stapled (31.1)" {
         start_server [with_other $place] {
             ocsp_wait_info state good
             assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
             ocsp_assert_good $ca
-            # Contexts that it makes later are none of ours either.
+            # Nor are contexts stapled that it makes later.
             for {set i 0} {$i < 20} {incr i} {
                 assert_equal [r other.context] OK
                 assert_equal [ocsp_staple] good
             }
             assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
-            # The server's own reload is.
+            # After a reload of the server's certificate, the new one is.
             set renewed [ocsp_lab_leaf $lab renewed$place]
             ocsp_load_certificate $renewed
             assert_equal [r other.context] OK
@@ -53,7 +49,7 @@ foreach place {before after} {
     }
 }
 
-test {31.2 the same, turned on at run time} {
+test {other modules: the same, with stapling turned on at run time (31.2)} {
     start_server [with_other after stapling no] {
         assert_equal [r other.context] OK
         ocsp_set stapling yes
@@ -64,14 +60,14 @@ test {31.2 the same, turned on at run time} {
     }
 }
 
-# Redis 7.0 reads its certificate and its key, and listens, before it loads modules.
+# Redis 7.0 reads its certificate and key, and listens, before it loads modules.
 set modules_come_late [regexp {Redis server v=7\.0} [exec $::server_binary --version]]
 if {$modules_come_late} {
-    skip_test "31.3 the responder is asked before the server listens" "this server listens before it loads modules"
+    skip_test "start: a request is sent before the server listens (31.3)" "this server listens before it loads modules"
 } else {
-    test {31.3 the responder is asked before the server listens, and the very first handshake of all is stapled} {
+    test {start: a request is sent before the server listens, and the very first handshake is stapled (31.3)} {
         ocsp_responder_forget $responder
-        # The server waits for its key in the middle of making its context, before it listens.
+        # The server makes its TLS context before it listens, and waits there for its key, which is a pipe.
         set key [file join $dir key]
         exec mkfifo $key
         set options [ocsp_server $leaf $ca]
@@ -89,7 +85,7 @@ if {$modules_come_late} {
             assert_equal [ocsp_staple] good
             reconnect
             assert_equal [ocsp_info handshakes_unstapled] 0
-            # That the context came is no reload: it was not asked again.
+            # The context is not mistaken for a reload: there is no second request.
             ocsp_assert_good $ca
             assert_equal [ocsp_info refreshes] 1
             assert_equal [ocsp_responder_count $responder -serial [dict get $leaf serial]] 1
@@ -97,7 +93,7 @@ if {$modules_come_late} {
     }
 }
 
-test {31.4 a certificate that a run-time load finds, and a key that is gone: no-tls, as nothing is stapled} {
+test {no-tls: loaded at run time, with the key's file gone, the module staples nothing (31.4)} {
     set key [file join $dir gone.key]
     file copy -force [dict get $leaf key] $key
     set options [ocsp_server $leaf $ca]
@@ -116,7 +112,7 @@ test {31.4 a certificate that a run-time load finds, and a key that is gone: no-
 
 # ---- another module's listener ----
 
-# A handshake there that asks for a status, and the server's main thread given the occasion to take something from it.
+# Makes a handshake with a status request at that port, and gives the server's main thread time to notice its context.
 proc handshake_elsewhere {port} {
     catch {exec $::openssl s_client -connect 127.0.0.1:$port -status </dev/null 2>@1} text
     set shake [ocsp_read_handshake $text]
@@ -126,7 +122,7 @@ proc handshake_elsewhere {port} {
     return $shake
 }
 
-# The server's own certificate `leaf` is followed, asked for and stapled.
+# Asserts that the module fetches and staples a response for the server's own certificate `leaf`.
 proc assert_follows {leaf} {
     assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
     assert_equal [ocsp_info state] good
@@ -140,8 +136,8 @@ set stranger [ocsp_pki_leaf [ocsp_pki_ca $dir elsewhere] stranger -aia [dict get
 
 foreach thread {main thread} {
     foreach what {own known stranger} {
-        test "31.7 handshakes at another module's listener, context made on $thread, $what certificate: the server's\
-                is followed as before, through reloads, and its revocation is seen" {
+        test "other modules: handshakes at a listener of one, context made on $thread, $what certificate: the server's\
+                own certificate is still stapled, through reloads and a revocation (31.7)" {
             ocsp_responder_behave $responder good
             set serving [ocsp_lab_leaf $lab serving$thread$what]
             set next [ocsp_lab_leaf $lab next$thread$what]
@@ -154,16 +150,16 @@ foreach thread {main thread} {
                 set before [r {*}$listen]
                 handshake_elsewhere $before
                 assert_follows $serving
-                # Between reloads, also of the same certificate.
+                # A reload of the same certificate, with handshakes before and after.
                 ocsp_load_certificate $serving
                 ocsp_wait_info state good
                 handshake_elsewhere $before
                 set between [r {*}$listen]
                 set shake [handshake_elsewhere $between]
-                # A staple is the certificate's: who shows the server's own may show its staple.
+                # A listener with the server's own certificate may send its staple.
                 assert_equal [dict get $shake staple] [expr {$what eq "own" ? "good" : "none"}]
                 assert_follows $serving
-                # And after one that brings another certificate.
+                # A reload with another certificate.
                 ocsp_load_certificate $next
                 ocsp_wait_info cert_serial [dict get $next serial]
                 ocsp_wait_info state good
@@ -185,17 +181,17 @@ foreach thread {main thread} {
     }
 }
 
-# OpenSSL has locks of its own, and about one such child in a thousand hangs in those, with and without us.
-test {31.8 the server forks while other threads make and free contexts: no child hangs in one that it frees} {
+# OpenSSL has locks of its own: with and without this module, about one such child in a thousand hangs in one of them.
+test {other modules: the server forks while threads make and free contexts: no child hangs (31.8)} {
     start_server [with_other after stapling no] {
         assert_lessthan [r other.fork 30] 2
         assert_equal [r ping] PONG
     }
 }
 
-# ---- a server that cannot be served ----
+# ---- servers for which the module cannot staple ----
 
-test {31.5 a server with an OpenSSL of its own: state no-tls, one line in the log, and nothing else happens} {
+test {no-tls: a server with its own OpenSSL: one line in the log, and no effect (31.5)} {
     set options [ocsp_server $leaf $ca]
     lappend options env [list LD_PRELOAD [ocsp_tool foreign_openssl]]
     start_server $options {
@@ -203,36 +199,36 @@ test {31.5 a server with an OpenSSL of its own: state no-tls, one line in the lo
         wait_for_log_messages 0 [list $line] 0 100 50
         assert_equal [ocsp_info state] no-tls
         ocsp_assert_staple none
-        # Whatever is tried: it neither staples nor asks, and says no more.
+        # Whatever is tried, it neither staples nor sends a request, and logs nothing more.
         ocsp_load_certificate $theirs
         ocsp_set stapling no
         ocsp_set stapling yes
-        # The one that waits first: until the thread has seen the change, the other cannot know that it is in vain.
+        # First the command that waits: until the thread has seen the change, the other one cannot know of the failure.
         assert_error {*ERR*} {r ocsp.refresh}
         assert_error {*ERR*} {r debug ocsp-refresh}
         assert_equal [dict get [ocsp_handshake] serial] [dict get $theirs serial]
         assert_equal [ocsp_info state] no-tls
         assert_equal [llength [ocsp_log_lines 0 $line]] 1
-        # A check of peers that does not happen is told whenever it is turned on.
+        # Each time that verify-peers is turned on, INFO says that peers are not checked.
         for {set i 0} {$i < 2} {incr i} {
             assert_equal [ocsp_info last_peer_error] {}
             ocsp_set verify-peers require
             wait_for_condition 100 50 {[string match {*NOT checked*} [ocsp_info last_peer_error]]} else {
-                fail "not told: [ocsp_info last_peer_error]"
+                fail "last_peer_error: [ocsp_info last_peer_error]"
             }
             ocsp_set verify-peers no
         }
     }
 }
 
-test {31.6 a server that has TLS and does not use it: state no-tls, and a line that says which} {
+test {no-tls: a server whose TLS is not configured: the log says so (31.6)} {
     set options [ocsp_server $leaf $ca tls-port 0]
     lappend options omit {tls-cert-file tls-key-file tls-ca-cert-file}
     start_server $options {
         wait_for_log_messages 0 {{*TLS is not configured*}} 0 100 50
         assert_equal [ocsp_info state] no-tls
         assert_equal [llength [ocsp_log_lines 0 {*built without TLS*}]] 0
-        # Configured later, it is served.
+        # Configured later, it staples.
         r config set tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
             tls-ca-cert-file [dict get $ca cert] tls-port [find_available_port]
         ocsp_wait_info state good
@@ -240,19 +236,19 @@ test {31.6 a server that has TLS and does not use it: state no-tls, and a line t
 }
 
 
-# ---- settings that cannot be read -----
+# ---- settings that cannot be read ----
 
-# A certificate of its own for the links that the server opens.
+# A client certificate, which the server uses for the links that it opens.
 set client_leaf [ocsp_lab_leaf $lab client]
 set own_client [list tls-client-cert-file [dict get $client_leaf cert] tls-client-key-file [dict get $client_leaf key]]
 
 proc wait_unchecked {why} {
     wait_for_condition 100 50 {[string match "*NOT checked*$why*" [ocsp_info last_peer_error]]} else {
-        fail "not told: '[ocsp_info last_peer_error]'"
+        fail "last_peer_error: '[ocsp_info last_peer_error]'"
     }
 }
 
-test {31.9 CONFIG is disabled, loaded at the start: the certificate that serves is followed, not that for links} {
+test {CONFIG: disabled, module loaded at the start: the server's certificate is stapled, not its client's (31.9)} {
     set options [ocsp_server $leaf $ca {*}$own_client rename-command {CONFIG ""} verify-peers require]
     dict set options omit {}
     ocsp_responder_forget $responder
@@ -271,14 +267,14 @@ test {31.9 CONFIG is disabled, loaded at the start: the certificate that serves 
             assert_equal [r ocsp.refresh] OK
         }
         assert_equal [ocsp_responder_count $responder -serial [dict get $client_leaf serial]] 0
-        # Whether DEBUG is enabled cannot be known: what takes its place is told.
+        # The module cannot know whether DEBUG is enabled: the log names the command to use instead.
         assert_equal [llength [ocsp_log_lines 0 {*DEBUG OCSP-REFRESH is not available*OCSP.REFRESH*}]] 1
         assert_error {*ERR*} {r debug ocsp-refresh}
         assert_equal [llength [ocsp_log_lines 0 {*NOT checked*}]] $modules_come_late
     }
 }
 
-test {31.10 CONFIG is renamed, loaded at run time: that no link is checked is a warning, and in INFO} {
+test {CONFIG: renamed, module loaded at run time: a warning, and INFO, say that no link is checked (31.10)} {
     set options [ocsp_server $leaf $ca tls-replication yes rename-command {CONFIG S3CRET}]
     dict lappend options omit loadmodule [ocsp_directive stapling]
     start_server [ocsp_server $theirs $ca stapling no] {
@@ -286,12 +282,12 @@ test {31.10 CONFIG is renamed, loaded at run time: that no link is checked is a 
             r module loadex $::ocsp_module_path CONFIG ocsp.verify-peers require
             wait_unchecked CONFIG
             assert_equal [llength [ocsp_log_lines 0 {*NOT checked*CONFIG*}]] 1
-            # Each time that the check is turned on.
+            # Again each time that the check is turned on.
             r s3cret set ocsp.verify-peers no
             assert_equal [ocsp_info last_peer_error] {}
             r s3cret set ocsp.verify-peers soft
             wait_unchecked CONFIG
-            # Who knows the new name may have the server make its context anew.
+            # An operator who knows the new name can reload the certificate.
             r s3cret set ocsp.verify-peers require
             r s3cret set ocsp.stapling yes
             wait_for_log_messages 0 {{*nothing is stapled*CONFIG*}} 0 100 50
@@ -299,7 +295,7 @@ test {31.10 CONFIG is renamed, loaded at run time: that no link is checked is a 
             ocsp_wait_staple good
             ocsp_wait_info last_peer_error {}
             assert_equal [ocsp_info cert_serial] [dict get $leaf serial]
-            # From here on they are checked: this one staples nothing.
+            # From now on links are checked: this primary has no staple.
             r replicaof 127.0.0.1 [srv -1 port]
             ocsp_wait_above peers_rejected 0
             assert_equal [s master_link_status] down
@@ -307,7 +303,7 @@ test {31.10 CONFIG is renamed, loaded at run time: that no link is checked is a 
     }
 }
 
-test {31.11 DEBUG is disabled or renamed: OCSP.REFRESH is for those who may run it} {
+test {DEBUG: disabled or renamed: OCSP.REFRESH needs the right to OCSP.REFRESH alone (31.11)} {
     foreach name {{""} HIDDEN} {
         start_server [ocsp_server $leaf $ca rename-command "DEBUG $name"] {
             ocsp_wait_info state good
@@ -329,9 +325,9 @@ test {31.11 DEBUG is disabled or renamed: OCSP.REFRESH is for those who may run 
     }
 }
 
-# ---- files that are none ----
+# ---- pipes in place of files ----
 
-# Options for a server that reads `leaf` through a pipe at `pipe`, in the setting `name`.
+# Returns options for a server with the certificate `leaf` whose setting `name` is a pipe, `pipe`.
 proc with_pipe {leaf name pipe args} {
     set options [ocsp_server $leaf $::ca {*}$args]
     set overrides [dict get $options overrides]
@@ -347,29 +343,39 @@ proc with_pipe {leaf name pipe args} {
     return $options
 }
 
-# Writes `cert` into the pipe, each time that somebody opens it, at most `times` times, until the server is ready.
-# Returns how often.
+# Whether the process has the file open.
+proc has_open {pid path} {
+    foreach fd [glob -nocomplain -directory /proc/$pid/fd *] {
+        if {![catch {file readlink $fd} target] && $target eq $path} {return 1}
+    }
+    return 0
+}
+
+# Writes `cert` to the pipe each time that it is opened for reading, at most `times` times, until the server is ready.
+# Returns how many times it was opened.
 proc feed {pipe cert times} {
     set fed 0
     set server [lindex $::servers end]
     for {set i 0} {$i < 400} {incr i} {
         if {[regexp {Ready to accept connections} [ocsp_file_read [dict get $server stdout]]]} {return $fed}
-        # Opening it without a reader fails at once.
-        if {$fed < $times && ![catch {open $pipe {WRONLY NONBLOCK}} channel]} {
+        # Opening a pipe for writing fails if nobody reads from it. While the server has not closed it yet, it would
+        # succeed a second time for the same reader.
+        if {$fed < $times && ![has_open [dict get $server pid] $pipe]
+                && ![catch {open $pipe {WRONLY NONBLOCK}} channel]} {
             puts -nonewline $channel [ocsp_file_read $cert]
             close $channel
             incr fed
         }
         after 50
     }
-    fail "the server hangs, after its pipe was filled $fed times"
+    fail "the server hangs, after it has read from the pipe $fed times"
 }
 
 foreach {name file} [list tls-cert-file [dict get $leaf cert] tls-client-cert-file [dict get $client_leaf cert]] {
-    test "31.12 $name is a named pipe: we never read from it, nor have the server read it again" {
+    test "pipe: $name is a named pipe: neither the module nor the server reads it once more (31.12)" {
         set pipe [file join $dir pipe.$name]
         set off [with_pipe $leaf $name $pipe stapling no]
-        # As often as a server without us reads it.
+        # How many times a server without the module reads it.
         set without $off
         dict lappend without omit loadmodule [ocsp_directive stapling]
         start_server $without {set times [feed $pipe $file 100]}
@@ -396,5 +402,3 @@ foreach {name file} [list tls-cert-file [dict get $leaf cert] tls-client-cert-fi
         }
     }
 }
-
-ocsp_lab_close $lab

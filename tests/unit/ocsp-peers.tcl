@@ -1,29 +1,26 @@
-# ocsp-peers.tcl - verify-peers: the server as a client of its peers. Which links it opens, by policy, staple, TLS
-# version and kind of context; what becomes of a primary, and of a cluster's node, whose certificate is revoked.
+# ocsp-peers.tcl - verify-peers: the server as a TLS client of its peers. Which links it opens, by policy, staple, TLS
+# version and kind of context; and what happens to a primary, or a cluster node, whose certificate is revoked.
 #
-# The models are NATS' suite (routes refused after a revocation, old links alive, healed by a new certificate) and
-# MongoDB's (a one-byte staple on a heartbeat). Links to a peer that staples what no server of ours would go to
-# support/tls_peer.c, and are opened by MIGRATE, which connects at once and tells.
+# The ideas are from NATS' suite (routes rejected after a revocation, open links stay, a new certificate repairs them)
+# and MongoDB's (a one-byte staple on a heartbeat). A peer that sends staples which no server of ours would send is
+# support/tls_peer.c. MIGRATE opens links to it, because it connects at once and reports the result.
 #
 # Weight: 60
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set ca [dict get $lab ca]
-set responder [dict get $lab responder]
-set leaf [dict get $lab leaf]
+ocsp_setup
 set client_leaf [ocsp_lab_leaf $lab client]
 set peer_leaf [ocsp_lab_leaf $lab peer]
 set must_leaf [ocsp_lab_leaf $lab must -must-staple 1]
 set other_leaf [ocsp_lab_leaf $lab other]
-set staple_file [file join [dict get $lab dir] peer-staple.der]
+set staple_file [file join $dir peer-staple.der]
 
 proc peer_start {leaf version} {
     set channel [open |[list [ocsp_tool tls_peer] --cert [dict get $leaf cert] --key [dict get $leaf key] \
         --staple $::staple_file --tls $version] r]
-    if {![regexp {port=(\d+) openssl=([0-9a-f]+)} [gets $channel] - port openssl]} {fail "tls_peer does not start"}
+    if {![regexp {port=(\d+) openssl=([0-9a-f]+)} [gets $channel] - port openssl]} {fail "tls_peer did not start"}
     return [dict create channel $channel port $port early_check [expr {"0x$openssl" >= 0x30600000}]]
 }
 
@@ -32,7 +29,7 @@ proc peer_stop {peer} {
     catch {close [dict get $peer channel]}
 }
 
-# Opens a link from the server at `level` to that peer. Returns what the peer saw, as a dict.
+# Opens a link from the server at `level` to that peer. Returns what the peer observed, as a dict.
 proc link_to {peer {level 0}} {
     r $level set key value
     catch {r $level migrate 127.0.0.1 [dict get $peer port] key 0 5000} why
@@ -44,7 +41,7 @@ proc link_to {peer {level 0}} {
     return $seen
 }
 
-# What the peer will staple; "" is nothing.
+# Sets the staple that the peer sends; {} means none.
 proc peer_staples {behaviour {leaf {}}} {
     if {$leaf eq {}} {set leaf $::peer_leaf}
     file delete $::staple_file
@@ -60,31 +57,31 @@ set links {tls-cluster yes tls-replication yes}
 set own_client [list tls-client-cert-file [dict get $client_leaf cert] tls-client-key-file [dict get $client_leaf key]]
 set forged [list signer [ocsp_pki_leaf $ca forger] certs auto]
 
-# ---- every staple by every policy -----------------------------------------------------------------------------------
+# ---- every staple with every policy ---------------------------------------------------------------------------------
 
 foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
     foreach version {1.2 1.3} {
-        test "$context, TLS $version: each staple by each policy" {
+        test "peers: $context, TLS $version: each staple with each policy" {
             set options [ocsp_server $leaf $ca {*}$links {*}$args]
             dict set options omit {}
             start_server $options {
                 set peer [peer_start $peer_leaf $version]
-                # Counted for links that are let through: v(erified) or m(issing); r(ejected) are refused.
+                # - opened, no counter; v opened, peers_verified; m opened, peers_missing; r rejected, peers_rejected.
                 foreach {name behaviour no soft require} [list \
-                    {good}                {this -60}                       -  v  v \
-                    {none}                {}                               -  m  r \
-                    {expired}             {this -7200 next -60}            -  m  r \
-                    {revoked}             {status revoked}                 -  r  r \
-                    {of another one}      foreign                          -  r  r \
-                    {one byte}            byte                             -  r  r \
-                    {a forged delegate's} $forged                          -  r  r \
-                    {a broken signature}  {signature bad}                  -  r  r \
-                    {tryLater}            {response_status tryLater}       -  r  r \
-                    {no end, fresh}       {next none}                      -  v  v \
-                    {no end, 20 minutes}  {this -1200 next none}           -  m  r \
+                    {good}                  {this -60}                     -  v  v \
+                    {none}                  {}                             -  m  r \
+                    {expired}               {this -7200 next -60}          -  m  r \
+                    {revoked}               {status revoked}               -  r  r \
+                    {foreign}               foreign                        -  r  r \
+                    {one byte}              byte                           -  r  r \
+                    {unauthorized signer}   $forged                        -  r  r \
+                    {a bad signature}       {signature bad}                -  r  r \
+                    {tryLater}              {response_status tryLater}     -  r  r \
+                    {no nextUpdate, fresh}  {next none}                    -  v  v \
+                    {no nextUpdate, old}    {this -1200 next none}         -  m  r \
                 ] {
                     # OpenSSL 3.6 does not send these.
-                    if {[dict get $peer early_check] && $name in {{of another one} {one byte} {tryLater} expired}} continue
+                    if {[dict get $peer early_check] && $name in {foreign {one byte} tryLater expired}} continue
                     peer_staples $behaviour
                     foreach policy {no soft require} {
                         ocsp_set verify-peers $policy
@@ -109,7 +106,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
 
 start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
     set peer [peer_start $must_leaf 1.3]
-    test {a must-staple certificate: soft means require} {
+    test {peers: for a must-staple certificate, soft means require} {
         foreach {behaviour done} {{} 0 {this -7200 next -60} 0 {this -60} 1} {
             if {[dict get $peer early_check] && $behaviour eq "this -7200 next -60"} continue
             peer_staples $behaviour $must_leaf
@@ -119,7 +116,7 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
     peer_stop $peer
 
     set peer [peer_start $peer_leaf 1.3]
-    test {the log tells the peer's address, its serial and the reason, once for each state} {
+    test {peers: the log has the peer's address, its serial and the reason, once for each change} {
         set address "127.0.0.1:[dict get $peer port]"
         set serial [dict get $peer_leaf serial]
         foreach {behaviour pattern level} {
@@ -129,7 +126,7 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
         } {
             peer_staples $behaviour
             for {set i 0} {$i < 5} {incr i} {link_to $peer}
-            wait_for_condition 100 50 {[llength [ocsp_log_lines 0 $pattern]] > 0} else {fail "no line $pattern"}
+            wait_for_condition 100 50 {[llength [ocsp_log_lines 0 $pattern]] > 0} else {fail "no line like $pattern"}
             foreach line [ocsp_log_lines 0 $pattern] {
                 if {![string match *$address* $line]} continue
                 assert_match "*$address (certificate serial $serial)*" $line
@@ -139,14 +136,14 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
         }
         peer_staples {status revoked}
         link_to $peer
-        wait_for_condition 100 50 {[ocsp_info last_peer_error] ne {}} else {fail "INFO tells nothing"}
+        wait_for_condition 100 50 {[ocsp_info last_peer_error] ne {}} else {fail "last_peer_error is empty"}
         assert_match "$address*$serial*REVOKED*" [ocsp_info last_peer_error]
         peer_staples {this -60}
         link_to $peer
         ocsp_wait_info last_peer_error {}
     }
 
-    test {values: no, soft, require; anything else is refused; CONFIG REWRITE keeps it} {
+    test {peers: verify-peers takes no, soft and require only, and CONFIG REWRITE keeps it} {
         foreach value {no require soft} {
             ocsp_set verify-peers $value
             assert_equal [ocsp_get verify-peers] $value
@@ -164,7 +161,7 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
         assert_equal [dict get [link_to $peer] done] 1
     }
 
-    test {with stapling off here, peers are verified all the same} {
+    test {peers: with stapling off here, peers are verified nevertheless} {
         ocsp_set stapling no
         peer_staples {status revoked}
         assert_equal [dict get [link_to $peer] done] 0
@@ -174,10 +171,10 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
         ocsp_set stapling yes
     }
 
-    test {a TLS reload and the first link right behind it: it asks, too} {
+    test {peers: the first link right after a TLS reload requests a status} {
         peer_staples {status revoked}
         for {set i 0} {$i < 10} {incr i} {
-            # In one transaction, so that the server does not come to its event loop in between.
+            # In one transaction, so that the server does not run its event loop in between.
             r set key value
             r multi
             r config set tls-cert-file [dict get $leaf cert]
@@ -189,19 +186,19 @@ start_server [ocsp_server $leaf $ca {*}$links verify-peers soft] {
     peer_stop $peer
 }
 
-# A module that comes late has to have the server make its context anew. While that fails nothing is checked, and that
-# must not stay unsaid.
+# A module that is loaded at run time makes the server create its TLS context again. While that fails nothing is
+# checked, and INFO and the log must say so.
 if {[ocsp_is_module]} {
     set options [ocsp_server $leaf $ca {*}$links]
     dict lappend options omit loadmodule [ocsp_directive stapling]
     start_server $options {
-        test {the module comes late and the certificate cannot be read: told, tried again, then checked} {
+        test {peers: module loaded while tls-cert-file cannot be read: reported, tried again, then checked} {
             set peer [peer_start $peer_leaf 1.3]
             peer_staples {status revoked}
             file rename [dict get $leaf cert] [dict get $leaf cert].away
             r module loadex $::ocsp_module_path CONFIG ocsp.verify-peers require
             wait_for_condition 100 50 {[string match {*NOT checked*tls-cert-file*} [ocsp_info last_peer_error]]} else {
-                fail "not told: [ocsp_info_all]"
+                fail "last_peer_error does not report it: [ocsp_info_all]"
             }
             assert_equal [llength [ocsp_log_lines 0 {*NOT checked*}]] 1
             file rename [dict get $leaf cert].away [dict get $leaf cert]
@@ -213,8 +210,8 @@ if {[ocsp_is_module]} {
     }
 }
 
-# The lengths of messages are compared for clients in ocsp-links; this is the other side's first message.
-test {with no, the ClientHello is that of a server without us} {
+# ocsp-links.tcl compares the handshakes of clients; here it is the server's own ClientHello.
+test {peers: with verify-peers no, the ClientHello is that of a server without the module} {
     peer_staples {this -60}
     foreach {name policy omit} {without no loadmodule no no {} soft soft {} back no {}} {
         set options [ocsp_server $leaf $ca {*}$links verify-peers [expr {$name eq "back" ? "soft" : $policy}]]
@@ -250,7 +247,7 @@ proc revoke {args} {
 
 proc link_status {{level 0}} {status [srv $level client] master_link_status}
 
-# Stays as it is for as long as several attempts to link take, which are counted and not timed.
+# Asserts that the link stays down for several attempts. Attempts are counted, not timed.
 proc stays_down {level before} {
     ocsp_wait_above peers_rejected [expr {$before + 2}] $level
     assert_equal [link_status $level] down
@@ -258,7 +255,7 @@ proc stays_down {level before} {
 
 foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
     foreach version {TLSv1.2 TLSv1.3} {
-        test "$context, $version: a primary that is revoked, and renewed" {
+        test "peers: $context, $version: a primary that is revoked, and gets a new certificate" {
             revoke
             set options [ocsp_server $primary_leaf $ca {*}$links tls-protocols $version]
             set replica [ocsp_server $leaf $ca {*}$links {*}$args verify-peers require tls-protocols $version]
@@ -271,16 +268,16 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
                     assert_morethan [ocsp_info peers_verified] 0
                     assert_equal [ocsp_info peers_rejected] 0
 
-                    # Revoked: the link that is up stays up.
+                    # Revoked: a link that is open stays open.
                     revoke $primary_leaf
                     after 1100
                     r -1 debug ocsp-refresh
                     ocsp_wait_info state revoked -1
                     r -1 set during revocation
-                    wait_for_condition 200 50 {[r get during] eq {revocation}} else {fail "the old link is gone"}
+                    wait_for_condition 200 50 {[r get during] eq {revocation}} else {fail "the open link was closed"}
                     assert_equal [link_status] up
 
-                    # A new one is not opened, by require and by soft, but by no.
+                    # With require and soft no new link is opened, with no it is.
                     foreach policy {require soft} {
                         ocsp_set verify-peers $policy
                         set before [ocsp_info peers_rejected]
@@ -296,7 +293,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
                     r -1 client kill type replica
                     stays_down 0 $before
 
-                    # Healed by a new certificate, without a restart.
+                    # A new certificate repairs it, without a restart.
                     ocsp_load_certificate $next_leaf -1
                     ocsp_wait_info state good -1
                     wait_for_sync r
@@ -305,7 +302,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
                     ocsp_wait_info last_peer_error {}
                     assert_equal [llength [ocsp_log_lines 0 {*verified again*}]] 1
 
-                    # A primary that staples nothing.
+                    # A primary without a staple.
                     ocsp_set stapling no -1
                     set before [ocsp_info peers_rejected]
                     r -1 client kill type replica
@@ -321,7 +318,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
 
 # ---- a cluster ------------------------------------------------------------------------------------------------------
 
-# What the node at `level` says of the node with that id: its flags, and whether its link there is up.
+# Returns how the node at `level` sees the node with that id: its flags, and whether the link to it is connected.
 proc node_seen {level id} {
     foreach line [split [r $level cluster nodes] \n] {
         if {[lindex $line 0] eq $id} {return [list [lindex $line 2] [lindex $line 7]]}
@@ -343,7 +340,7 @@ proc whole {{count 6}} {
 }
 
 foreach {context args} [list {one context for both roles} {} {a client certificate of its own} $own_client] {
-    test "$context: a cluster of six in which one node is revoked" {
+    test "peers: $context: a cluster of six in which one node is revoked" {
         revoke
         set options {}
         for {set i 0} {$i < 6} {incr i} {
@@ -355,7 +352,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
         }
         start_server [lindex $options 0] {start_server [lindex $options 1] {start_server [lindex $options 2] {
         start_server [lindex $options 3] {start_server [lindex $options 4] {start_server [lindex $options 5] {
-            # Everybody staples before anybody is met.
+            # Every node has a staple before it meets the others.
             foreach level $levels {ocsp_wait_info state good $level}
             r cluster addslotsrange 0 5000
             r -1 cluster addslotsrange 5001 10000
@@ -364,7 +361,9 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
             wait_for_condition 1200 50 {[whole]} else {fail "no cluster: [r cluster nodes]"}
             foreach {replica primary} {-3 0 -4 -1 -5 -2} {
                 set primary_id [r $primary cluster myid]
-                wait_for_condition 200 50 {[node_seen $replica $primary_id] ne {unknown unknown}} else {fail "not met"}
+                wait_for_condition 200 50 {[node_seen $replica $primary_id] ne {unknown unknown}} else {
+                    fail "the replica does not know its primary: [r $replica cluster nodes]"
+                }
                 r $replica cluster replicate $primary_id
             }
             foreach level {-3 -4 -5} {wait_for_sync [srv $level client]}
@@ -372,23 +371,23 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
             foreach level $levels {lappend rejected [ocsp_info peers_rejected $level]}
             assert_equal $rejected {0 0 0 0 0 0}
 
-            # The fourth server, a replica, is revoked. Links that are up stay up.
+            # The fourth server, a replica, is revoked. Open links stay open.
             revoke $node(2)
             after 1100
             r -3 debug ocsp-refresh
             ocsp_wait_info state revoked -3
             assert_equal [whole] 1
-            # Each node drops its link there, as a restart or a network's hiccup would, and opens none again.
+            # Each node closes its link to it, as after a restart or a network outage, and opens no new one.
             set id [r -3 cluster myid]
             foreach level {0 -1 -2 -4 -5} {r $level debug clusterlink kill to $id}
             foreach level {0 -1 -2 -4 -5} {
                 ocsp_wait_above peers_rejected 0 $level
-                # While it tries again the server calls a link connected that it has only begun to make.
+                # During an attempt the server reports a link as connected that it has only begun to open.
                 wait_for_condition 200 50 {[lindex [node_seen $level $id] 1] eq "disconnected"} else {
-                    fail "the link to the revoked node is up"
+                    fail "the link to the revoked node is connected"
                 }
             }
-            # No other link is affected, in either direction: these nodes refuse nobody else.
+            # No other link is affected, in either direction: these nodes reject nobody else.
             foreach level {0 -1 -2 -4 -5} {
                 foreach line [split [string trim [r $level cluster nodes]] \n] {
                     if {[lindex $line 0] ne $id} {assert_equal [lindex $line 7] connected "level $level: $line"}
@@ -397,22 +396,22 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
             }
             assert_equal [ocsp_info peers_rejected -3] 0
 
-            # A new certificate heals it.
+            # A new certificate repairs it.
             revoke
             set renewed [ocsp_lab_leaf $lab [clock clicks]renewed]
             ocsp_load_certificate $renewed -3
             ocsp_wait_info state good -3
-            wait_for_condition 1200 50 {[whole]} else {fail "not whole again: [r cluster nodes]"}
+            wait_for_condition 1200 50 {[whole]} else {fail "the cluster did not recover: [r cluster nodes]"}
             r set {} healed
             wait_for_condition 400 50 {[catch {r -3 readonly; r -3 get {}} value] == 0 && $value eq {healed}} else {
-                fail "the replica does not follow: [r -3 info replication]"
+                fail "the replica did not get the key: [r -3 info replication]"
             }
         }}}}}}
     }
 }
 
-# Three primaries and a replica of the one at level -2, at -3, all of which require a staple of each other, while `code`
-# runs. ::node(3) is the certificate of level 0, ::node(0) that of -3.
+# Runs `code` with three primaries and, at level -3, a replica of the one at level -2; all of them require a staple of
+# each other. ::node(3) is the certificate at level 0, ::node(0) that at level -3.
 proc with_a_small_cluster {code} {
     global lab ca links levels node
     revoke
@@ -436,15 +435,15 @@ proc with_a_small_cluster {code} {
         wait_for_sync [srv -3 client]
         foreach level {0 -1} {
             wait_for_condition 400 50 {[string match *slave* [node_seen $level [r -3 cluster myid]]]} else {
-                fail "not seen as a replica"
+                fail "not known as a replica: [r $level cluster nodes]"
             }
         }
         uplevel 1 $code
     }}}}
 }
 
-# The limits of refusing: the revoked node reaches the others over links of its own, so they go on counting it in.
-test {a primary that is revoked keeps its slots until its replica takes them over} {
+# The limit of rejecting links: the revoked node still opens links to the others, so they still count it as a member.
+test {peers: a revoked primary keeps its slots until its replica takes them over} {
     with_a_small_cluster {
         set id [r -2 cluster myid]
         set replica_id [r -3 cluster myid]
@@ -457,38 +456,38 @@ test {a primary that is revoked keeps its slots until its replica takes them ove
             ocsp_wait_above peers_rejected 0 $level
         }
         r -3 client kill type master
-        wait_for_condition 200 50 {[s -3 master_link_status] eq {down}} else {fail "the replica is still linked"}
-        # Until there were ten times as many refusals as are needed to see a change.
+        wait_for_condition 200 50 {[s -3 master_link_status] eq {down}} else {fail "the replica's link is still up"}
+        # Ten times as many attempts as a change would need.
         foreach level {0 -1 -3} {ocsp_wait_above peers_rejected 30 $level}
         foreach level {0 -1 -3} {
-            # Between two tries; see above.
+            # Between two attempts, as above.
             wait_for_condition 200 50 {[node_seen $level $id] eq {master disconnected}} else {
                 fail "level $level sees it as [node_seen $level $id]"
             }
         }
         assert_equal [getInfoProperty [r cluster info] cluster_state] ok
         assert_equal [s -3 role] slave
-        # What docs/verify-peers.md says to do.
+        # The remedy that the README gives.
         r -3 cluster failover takeover
         set looks 0
         foreach level {0 -1} {
-            # The revoked one, which hears of it over links of its own, may bump its epoch above the replica's: asked again.
+            # The revoked node hears of it through its own links, and may take a higher epoch than the replica: repeat.
             wait_for_condition 800 50 {
                 ([incr looks] % 60 || [s -3 role] eq {master} || [r -3 cluster failover takeover] eq {OK})
                 && [lindex [node_seen $level $replica_id] 0] eq {master}
                 && [string match slave* [node_seen $level $id]]
-            } else {fail "not taken over: [r $level cluster nodes]"}
+            } else {fail "the replica did not take over: [r $level cluster nodes]"}
         }
         wait_for_condition 400 50 {[getInfoProperty [r cluster info] cluster_state] eq {ok}} else {
-            fail "the cluster is not whole: [r cluster nodes]"
+            fail "cluster_state is not ok: [r cluster nodes]"
         }
     }
 }
 
-# A vote goes to the candidate over a link that the voter opens, so a node that nobody links to is not elected.
-test {failover: a revoked candidate is not elected, with a new certificate it is} {
+# A node sends its vote over a link that it opens to the candidate: without such links, a candidate is not elected.
+test {peers: failover: a revoked candidate is not elected, with a new certificate it is} {
     with_a_small_cluster {
-        # The server at -2 is the primary that will die, the one at -3 its only replica.
+        # The server at -2 is the primary that will die, and the one at -3 is its only replica.
         set primary_id [r -2 cluster myid]
         set id [r -3 cluster myid]
         revoke $::node(0)
@@ -503,22 +502,22 @@ test {failover: a revoked candidate is not elected, with a new certificate it is
         send_signal [srv -2 pid] KILL
         foreach level {0 -1} {
             wait_for_condition 1200 50 {[lindex [node_seen $level $primary_id] 0] eq {master,fail}} else {
-                fail "not seen as failed: [r $level cluster nodes]"
+                fail "the dead primary is not marked as failed: [r $level cluster nodes]"
             }
         }
-        # It asks for votes, twice, and gets none.
+        # It starts an election twice and gets no vote.
         wait_for_condition 1200 50 {[count_log_message -3 {Starting a failover election}]
             + [count_log_message -3 {Start of election}] >= 2} else {
-            fail "no election"
+            fail "no election was started"
         }
         assert_equal [s -3 role] slave
         assert_equal [count_log_message -3 {election won}] 0
         revoke
         ocsp_load_certificate [ocsp_lab_leaf $lab [clock clicks]renewed] -3
-        wait_for_condition 1200 50 {[s -3 role] eq {master}} else {fail "not elected: [r -3 cluster nodes]"}
+        wait_for_condition 1200 50 {[s -3 role] eq {master}} else {fail "it was not elected: [r -3 cluster nodes]"}
         foreach level {0 -1} {
             wait_for_condition 400 50 {[getInfoProperty [r $level cluster info] cluster_state] eq {ok}} else {
-                fail "the cluster is not whole: [r $level cluster nodes]"
+                fail "cluster_state is not ok: [r $level cluster nodes]"
             }
         }
     }
@@ -526,8 +525,8 @@ test {failover: a revoked candidate is not elected, with a new certificate it is
 
 # ---- a hostile peer -------------------------------------------------------------------------------------------------
 
-# A staple of nearly 64 KiB full of certificates that bear the responder's name, each of which the CA might have signed.
-# Whoever holds any certificate of the CA can send it.
+# Returns the behaviour for a staple of nearly 64 KiB full of certificates with the responder's name, each of which
+# the CA might have signed. Anybody with a certificate of the CA can send such a staple.
 proc hostile_staple {ca leaf} {
     set forger [ocsp_pki_delegate $ca forger -signkey $leaf]
     set none [string length [ocsp_response_der $leaf $ca [list signer $forger certs none]]]
@@ -535,7 +534,7 @@ proc hostile_staple {ca leaf} {
     return [list signer $forger certs [lrepeat [expr {(65000 - $none) / $one}] $forger]]
 }
 
-# PING's latencies in milliseconds, sorted, while another client has the server open links to `peer`, some 20 a second.
+# Returns sorted latencies of PING in ms, while another client makes the server open some 20 links a second to `peer`.
 proc pings_while_linking {peer seconds} {
     set linker [open |[list [info nameofexecutable] - [srv 0 host] [srv 0 port] [dict get $peer port] $::tls] r+]
     puts $linker [list source [file join $::tests_dir runner client.tcl]]
@@ -561,14 +560,14 @@ proc pings_while_linking {peer seconds} {
     return [lsort -real $times]
 }
 
-# OCSP_TEST_HOSTILE=SECONDS measures how long PING takes beside a hostile peer and beside a good one, in turn.
+# OCSP_TEST_HOSTILE=SECONDS measures the latency of PING next to a hostile peer and next to a good one, in turn.
 foreach key {ec ec384 rsa} {
-    set key_ca [ocsp_pki_ca [dict get $lab dir] ca-$key -key $key]
+    set key_ca [ocsp_pki_ca $dir ca-$key -key $key]
     set key_leaf [ocsp_pki_leaf $key_ca server-$key]
     set key_peer [ocsp_pki_leaf $key_ca peer-$key]
     start_server [ocsp_server $key_leaf $key_ca {*}$links stapling no verify-peers require] {
         set peer [peer_start $key_peer 1.3]
-        test "$key: a hostile peer's staple is refused before it is parsed" {
+        test "peers: $key: a hostile peer's staple is rejected before it is parsed" {
             ocsp_response_file $staple_file $key_peer $key_ca [hostile_staple $key_ca $key_peer]
             assert_equal [dict get [link_to $peer] done] 0
             assert_match {*the response * more than *} [ocsp_info last_peer_error]
@@ -591,5 +590,3 @@ foreach key {ec ec384 rsa} {
         peer_stop $peer
     }
 }
-
-ocsp_lab_close $lab

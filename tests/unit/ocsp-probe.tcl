@@ -1,11 +1,11 @@
-# ocsp-probe.tcl - scenario 35: what ocsp-probe says of a response that verifies and that clients find no status in.
+# ocsp-probe.tcl - ocsp-probe and a response that verifies, but whose CertID clients do not recognize (scenario 35).
 #
 # Weight: 6
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# Compiled here: the matrix has a tree without it.
+# Compiled here, because the matrix tests a tree in which it is not built.
 set probe [file join $::workdir ocsp-probe]
 set rooms [lmap file [glob [file join $::project_dir src ocsp_*.c]] {
     if {[file tail $file] in {ocsp_module.c ocsp_builtin.c}} continue
@@ -14,12 +14,9 @@ set rooms [lmap file [glob [file join $::project_dir src ocsp_*.c]] {
 exec cc -std=gnu11 -O1 -I[file join $::project_dir src] -I[file join $::project_dir deps] \
     [file join $::project_dir utils ocsp-probe.c] {*}$rooms -o $probe -lssl -lcrypto -lpthread
 
-set lab [ocsp_lab]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
+ocsp_setup
 
-# {exit-status output} of the probe.
+# Runs the probe. Returns {exit-status output}.
 proc probe {args} {
     if {![catch {exec $::probe --cafile [dict get $::ca cert] {*}$args 2>@1} text options]} {return [list 0 $text]}
     set how [dict get $options -errorcode]
@@ -27,7 +24,7 @@ proc probe {args} {
 }
 
 foreach {hash exit} {sha1 0 sha256 1 sha384 1} {
-    test "35.1 ocsp-probe --ask: CertIDs with $hash" {
+    test "probe: --ask warns of a CertID other than SHA-1: $hash (35.1)" {
         ocsp_responder_behave $responder [list hash $hash]
         lassign [probe --ask [dict get $leaf cert]] status text
         assert_equal $status $exit $text
@@ -41,14 +38,14 @@ foreach {hash exit} {sha1 0 sha256 1 sha384 1} {
     }
 }
 
-test {35.2 ocsp-probe: a revocation stays critical, whatever its CertID} {
+test {probe: revoked is critical, whatever the hash of the CertID (35.2)} {
     ocsp_responder_behave $responder {hash sha256 status revoked}
     lassign [probe --ask [dict get $leaf cert]] status text
     assert_equal $status 2 $text
     assert_match {*: revoked*look for SHA-1*} $text
 }
 
-test {35.3 a server that staples such a response: the probe warns, and the log says so once} {
+test {probe: warns of a server that staples a CertID with SHA-256, and the server logs it once (35.3)} {
     ocsp_responder_behave $responder {hash sha256}
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
@@ -56,9 +53,7 @@ test {35.3 a server that staples such a response: the probe warns, and the log s
         lassign [probe 127.0.0.1:[srv 0 port]] status text
         assert_equal $status 1 $text
         assert_match {*: good (warning)*look for SHA-1*} $text
-        foreach round {1 2} {ocsp_round}
+        foreach round {1 2} {ocsp_refresh}
         assert_equal [llength [ocsp_log_lines 0 {*CertID with SHA256*configure the responder*}]] 1
     }
 }
-
-ocsp_lab_close $lab

@@ -1,37 +1,35 @@
-# ocsp-reload.tcl - scenarios 17 (reloads) and 18 (directives at run time, under handshakes), and 10,000 handshakes
-# while the response is refreshed in a loop.
+# ocsp-reload.tcl - reloads of the certificate (scenario 17) and changes of directives (18), both under handshakes;
+# 10,000 handshakes while the response is refreshed again and again.
 #
-# tls_hammer (support/tls_hammer.c) makes the handshakes, on several threads, and judges every staple in full.
+# support/tls_hammer.c makes the handshakes, on several threads, and verifies every staple in full.
 #
 # Weight: 26
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
-set url [lindex [dict get $lab urls] 0]
+ocsp_setup
+
+set renewed [ocsp_lab_leaf $lab renewed]
 
 start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
-    test {17.1 the same file: the staple is kept without an unstapled handshake, and a fetch is started} {
+    ocsp_wait_info state good
+
+    test {reload: the same certificate: no handshake without a staple, and a request is sent (17.1)} {
         ocsp_wait_info state good
         set unstapled [ocsp_info handshakes_unstapled]
         for {set i 1} {$i <= 5} {incr i} {
-            set asked [ocsp_responder_count $responder]
+            set requests [ocsp_responder_count $responder]
             ocsp_load_certificate $leaf
             assert_equal [ocsp_staple] good
-            ocsp_responder_wait $responder [expr {$asked + 1}]
+            ocsp_responder_wait $responder [expr {$requests + 1}]
         }
         assert_equal [ocsp_info handshakes_unstapled] $unstapled
     }
 
-    test {17.2 a renewed certificate: its own staple, or none, never the old one's} {
-        set renewed [ocsp_lab_leaf $lab renewed]
+    test {reload: a renewed certificate gets its own staple or none, never the old certificate's (17.2)} {
         ocsp_load_certificate $renewed
-        # From the first handshake on.
+        # Right after the reload.
         for {set i 0} {$i < 20} {incr i} {
             set shake [ocsp_handshake]
             assert_equal [dict get $shake serial] [dict get $renewed serial]
@@ -41,7 +39,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_assert_good $ca
     }
 
-    test {17.3 a renewed certificate in the same files, as certbot does it} {
+    test {reload: a renewed certificate in the same files, as certbot writes them (17.3)} {
         set one [ocsp_lab_leaf $lab inplace1]
         set two [ocsp_lab_leaf $lab inplace2]
         set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
@@ -56,7 +54,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         }
     }
 
-    test {17.4 a certificate of another CA} {
+    test {reload: a certificate of another CA (17.4)} {
         set other_ca [ocsp_pki_ca $dir otherca]
         set other_responder [ocsp_responder_start -ca $other_ca]
         set other [ocsp_pki_leaf $other_ca other -aia [list [dict get $other_responder url]]]
@@ -72,7 +70,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_responder_stop $other_responder
     }
 
-    test {17.5 a certificate of another CA with the same serial number} {
+    test {reload: a certificate of another CA with the same serial number (17.5)} {
         set twin [ocsp_pki_ca $dir twin -subject [dict get $ca subject]]
         set twin_responder [ocsp_responder_start -ca $twin -behave hang]
         set same [ocsp_pki_leaf $twin same -serial [dict get $leaf serial] -aia [list [dict get $twin_responder url]]]
@@ -89,7 +87,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_responder_stop $twin_responder
     }
 
-    test {17.6 a broken file: refused, and everything goes on as before} {
+    test {reload: a broken file is refused, and nothing changes (17.6)} {
         ocsp_wait_info state good
         set broken [file join $dir broken.pem]
         ocsp_file_write $broken "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n"
@@ -98,28 +96,26 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
             assert_error {*CONFIG SET failed*} {r config set tls-cert-file $file}
             ocsp_assert_good $ca
         }
-        # A certificate that does not go with the key.
+        # A certificate that does not match the key.
         assert_error {*CONFIG SET failed*} {r config set tls-cert-file [dict get $renewed cert]}
         ocsp_assert_good $ca
         assert_equal [ocsp_info cert_serial] [dict get $before cert_serial]
         assert_morethan_equal [ocsp_info this_update] [dict get $before this_update]
     }
 
-    test {17.7 while a fetch for the old certificate is under way: it is cancelled, the new one is asked for} {
+    test {reload: during a fetch for the old certificate: that is cancelled, and one for the new is made (17.7)} {
         ocsp_responder_behave $responder hang
         ocsp_set timeout 60
         r debug ocsp-refresh
-        wait_for_condition 200 50 {[dict get [ocsp_responder_stats $responder] held] > 0} else {
-            fail "the responder was not asked"
-        }
+        ocsp_wait_hanging $responder
         ocsp_responder_behave $responder good
         set next_one [ocsp_lab_leaf $lab nextone]
         ocsp_load_certificate $next_one
-        # Not after the 60 seconds that the hanging one may take.
+        # It must not wait for the hanging fetch, which may take 60 seconds.
         ocsp_wait_staple good
         assert_equal [dict get [ocsp_handshake] serial] [dict get $next_one serial]
         wait_for_condition 200 50 {[ocsp_responder_count $responder -end client-closed] > 0} else {
-            fail "the fetch for the old certificate was not given up"
+            fail "the fetch for the old certificate was not cancelled"
         }
         ocsp_responder_release $responder
         ocsp_set timeout 2
@@ -127,7 +123,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_wait_staple good
     }
 
-    test {17.8 1,000 reloads of the same certificate under handshakes: each is stapled and verifies} {
+    test {reload: 1,000 times the same certificate under handshakes: each has a staple, and all verify (17.8)} {
         ocsp_wait_info state good
         set hammer [ocsp_hammer_start [dict get $ca cert]]
         for {set i 0} {$i < 1000} {incr i} {ocsp_load_certificate $leaf}
@@ -138,7 +134,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_assert_good $ca
     }
 
-    test {17.9 300 reloads between two certificates under handshakes: never a foreign staple} {
+    test {reload: 300 times between two certificates under handshakes: never a foreign staple (17.9)} {
         set hammer [ocsp_hammer_start [dict get $ca cert]]
         for {set i 0} {$i < 150} {incr i} {
             ocsp_load_certificate $renewed
@@ -148,7 +144,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_wait_staple good
     }
 
-    test {18.1 stapling off and on under handshakes: none fails, none has a staple that does not verify} {
+    test {directives: stapling off and on under handshakes: none fails, and every staple verifies (18.1)} {
         ocsp_wait_info state good
         set hammer [ocsp_hammer_start [dict get $ca cert]]
         for {set i 0} {$i < 500} {incr i} {
@@ -163,7 +159,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_assert_staple good
     }
 
-    test {18.2 every directive changed under handshakes} {
+    test {directives: each of them changed under handshakes (18.2)} {
         set file [file join $dir supplied.der]
         ocsp_response_file $file $leaf $ca {next 7200}
         set hammer [ocsp_hammer_start [dict get $ca cert]]
@@ -179,13 +175,13 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         ocsp_assert_good $ca
     }
 
-    test {10,000 handshakes while the response is refreshed in a loop: none fails, none without a staple} {
+    test {handshakes: 10,000 while the response is refreshed in a loop: none fails, none is without a staple} {
         ocsp_set timeout 20
         ocsp_load_certificate $leaf
         ocsp_wait_staple good
         set hammer [ocsp_hammer_start [dict get $ca cert] 0 --count 10000 --threads 4]
         unset -nocomplain ::hammered
-        # Once: the channel stays readable until the result is read.
+        # Remove the handler: the channel stays readable until the result is read.
         set channel [dict get $hammer channel]
         fileevent $channel readable [list apply {channel {
             fileevent $channel readable {}
@@ -203,12 +199,12 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
         assert_morethan $rounds 5
     }
 
-    test {10,000 handshakes: what INFO counted is what the clients saw} {
+    test {handshakes: INFO counts what the clients saw} {
         set before [ocsp_info handshakes_stapled]
         set hammer [ocsp_hammer_start [dict get $ca cert] 0 --count 500 --threads 4]
         ocsp_assert_hammer [ocsp_hammer_result $hammer]
         assert_equal [ocsp_info handshakes_stapled] [expr {$before + 500}]
-        # Clients that do not ask are not counted.
+        # Clients that request no status are not counted.
         set before [ocsp_info_all]
         ocsp_hammer_result [ocsp_hammer_start [dict get $ca cert] 0 --count 50 --no-ask]
         assert_equal [ocsp_info handshakes_stapled] [dict get $before handshakes_stapled]
@@ -216,11 +212,11 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 2] {
     }
 }
 
-test {17 with I/O threads: reloads under handshakes} {
+test {reload: with I/O threads, under handshakes (17)} {
     set options [ocsp_server $leaf $ca io-threads 4]
     start_server $options {
         ocsp_wait_info state good
-        # Before 8.1 it is one of those that want a word more; later ones do not know it any more.
+        # Before 8.1, I/O threads need this directive; later servers may not have it.
         catch {r config set events-per-io-thread 0}
         set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
         for {set i 0} {$i < 150} {incr i} {
@@ -232,5 +228,3 @@ test {17 with I/O threads: reloads under handshakes} {
         assert_equal [dict get $result unstapled] 0 $result
     }
 }
-
-ocsp_lab_close $lab

@@ -1,22 +1,19 @@
-# ocsp-responders.tcl - scenarios 4 (whom is asked), 5 (responder-url), 6 (who signs), 8 (entries) and 9 (dates).
+# ocsp-responders.tcl - requests and their order (scenario 4), responder-url (5), who signs (6), SingleResponses (8),
+# times in a response (9), host names, https and proxies (4 again).
 #
-# Scenarios 6, 8 and 9 are tables: each row gets a new certificate, so that nothing is held from the row before it.
+# Scenarios 6, 8 and 9 are tables. Each row gets a new certificate, so that there is no response from the row before it.
 #
 # Weight: 17
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set responder [dict get $lab responder]
-set url [lindex [dict get $lab urls] 0]
+ocsp_setup
 
-# A port where nobody listens.
+# A port without a listener.
 set dead http://127.0.0.1:[find_available_port]/dead
 
-# Loads a new certificate with these URLs while the responder behaves so; returns it.
+# Sets the responder's behaviour and loads a new certificate with these URLs, which it returns.
 proc fresh {name urls behaviour args} {
     set leaf [ocsp_pki_leaf $::ca $name -aia $urls {*}$args]
     ocsp_responder_behave $::responder $behaviour
@@ -26,7 +23,7 @@ proc fresh {name urls behaviour args} {
     return $leaf
 }
 
-proc asked_for {leaf} {
+proc requests_for {leaf} {
     set words {}
     foreach request [ocsp_responder_log $::responder] {
         if {[dict get $request serial] eq [dict get $leaf serial]} {
@@ -37,29 +34,29 @@ proc asked_for {leaf} {
 }
 
 start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] {
-    test {4.1 a responder that takes POST only} {
+    test {fetch: a responder that accepts POST only (4.1)} {
         set leaf [fresh leaf41 [list ${url}p] {get 405}]
         ocsp_wait_info state good
-        assert_equal [asked_for $leaf] POST/p
+        assert_equal [requests_for $leaf] POST/p
         ocsp_assert_good $ca
     }
 
-    test {4.2 a responder that takes GET only} {
+    test {fetch: a responder that accepts GET only (4.2)} {
         set leaf [fresh leaf42 [list ${url}p] {post 405}]
         ocsp_wait_info state good
-        assert_equal [asked_for $leaf] {POST/p GET/p}
+        assert_equal [requests_for $leaf] {POST/p GET/p}
         ocsp_assert_good $ca
     }
 
-    test {4.3 the first URL of two is dead} {
+    test {fetch: the first of two URLs refuses connections (4.3)} {
         set leaf [fresh leaf43 [list $dead ${url}p] good]
         ocsp_wait_info state good
-        assert_equal [asked_for $leaf] POST/p
+        assert_equal [requests_for $leaf] POST/p
         assert_equal [ocsp_info responder_url] ${url}p
         ocsp_assert_good $ca
     }
 
-    test {4.4 all URLs are dead: the error names each, and it is one failure} {
+    test {fetch: all URLs refuse connections: last_error names each, and it is one failure (4.4)} {
         set before [ocsp_info_all]
         set leaf [fresh leaf44 [list $dead/1 $dead/2 $dead/3] good]
         ocsp_wait_above refresh_failures [dict get $before refresh_failures]
@@ -70,7 +67,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_staple none
     }
 
-    test {4.5 a kind of its own by each URL: the last one's counts} {
+    test {fetch: each URL fails in a different way: the failure of the last one is counted (4.5)} {
         set before [ocsp_info_all]
         set leaf [ocsp_pki_leaf $ca leaf45 -aia [list $dead ${url}a ${url}b]]
         ocsp_responder_behave $responder {http 500} /a
@@ -83,7 +80,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_staple none
     }
 
-    test {4.6 what is asked: a SHA-1 CertID, no nonce, the right type} {
+    test {fetch: the request has a SHA-1 CertID, no nonce and the right Content-Type (4.6)} {
         set leaf [fresh leaf46 [list ${url}p] good]
         ocsp_wait_info state good
         set request [lindex [ocsp_responder_log $responder] 0]
@@ -93,21 +90,21 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         assert_equal [dict get $request der] [binary encode hex [ocsp_request_der $leaf $ca sha1]]
     }
 
-    test {4.6 URLs are asked in the certificate's order, whatever their alphabet says} {
+    test {fetch: URLs are tried in the order of the certificate (4.6)} {
         set leaf [ocsp_pki_leaf $ca leaf46b -aia [list ${url}z ${url}b ${url}m ${url}a]]
         foreach path {/z /b /m} {ocsp_responder_behave $responder {http 500} $path}
         ocsp_responder_behave $responder good /a
         ocsp_load_certificate $leaf
         ocsp_wait_info cert_serial [dict get $leaf serial]
         ocsp_wait_info state good
-        assert_equal [asked_for $leaf] {POST/z POST/b POST/m POST/a}
+        assert_equal [requests_for $leaf] {POST/z POST/b POST/m POST/a}
         foreach path {/z /b /m /a} {ocsp_responder_behave $responder good $path}
     }
 
-    test {5 responder-url overrides, and taken back the certificate's own URL is asked again} {
+    test {responder-url: overrides the certificate's URL, which is used again once it is empty (5)} {
         set leaf [fresh leaf5 [list ${url}own] good]
         ocsp_wait_info state good
-        # At once: nobody forces a round here.
+        # The change itself causes a fetch.
         ocsp_set responder-url ${url}other
         ocsp_responder_wait $responder 1 20000 -path /other
         ocsp_wait_info responder_url ${url}other
@@ -119,7 +116,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_good $ca
     }
 
-    test {5 responder-url serves a certificate that has no URL} {
+    test {responder-url: serves a certificate without a URL (5)} {
         set leaf [fresh leaf5b {} good]
         ocsp_wait_info state no-responder
         ocsp_set responder-url ${url}other
@@ -128,7 +125,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_set responder-url ""
     }
 
-    # ---- 6: who signs ----
+    # ---- who signs (6) ----
     set delegate [ocsp_pki_delegate $ca delegate]
     set no_eku [ocsp_pki_delegate $ca noeku -eku {}]
     set other_ca [ocsp_pki_ca $dir otherca]
@@ -140,25 +137,26 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
 
     foreach {name behaviour verdict} [list \
         {the CA's key}                                  {signer ca}                                     good \
-        {the CA's key, its certificate sent along}      [list signer ca certs [list $ca]]               good \
-        {the CA's key, named by its key's hash}         {signer ca responder_id key}                    good \
-        {a delegate with OCSPSigning}                   [list signer $delegate]                         good \
-        {a delegate, named by its key's hash}           [list signer $delegate responder_id key]        good \
-        {a delegate with an RSA key}                    [list signer $rsa_delegate]                     good \
-        {a delegate, SHA-512}                           [list signer $delegate digest sha512]           good \
-        {a delegate whose certificate is not sent}      [list signer $delegate certs none]              verify \
+        {the CA's key, its certificate sent}             [list signer ca certs [list $ca]]               good \
+        {the CA's key, ResponderID byKey}                {signer ca responder_id key}                    good \
+        {an authorized responder (OCSPSigning)}          [list signer $delegate]                         good \
+        {an authorized responder, ResponderID byKey}     [list signer $delegate responder_id key]        good \
+        {an authorized responder with an RSA key}        [list signer $rsa_delegate]                     good \
+        {an authorized responder, SHA-512}               [list signer $delegate digest sha512]           good \
+        {an authorized responder, certificate not sent}  [list signer $delegate certs none]              verify \
         {a certificate of the CA without the EKU}       [list signer $no_eku]                           verify \
-        {a delegate that has expired}                   [list signer $expired_delegate]                 verify \
-        {a delegate of another CA}                      [list signer $foreign]                          verify \
-        {a delegate of another CA, that CA sent along}  [list signer $foreign certs [list $foreign $other_ca]] verify \
+        {an authorized responder that has expired}       [list signer $expired_delegate]                 verify \
+        {an authorized responder of another CA}          [list signer $foreign]                          verify \
+        {an authorized responder of another CA, with that CA} [list signer $foreign certs [list $foreign $other_ca]] \
+                                                                                                        verify \
         {another CA's own key}                          [list signer $other_ca certs [list $other_ca]]  verify \
         {a CA of the same name with another key}        [list signer $twin certs [list $twin]]          verify \
-        {a delegate of that CA}                         [list signer $twin_delegate certs [list $twin_delegate $twin]] \
+        {an authorized responder of that CA}             [list signer $twin_delegate certs [list $twin_delegate $twin]] \
                                                                                                         verify \
         {a flipped bit in the signature}                {signature bad}                                 verify \
         {no signature}                                  {signature empty}                               verify \
     ] {
-        test "6.[incr six] signed by $name -> $verdict" {
+        test "signer: $name: $verdict (6.[incr six])" {
             set before [ocsp_info_all]
             set leaf [fresh leaf6$six [list $url] $behaviour]
             ocsp_wait_above refreshes [dict get $before refreshes]
@@ -174,9 +172,9 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         }
     }
 
-    test "6.[incr six] signed by the server's own leaf -> verify" {
+    test "signer: the server's own certificate: verify (6.[incr six])" {
         set before [ocsp_info_all]
-        # The key that signs must be that of the certificate asked about: the behaviour needs the leaf first.
+        # The signer is the certificate that is asked about, so it must exist before the behaviour is set.
         set leaf [ocsp_pki_leaf $ca leaf6own -aia [list $url]]
         ocsp_responder_behave $responder [list signer $leaf]
         ocsp_load_certificate $leaf
@@ -186,7 +184,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_staple none
     }
 
-    # ---- 8: entries ----
+    # ---- SingleResponses (8) ----
     foreach {name behaviour verdict} {
         {ours alone}                                        {entries ours}                      good
         {ours first of three}                               {entries {ours serial issuer}}      good
@@ -196,13 +194,13 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         {SHA-256 CertIDs, several}                          {hash sha256 entries {serial issuer ours}} good
         {ours good among revoked ones}
             {entries {{serial 0A0B0C status revoked} ours {serial 0D0E0F status revoked}}}      good
-        {ours missing: no entry at all}                     {entries {}}                        verify
+        {no SingleResponse}                                 {entries {}}                        verify
         {another serial}                                    {entries serial}                    verify
         {the same serial of another issuer}                 {entries issuer}                    verify
-        {both of these}                                     {entries {serial issuer}}           verify
-        {another serial by SHA-256}                         {hash sha256 entries {serial issuer}} verify
+        {another serial, and the same of another issuer}    {entries {serial issuer}}           verify
+        {another serial, SHA-256}                           {hash sha256 entries {serial issuer}} verify
     } {
-        test "8.[incr eight] $name -> $verdict" {
+        test "SingleResponse: $name: $verdict (8.[incr eight])" {
             set before [ocsp_info_all]
             set leaf [fresh leaf8$eight [list $url] $behaviour]
             ocsp_wait_above refreshes [dict get $before refreshes]
@@ -211,9 +209,9 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
                 ocsp_assert_staple good
             } else {
                 assert_equal [ocsp_info state] pending [ocsp_info last_error]
-                # An answer without entries does not even parse for some: both words would be right.
+                # Whether a response without any SingleResponse parses depends on OpenSSL: both kinds are right.
                 set counted [expr {[ocsp_info failures_verify] - [dict get $before failures_verify]}]
-                if {$name eq "ours missing: no entry at all"} {
+                if {$name eq "no SingleResponse"} {
                     incr counted [expr {[ocsp_info failures_response] - [dict get $before failures_response]}]
                 }
                 assert_equal $counted 1 [ocsp_info last_error]
@@ -222,14 +220,14 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         }
     }
 
-    test "8.[incr eight] ours revoked among good ones -> revoked" {
+    test "SingleResponse: ours revoked among good ones: revoked (8.[incr eight])" {
         fresh leaf8$eight [list $url] {status revoked entries {{serial 0A0B0C status good} ours}}
         ocsp_wait_info state revoked
         ocsp_assert_staple revoked
         ocsp_assert_refused $ca
     }
 
-    # ---- 9: dates ----
+    # ---- times (9) ----
     foreach {name behaviour verdict} {
         {thisUpdate in the future by 200 s}     {this 200 next 7200}                good
         {thisUpdate in the future by 400 s}     {this 400 next 7200}                verify
@@ -237,7 +235,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         {nextUpdate before thisUpdate}          {this -100 next -200}               verify
         {thisUpdate long ago, nextUpdate ahead} {this -8640000 next 3600}           good
     } {
-        test "9.[incr nine] $name -> $verdict" {
+        test "times: $name: $verdict (9.[incr nine])" {
             set before [ocsp_info_all]
             fresh leaf9$nine [list $url] $behaviour
             ocsp_wait_above refreshes [dict get $before refreshes]
@@ -253,7 +251,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         }
     }
 
-    test "9.[incr nine] no nextUpdate -> good for 10 minutes, asked again at half of that" {
+    test "times: no nextUpdate: good for 10 minutes, refreshed after half of that (9.[incr nine])" {
         set leaf [fresh leaf9$nine [list $url] {next none}]
         ocsp_wait_info state good
         assert_equal [ocsp_info next_update] 0
@@ -262,14 +260,14 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_staple good
     }
 
-    test "9.[incr nine] nextUpdate beyond the certificate's own end -> good until that" {
+    test "times: nextUpdate after the certificate's notAfter: good until notAfter (9.[incr nine])" {
         set leaf [fresh leaf9$nine [list $url] {next 86400} -to +300]
         ocsp_wait_info state good
         assert_range [ocsp_info expires_in_seconds] 200 300
         ocsp_assert_staple good
     }
 
-    test "9.[incr nine] nextUpdate beyond the signer's end -> good until that" {
+    test "times: nextUpdate after the notAfter of the signer's certificate: good until notAfter (9.[incr nine])" {
         set brief [ocsp_pki_delegate $ca briefdelegate -to +300]
         set leaf [fresh leaf9$nine [list $url] [list next 86400 signer $brief]]
         ocsp_wait_info state good
@@ -277,48 +275,48 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_assert_staple good
     }
 
-    test {9 an older answer than the one held is a failure of kind response, the same one is none} {
+    test {times: a response older than the current one is a response failure, the same one is none (9)} {
         set leaf [fresh leaf9old [list $url] {this -100 produced -90 next 3600}]
         ocsp_wait_info state good
         set before [ocsp_info_all]
         ocsp_responder_behave $responder {this -1000 next 3600}
-        ocsp_round
+        ocsp_refresh
         assert_equal [ocsp_info failures_response] [expr {[dict get $before failures_response] + 1}]
         assert_equal [ocsp_info this_update] [dict get $before this_update]
         ocsp_responder_behave $responder [list this @[dict get $before this_update] \
             produced @[dict get $before produced_at] next 3600]
-        ocsp_round
+        ocsp_refresh
         assert_equal [ocsp_info failures_response] [expr {[dict get $before failures_response] + 1}]
         assert_equal [ocsp_info consecutive_failures] 0
-        # At an equal thisUpdate the later producedAt is newer; where that is equal, too, revoked replaces good and never
-        # the reverse.
+        # Of two responses with the same thisUpdate, the one with the later producedAt is newer. With the same
+        # producedAt as well, revoked replaces good, and good never replaces revoked.
         foreach {produced status want} {
             -60 revoked revoked   -60 good revoked   -50 good good   -50 revoked revoked   -55 good revoked
         } {
             ocsp_responder_behave $responder [list this @[dict get $before this_update] next 3600 \
                 produced @[expr {[dict get $before this_update] + 100 + $produced}] status $status]
-            ocsp_round
+            ocsp_refresh
             assert_equal [ocsp_info state] $want "producedAt $produced, $status"
         }
         assert_equal [ocsp_staple] revoked
     }
 }
 
-# ---- 4: names, addresses, https, proxies. The server is told by a preloaded library what a name resolves to. ----
+# ---- host names, https, proxies (4). A preloaded library, support/fault_inject.c, resolves the names. ----
 
 set names [file join $dir names]
 set preload [list LD_PRELOAD [ocsp_tool fault_inject] FAULT_NAMES $names]
 set port [dict get $responder port]
 
 foreach {number name addresses} {
-    7 {without a route}     {2001:db8::1 127.0.0.1}
-    8 {refusing}            {127.0.0.3 127.0.0.1}
-    9 {a black hole}        {127.0.0.2 127.0.0.1}
+    7 {has no route}        {2001:db8::1 127.0.0.1}
+    8 {refuses connections} {127.0.0.3 127.0.0.1}
+    9 {drops packets}       {127.0.0.2 127.0.0.1}
 } {
-    test "4.$number a name with two addresses, the first one $name" {
+    test "fetch: a name with two addresses, the first of which $name (4.$number)" {
         ocsp_file_write $names "two.test $addresses\n"
         set hole {}
-        if {$name eq "a black hole"} {
+        if {$name eq "drops packets"} {
             set hole [open |[list [ocsp_tool black_hole] 127.0.0.2 $port] r+]
             assert_equal [gets $hole] ready
         }
@@ -335,7 +333,7 @@ foreach {number name addresses} {
     }
 }
 
-test {4.10 a name that does not resolve -> network} {
+test {fetch: a name that does not resolve is a network failure (4.10)} {
     ocsp_file_write $names "none.test\n"
     set leaf [ocsp_pki_leaf $ca leaf410 -aia [list http://none.test:$port/]]
     start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $preload]] {
@@ -346,14 +344,14 @@ test {4.10 a name that does not resolve -> network} {
     }
 }
 
-test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not asked} {
+test {fetch: an https responder must be trusted through tls-ca-cert-file and have the right name (4.11)} {
     set tls_leaf [ocsp_pki_leaf $ca tlsresponder -san DNS:localhost]
     set secure [ocsp_responder_start -ca $ca -tls $tls_leaf]
     set leaf [ocsp_pki_leaf $ca leaf411 -aia [list [dict get $secure url]]]
     start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_wait_info state good
         ocsp_assert_good $ca
-        # The same responder by a name that its certificate does not have.
+        # The same responder under a name that is not in its certificate.
         ocsp_set responder-url https://127.0.0.1:[dict get $secure port]/
         ocsp_wait_above refresh_failures 0
         assert_equal [ocsp_info failures_network] 1 [ocsp_info last_error]
@@ -361,7 +359,7 @@ test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not 
     }
     ocsp_responder_stop $secure
 
-    # Of a CA that nobody told us of.
+    # A responder with a certificate of another CA.
     set stranger [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $other_ca stranger]]
     set leaf [ocsp_pki_leaf $ca leaf411b -aia [list [dict get $stranger url]]]
     start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
@@ -372,7 +370,7 @@ test {4.11 an https responder: trusted by tls-ca-cert-file and its name, or not 
     ocsp_responder_stop $stranger
 }
 
-test {4.12 a proxy from http_proxy is asked in absolute form, but not for what no_proxy names} {
+test {fetch: a proxy from http_proxy gets requests in absolute form, except for hosts in no_proxy (4.12)} {
     set proxy [ocsp_responder_start -ca $ca]
     ocsp_file_write $names "far.test 127.0.0.9\n"
     set leaf [ocsp_pki_leaf $ca leaf412 -aia [list http://far.test:$port/far]]
@@ -383,7 +381,7 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
         assert_equal [dict get $request proxy] 1
         assert_equal [dict get $request target] http://far.test:$port/far
         ocsp_assert_good $ca
-        # A failure names the proxy too.
+        # The log names the proxy when a refresh fails.
         ocsp_responder_behave $proxy {http 503}
         r debug ocsp-refresh
         ocsp_wait_info refresh_failures 1
@@ -399,5 +397,3 @@ test {4.12 a proxy from http_proxy is asked in absolute form, but not for what n
     }
     ocsp_responder_stop $proxy
 }
-
-ocsp_lab_close $lab

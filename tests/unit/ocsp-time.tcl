@@ -1,24 +1,24 @@
-# ocsp-time.tcl - scenarios 10 (refresh at the margin), 11 (waiting after failures), 12 (expiry) and 13 (no spin).
+# ocsp-time.tcl - when the server fetches and when a staple ends: refresh at the margin (scenario 10), retries (11),
+# expiry (12), no busy loop (13), jumps of the wall clock (14).
 #
-# Responses of seconds, and the order of events as the responder wrote it down. Nothing here demands that something is
-# quick; what is checked is what must not happen too early or too often, and that things happen before a response ends.
-# The exact arithmetic is tested in C (tests/c). The four scenarios run one after another on one server each, but where
-# two can wait at the same time they do.
+# Responses last for seconds, and the responder's log says when each request came. No test demands that something is
+# fast: they check what must not happen too early or too often, and what must happen before a response expires. The
+# exact schedule is tested in C, in c/test_schedule.
 #
-# Weight: 75
+# Weight: 95
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# When the requests came, in milliseconds, since the log was emptied.
+# Returns the times of requests since the responder's log was emptied, in milliseconds.
 proc request_times {responder args} {
     set times {}
     foreach request [ocsp_responder_log $responder {*}$args] {lappend times [dict get $request ms]}
     return $times
 }
 
-test {10 a 20-second response is refreshed at the margin, with 10 % and with 50 %, never later} {
-    # Both wait together: two responders, two servers.
+test {refresh: a 20-second response is refreshed no later than its margin, for 10 % and 50 % (10)} {
+    # Two servers and two responders, so that both margins are waited for at the same time.
     set ten [ocsp_lab -behave {this 0 next 20}]
     set fifty [ocsp_lab -behave {this 0 next 20}]
     start_server [ocsp_server [dict get $ten leaf] [dict get $ten ca] refresh-margin 10%] {
@@ -27,15 +27,15 @@ test {10 a 20-second response is refreshed at the margin, with 10 % and with 50 
                 ocsp_wait_info state good $level
                 set this_update [ocsp_info this_update $level]
                 assert_equal [ocsp_info next_update $level] [expr {$this_update + 20}]
-                set formula($margin) [expr {1000 * ($this_update + 20) - 200 * $margin}]
+                set due($margin) [expr {1000 * ($this_update + 20) - 200 * $margin}]
             }
             foreach {lab level margin} [list $fifty 0 50 $ten -1 10] {
                 set responder [dict get $lab responder]
                 ocsp_responder_wait $responder 2 40000
-                set asked [lindex [request_times $responder] 1]
-                # At most a tenth of the margin window early; and late only by what a busy machine needs to run us.
-                assert_morethan_equal $asked [expr {$formula($margin) - 20 * $margin - 50}]
-                assert_lessthan_equal $asked [expr {$formula($margin) + 1000}]
+                set requested [lindex [request_times $responder] 1]
+                # Early by a tenth of the margin window at most; late only by the delays of a busy machine.
+                assert_morethan_equal $requested [expr {$due($margin) - 20 * $margin - 50}]
+                assert_lessthan_equal $requested [expr {$due($margin) + 1000}]
                 ocsp_wait_above refreshes 1 $level
                 assert_equal [ocsp_info state $level] good
                 assert_equal [ocsp_staple $level] good
@@ -47,10 +47,9 @@ test {10 a 20-second response is refreshed at the margin, with 10 % and with 50 
     ocsp_lab_close $fifty
 }
 
-test {11 five failures in a row wait as the policy says; the recovery resets it; the log has two lines} {
-    set lab [ocsp_lab]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1] {
+test {retry: five failures back off as documented, a success resets the delay, the log has two lines (11)} {
+    ocsp_setup
+    start_server [ocsp_server $leaf $ca retry-delay 1] {
         ocsp_wait_info state good
         set lines [llength [ocsp_log_lines]]
         ocsp_responder_behave $responder {http 503}
@@ -59,7 +58,7 @@ test {11 five failures in a row wait as the policy says; the recovery resets it;
         ocsp_responder_wait $responder 5 60000
         ocsp_wait_info consecutive_failures 5
         set times [request_times $responder]
-        # 1, 2, 4, 8 seconds, each 20 % more or less.
+        # 1, 2, 4 and 8 seconds, +- 20 %.
         for {set i 0} {$i < 4} {incr i} {
             set gap [expr {[lindex $times $i+1] - [lindex $times $i]}]
             assert_morethan_equal $gap [expr {int(800 * 2**$i) - 20}] "gap $i of $times"
@@ -67,7 +66,7 @@ test {11 five failures in a row wait as the policy says; the recovery resets it;
         }
         assert_equal [ocsp_info state] good
         assert_equal [ocsp_staple] good
-        # What is announced for the sixth: 16 seconds, 20 % more or less.
+        # The sixth attempt is due in 16 seconds, +- 20 %.
         assert_range [ocsp_info next_refresh_in_seconds] 8 20
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 1}] [ocsp_log_lines]
 
@@ -76,7 +75,7 @@ test {11 five failures in a row wait as the policy says; the recovery resets it;
         ocsp_wait_info consecutive_failures 0
         assert_equal [llength [ocsp_log_lines]] [expr {$lines + 2}] [ocsp_log_lines]
 
-        # The recovery has reset it: the next failure waits one second again.
+        # The success has reset the delay: after the next failure it is one second again.
         ocsp_responder_behave $responder {http 503}
         ocsp_responder_forget $responder
         r debug ocsp-refresh
@@ -87,10 +86,9 @@ test {11 five failures in a row wait as the policy says; the recovery resets it;
     ocsp_lab_close $lab
 }
 
-test {12 the held response expires while the responder is down: handshakes go on without a staple} {
-    set lab [ocsp_lab -behave {this 0 next 7}]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1 refresh-margin 1] {
+test {expiry: a response that expires while the responder is down is not stapled, and handshakes go on (12)} {
+    ocsp_setup -behave {this 0 next 7}
+    start_server [ocsp_server $leaf $ca retry-delay 1 refresh-margin 1] {
         ocsp_wait_info state good
         set end [ocsp_info next_update]
         ocsp_responder_behave $responder {http 503}
@@ -100,7 +98,7 @@ test {12 the held response expires while the responder is down: handshakes go on
             set shake [ocsp_handshake]
             assert_equal [dict get $shake ok] 1
             if {[dict get $shake staple] eq "good"} {
-                # Looked up before the handshake: a staple then says that its end lay ahead.
+                # The time was read before the handshake: at that time a stapled response must not have expired.
                 assert_morethan [dict get $shake next] $before "stapled past its end"
             }
             lappend seen [dict get $shake staple]
@@ -112,57 +110,54 @@ test {12 the held response expires while the responder is down: handshakes go on
         ocsp_assert_staple none
         assert_equal [ocsp_info expires_in_seconds] -1
         assert_equal [llength [ocsp_log_lines 0 {*expired*}]] 1 [ocsp_log_lines]
-        # Back, without anybody's help.
+        # The next retry succeeds.
         ocsp_responder_behave $responder good
         ocsp_wait_info state good
-        ocsp_assert_good [dict get $lab ca]
+        ocsp_assert_good $ca
         assert_equal [ocsp_info last_error] {}
     }
     ocsp_lab_close $lab
 }
 
-test {12 half of the refresh window gone without success is one warning} {
-    set lab [ocsp_lab -behave {this 0 next 10}]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1 refresh-margin 80] {
+test {expiry: one warning when half of the refresh window has passed without success (12)} {
+    ocsp_setup -behave {this 0 next 10}
+    start_server [ocsp_server $leaf $ca retry-delay 1 refresh-margin 80] {
         ocsp_wait_info state good
         set lines [llength [ocsp_log_lines]]
         ocsp_responder_behave $responder {http 503}
         ocsp_wait_info state expired
-        # First failure, the warning, the end; however many tries there were.
+        # The first failure, the warning, the expiry, however many attempts there were.
         assert_range [expr {[llength [ocsp_log_lines]] - $lines}] 2 3
         assert_morethan [ocsp_info refresh_failures] 1
     }
     ocsp_lab_close $lab
 }
 
-test {13 the same response again and again: no spin, and no failure} {
-    set lab [ocsp_lab -behave {this 0 next 12 freeze 1}]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1 refresh-margin 50] {
+test {refresh: the same response again and again causes neither a busy loop nor a failure (13)} {
+    ocsp_setup -behave {this 0 next 12 freeze 1}
+    start_server [ocsp_server $leaf $ca retry-delay 1 refresh-margin 50] {
         ocsp_wait_info state good
         set end [ocsp_info next_update]
-        # From the sixth second on it is asked for a newer one and gets the same.
+        # From the sixth second on, refreshes are due, and each of them gets the same response.
         while {[clock seconds] < $end - 1} {after 100}
         set fields [ocsp_info_all]
         assert_equal [dict get $fields refresh_failures] 0
         assert_equal [dict get $fields state] good
-        # Once before the sixth second, and at most once a second in those that follow.
+        # One request before the sixth second, and at most one per second afterwards.
         assert_range [ocsp_responder_count $responder] 2 8
     }
     ocsp_lab_close $lab
 }
 
-test {13 a responder that backdates: the floor of one second beats the formula} {
-    # Each answer is new, and by the formula should long have been refreshed.
-    set lab [ocsp_lab -behave {this -3600 next 9}]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1 refresh-margin 99] {
+test {refresh: responses that are due as they arrive are fetched at most once a second (13)} {
+    # The responder backdates each response so far that its refresh is overdue.
+    ocsp_setup -behave {this -3600 next 9}
+    start_server [ocsp_server $leaf $ca retry-delay 1 refresh-margin 99] {
         ocsp_wait_info state good
         ocsp_responder_wait $responder 3 60000
         set times [request_times $responder]
         for {set i 1} {$i < [llength $times]} {incr i} {
-            # A round begins a second after the one before it at the earliest.
+            # A refresh starts no earlier than a second after the one before.
             assert_morethan_equal [expr {[lindex $times $i] - [lindex $times $i-1]}] 950 $times
         }
         assert_equal [ocsp_info refresh_failures] 0
@@ -171,10 +166,9 @@ test {13 a responder that backdates: the floor of one second beats the formula} 
     ocsp_lab_close $lab
 }
 
-test {13 revoked with a short life is asked again and again, at most once a second} {
-    set lab [ocsp_lab -behave {status revoked this 0 next 4}]
-    set responder [dict get $lab responder]
-    start_server [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1 refresh-margin 50] {
+test {refresh: a short-lived revoked response is refreshed again and again, at most once a second (13)} {
+    ocsp_setup -behave {status revoked this 0 next 4}
+    start_server [ocsp_server $leaf $ca retry-delay 1 refresh-margin 50] {
         ocsp_wait_info state revoked
         ocsp_responder_wait $responder 3 20000
         set times [request_times $responder]
@@ -183,6 +177,99 @@ test {13 revoked with a short life is asked again and again, at most once a seco
         assert_equal [ocsp_info refresh_failures] 0
         ocsp_responder_behave $responder good
         ocsp_wait_info state good
+    }
+    ocsp_lab_close $lab
+}
+
+# ---- jumps of the wall clock (14) ----
+
+# A preloaded library, support/clock_shift.c, moves the server's clock. The responder's clock stays, so the test tells
+# the responder which times to write.
+
+set day 86400
+
+# Makes the responder answer as at a time `shift` seconds from now.
+proc behave_at {responder shift} {
+    ocsp_responder_behave $responder \
+        [list this [format %+d $shift] produced [format %+d $shift] next [format %+d [expr {$shift + 3600}]]]
+}
+
+# Runs `code` with a server that has the lab's certificate; its clock is ahead by the number of seconds in the file
+# $shift.
+proc with_clock {lab code} {
+    set file [file join [dict get $lab dir] shift]
+    ocsp_file_write $file 0
+    uplevel 1 [list set shift $file]
+    set preload [list LD_PRELOAD [ocsp_tool clock_shift] CLOCK_SHIFT_FILE $file]
+    uplevel 1 [list start_server [concat [ocsp_server [dict get $lab leaf] [dict get $lab ca] retry-delay 1] \
+        [list env $preload]] $code]
+}
+
+test {clock: the server's time is shifted by the preloaded library (14)} {
+    ocsp_setup
+    with_clock $lab {
+        set now [lindex [r time] 0]
+        ocsp_file_write $shift $day
+        assert_range [expr {[lindex [r time] 0] - $now}] $day [expr {$day + 60}]
+    }
+    ocsp_lab_close $lab
+}
+
+test {clock: forward by a day: an expired response is not stapled, and a new one is fetched (14)} {
+    ocsp_setup -to +864000
+    with_clock $lab {
+        ocsp_wait_info state good
+        assert_equal [ocsp_staple] good
+        behave_at $responder $day
+        ocsp_responder_forget $responder
+        ocsp_responder_behave $responder {http 503}
+        ocsp_file_write $shift $day
+        # Expired for the very next handshake.
+        assert_equal [ocsp_staple] none
+        # The thread notices the jump by itself.
+        ocsp_responder_wait $responder 1 30000
+        behave_at $responder $day
+        ocsp_wait_info state good 0 30
+        assert_equal [ocsp_staple] good
+        assert_morethan [ocsp_info this_update] [expr {[clock seconds] + $day - 600}]
+    }
+    ocsp_lab_close $lab
+}
+
+test {clock: back by a day: the server fetches and accepts a response of the new present (14)} {
+    ocsp_setup -from -864000 -to +864000
+    with_clock $lab {
+        ocsp_wait_info state good
+        ocsp_file_write $shift -$day
+        behave_at $responder -$day
+        assert_equal [dict get [ocsp_handshake] ok] 1
+        assert_equal [r ping] PONG
+        # The current response is now in the future: a response of the present is older, and yet no failure.
+        r debug ocsp-refresh
+        wait_for_condition 400 50 {[ocsp_info this_update] < [clock seconds] - $day + 600} else {
+            fail "the response of the present was not accepted ([ocsp_situation])"
+        }
+        assert_equal [ocsp_info state] good
+        assert_equal [ocsp_info consecutive_failures] 0
+        assert_equal [ocsp_staple] good
+    }
+    ocsp_lab_close $lab
+}
+
+test {clock: forward by a day and back at once: the current response is stapled again (14)} {
+    ocsp_setup
+    with_clock $lab {
+        ocsp_wait_info state good
+        set this_update [ocsp_info this_update]
+        ocsp_responder_behave $responder {http 503}
+        ocsp_file_write $shift $day
+        assert_equal [ocsp_staple] none
+        ocsp_file_write $shift 0
+        ocsp_wait_staple good
+        assert_equal [dict get [ocsp_handshake] this] $this_update
+        ocsp_responder_behave $responder good
+        ocsp_wait_info consecutive_failures 0
+        ocsp_assert_good $ca
     }
     ocsp_lab_close $lab
 }

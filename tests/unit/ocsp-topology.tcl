@@ -1,18 +1,16 @@
-# ocsp-topology.tcl - scenario 29: a cluster of six nodes and a primary with two replicas, every link TLS, stapling on
-# everywhere: they form, fail over and resynchronise, and no outgoing link is ever refused because of the module.
+# ocsp-topology.tcl - a cluster of six nodes, and a primary with two replicas (scenario 29). All links use TLS and every
+# server staples: they form, fail over and resynchronise, and the module makes no outgoing link fail.
 #
 # Weight: 90
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-set lab [ocsp_lab]
-set ca [dict get $lab ca]
+ocsp_setup
 set client_leaf [ocsp_lab_leaf $lab client]
 set identity [list -cert [dict get $client_leaf cert] -key [dict get $client_leaf key]]
-set responder [dict get $lab responder]
 
-# How links show who they are: name, and directives.
+# How servers authenticate as TLS clients: name, and directives.
 set forms [list \
     {without client certificates} {tls-auth-clients no} \
     {with client certificates, one context in both roles} {tls-auth-clients yes} \
@@ -20,28 +18,28 @@ set forms [list \
         tls-client-cert-file [dict get $client_leaf cert] tls-client-key-file [dict get $client_leaf key]] \
 ]
 
-# Options for a node with a certificate of its own.
+# Returns options for a node with its own certificate.
 proc node {name args} {
     set options [ocsp_server [ocsp_lab_leaf $::lab $name] $::ca tls-replication yes {*}$args]
     dict set options omit {}
     return $options
 }
 
-# I/O threads where the server makes handshakes on them: links come in on those, go out on the main thread.
+# I/O threads, where the server has them: incoming links make their handshake there, outgoing ones on the main thread.
 proc io_threads {} {list io-threads 2}
 
-# Runs `code` with `count` servers around it, the first of them innermost: r 0, r -1, ...
+# Runs `code` with the servers of `options` around it, the first of them innermost: r 0, r -1, ...
 proc with_servers {options code} {
     if {$options eq {}} {return [uplevel #0 $code]}
     start_server [lindex $options end] [list with_servers [lrange $options 0 end-1] $code]
 }
 
-# What a refused link leaves in a log. A peer that went away in the middle of a handshake is none.
+# Asserts that the log has no sign of a rejected link. A peer that went away during a handshake is not one.
 proc assert_no_link_refused {level} {
     foreach line [log_lines $level] {
         foreach sign {{*certificate verify*} {*bad certificate*} {*tlsv1*alert*} {*handshake failure*}
                 {*invalid status response*} {*ocsp*error*} {*callback failed*}} {
-            if {[string match -nocase $sign $line] && ![string match {### *} $line]} {fail "a link was refused: $line"}
+            if {[string match -nocase $sign $line] && ![string match {### *} $line]} {fail "a link was rejected: $line"}
         }
     }
 }
@@ -57,7 +55,7 @@ proc assert_stapling {levels} {
 
 proc in_sync {primary replicas} {
     wait_for_condition 600 50 {[s $primary connected_slaves] == [llength $replicas]} else {
-        fail "[s $primary connected_slaves] of [llength $replicas] replicas came"
+        fail "[s $primary connected_slaves] of [llength $replicas] replicas connected"
     }
     foreach level $replicas {wait_for_sync [list r $level]}
     set token [clock microseconds]
@@ -68,14 +66,14 @@ proc in_sync {primary replicas} {
 }
 
 foreach {form directives} $forms {
-    test "29.[incr number] a primary with two replicas $form: forms, fails over, resynchronises" {
+    test "replication: a primary with two replicas $form: forms, fails over, resynchronises (29.[incr number])" {
         set options [lmap name {one two three} {node $name$number {*}$directives {*}[io_threads]}]
         with_servers $options {
             foreach level {-1 -2} {r $level replicaof [srv 0 host] [srv 0 port]}
             in_sync 0 {-1 -2}
             assert_stapling {0 -1 -2}
 
-            # A planned failover, and back by hand.
+            # A planned failover, and back with REPLICAOF.
             r failover to [srv -1 host] [srv -1 port]
             wait_for_condition 400 50 {[s 0 role] eq "slave" && [s -1 role] eq "master"} else {fail "no failover"}
             r -2 replicaof [srv -1 host] [srv -1 port]
@@ -84,7 +82,7 @@ foreach {form directives} $forms {
             foreach level {0 -1} {r $level replicaof [srv -2 host] [srv -2 port]}
             in_sync -2 {0 -1}
 
-            # A partial resynchronisation, and a full one, with reloads between them and all staples revoked.
+            # A partial and a full resynchronisation, with reloads in between and every certificate revoked.
             foreach level {0 -1 -2} {
                 r $level config set tls-cert-file [lindex [r $level config get tls-cert-file] 1]
             }
@@ -109,7 +107,7 @@ foreach {form directives} $forms {
             after 1100
             ocsp_responder_behave $responder good
 
-            # One dies and comes back.
+            # One replica is killed and started again.
             restart_server -1 true false true sigkill
             r -1 replicaof [srv -2 host] [srv -2 port]
             in_sync -2 {0 -1}
@@ -141,7 +139,7 @@ proc wait_for_cluster {levels nodes} {
 }
 
 foreach {form directives} [lrange $forms 0 3] {
-    test "29.[incr number] a cluster of six $form: forms, fails over, takes the dead node back" {
+    test "cluster: six nodes $form: forms, fails over, takes a killed node back (29.[incr number])" {
         set options [lmap name {a b c d e f} {
             node $name$number tls-cluster yes cluster-enabled yes cluster-node-timeout 3000 {*}$directives \
                 {*}[io_threads]
@@ -156,39 +154,39 @@ foreach {form directives} [lrange $forms 0 3] {
             foreach level [lrange $all 1 end] {r $level cluster meet 127.0.0.1 [srv 0 port]}
             wait_for_cluster $all 6
             foreach primary $primaries replica $replicas {
-                # It must have heard of the other before it can follow.
+                # The replica must know its primary before it can follow it.
                 wait_for_condition 400 50 {![catch {r $replica cluster replicate [r $primary cluster myid]} why]} else {
-                    fail "no replica: $why"
+                    fail "CLUSTER REPLICATE fails: $why"
                 }
             }
             foreach level $replicas {wait_for_sync [list r $level]}
             assert_stapling $all
 
-            # Reloads everywhere: the cluster stays.
+            # A reload on each node: the cluster stays.
             foreach level $all {
                 r $level config set tls-cert-file [lindex [r $level config get tls-cert-file] 1]
             }
             wait_for_cluster $all 6
 
-            # The first primary dies; its replica takes over, and follows nobody any more.
+            # The first primary is killed, and its replica takes over.
             server_may_die 0
             set dead [srv 0 dir]
             send_signal [srv 0 pid] KILL
             wait_exit $dead [srv 0 pid]
-            wait_for_condition 1200 50 {[s -3 role] eq "master"} else {fail "nobody took over"}
+            wait_for_condition 1200 50 {[s -3 role] eq "master"} else {fail "the replica did not take over"}
             set rest [lrange $all 1 end]
             wait_for_cluster $rest 6
             assert_stapling $rest
 
-            # It comes back as a replica of the one that took over.
+            # The killed node is started again, and becomes a replica of the new primary.
             restart_server 0 true false true sigkill
             wait_for_condition 1200 50 {[s 0 role] eq "slave" && [s 0 master_link_status] eq "up"} else {
-                fail "the node that died does not follow: [s 0 role] [s 0 master_link_status]"
+                fail "the restarted node does not replicate: [s 0 role] [s 0 master_link_status]"
             }
             wait_for_cluster $all 6
 
-            # By hand and in order: it becomes what it was.
-            # The server gives a planned failover up after five seconds, which a busy machine may need: asked again then.
+            # A planned failover makes it a primary again. The server gives up after five seconds, which may be too
+            # short on a busy machine: repeat.
             for {set tries 0} {$tries < 10 && [s 0 role] ne "master"} {incr tries} {
                 catch {r cluster failover}
                 for {set i 0} {$i < 120 && [s 0 role] ne "master"} {incr i} {after 50}
@@ -200,5 +198,3 @@ foreach {form directives} [lrange $forms 0 3] {
         }
     }
 }
-
-ocsp_lab_close $lab

@@ -1,5 +1,6 @@
-# ocsp-unit.tcl - scenario 32: the packaged server as it is really run, with the user, the read-only file system and the
-# ban on executing files that Debian's own unit gives it (support/under_unit imitates those, and says what it does not).
+# ocsp-unit.tcl - the packaged server with the user, the read-only file system and the ban on executing files of
+# Debian's own systemd unit (scenario 32). support/under_unit imitates these restrictions, and its head says which it
+# does not.
 #
 # Needs root, and the package's unit file.
 #
@@ -14,7 +15,7 @@ foreach place {/usr/lib/systemd/system /lib/systemd/system} {
     if {[file exists $place/$service]} {set unit $place/$service}
 }
 
-# Why it cannot be imitated here, or "".
+# Returns why the unit cannot be imitated here, or "".
 proc why_not {} {
     if {$::unit eq {}} {return "there is no unit file $::service"}
     if {[exec id -u] != 0} {return "this needs root"}
@@ -26,29 +27,25 @@ proc why_not {} {
 
 set why [why_not]
 if {$why ne {}} {
-    skip_test {32.1 and 32.2} $why
+    skip_test {systemd unit (32.1 and 32.2)} $why
 } else {
 
-set lab [ocsp_lab]
-set dir [dict get $lab dir]
-set ca [dict get $lab ca]
-set leaf [dict get $lab leaf]
-set responder [dict get $lab responder]
+ocsp_setup
 regexp -line {^User=(\S+)} [read_text $unit] - user
-regexp -line {^ReadWritePaths=-?(\S+)} [read_text $unit] - state_folder
+regexp -line {^ReadWritePaths=-?(\S+)} [read_text $unit] - state_dir
 
-# The module where `make install` puts it, and the state folder.
+# The module where `make install` puts it, and the server's state directory.
 set lib [tmpdir lib]
 set state [tmpdir state]
 file mkdir $lib/valkey/modules
 file copy $::ocsp_module_path $lib/valkey/modules/valkey-ocsp.so
 exec chown -R $user $state $dir
-# The user has to get there; folders of tests are open to others, or the whole suite's is.
+# The server's user must be able to reach it, through the suite's directory and those below.
 for {set path $state} {$path ne "/"} {set path [file dirname $path]} {
     if {[string first $::workdir $path] == 0} {file attributes $path -permissions a+x}
 }
 
-# A program that starts the server so, in place of the server.
+# A script that starts the server under the unit's restrictions, used in place of the server.
 set wrapper [tmpfile server]
 ocsp_file_write $wrapper "#!/bin/sh\nexec [file join $::ocsp_support_dir under_unit] $unit $state $lib\
     $::server_binary \"\$@\"\n"
@@ -62,21 +59,21 @@ proc as_packaged {code} {
     return -options $options $result
 }
 
-test "32.1 under $service: loads from /usr/lib, staples, keeps its response, and staples the first handshake from it" {
+test "systemd unit: under $service, loads from /usr/lib, staples, caches, and staples from the cache (32.1)" {
     as_packaged {
-        set options [ocsp_server $leaf $ca dir $state_folder unixsocket $state_folder/socket \
+        set options [ocsp_server $leaf $ca dir $state_dir unixsocket $state_dir/socket \
             loadmodule /usr/lib/valkey/modules/valkey-ocsp.so]
         start_server $options {
             ocsp_wait_info state good
             ocsp_assert_good $ca
             assert_equal [llength [glob -nocomplain $state/ocsp-*.der]] 1
-            # It really is that user, without rights, and the file system is read-only for it.
+            # The server has that user, no capabilities, and a read-only file system.
             set status [read_text /proc/[srv 0 pid]/status]
             assert_match "*\nUid:\t[exec id -u $user]\t*" $status
             assert_match "*\nCapEff:\t0000000000000000\n*" $status
             assert_match "*\nNoNewPrivs:\t1\n*" $status
             ocsp_set cache-dir /var
-            ocsp_round
+            ocsp_refresh
             assert_equal [ocsp_info state] good
             assert_morethan [llength [ocsp_log_lines 0 {*/var*}]] 0
             ocsp_set cache-dir .
@@ -89,12 +86,12 @@ test "32.1 under $service: loads from /usr/lib, staples, keeps its response, and
     }
 }
 
-test "32.2 under $service: not from elsewhere, and the server says so" {
+test "systemd unit: under $service, a module outside /usr/lib does not load, and the server says so (32.2)" {
     set elsewhere [tmpdir elsewhere]
     file copy $::ocsp_module_path $elsewhere/valkey-ocsp.so
     as_packaged {
         set failed [catch {
-            start_server [ocsp_server $leaf $ca dir $state_folder unixsocket $state_folder/socket \
+            start_server [ocsp_server $leaf $ca dir $state_dir unixsocket $state_dir/socket \
                 loadmodule $elsewhere/valkey-ocsp.so] {}
         } why]
     }
@@ -102,5 +99,4 @@ test "32.2 under $service: not from elsewhere, and the server says so" {
     assert_match {*failed to map segment*} $why
 }
 
-ocsp_lab_close $lab
 }

@@ -5,6 +5,9 @@
 
 #include "server_module_api.h"
 
+SERVER_FUNCTIONS(SERVER_STATIC_POINTER)
+SERVER_DEFINE_LOADER(static)
+
 __attribute__((visibility("default"))) int RedisModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {
     (void)argv;
     (void)argc;

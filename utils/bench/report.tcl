@@ -149,7 +149,7 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "By what the responder does (handshakes that ask, us; ours hold a response from disk when it hangs or is down)" \
+        table "By state of the responder (handshakes with a request, us; hangs, down: module and patch have a cached response)" \
             {server -18 responder -9 p50 7 p99 7 p99.9 7 max 9 stapled 11 "hung in rounds" 14} $rows
     }
     set rows {}

@@ -310,7 +310,7 @@ proc hangUrl {name} {
 
 proc isHanging {server} {
     regexp {/hang-.*$} [dict get $server url] path
-    return [expr {[ocsp_responder_count $::responder -path $path -end held] > 0}]
+    return [expr {[ocsp_responder_count $::responder -path $path -end hanging] > 0}]
 }
 
 # A fetch that timed out is followed by a delay: request a refresh again, so that no round falls into that delay.
