@@ -1,10 +1,10 @@
-# Makefile - building, trying, installing. `make help` lists these verbs and those of tests/rules.mk (tests, linters) and
+# Makefile - build, demo, install. `make help` lists the targets of this file, of tests/rules.mk (tests, linters) and of
 # utils/bench/rules.mk (benchmarks).
 #
-# Built: src/valkey-ocsp.so (the module) and utils/ocsp-probe; all else lands in build/. Nothing built is committed.
-# Variables that people set: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to
-# build against another OpenSSL than the system's; ARGS="..." for the Tcl runner and the benchmark; V=1 to see whole
-# commands; DESTDIR, MODULEDIR, BINDIR for `make install`.
+# Output: src/valkey-ocsp.so (the module), utils/ocsp-probe, and everything else in build/. None of it is committed.
+# Variables: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to build against another
+# OpenSSL than the system's; ARGS="..." for the Tcl runner and the benchmark; V=1 to print the commands; DESTDIR,
+# MODULEDIR, BINDIR for `make install`.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,17 +12,17 @@ CC ?= cc
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
 DESTDIR ?=
-# Debian's packaged unit lets the server execute files under /usr/lib only, so a module must not lie under /usr/local.
+# Debian's packaged unit lets the server execute files under /usr/lib only, so a module under /usr/local does not load.
 MODULEDIR ?= /usr/lib/valkey/modules
 BINDIR ?= /usr/local/bin
 SAN ?=
 ARGS ?=
-# Each step shows as a word and a file; V=1 shows the command.
+# Each step prints a word and a file; V=1 prints the command.
 Q := $(if $(V),,@)
 
-# ---- what is built from what --------------------------------------------------------------------------------------
+# ---- sources and flags --------------------------------------------------------------------------------------------
 
-# The engine is every src/ocsp_*.c but the two hosts: the module and the glue of a patched server.
+# The engine is every src/ocsp_*.c except the two hosts: the module, and ocsp_builtin.c for a patched server.
 MODULE_HOST := $(sort $(wildcard src/ocsp_module*.c))
 HOSTS := $(MODULE_HOST) src/ocsp_builtin.c
 ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
@@ -33,14 +33,14 @@ ifeq ($(SAN),)
 B := build
 SAN_FLAGS :=
 else ifneq ($(filter $(SAN),address thread undefined),)
-# A sanitizer's objects live apart from the plain ones, so that neither run spoils the other.
+# Objects with a sanitizer have their own directory.
 B := build/san-$(SAN)
 SAN_FLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -O1
 ifeq ($(SAN),undefined)
 SAN_FLAGS += -fno-sanitize-recover=all
 endif
 else
-$(error SAN=$(SAN) is no sanitizer of this project: use SAN=address, SAN=thread or SAN=undefined)
+$(error SAN=$(SAN) is not supported: use SAN=address, SAN=thread or SAN=undefined)
 endif
 
 ifneq ($(OPENSSL),)
@@ -52,8 +52,8 @@ endif
 override CPPFLAGS += -Ideps -Isrc $(OPENSSL_CPPFLAGS)
 WARN := -Wall -Wextra -Werror
 
-# As Debian builds its packages, which bring CFLAGS and LDFLAGS of the same kind. A sanitizer has checks of its own, and
-# FORTIFY needs an optimizing compiler. HARDEN= turns it off.
+# Hardening as in Debian's package builds. Not with a sanitizer, which has its own checks; FORTIFY requires
+# optimization. Set HARDEN= to turn it off.
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
 BRANCHES := $(if $(filter x86_64-%,$(MACHINE)),-fcf-protection,$(if $(filter aarch64-%,$(MACHINE)),-mbranch-protection=standard))
 ifeq ($(SAN),)
@@ -75,14 +75,14 @@ LIBRARY := $(B)/libocsp.a
 .DELETE_ON_ERROR:
 .PHONY: all module probe demo run install uninstall patch clean help
 
-all: module probe ## build the module and the probe (the default)
-	@: # so that make does not say that there was nothing to do
+all: module probe ## build the module and the probe (default)
+	@: # suppresses make's message "Nothing to be done"
 
-module: $(MODULE) ## build src/valkey-ocsp.so alone
+module: $(MODULE) ## build src/valkey-ocsp.so only
 
-probe: $(PROBE) ## build utils/ocsp-probe alone
+probe: $(PROBE) ## build utils/ocsp-probe only
 
-# Asked once, before anything is compiled, so that a missing header is one sentence and not a page of errors.
+# Checked once, before anything is compiled, so that a missing header is reported in one sentence.
 build/openssl-ok:
 	@mkdir -p build
 	@echo '#include <openssl/opensslv.h>' >build/openssl.c
@@ -92,7 +92,7 @@ build/openssl-ok:
 	@printf '#error\n#endif\n' >>build/openssl.c
 	@$(CC) $(CPPFLAGS) -E build/openssl.c >/dev/null 2>&1 || { \
 	    echo "make: OpenSSL's headers are older than 3.0. Install OpenSSL 3.0 or later (Debian 12 and 13 have it)," \
-	         "or name one with: make OPENSSL=/its/prefix" >&2; exit 1; }
+	         "or name its prefix: make OPENSSL=/opt/openssl" >&2; exit 1; }
 	@rm -f build/openssl.c
 	@touch $@
 
@@ -101,7 +101,7 @@ $(B)/%.o: %.c | build/openssl-ok
 	@echo "  compile $<"
 	$(Q)$(COMPILE) -c -o $@ $<
 
-# -z defs: whatever is not found in libssl, libcrypto or libc would be missing in the server too.
+# -z defs: a symbol that is not in libssl, libcrypto or libc would be missing in the server, too.
 $(MODULE): $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 	@echo "  link    $@"
 	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
@@ -116,33 +116,33 @@ $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS)
 
-demo: ## install what is missing, build, and show stapling on a stock server, to a revocation and back down
+demo: ## install missing packages, build, and show stapling on a stock server, including a revocation
 	@sh deps/install.sh run
 	@$(MAKE) --no-print-directory all
 	@sh utils/ocsp-demo
 
-run: ## as demo, but stay up until Ctrl-C and print what to try
+run: ## like demo, but keep the server running until Ctrl-C, with commands to try
 	@sh deps/install.sh run
 	@$(MAKE) --no-print-directory all
 	@sh utils/ocsp-demo --stay
 
-install: all ## copy the module to DESTDIR/MODULEDIR and the probe to DESTDIR/BINDIR
+install: all ## install the module to DESTDIR/MODULEDIR and the probe to DESTDIR/BINDIR
 	install -d $(DESTDIR)$(MODULEDIR) $(DESTDIR)$(BINDIR)
 	install -m 755 $(MODULE) $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so # the server refuses a module that is not executable
 	install -m 755 $(PROBE) $(DESTDIR)$(BINDIR)/ocsp-probe
-	@echo "In the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
+	@echo "Add to the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
 
-uninstall: ## remove both
+uninstall: ## remove the installed module and probe
 	rm -f $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so $(DESTDIR)$(BINDIR)/ocsp-probe
 
-patch: ## put stapling into a Valkey source tree: make patch VALKEY=DIR (utils/valkey-patch can undo it)
-	@[ -n "$(VALKEY)" ] || { echo "make patch: say where the tree is: make patch VALKEY=/path/to/valkey" >&2; exit 1; }
+patch: ## add stapling to a Valkey source tree: VALKEY=DIR (to undo: utils/valkey-patch revert DIR)
+	@[ -n "$(VALKEY)" ] || { echo "make patch: name the source tree: make patch VALKEY=/path/to/valkey" >&2; exit 1; }
 	@tclsh utils/valkey-patch apply "$(VALKEY)"
 
-clean: ## remove everything that was built
+clean: ## remove all build output
 	rm -rf build $(MODULE) $(PROBE)
 
-help: ## list these verbs
+help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(filter Makefile %.mk,$(MAKEFILE_LIST))
 
 include tests/rules.mk

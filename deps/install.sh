@@ -1,35 +1,35 @@
 #!/bin/sh
-# install.sh - installs what building, the demo, the tests and the linters need, from Debian's or Ubuntu's own packages.
+# install.sh - installs the packages for building, the demo, the tests and the linters, from Debian or Ubuntu.
 #
-# With nothing missing it says nothing, asks no network and returns within a fraction of a second, so every make
-# verb can call it. `sh deps/install.sh --help` tells the rest.
+# If nothing is missing, the script is silent, uses no network and returns within a fraction of a second, so every make
+# target can call it. See `sh deps/install.sh --help`.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
 
-# ---- the packages, by what needs them -------------------------------------------------------------------------------
+# ---- packages, by purpose -------------------------------------------------------------------------------------------
 
 BUILD="gcc libc6-dev make libssl-dev"
-# Needed by `make demo`, `make run` and `make bench`: a real server, a real responder, the strictest client there is.
+# For `make demo`, `make run` and `make bench`: a real server, a real responder, and GnuTLS, the strictest client.
 RUN="valkey-server valkey-tools openssl tcl procps gnutls-bin"
-# tcl-tls lets Tcl speak to a server that speaks only TLS.
+# tcl-tls lets Tcl connect to a TLS-only server.
 TEST="libcmocka-dev tcl-tls"
-# OCSP responders of four kinds for tests/unit/ocsp-interop.tcl: about 70 MB. Those that need Go, Java or Node.js run where
-# these are installed already, and in one root of `make test-matrix`.
+# Four OCSP responders for tests/unit/ocsp-interop.tcl, about 70 MB. Responders in Go, Java and Node.js run if those are
+# installed already, and in one root of `make test-matrix`.
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
 LINT="binutils clang-format cppcheck shellcheck git tcl"
 # dot draws docs/design.svg.
 DOCS="graphviz"
 MODEL="spin gcc libc6-dev"
-# `make test-matrix` makes Debian systems and runs commands in them.
+# `make test-matrix` creates Debian root file systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
 PLOT="libcmocka-dev gnuplot-nox"
-# Servers to measure beside, instruction counts, pictures. apache2-bin is httpd without its service.
+# Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
-# Those of all these packages that bring a service.
+# Packages that install a service.
 SERVICES="valkey-server redis-server nginx haproxy"
 
-# The sanitizers' and the fuzzer's runtime is a package with clang's version in its name.
+# The package of the sanitizer and fuzzer runtime has clang's version in its name.
 fuzzPackages() {
     major=$(clang --version 2>/dev/null | sed -n 's/.*clang version \([0-9]*\).*/\1/p')
     [ -n "$major" ] || major=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
@@ -38,7 +38,7 @@ fuzzPackages() {
 
 OLDEST_VALKEY=8 # the module needs Valkey 8.0 or later
 
-# ---- small helpers --------------------------------------------------------------------------------------------------
+# ---- helpers --------------------------------------------------------------------------------------------------------
 
 say() { printf 'deps/install.sh: %s\n' "$*"; }
 die() {
@@ -50,32 +50,32 @@ usage() {
     cat <<'HELP'
 usage: sh deps/install.sh [--list | --check] [GROUP...]
 
-Installs what is missing and is quiet when nothing is. Needs root only when something is missing.
+Installs the missing packages of each GROUP. Prints nothing if none is missing. Requires root only to install.
 
-  GROUP     build   compiler, make, OpenSSL's headers
-            run     build, and what `make demo` and `make run` use, among it the real valkey-server
-            test    run, and what `make test` uses
-            lint    build, and what `make lint` and `make format` use
-            docs    what `make docs` uses
-            fuzz    build, and what `make fuzz` uses
-            model   what `make model` uses
-            matrix  what `make test-matrix` uses
-            fleet   build, and what `make fleet` uses
-            soak    test, and what `make soak` draws with
-            bench   run, and what `make bench` uses: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
-            all     everything but bench (this is the default)
+  GROUP     build   compiler, make, OpenSSL headers
+            run     build, and packages for `make demo` and `make run`, including valkey-server
+            test    run, and packages for `make test`
+            lint    build, and packages for `make lint` and `make format`
+            docs    packages for `make docs`
+            fuzz    build, and packages for `make fuzz`
+            model   packages for `make model`
+            matrix  packages for `make test-matrix`
+            fleet   build, and packages for `make fleet`
+            soak    test, and packages for the plot of `make soak`
+            bench   run, and packages for `make bench`: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
+            all     everything except bench (default)
 
-  --list    prints the packages of the groups, one a line, and installs nothing
-  --check   installs nothing; prints what is missing and exits 1 if anything is
-  --help    prints this
+  --list    print the packages of the groups, one per line; install nothing
+  --check   print the missing packages, and exit with 1 if there are any; install nothing
+  --help    print this help
 
 On Debian 12 valkey-server is in the suite bookworm-backports. If apt does not know that suite, the script adds it as
-/etc/apt/sources.list.d/valkey-ocsp-backports.sources, from the mirror that apt uses already and signed by the same key,
-and says so. It does not leave a server running that was not running before.
+/etc/apt/sources.list.d/valkey-ocsp-backports.sources, with the mirror and the key that apt uses already, and prints a
+message. Services that were not running before are not left running.
 HELP
 }
 
-# missing PACKAGE...: prints those of them that dpkg does not have installed. One call of dpkg-query for all of them.
+# missing PACKAGE...: prints the packages that are not installed, with one call of dpkg-query.
 missing() {
     installed=" $(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null |
         awk '$2 == "installed" {printf "%s ", $1}') "
@@ -87,7 +87,7 @@ missing() {
     done
 }
 
-# quietly COMMAND...: runs it, and shows what it printed only if it failed.
+# quietly COMMAND...: runs the command and prints its output only if it fails.
 quietly() {
     if ! "$@" >"$work/log" 2>&1; then
         cat "$work/log" >&2
@@ -97,13 +97,13 @@ quietly() {
 
 apt() { DEBIAN_FRONTEND=noninteractive quietly apt-get -q -o DPkg::Lock::Timeout=300 "$@"; }
 
-# The version that apt would install, "" for none.
+# candidate PACKAGE: prints the version that apt would install, or nothing.
 candidate() { LC_ALL=C apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" {print $2}'; }
 
-# ---- Debian 12: the suite that has Valkey ---------------------------------------------------------------------------
+# ---- Debian 12: the suite with Valkey -------------------------------------------------------------------------------
 
-# signedBy FILE URI SUITE: prints the Signed-By field of the source in FILE (deb822 or one-line style) that has this URI
-# and suite, in deb822 style: a key in the file itself spans several lines, so the lines are printed as they are.
+# signedBy FILE URI SUITE: prints the Signed-By field of the source in FILE (deb822 or one-line style) with this URI and
+# suite, in deb822 style. Lines are printed unchanged, because a key embedded in the file spans several lines.
 signedBy() {
     case $1 in
     *.sources)
@@ -147,18 +147,18 @@ signedBy() {
 addBackports() {
     suite=$codename-backports
     list=/etc/apt/sources.list.d/valkey-ocsp-backports.sources
-    # The mirror of the release itself: its codename is that of this system, which tells it from -updates and -security.
+    # The mirror of the release itself: only its codename equals the system's, unlike those of -updates and -security.
     target=$(apt-get indextargets --format "\$(REPO_URI)|\$(RELEASE)|\$(SOURCESENTRY)" \
         'Created-By: Packages' 'Origin: Debian' 'Component: main' "Codename: $codename" | head -n 1)
-    [ -n "$target" ] || die "apt has no mirror of Debian $codename configured, so $suite, which holds valkey-server," \
-        "cannot be added. Add it to apt's sources by hand and run this again."
+    [ -n "$target" ] || die "apt has no mirror of Debian $codename, so the suite $suite, which has valkey-server," \
+        "cannot be added. Add the suite to apt's sources and run this script again."
     uri=${target%%|*}
     entry=${target##*|}
     release=${target#*|}
     release=${release%%|*}
     {
-        echo "# Added by deps/install.sh of OCSP stapling for Valkey: $codename itself has no valkey-server."
-        echo "# Packages from it are installed only when asked for. Remove this file to take the suite away."
+        echo "# Added by deps/install.sh of OCSP stapling for Valkey, because $codename itself has no valkey-server."
+        echo "# Packages from this suite are installed only on request. To remove the suite, remove this file."
         echo "Types: deb"
         echo "URIs: $uri"
         echo "Suites: $suite"
@@ -167,25 +167,25 @@ addBackports() {
     } >"$work/source"
     cp "$work/source" "$list"
     chmod 644 "$list"
-    say "added the suite $suite of the mirror that apt uses already, as $list."
+    say "added the suite $suite of the mirror in use: $list."
     if ! apt update; then
         rm -f "$list"
-        die "the mirror did not give its suite $suite (see above), so $list was taken away again." \
-            "Add a mirror that has it to apt's sources and run this again."
+        die "the mirror does not provide the suite $suite (see above), so $list was removed again." \
+            "Add a mirror that has the suite to apt's sources and run this script again."
     fi
 }
 
-# ---- not leaving a server running -----------------------------------------------------------------------------------
+# ---- services stay stopped ------------------------------------------------------------------------------------------
 
-# Debian starts a service when its package is installed. A program that installs what a demo needs has no business
-# taking port 6379, so for the time of the installation these services alone are told not to start.
+# Debian starts a service when its package is installed. Installing packages for a demo should not occupy port 6379, so
+# a policy-rc.d keeps these services from starting during the installation.
 policy=/usr/sbin/policy-rc.d
 policy_mark="written by deps/install.sh of OCSP stapling for Valkey"
 policy_ours=no
 
 holdService() {
     if [ -e "$policy" ] && ! grep -q "$policy_mark" "$policy"; then
-        return # the administrator's own: not ours to touch, see releaseService
+        return # written by the administrator: left alone, see releaseService
     fi
     cat >"$policy" <<POLICY
 #!/bin/sh
@@ -227,7 +227,7 @@ for argument in "$@"; do
     build | run | test | lint | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
     *)
         usage >&2
-        die "there is no option or group \"$argument\"; see above for those there are."
+        die "unknown option or group \"$argument\"; see the usage above."
         ;;
     esac
 done
@@ -258,10 +258,10 @@ if [ "$mode" = list ]; then
 fi
 
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
-    say "this system has no apt and dpkg, so nothing was installed or checked. What is needed, by Debian's names:" >&2
+    say "this system has no apt and dpkg, so nothing was installed or checked. The required packages on Debian:" >&2
     # shellcheck disable=SC2086
     say $packages >&2
-    # A build on another system is welcome to try with what it has; make says what it misses.
+    # Not an error: the build may work on other systems, and make reports what is missing.
     exit 0
 fi
 
@@ -276,14 +276,14 @@ if [ "$mode" = check ]; then
 fi
 
 [ "$(id -u)" = 0 ] || die "these packages are missing: $needed_line." \
-    "Installing them needs root; run this, then the same make again: sudo sh deps/install.sh${groups}"
+    "Installing them requires root. Run: sudo sh deps/install.sh${groups}"
 
 work=$(mktemp -d)
 trap 'releaseService; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 say "installing: $needed_line"
-apt update || die "apt-get update failed (see above). Mend apt's sources or the network, then run this again."
+apt update || die "apt-get update failed (see above). Fix apt's sources or the network, then run this script again."
 
 case " $needed_line " in
 *" valkey-server "*)
@@ -296,14 +296,14 @@ case " $needed_line " in
             version=$(candidate valkey-server)
         fi
         if [ -z "$version" ] || dpkg --compare-versions "$version" lt "$OLDEST_VALKEY"; then
-            die "apt has ${version:-no} valkey-server here, and the module needs $OLDEST_VALKEY.0 or later." \
-                "Use Debian 12 with its backports, Debian 13 or later, or put such a valkey-server in PATH yourself."
+            die "apt has ${version:-no} valkey-server, and the module requires $OLDEST_VALKEY.0 or later." \
+                "Use Debian 12 with backports, Debian 13 or later, or install such a valkey-server in PATH."
         fi
     fi
     ;;
 esac
 
-# Those that come with this installation, and of them those that do not run yet.
+# Services that this run installs and that are not running yet.
 new_services=
 for service in $SERVICES; do
     case " $needed_line " in *" $service "*) serviceRuns "$service" || new_services="$new_services $service" ;; esac
@@ -312,20 +312,20 @@ done
 
 # shellcheck disable=SC2086
 apt install --yes --no-install-recommends $needed ||
-    die "apt-get could not install: $needed_line (see above). Mend that and run this again."
+    die "apt-get could not install: $needed_line (see above). Fix that and run this script again."
 releaseService
 
 for service in $new_services; do
-    # Only where the administrator's own policy let the service start: it was not installed before, so it is not in use.
+    # Running only if the administrator's policy-rc.d allowed it. The service was just installed, so it is not in use.
     if serviceRuns "$service"; then
         if [ -d /run/systemd/system ]; then systemctl stop "$service"; else service "$service" stop >/dev/null; fi
     fi
     if [ -d /run/systemd/system ]; then
-        say "$service was not started. It is with the next boot, unless: systemctl disable $service"
+        say "$service was not started. It starts at the next boot; to prevent that: systemctl disable $service"
     fi
 done
 
 # shellcheck disable=SC2086
 still=$(missing $needed)
 # shellcheck disable=SC2086
-[ -z "$still" ] || die "apt-get said that all is well, yet these are not installed:" $still
+[ -z "$still" ] || die "apt-get reported success, but these packages are not installed:" $still

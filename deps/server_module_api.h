@@ -1,8 +1,8 @@
-/* server_module_api.h - the module API of Valkey 7.2 and later and of Redis 7.0 and later, as far as we use it:
- * written by hand from its public documentation, so that no server's header has to be shipped or installed.
+/* server_module_api.h - the part of the module API of Valkey 7.2 and later and Redis 7.0 and later that this module
+ * uses. Written from the public documentation, so that no server header has to be shipped or installed.
  *
- * Functions are looked up by name when the module is loaded. Their names begin with RedisModule_, which both servers
- * know. All pointers are opaque. An int result is SERVER_OK or SERVER_ERR unless it says otherwise.
+ * Functions are looked up by name at load, with the prefix RedisModule_, which both servers know. All pointers are
+ * opaque. An int result is SERVER_OK or SERVER_ERR unless stated otherwise.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -48,7 +48,7 @@ typedef struct ServerClientInfo { /* version 1 */
 /* Client flags. */
 #define SERVER_CLIENT_UNIXSOCKET (1 << 4)
 
-/* Events, and the subevents that we look at. */
+/* Events and the subevents that are used. */
 #define SERVER_EVENT_LOADING 3
 #define SERVER_EVENT_SHUTDOWN 5
 #define SERVER_EVENT_CRON_LOOP 8
@@ -75,7 +75,7 @@ typedef int ServerConfigGetBool(const char *name, void *privdata);
 typedef int ServerConfigSetBool(const char *name, int value, void *privdata, ServerString **error);
 typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **error);
 
-/* F(result, name, arguments): what a server must have for us to load. */
+/* F(result, name, arguments): the functions that a server must have for the module to load. */
 #define SERVER_FUNCTIONS(F)                                                                                        \
     F(void, SetModuleAttribs, (ServerCtx *, const char *name, int version, int api_version))                       \
     F(int, IsModuleNameBusy, (const char *name))                                                                   \
@@ -133,9 +133,9 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(ServerString *, CommandFilterArgGet, (ServerFilterCtx *, int pos))                                           \
     F(int, CommandFilterArgReplace, (ServerFilterCtx *, int pos, ServerString *))
 
-/* Defines the pointers to the functions, and serverLoadApi, which looks all of them up and returns NULL, or the name of the
- * first one that this server lacks. The server passes the look-up function as the first word of the context. `scope` is
- * static in a module of one file; a module of several files leaves it empty, and the others declare the pointers. */
+/* Define the function pointers, and serverLoadApi, which looks up all of them and returns NULL, or the name of the
+ * first function that this server lacks. The look-up function is the first word of the context. `scope` is static in a
+ * module of one file; a module of several files leaves `scope` empty, and its other files declare the pointers. */
 #define SERVER_POINTER(result, name, arguments) result(*Server_##name) arguments;
 #define SERVER_STATIC_POINTER(result, name, arguments) static SERVER_POINTER(result, name, arguments)
 #define SERVER_LOOK_UP(result, name, arguments) \

@@ -1,16 +1,16 @@
-/* ocsp_builtin.c - the host that is the server itself: OCSP stapling compiled into Valkey.
+/* ocsp_builtin.c - OCSP stapling compiled into the server: connects the engine (ocsp.h) to Valkey.
  *
- * DESIGN: the engine (ocsp.h) is started when stapling or the check of peers is first turned on. Until then there is no
- * thread, no callback on a context and no timer, and tls.c's call for each context that it puts into service does
- * nothing but note that one is there. A context that is in service while stapling is turned on has no callback, and
- * setting one would race with the handshakes of I/O threads; so TLS is configured anew, as CONFIG SET tls-cert-file
- * does, and the new context gets one.
+ * DESIGN: The engine is started when stapling or verify-peers is first turned on. Before that there is no thread, no
+ * callback on a context and no timer, and the call that tls.c makes for each context in service only records that there
+ * is one. If stapling is turned on while a context without a callback is in service, TLS is reconfigured, like CONFIG
+ * SET tls-cert-file does, and the new context gets the callback: setting one on a context in use would race with the
+ * handshakes of I/O threads.
  *
- * On the main thread a timer calls ocspCron once a second. It is made with the engine, so that an event loop without
- * stapling has nothing to do for it.
+ * A timer on the main thread calls ocspCron once a second. It is created with the engine, so it costs nothing while
+ * stapling was never on.
  *
- * Where stapling is not possible (the server is built without TLS, with TLS as a module, or with an OpenSSL before 3.0)
- * the directives exist all the same, and `tls-ocsp-stapling yes` is refused with a sentence that says what is missing.
+ * Where stapling is not possible (the server is built without TLS, with TLS as a module, or with OpenSSL before 3.0)
+ * the directives exist all the same, and `tls-ocsp-stapling yes` is refused with an error that says what is missing.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -36,15 +36,15 @@ configEnum ocsp_verify_peers_enum[] = {{"no", 0}, {"soft", 1}, {"require", 2}, {
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#define OCSP_LOG_LINE_MAX 4096 /* serverLog cuts at 1024 bytes; a round's failure names every URL that was asked */
+#define OCSP_LOG_LINE_MAX 4096 /* serverLog cuts at 1024 bytes; a failed refresh names every URL that was tried */
 #define OCSP_TICK_MS 1000
 
-/* Main thread only, but for what says otherwise. */
+/* Main thread only, unless stated otherwise. */
 static int running;              /* the engine was initialized */
-static int started;              /* the server has come so far that it is about to accept */
+static int started;              /* ocspBuiltinStart was called: the server is about to accept connections */
 static int served;               /* a context was put into service ... */
-static int ctx_without_callback; /* ... and it has no callback: the engine did not run at that time */
-static int in_info;              /* the engine is copying what INFO shows */
+static int ctx_without_callback; /* ... and has no callback, because the engine did not run yet */
+static int in_info;              /* the engine is reporting fields for INFO */
 static pthread_t thread;         /* written by the OCSP thread before `has_thread`, read in a crash report */
 static _Atomic int has_thread;
 
@@ -71,8 +71,8 @@ static void builtinFree(void *ptr) {
     zfree(ptr);
 }
 
-/* As bio.c's threads. The engine has blocked all signals here but those of a crash; crash reports ask each thread that
- * listens for its stack. */
+/* Sets up the OCSP thread like bio.c's threads. OCSP thread. The engine has blocked all signals except those of a
+ * crash; crash reports signal each thread that does not block THREADS_SIGNAL for its stack. */
 static void builtinThreadStarted(void) {
     sigset_t set;
 
@@ -86,8 +86,8 @@ static void builtinThreadStarted(void) {
     atomic_store_explicit(&has_thread, 1, memory_order_release);
 }
 
-/* So that the memory check of a crash report has the memory to itself. The thread may hold locks at that moment; nobody
- * asks for them any more but the engine's exit handler, which waits a second at most. */
+/* Terminates the OCSP thread before the memory test of a crash report, like bioKillThreads. Any thread. The OCSP thread
+ * may hold locks then; only the engine's exit handler still takes one of them, and waits a second at most. */
 void ocspBuiltinKillThread(void) {
     int err;
 
@@ -112,11 +112,11 @@ static int setOptions(void) {
     options.cache_dir = ocsp_config.cache_dir;
     options.response_file = ocsp_config.response_file;
     options.verify_peers = ocsp_config.verify_peers;
-    ocspParseRefreshMargin(ocsp_config.refresh_margin, &options.refresh_margin, &why); /* was found valid when set */
+    ocspParseRefreshMargin(ocsp_config.refresh_margin, &options.refresh_margin, &why); /* validated when set */
     return ocspSetOptions(&options);
 }
 
-/* A timer's function returns int in Valkey 8.0 and long long later. */
+/* Timer functions return int in Valkey 8.0, long long in later releases. */
 typedef __typeof__(((aeTimeProc *)NULL)(NULL, 0, NULL)) tickResult;
 
 static tickResult tick(struct aeEventLoop *el, long long id, void *data) {
@@ -131,13 +131,13 @@ static int wanted(void) {
     return ocsp_config.stapling || ocsp_config.verify_peers != OCSP_PEERS_NO;
 }
 
-/* Starts the engine if it is wanted and does not run yet. Returns 0 when out of memory. */
+/* Starts the engine if a directive requires it and it does not run yet. Returns 0 when out of memory. */
 static int run(void) {
     static const ocspHost host = {builtinLog, builtinAlloc, builtinFree, builtinThreadStarted, NULL};
 
     if (running || !wanted()) return 1;
     if (!ocspInit(&host)) return 0;
-    if (started) ocspCron(); /* off as yet: so that from here on the thread reads the disk, and main does not */
+    if (started) ocspCron(); /* with stapling still off: makes the OCSP thread, not main, read the cache from now on */
     if (!setOptions()) return 0;
     running = 1;
     aeCreateTimeEvent(server.el, OCSP_TICK_MS, tick, NULL, NULL);
@@ -151,13 +151,13 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
                    "out of memory: nothing is stapled and no peer is checked until the next TLS reload");
     ctx_without_callback = !running;
     if (!running) return;
-    ocspBuiltinLink(ctx); /* it serves for links to peers, too, unless tls-client-cert-file is set */
+    ocspBuiltinLink(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
     ocspAttachContext(ctx);
     if (started) return;
-    /* The server starts and has loaded its modules (a dlopen and a new thread do not go together in old C libraries): ask
-     * before it listens. */
+    /* At startup, with all modules loaded (in old C libraries a dlopen and a new thread do not go together): query the
+     * responder before the server listens. */
     ocspCron();
-    sched_yield(); /* on a single core the thread would wait for us until the server accepts */
+    sched_yield(); /* on a single core the OCSP thread would not run before the server accepts */
 }
 
 void ocspBuiltinLink(SSL_CTX *ctx) {
@@ -178,7 +178,7 @@ void ocspBuiltinStart(void) {
 
 /* ---- directives -------------------------------------------------------------------------------------------------- */
 
-int isValidOcspStapling(int val, const char **err) { /* also asked for verify-peers */
+int isValidOcspStapling(int val, const char **err) { /* also validates verify-peers */
     UNUSED(val);
     UNUSED(err);
     return 1;
@@ -194,7 +194,7 @@ int isValidOcspResponderUrl(char *val, const char **err) {
     return ocspCheckResponderUrl(val, err);
 }
 
-/* Whether the files of the TLS configuration may be read again. One that is a pipe, say, would block the server. */
+/* Returns 1 if the TLS configuration's files can be read again without blocking the server, as a named pipe would. */
 static int filesAreRegular(void) {
     const serverTLSContextConfig *tls = &server.tls_ctx_config;
     const char *files[] = {tls->cert_file,       tls->key_file,       tls->client_cert_file,
@@ -246,8 +246,8 @@ static void infoNumber(void *info, const char *field, long long value) {
     *(sds *)info = sdscatprintf(*(sds *)info, "ocsp_%s:%lld\r\n", field, value);
 }
 
-/* INFO is printed in crash reports too. There, whoever crashed may hold the mutex that the engine's part takes: another
- * thread than main, or main itself while it was in here. */
+/* Returns 1 if INFO may call the engine, which takes a mutex. INFO is also printed in crash reports: there the crashed
+ * thread may hold that mutex, be it another thread than main, or main inside addInfo. */
 static int mayAsk(void) {
     return !in_info && pthread_equal(pthread_self(), server.main_thread_id);
 }
@@ -288,12 +288,12 @@ void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
 #define OCSP_MISSING "this server is built without TLS: build it with BUILD_TLS=yes"
 #endif
 
-int isValidOcspStapling(int val, const char **err) { /* and of the enum verify-peers, whose 0 is "no" */
+int isValidOcspStapling(int val, const char **err) { /* also validates verify-peers, whose 0 is "no" */
     if (val) *err = "OCSP stapling is not possible: " OCSP_MISSING;
     return !val;
 }
 
-/* Values are checked where they are used. */
+/* Values are not checked, since they are not used. */
 int isValidOcspRefreshMargin(char *val, const char **err) {
     UNUSED(val);
     UNUSED(err);
@@ -312,14 +312,14 @@ int applyOcspConfig(const char **err) {
 }
 
 void ocspBuiltinStart(void) {
-    /* there is nothing to start */
+    /* Nothing to start. */
 }
 
 void ocspBuiltinDebugRefresh(client *c) {
     addReplyError(c, "OCSP stapling is not possible: " OCSP_MISSING);
 }
 
-/* Nothing is printed and no section counted: with TLS as a module INFO ocsp belongs to the module valkey-ocsp.so. */
+/* Print nothing and count no section: with TLS as a module, INFO ocsp belongs to the module valkey-ocsp.so. */
 sds genOcspInfoStatsString(sds info) {
     return info;
 }
@@ -330,7 +330,7 @@ sds genOcspInfoString(sds info, int *sections) {
 }
 
 void ocspBuiltinKillThread(void) {
-    /* there is none */
+    /* There is no thread. */
 }
 
 #endif /* OCSP_BUILTIN */

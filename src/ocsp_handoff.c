@@ -1,8 +1,8 @@
-/* ocsp_handoff.c - what main and the OCSP thread pass each other.
+/* ocsp_handoff.c - the data that the main thread and the OCSP thread exchange.
  *
- * DESIGN: `shared` is behind a mutex that is held for copies only. Main puts in options, the newest context and refresh
- * requests, and then wakes the thread; the thread takes them, works, and puts back a report for INFO. Handshakes see none
- * of it: they read the slot (ocsp_slot.c) and two atomics.
+ * DESIGN: `shared` is protected by a mutex that is held for copies only. Main stores options, the newest context and
+ * refresh requests, then wakes the thread; the thread takes them, works, and stores a report for INFO. Handshakes do
+ * not access `shared`: they read the slot (ocsp_slot.c) and two atomics.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,14 +13,14 @@
 #include <sched.h>
 #include <string.h>
 
-#define OCSP_INFO_LOCK_TRIES 1000 /* for a mutex that is held for copies */
+#define OCSP_INFO_LOCK_TRIES 1000 /* tries to lock a mutex that is held for copies only */
 
 static struct {
     pthread_mutex_t lock;
-    ocspOptions options; /* strings owned */
-    unsigned options_version, options_taken;
-    ocspContextCerts *context; /* the newest that the thread has not taken yet */
-    int unreported;            /* the thread has taken something that its report does not show yet */
+    ocspOptions options;                     /* strings owned */
+    unsigned options_version, options_taken; /* differ while the thread has not taken the newest options */
+    ocspContextCerts *context;               /* owned: the newest one, until the thread takes it; NULL: none */
+    int unreported;                          /* the thread took options or a context after its last report */
     int refresh_requests;
     ocspWaiter *waiters;
     ocspReport report;
@@ -130,7 +130,8 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
-/* Why nothing can be refreshed, or NULL. Directives are named without the prefix in which hosts differ. */
+/* Returns why no certificate can be refreshed, or NULL. Directives are named without the prefix, which depends on the
+ * host. */
 static const char *ocspWhyNoRefresh(const ocspReport *report) {
     static const char *const reasons[] = {
         [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
@@ -154,7 +155,7 @@ const char *ocspPutRequest(ocspWaiter *waiter) {
     const char *reason = NULL;
 
     pthread_mutex_lock(&shared.lock);
-    /* What the thread has not taken or not reported yet may change what can be refreshed: then the thread decides. */
+    /* Options or a context that the report does not cover may change the answer: then the thread decides. */
     if (shared.options_taken == shared.options_version && !shared.context && !shared.unreported)
         reason = ocspWhyNoRefresh(&shared.report);
     if (!reason) {
@@ -202,8 +203,8 @@ void ocspSetReport(const ocspReport *report) {
     pthread_mutex_unlock(&shared.lock);
 }
 
-/* INFO is printed in crash reports too, where whoever has the mutex may never give it back (or, in a forked child, does
- * not exist): then there is nothing to report. */
+/* INFO is also printed in crash reports, where the mutex's owner may never release it (or, in a forked child, does not
+ * exist): then the report is empty. */
 void ocspCopyReport(ocspReport *report) {
     int i, got = 0;
 

@@ -1,10 +1,10 @@
-/* ocsp_module.c - the host that is a loadable module: OCSP stapling for an unmodified, packaged server. Loading and
- * unloading, events, commands and INFO; its other files are ocsp_module_*.c.
+/* ocsp_module.c - the loadable module, the host for unmodified, packaged servers: load and unload, events, commands,
+ * INFO. The module's other files are ocsp_module_*.c.
  *
- * DESIGN: the server drops a module again, right after it was loaded, when it finds a setting that nobody took. So until
- * the event loop turns, all that was done at load can be undone.
+ * DESIGN: right after loading a module the server unloads it again if a configuration directive remains unclaimed.
+ * Therefore everything done at load can be undone until the event loop has run once.
  *
- * All that differs between releases is in the module, by asking for features, never for a version.
+ * Differences between server releases are handled in the module, by testing for features, never for a version.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -29,15 +29,16 @@ static void moduleFree(void *ptr) {
     Server_Free(ptr);
 }
 
-/* ---- the event loop's turns --------------------------------------------------------------------------------------- */
+/* ---- event loop subscription ------------------------------------------------------------------------------------- */
 
-/* A subscription to the event loop's event costs the server some 1200 instructions a turn, a fifth of a GET, whatever the
- * listener does. So it is held only while there is something to do before the next accept, and what can wait comes
- * with the server's cron, ten times a second. */
+/* A subscription to this event costs the server about 1200 instructions per event loop iteration, a fifth of a GET,
+ * whatever the listener does. So the module subscribes only while there is work to do before the next accept; other
+ * work runs in the server's cron, ten times a second. */
 static const ServerEvent event_loop = {SERVER_EVENT_EVENTLOOP, 1};
 static ServerEventFn eventLoopEvent;
 
-/* Before the event loop sleeps, tick. Main thread. */
+/* Subscribes tick to the moment before the event loop sleeps. Returns 0 if the server refuses; then cronEvent has to
+ * do. */
 static int subscribeBeforeSleep(void) {
     int *subscribed = &module.subscribed[EVENT_BEFORE_SLEEP];
 
@@ -45,16 +46,17 @@ static int subscribeBeforeSleep(void) {
     return *subscribed;
 }
 
-/* A one-shot, because a listener that ends its own subscription frees what the server still uses. */
+/* Ends that subscription. Runs as a one-shot, because a listener that ends its own subscription frees memory that the
+ * server still uses. */
 static void unsubscribeBeforeSleep(void *unused) {
     (void)unused;
     module.unsubscribe_queued = 0;
-    if (module.options.verify_peers || anyPending()) return; /* the turn to come asks again */
+    if (module.options.verify_peers || anyPending()) return; /* the next iteration queues it again */
     if (Server_SubscribeToServerEvent(log_ctx, event_loop, NULL) == SERVER_OK)
         module.subscribed[EVENT_BEFORE_SLEEP] = 0;
 }
 
-/* A context of the main thread was made. */
+/* Runs when a context was created on the main thread. */
 static void contextAdded(void) {
     if (moduleWanted()) subscribeBeforeSleep();
 }
@@ -63,10 +65,10 @@ static int applyOptions(ServerCtx *ctx, void *privdata, ServerString **error) {
     (void)ctx;
     (void)privdata;
     module.reload_retry_at = 0;
-    /* The engine forgets what it logged of unchecked links: when the check is turned on again, it is logged again. */
+    /* verify-peers is off: log again that links are unchecked when it is next turned on, as the engine does. */
     if (module.options.verify_peers == OCSP_PEERS_NO) module.logged_peers = 0;
     if (ocspSetOptions(&module.options)) {
-        subscribeBeforeSleep(); /* without it the cron ticks */
+        subscribeBeforeSleep(); /* if it fails, the cron calls tick */
         return SERVER_OK;
     }
     if (error) setError(error, "out of memory: the OCSP directives are unchanged");
@@ -88,12 +90,12 @@ static void eventLoopEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent,
     (void)data;
     if (subevent != SERVER_SUBEVENT_BEFORE_SLEEP) return;
     tick(ctx);
-    /* With verify-peers on, what became of a link is told at once. */
+    /* With verify-peers on, stay subscribed: rejected peers are logged at once. */
     if (!module.unsubscribe_queued && !module.options.verify_peers)
         module.unsubscribe_queued = Server_EventLoopAddOneShot(unsubscribeBeforeSleep, NULL) == SERVER_OK;
 }
 
-/* What no handshake waits for: a context that was made on another thread, a thread of ours that could not be started. */
+/* Does the work that no handshake waits for: attaches contexts of other threads, retries to start the OCSP thread. */
 static void cronEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
     (void)event;
     (void)subevent;
@@ -101,7 +103,7 @@ static void cronEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void
     tick(ctx);
 }
 
-/* While it loads its data a server accepts connections without the event above: the first handshakes come then. */
+/* Attaches contexts while the server loads its data: it then accepts connections, but does not fire eventLoopEvent. */
 static void loadingEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
     (void)event;
     (void)data;
@@ -123,8 +125,8 @@ static void shutdownEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, 
 
 typedef enum { DEBUG_DENIED, DEBUG_ALLOWED, DEBUG_ABSENT } debugRight;
 
-/* Whether this command's user may run DEBUG. DEBUG_ABSENT: the server has no command of that name (rename-command), so
- * that there is nothing to be allowed. Main thread. */
+/* Returns whether the user of this command may run DEBUG. DEBUG_ABSENT: the server has no command of that name
+ * (rename-command), so there is no permission to check. */
 static debugRight mayDebug(ServerCtx *ctx) {
     ServerString *argv[2] = {Server_CreateString(NULL, "DEBUG", 5),
                              Server_CreateString(NULL, DEBUG_SUBCOMMAND, strlen(DEBUG_SUBCOMMAND))};
@@ -161,7 +163,7 @@ static int replyRefreshed(ServerCtx *ctx, ServerString **argv, int argc) {
     return error ? Server_ReplyWithError(ctx, error) : Server_ReplyWithSimpleString(ctx, "OK");
 }
 
-/* A failure whose reason there is no memory for. It is a failure all the same. */
+/* The error reply when there is no memory for the reason: a failure must never be answered with OK. */
 static char reason_lost[] =
     "ERR the refresh failed, and there is no memory to say why: see ocsp_last_error in INFO ocsp";
 
@@ -170,7 +172,7 @@ static void freeReply(ServerCtx *ctx, void *error) {
     if (error != reason_lost) Server_Free(error);
 }
 
-/* The outcome of a refresh goes to the client that waits for it. `error` is NULL for success. On the OCSP thread. */
+/* Unblocks the client that waits for a refresh. `error`: NULL on success. OCSP thread; an ocspRefreshDone. */
 static void refreshDone(void *blocked_client, const char *error) {
     size_t size = error ? strlen(error) + 5 : 0;
     char *reply = error ? Server_TryAlloc(size) : NULL;
@@ -182,8 +184,8 @@ static void refreshDone(void *blocked_client, const char *error) {
     Server_UnblockClient(blocked_client, reply);
 }
 
-/* Whether this command's user may have a refresh, and if not, why. The server has checked the right to OCSP.REFRESH
- * before; whoever may not run DEBUG may not refresh either. */
+/* Returns 1 if the user of this command may refresh; otherwise 0 with the error reply in *why. The server has already
+ * checked the permission for OCSP.REFRESH; a user who may not run DEBUG may not refresh either. */
 static int mayRefresh(ServerCtx *ctx, int is_debug, const char **why) {
     debugRight right = mayDebug(ctx);
 
@@ -216,7 +218,7 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
                 ctx, "ERR OCSP.REFRESH waits for the responder, which is not possible in MULTI or in a "
                      "script: use DEBUG OCSP-REFRESH, which does not wait");
         client = Server_BlockClient(ctx, replyRefreshed, NULL, freeReply, 0);
-        /* BlockClient first: the thread may be done before this function is */
+        /* BlockClient first: the thread may finish before this function returns */
         if (client && ocspRequestRefresh(refreshDone, client, why, sizeof(why))) return SERVER_OK;
     }
     snprintf(error, sizeof(error), "ERR %s", why);
@@ -227,7 +229,7 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     return Server_ReplyWithError(ctx, error);
 }
 
-/* Makes DEBUG OCSP-REFRESH a command of ours. Runs for every command, so what rules most of them out comes first. */
+/* Rewrites DEBUG OCSP-REFRESH to OCSP.REFRESH. Runs for every command, so the cheapest test comes first. */
 static void debugFilter(ServerFilterCtx *filter) {
     const char *chars;
     size_t len;
@@ -240,8 +242,8 @@ static void debugFilter(ServerFilterCtx *filter) {
     Server_CommandFilterArgReplace(filter, 0, Server_CreateString(NULL, REFRESH_COMMAND, strlen(REFRESH_COMMAND)));
 }
 
-/* Sees to it that DEBUG OCSP-REFRESH works where DEBUG does. Whether it does is fixed while the server runs; where it is
- * off, no command pays for a filter. Where it cannot be known, it is taken for off. */
+/* Registers debugFilter if enable-debug-command allows DEBUG. Returns 0 if the server refuses. The setting cannot
+ * change while the server runs; where it is off, or cannot be read, no command pays for a filter. */
 static int registerDebug(ServerCtx *ctx) {
     char allowed[SETTING_MAX];
     settingResult known = readSetting(ctx, "enable-debug-command", allowed);
@@ -268,7 +270,7 @@ static void infoNumber(void *ctx, const char *field, long long value) {
 static void info(ServerInfoCtx *ctx, int for_crash_report) {
     ocspInfoSink sink = {infoText, infoNumber, ctx};
 
-    if (for_crash_report) return; /* the thread that crashed may hold the mutex that this takes */
+    if (for_crash_report) return; /* the crashed thread may hold the mutex */
     if (Server_InfoAddSection(ctx, "") == SERVER_OK) ocspInfoState(&sink);
     if (Server_InfoAddSection(ctx, "stats") == SERVER_OK) ocspInfoCounters(&sink);
 }
@@ -296,7 +298,7 @@ static int subscribeAll(ServerCtx *ctx) {
     return 1;
 }
 
-/* What may fail. Whatever has come about by then is undone by endModule. */
+/* Performs the steps of a load that may fail. On 0 the caller undoes them with endModule. */
 static int loadModule(ServerCtx *ctx) {
     static const ocspHost host = {moduleLog, moduleAlloc, moduleFree, moduleThreadStarted, contextServes};
 
@@ -307,11 +309,10 @@ static int loadModule(ServerCtx *ctx) {
            applyOptions(ctx, NULL, NULL) == SERVER_OK;
 }
 
-/* Undoes all that a load has done, complete or not, so that the server may close this file, and load it again. Only
- * before the event loop has turned: no thread of ours runs and no one-shot is on its way. Main thread.
+/* Undoes a complete or partial load, so that the server may dlclose this file and load it again. Only before the event
+ * loop has run: then there is no OCSP thread and no queued one-shot.
  *
- * The server itself undoes part of it, and on some releases not all: Redis 7.0 forgets filters and subscriptions when
- * OnLoad fails. */
+ * The server undoes only part of a load: Redis 7.0 does not remove filters and subscriptions when OnLoad fails. */
 static void endModule(ServerCtx *ctx) {
     int i;
 
@@ -333,13 +334,13 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
 
     (void)argv;
     if (missing) {
-        /* Server_Log may be what is missing: stderr is all there is. */
+        /* Server_Log may be the missing function: use stderr. */
         fprintf(stderr,
                 "valkey-ocsp: this server's module API has no %s: use Valkey 8.0 or later, or Redis 7.0 or later\n",
                 missing);
         return SERVER_ERR;
     }
-    /* Loaded twice this is one image with one engine: the second load must not touch what the first uses. */
+    /* A second load shares the image, and thus the engine, with the first and must not touch its state. */
     if (Server_IsModuleNameBusy(MODULE_NAME)) {
         Server_Log(ctx, "warning",
                    "a module of the name \"" MODULE_NAME
@@ -366,22 +367,22 @@ static int onLoad(ServerCtx *ctx, ServerString **argv, int argc) {
     return SERVER_OK;
 }
 
-/* Once the event loop has turned, contexts, OpenSSL and threads hold pointers into this file, so it must stay. Before
- * that the server asks when a setting came with the module (MODULE LOADEX) that it does not have; Redis 8 ends itself if
- * the answer is no. */
+/* Allows an unload only before the event loop has run. After that contexts, OpenSSL and threads hold pointers into this
+ * file. Before that the server calls this when MODULE LOADEX brought an unknown directive; Redis 8 aborts if the unload
+ * is refused. */
 static int onUnload(ServerCtx *ctx) {
     if (!module.turned && !module.hooked && !module.shutting_down) {
         endModule(ctx);
         return SERVER_OK;
     }
-    if (!module.shutting_down) /* Valkey 9.1 asks at shutdown too */
+    if (!module.shutting_down) /* Valkey 9.1 unloads modules at shutdown */
         Server_Log(ctx, "warning",
                    "this module cannot be unloaded while the server runs, because its TLS contexts refer "
                    "to it. Turn it off with CONFIG SET ocsp.stapling no, or restart without it");
     return SERVER_ERR;
 }
 
-/* Valkey looks for its own names first, Redis knows only the others. */
+/* Valkey looks for its own names first; Redis knows only the others. */
 #define EXPORTED __attribute__((visibility("default")))
 
 EXPORTED int ValkeyModule_OnLoad(ServerCtx *ctx, ServerString **argv, int argc) {

@@ -1,5 +1,5 @@
-/* ocsp_module_config.c - the module's directives: registered with the server from the engine's table (ocsp_config.c), and
- * handed to the engine.
+/* ocsp_module_config.c - the module's directives: registers the engine's table (ocsp_config.c) with the server and
+ * stores the values for the engine.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,8 +11,8 @@ int moduleWanted(void) {
     return module.options.stapling || module.options.verify_peers != OCSP_PEERS_NO;
 }
 
-/* Each directive is registered with its row of the table as private data. Its value is in module.options; a string's
- * memory is module.strings'. */
+/* Each directive is registered with its row of the table as private data. Values are in module.options; module.strings
+ * owns the memory of strings. */
 static size_t indexOf(const void *directive) {
     return (size_t)((const ocspDirective *)directive - ocsp_directives);
 }
@@ -25,7 +25,7 @@ static const char **textOf(const void *directive) {
     return (const char **)(void *)((char *)&module.options + ((const ocspDirective *)directive)->offset);
 }
 
-/* A bool or an enum. */
+/* Getter of a bool or an enum. */
 static int getInt(const char *name, void *directive) {
     (void)name;
     return *numberOf(directive);
@@ -46,7 +46,7 @@ static long long getNumber(const char *name, void *directive) {
 static int setNumber(const char *name, long long value, void *directive, ServerString **error) {
     (void)name;
     (void)error;
-    *numberOf(directive) = (int)value; /* within the bounds given at registration */
+    *numberOf(directive) = (int)value; /* within the registered bounds */
     return SERVER_OK;
 }
 

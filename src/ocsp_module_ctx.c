@@ -1,15 +1,16 @@
-/* ocsp_module_ctx.c - finds the server's SSL_CTX, which a module cannot ask it for.
+/* ocsp_module_ctx.c - finds the server's SSL_CTX, for which the module API has no function.
  *
- * DESIGN: an ex_data index for SSL_CTX has a function that OpenSSL calls inside every SSL_CTX_new: there the status callback
- * is set and the context noted. Its certificate comes later; before the event loop sleeps, which is before the first
- * accept, the main thread looks at the pending contexts and attaches the server's. What that will serve is read at load
- * already, so that the responder is asked before the kernel takes connections.
+ * DESIGN: the module registers an ex_data index for SSL_CTX, whose function OpenSSL calls inside every SSL_CTX_new.
+ * That function sets the status callback and lists the context as pending; its certificate is loaded later. Before the
+ * event loop sleeps, and so before the first accept, the main thread examines the pending contexts and attaches the
+ * server's. The certificate is already read at load, so that the responder is queried before the kernel accepts
+ * connections.
  *
- * Other modules make contexts, too, and may listen with them. The server makes its contexts on the main thread, or on
- * the thread bio_tls_reload (Valkey 9.1): a context of another thread is foreign. One of the main thread is the server's
- * if it has the certificate of tls-cert-file. One of bio_tls_reload cannot be looked at from here while it is made, and
- * is attached once it has served a handshake. Where the settings of the server cannot be read (CONFIG is renamed), the
- * same holds for contexts of the main thread.
+ * Other modules create contexts, too, and may listen with them. The server creates its contexts on the main thread or
+ * on the thread bio_tls_reload (Valkey 9.1); a context of any other thread is foreign. A context of the main thread is
+ * the server's if it has the certificate of tls-cert-file. A context of bio_tls_reload cannot be examined from here
+ * while it is being filled, and is attached once it has served a handshake. So are contexts of the main thread if the
+ * server's settings cannot be read (CONFIG is renamed).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -24,36 +25,36 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 
-#define CHAIN_MAX 100           /* certificates of tls-cert-file that are read before the server has read them */
-#define EXPECTED_FILE_MAX 65536 /* bytes of a file that is */
-#define RELOAD_RETRY_SECONDS 60 /* between two tries to have the server make a context that we see */
+#define CHAIN_MAX 100           /* certificates read from tls-cert-file for the prefetch */
+#define EXPECTED_FILE_MAX 65536 /* bytes of a file that is read for the prefetch */
+#define RELOAD_RETRY_SECONDS 60 /* between two tries of forceTlsReload */
 
 static void (*pending_added)(void); /* written at load, before the hook can run */
 static pthread_t main_thread;
 
-/* A context that was made on the main thread, from SSL_CTX_new to SSL_CTX_free. While nobody has looked at its
- * certificate it is in the list. */
+/* A context created on the main thread; lives from SSL_CTX_new to SSL_CTX_free. It is in the list until its certificate
+ * is examined. */
 typedef struct pendingContext {
     SSL_CTX *ctx;
     int listed;
-    int at_start; /* made before the event loop turned, as the server makes its first ones */
+    int at_start; /* created before the event loop ran, like the server's first contexts */
     struct pendingContext *newer, *older;
 } pendingContext;
 
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
-static pendingContext *pending;     /* the newest, behind pending_lock */
-static atomic_int any_pending;      /* spares the event loop the lock */
+static pendingContext *pending;     /* the newest; protected by pending_lock */
+static atomic_int any_pending;      /* the list may have entries; saves the event loop from taking the lock */
 static atomic_int hooked_elsewhere; /* a context of another thread refers to this file; written there, read by main */
 static int hook_index = -1;         /* written at load, before the hook can run, and at unload */
 
-/* The engine's thread, 0 while there is none; written there. Not thread-local storage: see ocspMyStripe. */
+/* The OCSP thread, or 0; written by that thread. Not thread-local storage: see ocspMyStripe. */
 static _Atomic(pthread_t) ocsp_thread;
 
 static int onOcspThread(void) {
     return pthread_equal(pthread_self(), atomic_load_explicit(&ocsp_thread, memory_order_relaxed));
 }
 
-/* Why the server's contexts cannot be seen, as half of a sentence. */
+/* Why the server's contexts cannot be seen, each as half a sentence. */
 static const char foreign_openssl[] =
     "the server's TLS context cannot be seen, because the server's OpenSSL is not the one that this module uses (is "
     "it linked statically?). Build a patched server instead";
@@ -64,7 +65,7 @@ static const char cannot_read[] =
     "loaded at run time, load it at the server's start instead (loadmodule)";
 
 void moduleThreadStarted(void) {
-    atomic_store_explicit(&ocsp_thread, pthread_self(), memory_order_relaxed); /* matters to this thread alone */
+    atomic_store_explicit(&ocsp_thread, pthread_self(), memory_order_relaxed); /* only this thread depends on it */
 }
 
 void forgetOcspThread(void) {
@@ -81,14 +82,15 @@ int anyPending(void) {
 
 /* ---- the server's contexts --------------------------------------------------------------------------------------- */
 
-/* Valkey 9.1 makes its contexts on this thread of its own when tls-auto-reload-interval is set. */
+/* Returns 1 on the thread that creates contexts in Valkey 9.1 when tls-auto-reload-interval is set. Any thread. */
 static int onReloadThread(void) {
     char name[16] = "";
 
     return pthread_getname_np(pthread_self(), name, sizeof(name)) == 0 && strcmp(name, "bio_tls_reload") == 0;
 }
 
-/* Puts a context of the main thread into the list, for main to look at. Where that fails a handshake will show it. */
+/* Adds a context to the list. Main, inside SSL_CTX_new. If there is no memory, the first handshake reveals the
+ * context. */
 static void addPending(SSL_CTX *ctx, CRYPTO_EX_DATA *ad, int index) {
     pendingContext *note = Server_TryAlloc(sizeof(*note));
 
@@ -106,11 +108,11 @@ static void addPending(SSL_CTX *ctx, CRYPTO_EX_DATA *ad, int index) {
     if (pending) pending->newer = note;
     pending = note;
     pthread_mutex_unlock(&pending_lock);
-    atomic_store_explicit(&any_pending, 1, memory_order_relaxed); /* read by this same thread */
+    atomic_store_explicit(&any_pending, 1, memory_order_relaxed); /* read by this thread only */
     pending_added();
 }
 
-/* Behind pending_lock. */
+/* Removes a context from the list. With pending_lock held. */
 static void unlinkPending(pendingContext *note) {
     if (!note->listed) return;
     if (note->newer) note->newer->older = note->older;
@@ -119,7 +121,7 @@ static void unlinkPending(pendingContext *note) {
     note->listed = 0;
 }
 
-/* Takes the newest context out of the list, with a reference; NULL when there is none. Main thread. */
+/* Takes the newest context out of the list, with a reference for the caller; NULL: the list is empty. Main. */
 static SSL_CTX *takePending(int *at_start) {
     SSL_CTX *ctx = NULL;
 
@@ -128,15 +130,16 @@ static SSL_CTX *takePending(int *at_start) {
         pendingContext *note = pending;
         unlinkPending(note);
         *at_start = note->at_start;
-        /* While the lock is held a context of the list is not freed, as contextFreed waits. One that is about to be
-         * gives no reference any more. */
+        /* While the lock is held no listed context is freed, because contextFreed waits for the lock. A context that is
+         * being freed refuses the reference. */
         if (SSL_CTX_up_ref(note->ctx)) ctx = note->ctx;
     }
     pthread_mutex_unlock(&pending_lock);
     return ctx;
 }
 
-/* OpenSSL calls this inside SSL_CTX_new, on the thread that makes the context. */
+/* Installs the callbacks in a new context. OpenSSL calls this inside SSL_CTX_new, on the thread that creates the
+ * context. */
 static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
     SSL_CTX *ctx = parent;
     int on_main = pthread_equal(pthread_self(), main_thread);
@@ -144,32 +147,32 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
     (void)ptr;
     (void)argl;
     (void)argp;
-    if (onOcspThread()) return; /* the engine's own, for responders that speak https */
+    if (onOcspThread()) return; /* the engine's own context, for https responders */
     if (on_main)
         module.hooked = 1;
     else
-        atomic_store_explicit(&hooked_elsewhere, 1, memory_order_relaxed); /* no other memory hangs on it */
+        atomic_store_explicit(&hooked_elsewhere, 1, memory_order_relaxed); /* no other memory depends on it */
     if (!on_main && !onReloadThread()) {
         ocspInstallCallbackAs(ctx, OCSP_CONTEXT_FOREIGN);
         return;
     }
     ocspInstallCallbackAs(ctx, on_main ? OCSP_CONTEXT_UNSURE : OCSP_CONTEXT_OF_SERVER);
     ocspInstallPeerCheck(ctx);
-    if (!on_main) return; /* its maker may still be filling it when main looks: a handshake will show it */
+    if (!on_main) return; /* main could examine it before it is filled: a handshake will reveal it */
     if (module.expecting) {
-        /* The server makes it once all modules are loaded (a dlopen and a new thread do not go together in old C
-         * libraries), and does not listen yet. A module that makes one of its own is earlier, which does no harm else. */
+        /* The server creates this context after all modules were loaded (in old C libraries a dlopen and a new thread
+         * do not go together) and before it listens. Another module's context may come earlier, which is harmless. */
         module.expecting = 0;
         ERR_set_mark();
         ocspCron();
         ERR_pop_to_mark();
-        sched_yield(); /* on a single core the thread would wait for us until the server accepts */
+        sched_yield(); /* on a single core the OCSP thread would not run before the server accepts */
     }
     addPending(ctx, ad, index);
 }
 
-/* OpenSSL calls this inside SSL_CTX_free, on whatever thread drops the last reference: a reload that failed, or the last
- * connection of an old context. */
+/* Removes a context from the list and frees its entry. OpenSSL calls this inside SSL_CTX_free, on the thread that drops
+ * the last reference: after a failed reload, or with the last connection of an old context. */
 static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
     pendingContext *note = ptr;
 
@@ -185,8 +188,8 @@ static void contextFreed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
     Server_Free(note);
 }
 
-/* A child that the server forks (BGSAVE) has one thread, main. If another thread held pending_lock in that moment, nobody
- * would ever give it back there, and freeing a context in the child would hang. So main holds it across the fork. */
+/* Main holds pending_lock across fork(). A forked child (BGSAVE) has the main thread only: if another thread held the
+ * lock at the fork, nothing would release it in the child, and freeing a context there would hang. */
 static void lockPending(void) {
     pthread_mutex_lock(&pending_lock);
 }
@@ -195,8 +198,7 @@ static void unlockPending(void) {
     pthread_mutex_unlock(&pending_lock);
 }
 
-/* Returns 0 when out of memory. Once for each time that this file is mapped: the C library drops the handlers when it
- * unmaps it. */
+/* Registers those fork handlers, once while this file is mapped; the C library drops them when it unmaps this file. */
 int guardForks(void) {
     static int guarded;
 
@@ -208,11 +210,11 @@ int guardForks(void) {
 
 typedef enum {
     ROLE_OTHER,  /* for outgoing links, without a certificate, or another module's */
-    ROLE_UNSURE, /* it cannot be known: a handshake that it serves will tell */
+    ROLE_UNSURE, /* not known until the context serves a handshake */
     ROLE_SERVER
 } contextRole;
 
-/* Whether `cert` is `leaf`. ROLE_UNSURE when there is no memory to compare them. */
+/* Compares `cert` with `leaf`: ROLE_SERVER if they are equal, ROLE_UNSURE when out of memory. */
 static contextRole isLeaf(X509 *cert, const serverLeaf *leaf) {
     unsigned char *der = NULL;
     int len = i2d_X509(cert, &der);
@@ -223,7 +225,7 @@ static contextRole isLeaf(X509 *cert, const serverLeaf *leaf) {
     return role;
 }
 
-/* The same for the certificates of `ctx`: there may be an RSA and an ECDSA one, in any order. */
+/* The same for all certificates of `ctx`: there may be an RSA and an ECDSA one, in any order. */
 static contextRole holdsLeaf(SSL_CTX *ctx, const serverLeaf *leaf) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
     contextRole role = isLeaf(chosen, leaf), next;
@@ -239,24 +241,24 @@ static contextRole holdsLeaf(SSL_CTX *ctx, const serverLeaf *leaf) {
     return role;
 }
 
-/* What a context is that was made on the main thread. `ours`: the server has made it because it was asked to, so that it
- * is no other module's. Contexts look alike otherwise. */
+/* Classifies a context created on the main thread. `ours`: forceTlsReload made the server create it, so the context is
+ * not another module's. */
 static contextRole roleOf(SSL_CTX *ctx, const serverLeaf *server, const serverLeaf *client, int ours) {
     if (!SSL_CTX_get0_certificate(ctx) || server->known == SETTING_EMPTY) return ROLE_OTHER;
     if (server->known == SETTING_SET) return holdsLeaf(ctx, server);
     if (!ours || client->known == SETTING_UNKNOWN) return ROLE_UNSURE;
-    /* The one that has the client's certificate may still be the server's: both may be one file. */
+    /* A context with the client certificate may still be the server's: tls-client-cert-file may name the same file. */
     return client->known == SETTING_EMPTY || holdsLeaf(ctx, client) == ROLE_OTHER ? ROLE_SERVER : ROLE_UNSURE;
 }
 
-/* Keeps what follows from a context of the server's having been found. */
+/* Records that a context of the server was found. */
 static void foundContext(void) {
     module.attached = 1;
     module.unseen = NULL;
     module.logged_stapling = module.logged_peers = module.logged_unsure = 0;
 }
 
-/* The engine asks: a handshake has shown a context of the main thread that was not attached. Main thread. */
+/* Implements ocspHost.serves for a context of the main thread that a handshake revealed. */
 int contextServes(SSL_CTX *ctx) {
     serverLeaf server;
     contextRole role = ROLE_OTHER;
@@ -268,7 +270,7 @@ int contextServes(SSL_CTX *ctx) {
     if (server.known == SETTING_SET && SSL_CTX_get0_certificate(ctx)) role = holdsLeaf(ctx, &server);
     OPENSSL_free(server.der);
     ERR_pop_to_mark();
-    /* Where the certificate cannot be known, that a context serves handshakes is the best sign that there is. */
+    /* If tls-cert-file cannot be read, serving handshakes is the best evidence there is. */
     if (unknown || role == ROLE_SERVER) {
         foundContext();
         return 1;
@@ -276,10 +278,12 @@ int contextServes(SSL_CTX *ctx) {
     return role == ROLE_UNSURE ? -1 : 0;
 }
 
-/* The server's context is made after modules were loaded, and seen when the event loop first sleeps; by then the kernel
- * takes connections. So that the responder is asked before, what that context will hold is read here, and the thread
- * starts as it is made. Whatever cannot be read the server will complain of. Not for a long list of CAs, which takes
- * long to read, nor beside a second certificate (Valkey 9.2), which has to be read from disk at the same time. */
+/* Reads the certificate that the server's context will have and prefetches its response. At load.
+ *
+ * The server's context is examined when the event loop first sleeps, and by then the kernel accepts connections. With
+ * the prefetch the thread starts, and queries the responder, as soon as the context is created. Files that cannot be
+ * read are left to the server to report. No prefetch with large CA files, which take long to read, or with a second
+ * certificate (Valkey 9.2), whose cached response would have to be read at the same time. */
 static void prefetchContext(ServerCtx *ctx) {
     char cert_path[SETTING_MAX], ca_path[SETTING_MAX], other[SETTING_MAX];
     STACK_OF(X509) *certs = sk_X509_new_null();
@@ -313,7 +317,7 @@ static void prefetchContext(ServerCtx *ctx) {
     ERR_pop_to_mark();
 }
 
-/* Looks at what was pending and attaches the newest context that serves. `ours`: see roleOf. Main thread. */
+/* Empties the list and attaches the newest context of the server in it. `ours`: see roleOf. */
 void attachPending(ServerCtx *ctx, int ours) {
     serverLeaf server, client;
     SSL_CTX *next, *chosen = NULL;
@@ -325,7 +329,7 @@ void attachPending(ServerCtx *ctx, int ours) {
     atomic_store_explicit(&any_pending, 0, memory_order_relaxed);
     while ((next = takePending(&at_start)) != NULL) {
         contextRole role = roleOf(next, &server, &client, ours);
-        /* A later one is more likely another module's, and the server's first one is not to be seen. */
+        /* Later contexts are more likely another module's; they do not make up for the server's first one. */
         if (role == ROLE_UNSURE && at_start) module.unsure = 1;
         if (role == ROLE_SERVER && !chosen)
             chosen = next;
@@ -342,9 +346,10 @@ void attachPending(ServerCtx *ctx, int ours) {
     ERR_pop_to_mark();
 }
 
-/* ---- contexts that were made before we could see them ------------------------------------------------------------ */
+/* ---- contexts that were created before the hook ------------------------------------------------------------------ */
 
-/* What is asked for cannot be done. Told once for each of the two: a check that does not happen is no detail. */
+/* Logs, once for stapling and once for verify-peers, that a directive which is on has no effect. A peer check that does
+ * not happen must not go unnoticed. */
 void logUnseen(const char *why) {
     char sentence[OCSP_SENTENCE_MAX];
 
@@ -359,7 +364,7 @@ void logUnseen(const char *why) {
     }
 }
 
-/* The server's contexts cannot be seen: not before something changes, and perhaps never. */
+/* Records and logs that the server's contexts cannot be seen, perhaps never; cancels the prefetch. */
 static void cannotSee(const char *why) {
     ocspPrefetchContext(NULL, NULL);
     module.unseen = why;
@@ -377,8 +382,8 @@ int reloadDue(void) {
     return !module.attached && !module.reload_tried && monotonicSeconds() >= module.reload_retry_at;
 }
 
-/* Has the server make its contexts anew, from the certificate file `path` that it has. 0 with a sentence when it
- * refuses. */
+/* Makes the server create its contexts anew by setting tls-cert-file to its current value, `path`. Returns 0 with a
+ * sentence in `why` if the server refuses or if that could block it. */
 static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t size) {
     const char *chars = NULL, *irregular = irregularFile(ctx);
     ServerReply *reply = NULL;
@@ -407,8 +412,8 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
     return done;
 }
 
-/* The server cannot be made to show its contexts. Those that were made after us are followed and checked all the same:
- * that nothing is, is told only if there are none. */
+/* Logs that forceTlsReload failed and schedules a retry. Contexts created after the hook are stapled for and checked
+ * all the same: only without any such context is the failure a warning. */
 static void reloadFailed(const char *why) {
     char sentence[OCSP_SENTENCE_MAX];
 
@@ -427,8 +432,8 @@ static void reloadFailed(const char *why) {
     }
 }
 
-/* A server that made its context before we could see it (Redis 7.0 at its start; any server at a run-time MODULE LOAD)
- * makes another when its own certificate file is set again. */
+/* Makes the server create a context that the hook sees. For servers that created theirs before the hook (Redis 7.0 at
+ * startup, any server at a run-time MODULE LOAD): they create another when tls-cert-file is set to its own value. */
 void forceTlsReload(ServerCtx *ctx) {
     char path[SETTING_MAX], tls_port[SETTING_MAX], why[OCSP_SENTENCE_MAX];
     settingResult cert;
@@ -442,7 +447,7 @@ void forceTlsReload(ServerCtx *ctx) {
     if (cert == SETTING_EMPTY) {
         moduleLog(OCSP_LOG_NOTICE, "TLS is not configured (tls-cert-file is empty): there is nothing to staple");
         module.reload_tried =
-            0; /* tls-cert-file may be set later: then its context is pending, and this is not asked again */
+            0; /* if tls-cert-file is set later, the hook sees the new context and no reload is needed */
         module.attached = 1;
         return;
     }
@@ -460,7 +465,7 @@ void forceTlsReload(ServerCtx *ctx) {
         cannotSee(foreign_openssl);
 }
 
-/* Installs the hook. It is the last step of a load, as it sees contexts from then on. Main thread. */
+/* Installs the hook, which sees every context created from then on: therefore the last step of a load. */
 void hookContexts(ServerCtx *ctx, void (*added)(void)) {
     pending_added = added;
     if (opensslIsMixed()) {
@@ -469,7 +474,7 @@ void hookContexts(ServerCtx *ctx, void (*added)(void)) {
         return;
     }
     if (module.options.stapling && serverHasTls() && mayUseTls(ctx))
-        prefetchContext(ctx); /* before the hook, which need not see it */
+        prefetchContext(ctx); /* before the hook is installed: it is not needed here */
     hook_index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, contextMade, NULL, contextFreed);
     if (hook_index >= 0) return;
     ocspPrefetchContext(NULL, NULL);
@@ -478,7 +483,7 @@ void hookContexts(ServerCtx *ctx, void (*added)(void)) {
     module.reload_tried = 1;
 }
 
-/* Keeps this file mapped when the server closes it. */
+/* Keeps this file mapped after the server's dlclose. */
 static void stayMapped(void) {
     Dl_info self;
 
@@ -488,6 +493,6 @@ static void stayMapped(void) {
 void unhookContexts(void) {
     if (hook_index >= 0) CRYPTO_free_ex_index(CRYPTO_EX_INDEX_SSL_CTX, hook_index);
     hook_index = -1;
-    /* Another thread may have made a context between OnLoad and OnUnload; it has our callback as long as it lives. */
+    /* A context that another thread created between OnLoad and OnUnload refers to the callback as long as it lives. */
     if (atomic_load_explicit(&hooked_elsewhere, memory_order_relaxed)) stayMapped();
 }

@@ -1,5 +1,4 @@
-/* ocsp_module_server.c - what the module asks of the server it is loaded into: its functions, its log, its settings and the
- * files that they name.
+/* ocsp_module_server.c - the module's access to its server: API functions, log, settings and the files that they name.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -14,7 +13,7 @@
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
 
-#define CERT_FILE_MAX (1 << 20) /* bytes of tls-cert-file when its first certificate is compared with a context's */
+#define CERT_FILE_MAX (1 << 20) /* bytes of a tls-cert-file whose first certificate is compared with a context's */
 
 struct moduleState module = MODULE_AT_LOAD;
 ServerCtx *log_ctx;
@@ -75,7 +74,7 @@ BIO *openServerFile(const char *path, off_t most) {
     return NULL;
 }
 
-/* The last argument: no pass phrase. Without it OpenSSL would ask for one on the terminal. */
+/* The last argument is an empty pass phrase; without it OpenSSL would prompt for one on the terminal. */
 X509 *nextCertificate(BIO *file) {
     return PEM_read_bio_X509_AUX(file, NULL, NULL, (void *)"");
 }
@@ -97,18 +96,18 @@ serverLeaf readLeaf(ServerCtx *ctx, const char *setting) {
     return leaf;
 }
 
-/* Whether the server's program has TLS in it, or a module that brings it (BUILD_TLS=module). Its settings do not tell: a
- * server built without has them too. Where the program cannot be asked, it may have. */
+/* Returns 1 if the server's program contains TLS, or has loaded TLS as a module (BUILD_TLS=module), or cannot be
+ * examined. The tls-* settings prove nothing: servers built without TLS have them, too. */
 int serverHasTls(void) {
-    void *program = dlopen(NULL, RTLD_LAZY); /* and what it is linked with; not what modules brought */
+    void *program = dlopen(NULL, RTLD_LAZY); /* with the libraries it is linked to, without those of modules */
     int has = !program || dlsym(program, "SSL_CTX_new");
 
     if (program) dlclose(program);
     return has || Server_IsModuleNameBusy("tls");
 }
 
-/* Whether the server makes a context at all: with none of these set it makes none, whatever its certificate is. If that
- * cannot be known it may. */
+/* Returns 1 if the server creates a TLS context, or if its settings cannot be read. With none of these settings on it
+ * creates none, whatever its certificate is. */
 int mayUseTls(ServerCtx *ctx) {
     static const char *const settings[][2] = {{"tls-port", "0"}, {"tls-replication", "no"}, {"tls-cluster", "no"}};
     char value[SETTING_MAX];
@@ -121,8 +120,8 @@ int mayUseTls(ServerCtx *ctx) {
     return 0;
 }
 
-/* A file that the server reads for a context and that is no regular one, a pipe, say: to have it read again would block
- * the server. Returns the setting's name, or NULL. */
+/* Returns the first setting whose TLS file is not a regular file, or NULL. Reading a named pipe, for example, a second
+ * time would block the server. */
 const char *irregularFile(ServerCtx *ctx) {
     static const char *const settings[] = {"tls-cert-file",       "tls-key-file",       "tls-client-cert-file",
                                            "tls-client-key-file", "tls-dh-params-file", "tls-ca-cert-file",
@@ -137,9 +136,9 @@ const char *irregularFile(ServerCtx *ctx) {
     return NULL;
 }
 
-/* Where the server's program has an OpenSSL in it and shows its names, the loader binds this module to those, and to
- * libcrypto for what the program left out. Objects of one must not get into the hands of the other: where it cannot be
- * known, they are taken for two. */
+/* Returns 1 if this module is bound to two copies of OpenSSL, or if that cannot be determined. If the server's program
+ * contains OpenSSL and exports its symbols, the loader binds the module to those, and to libcrypto for the symbols that
+ * the program lacks. Objects of one copy must not be passed to the other. */
 int opensslIsMixed(void) {
     Dl_info one, other;
 

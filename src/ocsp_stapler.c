@@ -1,7 +1,7 @@
-/* ocsp_stapler.c - what hosts call: options, contexts, the handshake callback, refresh requests, INFO.
+/* ocsp_stapler.c - the API for hosts: options, contexts, the handshake callback, refresh requests, INFO.
  *
- * DESIGN: main hands everything to the OCSP thread through ocsp_handoff.c and wakes it. Handshakes, on any thread, read
- * the slot (ocsp_slot.c) and two atomics.
+ * DESIGN: the main thread passes everything to the OCSP thread through ocsp_handoff.c and wakes that thread.
+ * Handshakes, on any thread, read the slot (ocsp_slot.c) and two atomics.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -16,19 +16,19 @@
 #include <openssl/err.h>
 
 static atomic_int stapling_on;         /* written by main, read by handshakes */
-static _Atomic(SSL_CTX *) pending_ctx; /* put by a handshake, or by main, with a reference; taken by main in ocspCron */
+static _Atomic(SSL_CTX *) pending_ctx; /* owns a reference; set by a handshake or by main, taken by main in ocspCron */
 
 /* Main thread only. */
-static int context_index = -1;    /* SSL_CTX ex_data: a context's mark, see below */
-static uintptr_t attached_number; /* of the context attached last */
+static int context_index = -1;    /* ex_data index of a context's mark, see below */
+static uintptr_t attached_number; /* number of the context attached last */
 static int initialized, thread_runs, ticked;
-static int attached_any; /* a context was attached: nothing is expected any more */
-static int attach_told;  /* the log was told that there is no memory to attach a context */
-static int64_t next_thread_try;
+static int attached_any;        /* a context was attached: prefetches are ignored */
+static int attach_told;         /* the lack of memory to attach a context was logged */
+static int64_t next_thread_try; /* monotonic clock, milliseconds */
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-/* Stapling is on: there must be a thread. One that cannot be had is tried again, at most once a second. */
+/* Starts the OCSP thread unless it runs; after a failure retries at most once a second. Main, with stapling on. */
 static void ocspNeedThread(void) {
     int64_t now;
 
@@ -45,7 +45,7 @@ static void ocspNeedThread(void) {
 
 int ocspSetOptions(const ocspOptions *options) {
     if (!ocspPutOptions(options)) return 0;
-    /* relaxed: handshakes may see it a moment later, and nothing else hangs on it */
+    /* relaxed: handshakes may see the flag a moment later, and no other memory depends on it */
     atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
     ocspPeersSetPolicy(options->verify_peers);
     if (thread_runs)
@@ -57,12 +57,12 @@ int ocspSetOptions(const ocspOptions *options) {
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
-/* A context's mark: its number in the order of their making, and what is known about it. Written when the context is
- * made, by whoever makes it, and on the main thread afterwards; handshakes do not look at it. */
-#define OCSP_MARK_ATTACHED 1 /* it went through ocspAttachContext */
-#define OCSP_MARK_SERVER 2   /* the server made it */
-#define OCSP_MARK_REJECTED 4 /* other code made it: never followed */
-#define OCSP_MARK_FLAGS 3    /* bits that these take; the number stands above them */
+/* A context's mark: its number in order of creation, and flags. Written by the thread that creates the context, later
+ * by the main thread; handshakes do not read the mark. */
+#define OCSP_MARK_ATTACHED 1 /* passed to ocspAttachContext */
+#define OCSP_MARK_SERVER 2   /* created by the server */
+#define OCSP_MARK_REJECTED 4 /* created by other code: never adopted */
+#define OCSP_MARK_FLAGS 3    /* number of flag bits; the context's number is above them */
 
 static uintptr_t ocspMark(SSL_CTX *ctx) {
     return (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
@@ -76,21 +76,22 @@ static void ocspSetMark(SSL_CTX *ctx, uintptr_t mark) {
     SSL_CTX_set_ex_data(ctx, context_index, (void *)mark);
 }
 
-/* References to the current certificate of `ctx` and its chain; 0 when out of memory. */
+/* Appends the current certificate of `ctx` and its chain to `a`, with references. 0: out of memory. */
 static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
     STACK_OF(X509) *chain = NULL;
 
     if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return 1;
     SSL_CTX_get0_chain_certs(ctx, &chain);
-    if (!chain) SSL_CTX_get_extra_chain_certs_only(ctx, &chain); /* set the old way, for all certificates at once */
+    if (!chain) SSL_CTX_get_extra_chain_certs_only(ctx, &chain); /* older API: one chain for all certificates */
     a->leaf[a->count] = leaf;
     a->chain[a->count] = chain ? X509_chain_up_ref(chain) : NULL;
     a->count++;
     return !chain || a->chain[a->count - 1] != NULL;
 }
 
-/* Out of memory: as if a handshake had shown a context that was never attached, so that ocspCron tries again. */
+/* Queues `ctx` in pending_ctx after an allocation failure, like a context found by a handshake, so that ocspCron
+ * retries. Main. */
 static void ocspRetryAttach(SSL_CTX *ctx) {
     ocspSetMark(ctx, ocspNumber(ctx) << OCSP_MARK_FLAGS | OCSP_MARK_SERVER);
     if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, ctx, memory_order_acq_rel));
@@ -98,7 +99,7 @@ static void ocspRetryAttach(SSL_CTX *ctx) {
     attach_told = 1;
 }
 
-/* What `ctx` holds; NULL when out of memory. */
+/* Returns the certificates, chains and trust anchors of `ctx`, with references; NULL when out of memory. */
 static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
     ocspContextCerts *a = ocspAlloc(sizeof(*a));
@@ -175,15 +176,15 @@ void ocspInstallCallback(SSL_CTX *ctx) {
     ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
 }
 
-/* Whether a context that a handshake showed is to be followed. One that the host does not confirm as the server's is
- * marked, so that the host is asked once. Main thread. */
+/* Returns 1 if a context found by a handshake may be adopted. Main. A context that the host denies is marked, so that
+ * ocspHost.serves is called once for it. */
 static int ocspMayAdopt(SSL_CTX *ctx) {
     uintptr_t mark = ocspMark(ctx);
     int serves;
 
     if (mark & OCSP_MARK_REJECTED) return 0;
-    /* A late handshake of a context that was replaced changes nothing, but one that was never attached may be the
-     * server's newest. If it is not, the next handshake of the newest, which has a higher number, sets it right. */
+    /* A late handshake on a replaced context changes nothing. A context that was never attached may be the server's
+     * newest; if it is not, the next handshake on the newest, which has a higher number, corrects that. */
     if ((mark & OCSP_MARK_ATTACHED) && ocspNumber(ctx) <= attached_number) return 0;
     serves = mark & OCSP_MARK_SERVER ? 1 : ocspServes(ctx);
     if (serves == 0) ocspSetMark(ctx, mark | OCSP_MARK_REJECTED);
@@ -192,7 +193,7 @@ static int ocspMayAdopt(SSL_CTX *ctx) {
 
 void ocspCron(void) {
     ocspPeersCron();
-    /* relaxed: only whether to look; the exchange below acquires */
+    /* relaxed: a hint; the exchange below acquires */
     if (atomic_load_explicit(&pending_ctx, memory_order_relaxed)) {
         SSL_CTX *ctx = atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire); /* pairs with the release in
                                                                                              ocspDeferAttach */
@@ -208,9 +209,11 @@ void ocspCron(void) {
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
-/* A handshake serves a certificate that we do not follow, or whose issuer we do not know: its context was made on
- * another thread (Valkey 9.1 reloads on bio_tls_reload), where it could not be attached. That it serves handshakes is
- * the sign that it is complete. Once, and without waiting: main attaches it when it ticks. */
+/* Queues the context of `ssl` for ocspCron, which attaches it on the main thread. Any thread; does not wait; a no-op
+ * while another context is queued.
+ *
+ * For a certificate that is not tracked, or whose issuer is unknown: the context was created on another thread (Valkey
+ * 9.1 reloads on bio_tls_reload), where it could not be attached. A context that serves handshakes is complete. */
 static void ocspDeferAttach(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
 
@@ -220,15 +223,15 @@ static void ocspDeferAttach(SSL *ssl) {
         SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
 }
 
-/* The longest response that clients take in this handshake. With a longer one OpenSSL's clients end the handshake:
- * below TLS 1.3 at a CertificateStatus message of more than 16384 bytes, 4 of them not the response; in TLS 1.3 (RFC
- * 8446 section 4.4.2) 65535 bytes hold all extensions of a certificate, 8 of them not the response. */
+/* Returns the largest response, in bytes, that clients accept in this handshake. OpenSSL's clients abort on a larger
+ * one: below TLS 1.3 on a CertificateStatus message above 16384 bytes, 4 of which are overhead; in TLS 1.3 (RFC 8446
+ * section 4.4.2) a certificate's extensions have 65535 bytes in all, 8 of which are overhead. */
 static size_t ocspLongestStaple(const SSL *ssl) {
     return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_MAX_STAPLE_TLS12;
 }
 
-/* The handshake callback, see ocspStatusCallback. `may_note`: a certificate that is not followed yet is a reason for
- * main to look at the handshake's context. */
+/* Implements the handshake callback, see ocspStatusCallback. `may_note`: queue the handshake's context for main if its
+ * certificate is not tracked yet. */
 static int ocspAnswerStatus(SSL *ssl, int may_note) {
     const ocspStapleSet *set;
     const ocspStaple *staple = NULL;
@@ -237,21 +240,21 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
     X509 *leaf;
     int token, i;
 
-    ERR_set_mark(); /* an error that we leave in its queue would make OpenSSL end the handshake */
-    /* OpenSSL has one callback for both roles, with opposite meanings: on a client 0 rejects the server. */
+    ERR_set_mark(); /* an error left in OpenSSL's queue would abort the handshake */
+    /* OpenSSL has one callback for both roles with different return values: on a client 0 rejects the server. */
     if (!SSL_is_server(ssl)) {
         i = ocspPeerCallback(ssl);
         ERR_pop_to_mark();
         return i;
     }
-    leaf = SSL_get_certificate(ssl); /* OpenSSL has chosen it by now: RSA or ECDSA as the client can */
+    leaf = SSL_get_certificate(ssl); /* already chosen by OpenSSL: RSA or ECDSA, as the client supports */
     if (leaf && atomic_load_explicit(&stapling_on, memory_order_relaxed)) {
         int64_t now = ocspNow(&ocsp_env);
         set = ocspSlotEnter(&token);
         for (i = 0; set && i < set->count && !staple; i++) {
             if (set->staples[i].leaf == leaf) staple = &set->staples[i];
         }
-        /* Reloading the same file makes another object of the same certificate: the staple is the certificate's. */
+        /* Reloading a file creates a new X509 for the same certificate, and a staple belongs to the certificate. */
         for (i = 0; set && i < set->count && !staple; i++) {
             if (ocspSameCertificate(set->staples[i].leaf, leaf)) staple = &set->staples[i];
         }
@@ -264,7 +267,7 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
         ocspSlotLeave(token);
         if (!i && may_note) ocspDeferAttach(ssl);
     }
-    /* OpenSSL owns the copy from here on. */
+    /* On success OpenSSL owns the copy. */
     if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
         OPENSSL_free(copy);
         copy = NULL;
@@ -279,7 +282,7 @@ int ocspStatusCallback(SSL *ssl, void *unused) {
     return ocspAnswerStatus(ssl, 1);
 }
 
-/* Of contexts that other code in the process made. */
+/* The handshake callback of contexts created by other code in the process. */
 static int ocspForeignStatusCallback(SSL *ssl, void *unused) {
     (void)unused;
     return ocspAnswerStatus(ssl, 0);
@@ -347,7 +350,7 @@ static void ocspInfoNumber(const ocspInfoSink *sink, const char *prefix, const c
     sink->number(sink->arg, name, value);
 }
 
-/* Seconds from now until `then`, rounded up so that 0 means now; -1 when there is no `then`. */
+/* Returns the seconds from now until `then`, rounded up so that 0 means now; -1 if `then` is 0. */
 static long long ocspSecondsUntil(int64_t then_ms, int64_t now_ms) {
     if (then_ms == 0) return -1;
     return then_ms > now_ms ? (then_ms - now_ms + 999) / 1000 : 0;
@@ -361,7 +364,7 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
                                       : ocspSecondsUntil(s->refresh_at_ms, now_ms);
 
     ocspInfoText(sink, prefix, "state", ocspStateName(s, enabled, now_ms));
-    ocspInfoNumber(sink, prefix, "revoked", enabled && s->has_response && s->revoked); /* off: nobody asks any more */
+    ocspInfoNumber(sink, prefix, "revoked", enabled && s->has_response && s->revoked); /* off: no longer checked */
     ocspInfoText(sink, prefix, "cert_serial", s->serial);
     ocspInfoText(sink, prefix, "responder_url", s->responder_url);
     ocspInfoNumber(sink, prefix, "must_staple", s->must_staple);
@@ -404,12 +407,12 @@ void ocspInfoCounters(const ocspInfoSink *sink) {
     ocspInfoNumber(sink, "", "refresh_failures", report.refresh_failures);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- init and shutdown ------------------------------------------------------------------------------------------- */
 
 int ocspInit(const ocspHost *host) {
     if (initialized) return 1;
     ocspSetHost(host);
-    /* Contexts hold no memory of ours, so the index needs no free function, and it may stay when the engine ends. */
+    /* Marks are numbers, not pointers: the index needs no free function and may outlive the engine. */
     if (context_index < 0) context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
     if (context_index < 0) return 0;
     initialized = ocspHandoffInit();

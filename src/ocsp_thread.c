@@ -1,11 +1,12 @@
-/* ocsp_thread.c - the bio-style thread: starts, stops, wakes and sleeps; and the lock around OpenSSL.
+/* ocsp_thread.c - the OCSP thread: start, stop, wake, sleep; and the OpenSSL lock.
  *
- * DESIGN: one thread per process, as bio.c has them, but with one job and a deadline in place of a list of jobs. It calls
- * the worker's step, waits for as long as that says, or until main wakes it through a pipe that is in all its polls.
+ * DESIGN: one thread per process, like those of bio.c, but with one job and a deadline instead of a job list. The
+ * thread calls the worker's step, then sleeps for as long as the step returned, or until main wakes it through a pipe
+ * that is part of every poll.
  *
  * EXIT: exit() runs OpenSSL's clean-up while this thread may be inside OpenSSL: 163 of 200 exits crashed in an
- * experiment. So the thread holds openssl_lock whenever it may be in OpenSSL, and gives it back around whatever can block
- * (poll, name look-up, disk). An atexit handler takes the lock and keeps it.
+ * experiment. Therefore the thread holds openssl_lock whenever it may be in OpenSSL, and releases the lock around
+ * everything that can block (poll, name look-up, disk). An atexit handler takes the lock and keeps it.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,19 +28,19 @@
 #endif
 
 #define OCSP_THREAD_NAME "bio_ocsp"
-#define OCSP_THREAD_STACK (1024 * 1024) /* the name service's modules need most of it */
-#define OCSP_EXIT_WAIT_MS 1000
+#define OCSP_THREAD_STACK (1024 * 1024) /* bytes; NSS modules (name look-up) need most of them */
+#define OCSP_EXIT_WAIT_MS 1000          /* how long the exit handler waits for openssl_lock */
 
 /* ---- the OpenSSL lock, the pipe ---------------------------------------------------------------------------------- */
 
 static pthread_mutex_t openssl_lock = PTHREAD_MUTEX_INITIALIZER; /* held while inside OpenSSL */
-/* Taken first, so that the exit handler gets openssl_lock before the thread takes it again. */
+/* Locked before openssl_lock, so that the exit handler gets openssl_lock before the thread can retake it. */
 static pthread_mutex_t openssl_turnstile = PTHREAD_MUTEX_INITIALIZER;
 static int wake_pipe[2] = {-1, -1};
 static pthread_t thread;
 static int thread_started, turnstile_locked_at_exit, openssl_locked_at_exit; /* main thread only */
-static pid_t thread_owner;
-static atomic_int stopping; /* written by main, read by the thread */
+static pid_t thread_owner;                                                   /* the process that created the thread */
+static atomic_int stopping;                                                  /* written by main, read by the thread */
 
 static void ocspLockOpenSSL(void) {
     pthread_mutex_lock(&openssl_turnstile);
@@ -56,11 +57,11 @@ void ocspAtExit(void) {
     int i;
 
     if (!thread_started || turnstile_locked_at_exit || getpid() != thread_owner)
-        return; /* a forked child has no thread of ours */
+        return; /* a forked child has no OCSP thread */
     pthread_mutex_lock(&openssl_turnstile);
     turnstile_locked_at_exit = 1;
     ocspThreadWake();
-    /* Some calls into OpenSSL read files (roots, tls-ca-cert-dir). If one hangs, exit anyway. */
+    /* Some OpenSSL calls read files (roots, tls-ca-cert-dir). If one hangs, exit anyway. */
     for (i = 0; i < OCSP_EXIT_WAIT_MS && !openssl_locked_at_exit; i++) {
         openssl_locked_at_exit = pthread_mutex_trylock(&openssl_lock) == 0;
         if (!openssl_locked_at_exit) nanosleep(&nap, NULL);
@@ -68,7 +69,7 @@ void ocspAtExit(void) {
 }
 
 void ocspThreadWake(void) {
-    if (wake_pipe[1] >= 0) (void)!write(wake_pipe[1], "", 1); /* full is fine: then it is awake */
+    if (wake_pipe[1] >= 0) (void)!write(wake_pipe[1], "", 1); /* a full pipe is fine: it wakes the thread */
 }
 
 static void ocspDrainPipe(void) {
@@ -77,7 +78,7 @@ static void ocspDrainPipe(void) {
     while (wake_pipe[0] >= 0 && read(wake_pipe[0], bytes, sizeof(bytes)) > 0) continue;
 }
 
-/* A fetch that was woken asks this. OCSP thread. */
+/* Returns 1 if a fetch, interrupted by a wake-up, has to end. OCSP thread. */
 static int ocspStopRequested(void) {
     ocspDrainPipe();
     return atomic_load_explicit(&stopping, memory_order_relaxed);
@@ -124,9 +125,9 @@ static void *ocspThreadMain(void *unused) {
     return NULL;
 }
 
-/* Opens the pipe that wakes the thread; both ends do not block, and no program that the server starts inherits them.
- * 1, or 0 with errno set. Main thread. With pipe2 both flags are there from the start; where there is none, another
- * thread that forks and executes in the moment before fcntl passes the descriptors on. */
+/* Opens the pipe that wakes the thread; both ends are non-blocking and close-on-exec. Returns 1, or 0 with errno set.
+ * Main. pipe2 sets both flags atomically; without pipe2 a fork and exec by another thread just before fcntl leaks the
+ * descriptors. */
 static int ocspOpenPipe(void) {
     if (wake_pipe[0] >= 0) return 1;
 #if OCSP_HAVE_PIPE2
@@ -151,7 +152,7 @@ int ocspThreadStart(void) {
 
     if (thread_started) return 1;
     if (!ocspOpenPipe()) return 0;
-    /* After OpenSSL's own handler, so that it runs before it: make sure that OpenSSL has registered. */
+    /* Exit handlers run in reverse order: have OpenSSL register its own first, so that this one runs before it. */
     if (!exit_handler) {
         OPENSSL_init_ssl(0, NULL);
         exit_handler = atexit(ocspAtExit) == 0;
@@ -159,8 +160,8 @@ int ocspThreadStart(void) {
     atomic_store_explicit(&stopping, 0, memory_order_relaxed);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, OCSP_THREAD_STACK);
-    /* Signals are the server's business, and SIGPIPE of a responder that goes away is nobody's. A crash must reach the
-     * server's handler all the same. */
+    /* Leave signals to the server's threads, and block SIGPIPE, which a responder that closes the connection causes.
+     * Signals of a crash still have to reach the server's handler. */
     sigfillset(&all);
     sigdelset(&all, SIGSEGV);
     sigdelset(&all, SIGBUS);

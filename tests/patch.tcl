@@ -319,12 +319,12 @@ test "apply: an untested release is patched with a warning" {
     set dir [make_tree release -lines {src/version.h {{#define VALKEY_VERSION "77.1.2"}}}]
     run apply $dir
     expect {$::status == 0} "apply failed"
-    expect_said "Valkey 77.1.2" "warning: it was not tried with this release"
+    expect_said "Valkey 77.1.2" "warning: the patch was not tested with this release"
 }
 
 test "apply: a directory that is not a Valkey tree stays unchanged" {
     set dir [make_tree other -lines {src/version.h {{#define REDIS_VERSION "7.0.15"}}}]
-    expect_refused $dir "is no Valkey source tree"
+    expect_refused $dir "is not a Valkey source tree"
     foreach arguments {{} check {check a b} {check --force x} {explode .}} {
         run {*}$arguments
         expect {$::status == 2} "usage was not told for: $arguments"
@@ -422,7 +422,7 @@ test "partly applied: a copied file is missing" {
 test "partly applied: one of seven directives was removed by hand, which revert does not touch" {
     set dir [make_applied half]
     write_bytes $dir/src/config.c [regsub {[^\n]*tls-ocsp-timeout[^\n]*\n} [read_bytes $dir/src/config.c] {}]
-    expect_refused $dir "src/config.c: a line of ours stands alone" "tls-ocsp-cache-dir"
+    expect_refused $dir "src/config.c: an inserted line is there without" "tls-ocsp-cache-dir"
     set before [snapshot $dir]
     run revert $dir
     expect {$::status == 1} "revert did not fail"
@@ -434,7 +434,7 @@ test "partly applied: an inserted line is at a wrong place" {
     set dir [make_applied half]
     set line "    ocspBuiltinStart();\n"
     write_bytes $dir/src/server.c [string map [list $line {}] [read_bytes $dir/src/server.c]]$line
-    expect_refused $dir "src/server.c: our lines are not where they belong"
+    expect_refused $dir "src/server.c: the inserted lines are not where they belong"
     set before [snapshot $dir]
     run revert $dir
     expect {$::status == 1} "revert did not fail"
@@ -445,7 +445,7 @@ test "partly applied: an inserted line is there twice" {
     set dir [make_applied half]
     set line "    ocspBuiltinStart();\n"
     write_bytes $dir/src/server.c [string map [list $line $line$line] [read_bytes $dir/src/server.c]]
-    expect_refused $dir "2 times in place of 1"
+    expect_refused $dir "2 times instead of 1"
 }
 
 test "partly applied: a single inserted line in a clean tree" {
@@ -462,7 +462,7 @@ test "partly applied: a copied file has changed: apply reports it, revert requir
     set changed [snapshot $dir]
     run apply $dir
     expect {$::status == 0} "apply failed"
-    expect_said "these files differ from ours: src/ocsp_fetch.c"
+    expect_said "these files differ from this project's: src/ocsp_fetch.c"
     run revert $dir
     expect {$::status == 1} "revert did not fail"
     expect_said "src/ocsp_fetch.c" "--force"
@@ -475,7 +475,7 @@ test "partly applied: a copied file has changed: apply reports it, revert requir
 test "apply: another file is in the place of a copied one" {
     set dir [make_tree foreign]
     write_bytes $dir/src/ocsp.h "not ours\n"
-    expect_refused $dir "src/ocsp.h is there, and differs from ours"
+    expect_refused $dir "src/ocsp.h exists and differs from the file"
 }
 
 test "revert: changes around inserted lines stay" {
@@ -516,7 +516,7 @@ test "apply: a symbolic link in the place of a file stays unchanged" {
     set dir [make_tree link]
     file rename $dir/src/config.c $dir/src/real.c
     file link -symbolic $dir/src/config.c real.c
-    expect_refused $dir "src/config.c is no plain file"
+    expect_refused $dir "src/config.c is not a regular file"
 }
 
 # A limit on the size of files acts like a disk that fills up: smaller files are written, larger ones are not.

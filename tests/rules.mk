@@ -1,5 +1,5 @@
-# rules.mk - how the tests, the fuzzers, the simulations and the linters are built and run. Part of the Makefile, which says
-# what its variables mean.
+# rules.mk - build and run tests, fuzzers, simulations and linters. Included by the Makefile, which documents the
+# variables.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -21,12 +21,12 @@ $(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) $(COUNTED) -o $@ $< -Wl,--start-group $(UNIT_LIBRARY) $(LIBRARY) -Wl,--end-group -lcmocka $(LIBS)
 
-unit: $(UNIT_PROGRAMS) ## build and run the C unit tests alone
+unit: $(UNIT_PROGRAMS) ## build and run the C unit tests only
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
 
-# What is missing is installed first, in a make of its own: only then do the headers exist that the rest is built from.
+# Missing packages are installed first; a second make then builds, because only then the headers exist.
 ifeq ($(SAN),)
-test: ## install what is missing, build, run every test; SAN=address|thread|undefined: the engine's under that sanitizer
+test: ## install missing packages, build, run all tests; SAN=address|thread|undefined: the C tests, sanitized
 	@sh deps/install.sh test
 	@$(MAKE) --no-print-directory test-programs
 	@sh tests/all.sh all $(UNIT_PROGRAMS) -- $(ARGS)
@@ -43,7 +43,7 @@ test-programs: all $(UNIT_PROGRAMS) $(B)/simulate
 FUZZ := $(sort $(wildcard tests/fuzz/*.c))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
-# connect() is another one in these two programs: see tests/fuzz/http.c.
+# connect() is replaced in these two programs, see tests/fuzz/http.c.
 FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
 FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
@@ -64,18 +64,18 @@ build/fuzz/fuzzer: $(FUZZ_OBJECTS)
 .PHONY: fuzz fuzz-programs model simulate fleet
 fuzz-programs: build/fuzz/fuzzer $(B)/fuzz-replay
 
-fuzz: ## feed foreign bytes to the engine for TIME seconds in all (default 300); findings land in build/fuzz/findings
+fuzz: ## fuzz the engine's parsers for TIME seconds in total (default 300); findings are in build/fuzz/findings
 	@sh deps/install.sh fuzz
 	@$(MAKE) --no-print-directory fuzz-programs
 	@TIME=$(or $(TIME),300) sh tests/fuzz/run
 
-model: ## explore the model of the slot in full, and show that it can fail
+model: ## explore the slot's model exhaustively, and show that it detects faults
 	@sh deps/install.sh model
 	@sh tests/model/run
 
 # ---- the simulation -----------------------------------------------------------------------------------------------
 
-# The engine as it is; the linker puts the simulated world in place of threads, files and signature checks.
+# The unmodified engine; the linker replaces threads, files and signature checks by simulated ones.
 SIM_OBJECTS := $(call object,$(sort $(wildcard tests/simulation/*.c)) tests/c/reply.c)
 SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
     pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
@@ -87,7 +87,7 @@ $(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) $(foreach name,$(SIM_WRAPS),-Wl$(comma)--wrap=$(name)) -o $@ $^ $(LIBS) -lm
 
-simulate: ## live through simulated years of outages, jumps and restarts: YEARS=1000, ARGS="--seed N"
+simulate: ## simulate years of outages, clock jumps and restarts: YEARS=1000, ARGS="--seed N"
 	@sh deps/install.sh build
 	@$(MAKE) --no-print-directory $(B)/simulate
 	@$(B)/simulate --self-test
@@ -99,7 +99,7 @@ $(B)/fleet-run: $(call object,$(sort $(wildcard tests/fleet/*.c)) tests/c/suppor
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ -lcmocka $(LIBS)
 
-fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as table and plot; ARGS="--seed N"
+fleet: ## simulate 100,000 servers for four weeks; table and plot of requests per minute at their CA; ARGS="--seed N"
 	@sh deps/install.sh fleet
 	@$(MAKE) --no-print-directory $(B)/fleet-run
 	@mkdir -p build/fleet
@@ -109,30 +109,31 @@ fleet: ## 100,000 nodes for four weeks: requests per minute at their CA, as tabl
 # ---- mutants ------------------------------------------------------------------------------------------------------
 
 .PHONY: mutants
-mutants: ## break the engine's rules one at a time and want a test to fail on each; ARGS="'verify-*'" picks some
+mutants: ## break the engine's rules one at a time; a test has to fail on each; ARGS="'verify-*'" selects some
 	@sh deps/install.sh test model
 	@tclsh tests/mutants/run.tcl $(ARGS)
 
 # ---- servers ------------------------------------------------------------------------------------------------------
 
-# MATRIX_ROOTS says where the roots lie (by default in the user's cache folder), MATRIX_MIRROR what they are made from.
+# MATRIX_ROOTS is the directory of the roots (default: in the user's cache directory), MATRIX_MIRROR their Debian
+# mirror.
 .PHONY: test-matrix matrix-clean
-test-matrix: ## the suites against the servers of Debian 12, 13 and testing, in roots made by debootstrap; needs root
+test-matrix: ## run the suites against the servers of Debian 12, 13 and testing, in debootstrap roots; requires root
 	@sh deps/install.sh matrix
 	@tclsh tests/matrix/run.tcl $(ARGS)
 
-matrix-clean: ## remove the roots that test-matrix made
+matrix-clean: ## remove the roots of test-matrix
 	@sh tests/matrix/root clean
 
 .PHONY: kills soak
-kills: ## kill a server 500 times and refuse every allocation, some hours (ALLOCATIONS=300: half of one): KILLS=500
+kills: ## kill a server KILLS=500 times and fail every allocation; takes hours (ALLOCATIONS=300: half an hour)
 	@sh deps/install.sh test
 	@$(MAKE) --no-print-directory all $(B)/test_alloc
 	@FAULT_STRIDE=1 $(B)/test_alloc
 	@FAULT_KILLS=$(or $(KILLS),500) FAULT_ALLOCATIONS=$(or $(ALLOCATIONS),all) \
 	    tclsh tests/run.tcl --single unit/ocsp-faults $(ARGS)
 
-soak: ## everything at once for MINUTES (default 60): memory, descriptors and threads must stay flat; build/soak/soak.svg
+soak: ## run everything at once for MINUTES=60; memory, descriptors, threads must not grow; plot in build/soak/soak.svg
 	@sh deps/install.sh soak
 	@$(MAKE) --no-print-directory all
 	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
@@ -143,18 +144,18 @@ SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-fi
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
-# Versions of clang-format disagree in details, so one of them decides: that of Debian 12. Another one is not asked.
+# Versions of clang-format differ in details, so only that of Debian 12 is used.
 FORMAT_MAJOR := 14
 IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
 
-# cppcheck reads neither OpenSSL's headers, so it is told the version, nor cmocka's: it takes a test that skips or fails
-# for one that goes on, and finds faults that are none. The sanitizers look at those.
+# cppcheck does not read OpenSSL's headers, so the version is defined here. It does not read cmocka's either: unaware
+# that a skipped or failed test ends there, it reports false positives. Tests are checked by the sanitizers instead.
 CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
-lint: ## clang-format check, cppcheck, shellcheck, license lines, line lengths, links, how module and probe are built
+lint: ## run clang-format, cppcheck and shellcheck; check license lines, line lengths, links, mutants and hardening
 	@sh deps/install.sh lint
 	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
-	    echo "lint: the sources are formatted with clang-format $(FORMAT_MAJOR), which is not installed: not checked"; fi
+	    echo "lint: clang-format $(FORMAT_MAJOR) is not installed: formatting not checked"; fi
 	@echo "lint: cppcheck" && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 \
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
@@ -162,10 +163,10 @@ lint: ## clang-format check, cppcheck, shellcheck, license lines, line lengths, 
 	@echo "lint: license lines and lengths" && sh utils/check-files
 	@echo "lint: the documentation's links and table of directives" && tclsh utils/check-links && \
 	    tclsh utils/directives.tcl check
-	@echo "lint: the list of mutants follows the engine" && tclsh tests/mutants/run.tcl --check
+	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
-	@echo "lint: lengths of functions, and calls between floors" && \
+	@echo "lint: function lengths, and calls between floors" && \
 	    tclsh utils/check-code $(ENGINE_OBJECTS) $(call object,$(MODULE_HOST))
 
 format: ## rewrite the C sources in the project's style
@@ -173,8 +174,8 @@ format: ## rewrite the C sources in the project's style
 	@$(IS_FORMAT_MAJOR) || { echo "make format: needs clang-format $(FORMAT_MAJOR), which Debian 12 has" >&2; exit 1; }
 	clang-format -i $(C_FILES)
 
-# dot writes its version into a comment of two lines, which would change from machine to machine.
-docs: ## write what is generated: the drawing in docs/design.svg from docs/design.dot, the README's table of directives
+# The sed removes dot's comment with its version, which differs between machines.
+docs: ## generate docs/design.svg from docs/design.dot, and the README's table of directives
 	@sh deps/install.sh docs
 	@tclsh utils/directives.tcl write
 	@mkdir -p build
@@ -182,7 +183,6 @@ docs: ## write what is generated: the drawing in docs/design.svg from docs/desig
 	$(Q)dot -Tsvg docs/design.dot >build/design.svg
 	$(Q)sed '/^<!-- Generated by graphviz/,/-->$$/d' build/design.svg >docs/design.svg
 
-# The hooks check what a commit holds and how its message begins.
-hooks: ## run `make lint` before every commit in this clone, and check the commit's subject
+hooks: ## enable git hooks in this clone: `make lint` before every commit, and a check of the commit message
 	git config core.hooksPath utils/git-hooks
-	@echo "To switch it off again: git config --unset core.hooksPath"
+	@echo "To disable the hooks: git config --unset core.hooksPath"

@@ -1,9 +1,9 @@
 #!/usr/bin/env tclsh
-# directives.tcl - reads the table of directives in src/ocsp_config.c, for what is written from it: the documentation's
-# table (this file) and what utils/valkey-patch inserts into config.c.
+# directives.tcl - reads the table of directives in src/ocsp_config.c, from which the README's table (this file) and the
+# rows for Valkey's config.c (utils/valkey-patch) are generated.
 #
 #   tclsh utils/directives.tcl write     writes the table into README.md (`make docs`)
-#   tclsh utils/directives.tcl check     exits 1 if the written table differs (`make lint`)
+#   tclsh utils/directives.tcl check     exits with 1 if the table in README.md differs (`make lint`)
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -23,8 +23,8 @@ proc directives::read_text {path} {
     return $text
 }
 
-# The rows, each a dict: name, type (BOOL, NUMBER, PERCENT, STRING, PEERS), field (of ocspOptions), fallback, min, max,
-# guarded, check (a C function or NULL), values, meaning.
+# Returns the rows, each a dict: name, type (BOOL, NUMBER, PERCENT, STRING, PEERS), field (of ocspOptions), fallback,
+# min, max, guarded, check (a C function or NULL), values, meaning.
 proc directives::rows {} {
     variable project
     set text [read_text [file join $project src ocsp_config.c]]
@@ -38,7 +38,7 @@ proc directives::rows {} {
     }
     set all [regexp -all {\n    \[OCSP_D_\w+\] =} $text]
     if {[llength $rows] != $all || $all == 0} {
-        error "src/ocsp_config.c has $all directives, of which [llength $rows] can be read: write a row like the others"
+        error "src/ocsp_config.c has $all directives, of which [llength $rows] can be parsed: use one form for all rows"
     }
     return $rows
 }
@@ -69,7 +69,7 @@ proc directives::main {verb} {
     set text [read_text $path]
     set wanted [with_table $text]
     if {$verb eq "check" && $wanted ne $text} {
-        puts stderr "README.md: its table of directives is not that of src/ocsp_config.c; run: make docs"
+        puts stderr "README.md: the table of directives differs from src/ocsp_config.c; run: make docs"
         exit 1
     }
     if {$verb eq "write" && $wanted ne $text} {

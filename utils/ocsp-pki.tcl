@@ -1,23 +1,23 @@
 #!/usr/bin/env tclsh
-# ocsp-pki.tcl - makes certificates to try OCSP stapling with: a small command line for the demo and for people, and a
-# Tcl library for tests, when sourced. Never meant for certificates that protect anything.
+# ocsp-pki.tcl - creates test certificates for OCSP stapling: a small command line, and when sourced a Tcl library for
+# the tests. Not for production certificates.
 #
 # COMMAND LINE
 #
 #   tclsh utils/ocsp-pki.tcl demo DIR --url URL [--key ec|rsa] [--days N] [--must-staple] [--name CN]
-#       makes DIR anew:  ca.crt ca.key                 the CA (self-signed)
+#       creates DIR:     ca.crt ca.key                 the CA (self-signed)
 #                        server.crt server.key         CN=localhost (or --name), SAN localhost 127.0.0.1 ::1, the OCSP
 #                                                      URL (--url, also several times); tls-ca-cert-file is ca.crt
-#                        responder.crt responder.key   the delegate that signs answers (EKU OCSPSigning)
-#                        index.txt                     the CA's book, for `openssl ocsp -index`
-#       A real responder for it is `tclsh utils/openssl-responder.tcl DIR --port 8888`, which asks `openssl ocsp`. By
-#       hand (it notices when index.txt changes, but OpenSSL 3.0 listens on every address of the machine):
+#                        responder.crt responder.key   the authorized responder (EKU OCSPSigning)
+#                        index.txt                     the CA's database, for `openssl ocsp -index`
+#       To run a responder: `tclsh utils/openssl-responder.tcl DIR --port 8888`, which runs `openssl ocsp`. By hand
+#       (rereads index.txt when it changes, but with OpenSSL 3.0 listens on all addresses of the machine):
 #           openssl ocsp -index DIR/index.txt -CA DIR/ca.crt -rsigner DIR/responder.crt -rkey DIR/responder.key \
 #               -port 8888 -nmin 5
-#   tclsh utils/ocsp-pki.tcl leaf DIR NAME --url URL [same options]   one more certificate NAME.crt/NAME.key, entered
-#                                                      in index.txt
-#   tclsh utils/ocsp-pki.tcl revoke DIR [NAME] [--reason keyCompromise]   marks NAME (default: server) revoked
-#   tclsh utils/ocsp-pki.tcl restore DIR [NAME]        takes that back, as lifting a certificateHold does
+#   tclsh utils/ocsp-pki.tcl leaf DIR NAME --url URL [same options]   another certificate NAME.crt/NAME.key, added to
+#                                                      index.txt
+#   tclsh utils/ocsp-pki.tcl revoke DIR [NAME] [--reason keyCompromise]   revokes NAME (default: server)
+#   tclsh utils/ocsp-pki.tcl restore DIR [NAME]        undoes a revocation, like lifting a certificateHold
 #
 # LIBRARY. A certificate is a handle, a dict of plain text (safe to print and to send to another process):
 #
@@ -28,18 +28,18 @@
 #   ocsp_pki_ca DIR NAME ?opt value ...?        a root CA:            DIR/NAME.crt, DIR/NAME.key ...
 #   ocsp_pki_intermediate CA NAME ?opt ...?     a CA below CA (a handle);  files beside the CA's unless -dir
 #   ocsp_pki_leaf CA NAME ?opt ...?             a server certificate (EKU serverAuth, clientAuth)
-#   ocsp_pki_delegate CA NAME ?opt ...?         signs OCSP answers (EKU OCSPSigning); with -eku {} it lacks the EKU
+#   ocsp_pki_delegate CA NAME ?opt ...?         an authorized responder (EKU OCSPSigning); with -eku {} without the EKU
 #   ocsp_pki_selfsigned DIR NAME ?opt ...?      a server certificate without a CA
 #   ocsp_pki_file FILE BYTES|HANDLE ...         concatenates handles' certificates into a PEM file, in that order
 #   ocsp_pki_index FILE HANDLE ...              writes index.txt (all valid) for `openssl ocsp -index`
-#   ocsp_pki_revoke FILE HANDLE|SERIAL ?REASON? marks one revoked there;   ocsp_pki_restore FILE HANDLE|SERIAL
-#   ocsp_pki_keys DIR                           keeps RSA keys, which take long to make, in DIR for other runs and
+#   ocsp_pki_revoke FILE HANDLE|SERIAL ?REASON? marks one as revoked in it;   ocsp_pki_restore FILE HANDLE|SERIAL
+#   ocsp_pki_keys DIR                           caches RSA keys, which are slow to generate, in DIR for other runs and
 #                                               processes, by NAME: same NAME, same key
 #
 #   Options, with their defaults:
-#   -key ec              ec (P-256), ec384, rsa (2048 bits), ed25519, or a handle whose key is used again
-#   -subject NAME        the CN; or "/O=Some CA/CN=Root". Two CAs may have the same: pass it, their files differ by NAME
-#   -serial HEX          random 64 bits; 0x is optional. "01AB", "00" and "-5" too. The same with two CAs is fine
+#   -key ec              ec (P-256), ec384, rsa (2048 bits), ed25519, or a handle whose key is reused
+#   -subject NAME        the CN; or "/O=Some CA/CN=Root". Two CAs may have the same CN: their files differ by NAME
+#   -serial HEX          random 64 bits; 0x is optional. "01AB", "00" and "-5" are valid. Two CAs may use the same
 #   -from -3600          notBefore. Times are seconds from now (20, +20, -20) or absolute (@1700000000)
 #   -to +86400           notAfter (CAs, delegates: +10 years)
 #   -aia {}              list of OCSP URLs (any bytes), in that order
@@ -48,11 +48,11 @@
 #   -san {DNS:localhost IP:127.0.0.1 IP:::1}    leaves only; {} for none
 #   -eku LIST            serverAuth, clientAuth, OCSPSigning, or OIDs; {} for none
 #   -ca 0|1              basicConstraints
-#   -aki 1               0 leaves the key identifiers out, so that only the signature tells two CAs of one name apart
+#   -aki 1               0 omits the key identifiers, so that only the signature distinguishes two CAs of one name
 #   -nocheck 1           delegates: id-pkix-ocsp-nocheck
 #   -digest sha256       of the signature: sha256, sha384, sha512, sha1
 #   -dir DIR             where the files go
-#   -signkey HANDLE      sign with that one's key instead of the issuer's (a forged certificate)
+#   -signkey HANDLE      sign with that certificate's key instead of the issuer's (a forgery)
 #
 #   Examples:
 #     set ca    [ocsp_pki_ca $dir ca]
@@ -80,8 +80,8 @@ namespace eval ::ocsp::pki {
     }
 }
 
-# The certificates' DER is written here, with the mock responder's writer, and signed with `openssl dgst`: OpenSSL 3.0's
-# own commands cannot choose dates to the second, serial numbers and odd extensions without a CA's directory each time.
+# The DER of the certificates is encoded here, with the mock responder's encoder, and signed with `openssl dgst`: the
+# commands of OpenSSL 3.0 cannot set dates to the second, serial numbers and unusual extensions without a CA directory.
 if {[info procs ocsp_der_seq] eq ""} {
     source [file join $::ocsp::pki::here .. tests support ocsp_der.tcl]
 }
@@ -99,11 +99,11 @@ proc ::ocsp::pki::make_key {type file} {
         ec384 { ocsp_openssl "" genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out $file }
         rsa { ocsp_openssl "" genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out $file }
         ed25519 { ocsp_openssl "" genpkey -algorithm ED25519 -out $file }
-        default { error "'$type' is no type of key: choose ec, ec384, rsa or ed25519." }
+        default { error "'$type' is not a key type: choose ec, ec384, rsa or ed25519." }
     }
 }
 
-# Puts a key into `file`: made, from the store of RSA keys, or the one of another handle.
+# Writes a private key to `file`: a new one, one from the cache of RSA keys, or that of another handle.
 proc ::ocsp::pki::provide_key {type name file} {
     variable key_dir
     if {![catch {dict exists $type key} is_handle] && $is_handle} {
@@ -122,16 +122,15 @@ proc ::ocsp::pki::provide_key {type name file} {
     }
 }
 
-# {SubjectPublicKeyInfo type} of a PKCS #8 private key. Read from the file rather than asked of openssl: a process less
-# for each certificate.
+# Returns {SubjectPublicKeyInfo type} of a PKCS #8 private key. Parsed here, which saves a process for each certificate.
 proc ::ocsp::pki::public_key {file} {
     lassign [lindex [ocsp_pem_read $file] 0] label der
     if {$label ne "PRIVATE KEY"} {
-        error "$file holds a '$label': make a PKCS #8 key with `openssl genpkey`."
+        error "$file contains a '$label': create a PKCS #8 key with `openssl genpkey`."
     }
     lassign [ocsp_der_children [dict get [ocsp_der_read $der] content]] version algorithm octets
     set oid [ocsp_der_oidname [dict get [ocsp_der_read [dict get $algorithm content]] content]]
-    # Its file holds the private half alone.
+    # The file contains the private key only.
     if {$oid eq "1.3.101.112"} { return [list [ocsp_openssl "" pkey -in $file -pubout -outform DER] ed25519] }
     set inner [ocsp_der_children [dict get [ocsp_der_read [dict get $octets content]] content]]
     if {$oid eq "1.2.840.113549.1.1.1"} {
@@ -151,7 +150,7 @@ proc ::ocsp::pki::name_der {text} {
     set rdns ""
     foreach part [split [string range $text 1 end] /] {
         if {![regexp {^([A-Z]+)=(.+)$} $part -> type value] || ![dict exists $name_oids $type]} {
-            error "'$text' is no name of a certificate: give a common name, or /TYPE=value/... with\
+            error "'$text' is not a subject name: give a common name, or /TYPE=value/... with\
                    [join [dict keys $name_oids] {, }]."
         }
         # A country is a PrintableString by its definition.
@@ -183,19 +182,19 @@ proc ::ocsp::pki::san_der {list} {
         switch -glob -- $name {
             DNS:* { append names [ocsp_der_implicit 2 [string range $name 4 end]] }
             IP:* { append names [ocsp_der_implicit 7 [ip_bytes [string range $name 3 end]]] }
-            default { error "'$name' is no subject alternative name: give DNS:name or IP:address." }
+            default { error "'$name' is not a subject alternative name: give DNS:name or IP:address." }
         }
     }
     ocsp_der_seq $names
 }
 
-# A key identifier of 20 bytes out of the key itself; RFC 5280 section 4.2.1.2 leaves the method open. The last bytes of
-# an RSA key are its exponent, the same for all, so they are left out.
+# Derives a key identifier of 20 bytes from the key; RFC 5280 section 4.2.1.2 leaves the method open. The last bytes of
+# an RSA key are the exponent, the same for all keys, and are skipped.
 proc ::ocsp::pki::key_id {spki} { string range $spki end-25 end-6 }
 
 proc ::ocsp::pki::serial {hex} {
     if {$hex eq "random"} {
-        set number [expr {0x10 + int(rand() * 0x60)}] ;# first: the number is positive, and of 8 bytes always
+        set number [expr {0x10 + int(rand() * 0x60)}] ;# first byte: makes the number positive and always 8 bytes long
         for {set i 0} {$i < 7} {incr i} { set number [expr {$number << 8 | int(rand() * 256)}] }
         return $number
     }
@@ -204,7 +203,7 @@ proc ::ocsp::pki::serial {hex} {
 
 # ---- certificates ---------------------------------------------------------------------------------------------------
 
-# The one maker; the five public ones differ in defaults. `issuer` is a handle, or empty: self-signed.
+# Creates a certificate; the public procs differ in defaults. `issuer` is a handle; empty: self-signed.
 proc ::ocsp::pki::certificate {issuer name defaults options} {
     variable eku_oids
     variable ten_years
@@ -243,7 +242,7 @@ proc ::ocsp::pki::certificate {issuer name defaults options} {
     set to [::ocsp::when ${-to} $now]
 
     set extensions ""
-    # CA:FALSE is the default value, which DER leaves out.
+    # CA:FALSE is the default value, which DER omits.
     append extensions [extension 2.5.29.19 [ocsp_der_seq {*}[expr {${-ca} ? [list [ocsp_der_bool 1]] : {}}]] 1]
     # keyUsage: digitalSignature, for CAs with keyCertSign and cRLSign, for RSA keys of servers with keyEncipherment.
     if {${-ca}} {
@@ -332,7 +331,7 @@ proc ocsp_pki_file {file args} {
     return $file
 }
 
-# ---- the CA's book, as `openssl ca` keeps it and `openssl ocsp -index` reads it -------------------------------------
+# ---- the CA's database, in the format of `openssl ca` and `openssl ocsp -index` --------------------------------------
 
 proc ::ocsp::pki::book_time {seconds} { clock format $seconds -gmt 1 -format %y%m%d%H%M%SZ }
 
@@ -347,7 +346,7 @@ proc ocsp_pki_index {file args} {
     set lines ""
     foreach handle $args { append lines [::ocsp::pki::book_line $handle]\n }
     ocsp_file_write $file $lines
-    # Beside it openssl looks for this file; without it two certificates could not have one subject.
+    # OpenSSL reads this file, too; without it two certificates could not have the same subject.
     ocsp_file_write $file.attr "unique_subject = no\n"
     return $file
 }
@@ -365,17 +364,17 @@ proc ::ocsp::pki::book_mark {file cert status when} {
         }
         append lines [join $fields \t]\n
     }
-    if {!$found} { error "The certificate with the serial number $serial is not in $file: enter it there first." }
+    if {!$found} { error "The certificate with the serial number $serial is not in $file: add it there first." }
     ocsp_file_write $file $lines
 }
 
 proc ocsp_pki_revoke {file cert {reason ""}} {
     if {$reason ne "" && $reason ni $::ocsp::pki::reasons} {
-        error "'$reason' is no reason for a revocation: choose among [join $::ocsp::pki::reasons {, }]."
+        error "'$reason' is not a revocation reason: choose among [join $::ocsp::pki::reasons {, }]."
     }
     set when [::ocsp::pki::book_time [clock seconds]]
     if {$reason eq "certificateHold"} {
-        set reason holdInstruction,1.2.840.10040.2.2 ;# how openssl's book says it: with an instruction (callIssuer)
+        set reason holdInstruction,1.2.840.10040.2.2 ;# with an instruction (callIssuer), as openssl writes it
     }
     if {$reason ne ""} { append when , $reason }
     ::ocsp::pki::book_mark $file $cert R $when
@@ -395,7 +394,7 @@ demo makes a CA, a server certificate whose status is asked at URL (an http URL;
 delegate that signs OCSP answers, and index.txt for `openssl ocsp`. The first comment of this file has an example."
 }
 
-# {words options}: options as a dict; --url collects.
+# Returns {words options}: options as a dict; --url accumulates.
 proc ::ocsp::pki::parse {args} {
     set words {}
     set options {url {} key ec days 30 must-staple 0 name localhost reason ""}
@@ -405,7 +404,7 @@ proc ::ocsp::pki::parse {args} {
         set option [string range $word 2 end]
         if {![dict exists $options $option]} { error "There is no option $word.\n[usage]" }
         if {$option eq "must-staple"} { dict set options $option 1; continue }
-        if {$args eq ""} { error "The option $word wants a value.\n[usage]" }
+        if {$args eq ""} { error "The option $word requires a value.\n[usage]" }
         set args [lassign $args value]
         if {$option eq "url"} { dict lappend options url $value } else { dict set options $option $value }
     }
@@ -413,19 +412,19 @@ proc ::ocsp::pki::parse {args} {
 }
 
 proc ::ocsp::pki::leaf_options {options} {
-    if {![regexp {^\d+$} [dict get $options days]]} { error "--days wants a whole number of days, such as 30." }
+    if {![regexp {^\d+$} [dict get $options days]]} { error "--days requires an integer, such as 30." }
     list -aia [dict get $options url] -key [dict get $options key] -subject [dict get $options name] \
         -must-staple [dict get $options must-staple] -to [expr {[dict get $options days] * 86400}]
 }
 
-# The directory has one file that is read back, so that each verb can be a run of its own: NAME.crt.
+# Rebuilds a handle from NAME.crt in the directory, so that each verb can be a separate run.
 proc ::ocsp::pki::main {args} {
     lassign [parse {*}$args] words options
     lassign $words verb dir name
     switch -- $verb,[llength $words] {
         demo,2 {
             if {[dict get $options url] eq ""} {
-                error "demo wants the responder's URL, such as --url http://127.0.0.1:8888/"
+                error "demo requires the responder's URL, such as --url http://127.0.0.1:8888/"
             }
             set ca [ocsp_pki_ca $dir ca -subject "/O=ocsp demo/CN=Demo CA" -key [dict get $options key]]
             set server [ocsp_pki_leaf $ca server {*}[leaf_options $options]]
@@ -433,14 +432,14 @@ proc ::ocsp::pki::main {args} {
                 -key [dict get $options key]]
             ocsp_pki_index [file join $dir index.txt] $server
             file delete {*}[glob -nocomplain -directory $dir {{ca,server,responder}-{chain,full}.pem}]
-            puts "Made in $dir: ca.crt, server.crt (serial [dict get $server serial]), responder.crt, their keys,\
+            puts "Created in $dir: ca.crt, server.crt (serial [dict get $server serial]), responder.crt, their keys,\
                   index.txt."
         }
         leaf,3 {
             set ca [dict create dir $dir cert [file join $dir ca.crt] key [file join $dir ca.key] \
                 issuer_cert [file join $dir ca.crt] full [file join $dir ca.crt]]
             if {![file exists [dict get $ca cert]]} {
-                error "There is no ca.crt in $dir: make one with `demo $dir --url URL`."
+                error "There is no ca.crt in $dir: create it with `demo $dir --url URL`."
             }
             set server [ocsp_pki_leaf $ca $name {*}[leaf_options $options]]
             foreach unused {chain full} { file delete [dict get $server $unused] }
@@ -448,12 +447,12 @@ proc ::ocsp::pki::main {args} {
             set lines ""
             if {[file exists $index]} { set lines [ocsp_file_read $index] }
             ocsp_file_write $index $lines[book_line $server]\n
-            puts "Made in $dir: $name.crt (serial [dict get $server serial]) and its key; entered in index.txt."
+            puts "Created in $dir: $name.crt (serial [dict get $server serial]) and its key; added to index.txt."
         }
         revoke,2 - revoke,3 - restore,2 - restore,3 {
             if {$name eq ""} { set name server }
             set cert [file join $dir $name.crt]
-            if {![file exists $cert]} { error "There is no $name.crt in $dir: name a certificate that was made there." }
+            if {![file exists $cert]} { error "There is no $name.crt in $dir: name a certificate in $dir." }
             set serial [dict get [ocsp_cert_info $cert] serial]
             if {$verb eq "revoke"} {
                 ocsp_pki_revoke [file join $dir index.txt] $serial [dict get $options reason]

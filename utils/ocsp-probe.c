@@ -1,8 +1,8 @@
-/* ocsp-probe.c - asks a TLS server for its OCSP staple, judges it, and says so to people, scripts and monitoring.
+/* ocsp-probe.c - requests the OCSP staple of a TLS server, verifies it, and reports to people, scripts and monitoring.
  *
- * The rules are the engine's own: ocsp_identity.c finds issuer and CertID, ocsp_verify.c judges, ocsp_fetch.c asks.
- * Nothing here decides whether a response is valid; this file connects, calls those rooms, and prints. What it prints
- * of a certificate or a response passes ocspCleanText first, for it may come from whoever answered.
+ * The rules are the engine's: ocsp_identity.c finds issuer and CertID, ocsp_verify.c verifies, ocsp_fetch.c queries a
+ * responder. This file connects, calls those and prints; it does not itself decide whether a response is valid. Text
+ * from a certificate or a response is untrusted and passes ocspCleanText before it is printed.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,12 +27,12 @@
 
 #define PROBE_DEFAULT_PORT "6379"
 #define PROBE_DEFAULT_TIMEOUT 5 /* seconds */
-#define PROBE_DEFAULT_WARN 5 /* percent of the life left: half of the server's default refresh margin is gone by then */
-#define PROBE_OLD_WITHOUT_END 900 /* seconds: Java refuses an older response that has no nextUpdate */
+#define PROBE_DEFAULT_WARN 5    /* percent of the validity left: half of the server's default refresh margin is over */
+#define PROBE_OLD_WITHOUT_END 900 /* seconds: Java refuses an older response without nextUpdate */
 #define PROBE_MAX_TARGETS 256
 #define PROBE_TEXT (OCSP_OUTSIDE_TEXT_MAX + 1)
 
-/* The exit status is the one that monitoring systems know. */
+/* Exit statuses as monitoring plugins use them. */
 enum { EXIT_GOOD = 0, EXIT_WARN = 1, EXIT_CRITICAL = 2, EXIT_COULD_NOT_TELL = 3 };
 
 typedef enum { FORM_PEOPLE, FORM_JSON, FORM_PROMETHEUS } probeForm;
@@ -66,23 +66,23 @@ typedef enum {
 
 static const char *const status_words[] = {"unreachable", "none", "invalid", "expired", "revoked", "good"};
 
-/* All that is known of one target when it has been looked at. Text in it is clean. */
+/* The result for one target. All text has passed ocspCleanText. */
 typedef struct probeReport {
     char target[PROBE_TEXT];
     probeStatus status;
     int exit_status;
     char sentence[OCSP_SENTENCE_MAX];
-    char note[OCSP_SENTENCE_MAX]; /* something else worth knowing, or "" */
+    char note[OCSP_SENTENCE_MAX]; /* additional sentences, or "" */
     char protocol[16];
-    char url[PROBE_TEXT]; /* --ask: who answered */
+    char url[PROBE_TEXT]; /* --ask: the responder queried last */
     long long fetch_ms;
     time_t now;
-    int have_certificate; /* the next five are filled */
+    int have_certificate; /* the next five fields are valid */
     char subject[PROBE_TEXT], issuer[PROBE_TEXT], serial[PROBE_TEXT];
     time_t not_after;
     int must_staple;
     size_t bytes;      /* of the response; 0: none */
-    int have_response; /* it verified, now or before its end; the rest is filled */
+    int have_response; /* the response verified, now or before it expired; the rest is valid */
     char signer[PROBE_TEXT];
     int delegate;
     int certid_digest; /* NID */
@@ -90,9 +90,9 @@ typedef struct probeReport {
     int reason;
 } probeReport;
 
-/* What a handshake or a responder gave. */
+/* What a handshake returned. */
 typedef struct probeCatch {
-    int seen; /* the server has sent its certificate, so that its not sending a staple means something */
+    int seen; /* the server sent its certificate, so a missing staple is meaningful */
     X509 *leaf;
     STACK_OF(X509) *chain;
     unsigned char *der;
@@ -101,7 +101,7 @@ typedef struct probeCatch {
     char protocol[16];
 } probeCatch;
 
-/* ---- small things -------------------------------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------------------------------------------- */
 
 static int64_t monoMs(void) {
     struct timespec ts;
@@ -116,7 +116,7 @@ static void __attribute__((format(printf, 3, 4))) say(char *out, size_t size, co
     va_end(ap);
 }
 
-/* The reason that OpenSSL gave last, in words. */
+/* Returns OpenSSL's last error as text. */
 static const char *opensslReason(void) {
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
     return reason ? reason : "no reason given";
@@ -139,7 +139,7 @@ static void timeText(time_t t, char *out, size_t size) {
     if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) snprintf(out, size, "?");
 }
 
-/* 3725 is "1 h 2 min": two units are as exact as people want. */
+/* Formats a duration with at most two units: 3725 becomes "1 h 2 min". Returns `out`. */
 static const char *spanText(long long seconds, char *out, size_t size) {
     long long s = seconds < 0 ? -seconds : seconds;
 
@@ -154,10 +154,10 @@ static const char *spanText(long long seconds, char *out, size_t size) {
     return out;
 }
 
-/* ---- what was caught, judged ---------------------------------------------------------------------------------- */
+/* ---- evaluating a response ------------------------------------------------------------------------------------ */
 
-/* Who signed, for the reader: the response names its signer, and the certificate is among those it brought or is the
- * issuer. Only called once the engine has accepted the signature. */
+/* Fills in who signed the response: the issuer or an authorized responder. For display only; call after the engine has
+ * verified the signature. */
 static void describeSigner(const unsigned char *der, size_t len, const ocspIdentity *id, probeReport *r) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
@@ -200,14 +200,14 @@ static void conclude(probeReport *r, probeStatus status, int exit_status) {
     r->exit_status = exit_status;
 }
 
-/* Adds a sentence to the note. */
+/* Appends a sentence to the note. */
 static void addNote(probeReport *r, const char *sentence) {
     size_t used = strlen(r->note);
 
     say(r->note + used, sizeof(r->note) - used, "%s%s", used ? ". " : "", sentence);
 }
 
-/* A response that verified names the certificate by a CertID, and most clients compute theirs with SHA-1. */
+/* Warns about a CertID that is not SHA-1: most clients compute theirs with SHA-1. For a response that verified. */
 static void judgeCertId(probeReport *r) {
     char sentence[OCSP_SENTENCE_MAX];
 
@@ -220,7 +220,7 @@ static void judgeCertId(probeReport *r) {
     if (r->exit_status == EXIT_GOOD) r->exit_status = EXIT_WARN;
 }
 
-/* A response that verified: good or revoked, and for how long. */
+/* Reports a response that verified: good or revoked, and for how long. */
 static void judgeVerified(const probeOptions *options, const ocspResponse *response, probeReport *r) {
     long long left = (long long)(response->expires_at - r->now),
               life = (long long)(response->expires_at - response->this_update);
@@ -240,7 +240,7 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
     conclude(r, STATUS_GOOD, EXIT_GOOD);
     if (response->next_update == 0) {
         long long age = (long long)(r->now - response->this_update);
-        say(r->sentence, sizeof(r->sentence), "the response does not say when it ends (no nextUpdate); it is %s old",
+        say(r->sentence, sizeof(r->sentence), "the response has no nextUpdate and is %s old",
             spanText(age, span, sizeof(span)));
         if (age > PROBE_OLD_WITHOUT_END) {
             r->exit_status = EXIT_WARN;
@@ -250,14 +250,14 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
     }
     if (left < (options->warn_is_percent ? life * options->warn / 100 : (long long)options->warn)) {
         r->exit_status = EXIT_WARN;
-        say(r->sentence, sizeof(r->sentence), "ends in only %s (%s): is it refreshed? See INFO ocsp on the server",
+        say(r->sentence, sizeof(r->sentence), "expires in %s (%s): see INFO ocsp on the server for failed refreshes",
             span, date);
     } else {
-        say(r->sentence, sizeof(r->sentence), "for another %s (until %s)", span, date);
+        say(r->sentence, sizeof(r->sentence), "valid for another %s (until %s)", span, date);
     }
 }
 
-/* The response (may be NULL) for `id`, judged at r->now. */
+/* Verifies the response (may be NULL) for `id` at r->now and reports the result. */
 static void judgeResponse(const probeOptions *options, const ocspIdentity *id, const unsigned char *der, size_t len,
                           probeReport *r) {
     ocspResponse response;
@@ -274,7 +274,7 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
     }
     conclude(r, STATUS_INVALID, EXIT_CRITICAL);
     say(r->sentence, sizeof(r->sentence), "%s", err.text);
-    /* Was it valid once? Then it is an old response and not a wrong one, and that is a different thing to mend. */
+    /* Distinguish an expired response from a wrong one, since the remedies differ: was it valid before nextUpdate? */
     end = ocspPeekNextUpdate(der, len);
     if (end > 0 && end <= r->now && ocspVerify((ocspBytes){der, len}, id, end - 1, end - 1, &response, NULL)) {
         describeResponse(&response, id, r);
@@ -285,8 +285,8 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
 
 /* ---- a server ------------------------------------------------------------------------------------------------- */
 
-/* The server's certificate and its staple are there: caught in OpenSSL's callback, since with TLS 1.2 a server that
- * wants a client certificate ends the handshake a moment later. */
+/* Copies the server's certificate, chain and staple. Runs as OpenSSL's status callback, because with TLS 1.2 a server
+ * that requires a client certificate aborts the handshake right afterwards. */
 static int catchStaple(SSL *ssl, void *arg) {
     probeCatch *caught = arg;
     const unsigned char *der = NULL;
@@ -301,10 +301,10 @@ static int catchStaple(SSL *ssl, void *arg) {
         caught->der = ocspMemdup(der, (size_t)len);
         caught->len = caught->der ? (size_t)len : 0;
     }
-    return 1; /* go on, whatever it is: judging comes later */
+    return 1; /* continue in any case: the staple is verified later */
 }
 
-/* "host:port", "[::1]:port", "host" or "::1" to its parts. */
+/* Splits "host:port", "[::1]:port", "host" or "::1". Returns 0 if `target` is none of these. */
 static int splitTarget(const char *target, char *host, size_t host_size, char *port, size_t port_size) {
     const char *colon = strrchr(target, ':'), *end;
 
@@ -313,7 +313,7 @@ static int splitTarget(const char *target, char *host, size_t host_size, char *p
         if (!end || (end[1] != '\0' && end[1] != ':')) return 0;
         snprintf(host, host_size, "%.*s", (int)(end - target - 1), target + 1);
         snprintf(port, port_size, "%s", end[1] ? end + 2 : PROBE_DEFAULT_PORT);
-    } else if (!colon || strchr(target, ':') != colon) { /* a name alone, or an IPv6 address without brackets */
+    } else if (!colon || strchr(target, ':') != colon) { /* name without a port, or IPv6 address without brackets */
         snprintf(host, host_size, "%s", target);
         snprintf(port, port_size, "%s", PROBE_DEFAULT_PORT);
     } else {
@@ -335,13 +335,13 @@ static int waitFor(int fd, short events, int64_t deadline) {
     return n > 0;
 }
 
-/* A connected, non-blocking socket, or -1 with a sentence. */
+/* Returns a connected, non-blocking socket, or -1 with a sentence in `why`. */
 static int connectTo(const char *host, const char *port, int64_t deadline, char *why, size_t why_size) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *a;
     int fd = -1, rc = getaddrinfo(host, port, &hints, &list);
 
     if (rc != 0) {
-        say(why, why_size, "the name %s was not found: %s", host, gai_strerror(rc));
+        say(why, why_size, "cannot resolve %s: %s", host, gai_strerror(rc));
         return -1;
     }
     say(why, why_size, "cannot connect to %s port %s", host, port);
@@ -365,7 +365,7 @@ static int connectTo(const char *host, const char *port, int64_t deadline, char 
     return fd;
 }
 
-/* The handshake, until it is over or the time is. Returns 1 if it completed, or 0 with a sentence. */
+/* Performs the handshake until the deadline. Returns 1 if it completed, or 0 with a sentence in `why`. */
 static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_size) {
     for (;;) {
         int rc, error, saved;
@@ -376,9 +376,9 @@ static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_
         error = SSL_get_error(ssl, rc);
         if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
             if (waitFor(fd, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline)) continue;
-            say(why, why_size, "the handshake was not over in time: is this a TLS port? (see also --timeout)");
+            say(why, why_size, "the handshake timed out: check that this is a TLS port (see also --timeout)");
         } else if (error == SSL_ERROR_SYSCALL) {
-            say(why, why_size, "the server ended the connection during the handshake (%s)",
+            say(why, why_size, "the server closed the connection during the handshake (%s)",
                 saved ? strerror(saved) : "closed");
         } else {
             say(why, why_size, "the handshake failed: %s", opensslReason());
@@ -387,34 +387,34 @@ static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_
     }
 }
 
-/* A client's context with the trust, version and client certificate that the options ask for; NULL with a sentence. */
+/* Creates a client context from the options; NULL with a sentence in `why`. */
 static SSL_CTX *makeContext(const probeOptions *options, char *why, size_t why_size) {
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     const char *what = NULL, *file = "";
 
     ERR_clear_error();
     if (!ctx) {
-        what = "OpenSSL gives no context";
+        what = "OpenSSL cannot create a context";
     } else if (!options->cafile && !options->capath) {
-        if (!SSL_CTX_set_default_verify_paths(ctx)) what = "the system's trusted certificates cannot be read";
+        if (!SSL_CTX_set_default_verify_paths(ctx)) what = "cannot read the system's trusted certificates";
     } else {
         file = options->cafile ? options->cafile : options->capath;
         if ((options->cafile && !SSL_CTX_load_verify_file(ctx, options->cafile)) ||
             (options->capath && !SSL_CTX_load_verify_dir(ctx, options->capath)))
-            what = "no trusted certificate can be read from";
+            what = "cannot read trusted certificates from";
     }
     if (!what && options->cert) {
         file = options->cert;
         if (SSL_CTX_use_certificate_chain_file(ctx, file) != 1) {
-            what = "no client certificate can be read from";
+            what = "cannot read a client certificate from";
         } else {
             file = options->key ? options->key : options->cert;
             if (SSL_CTX_use_PrivateKey_file(ctx, file, SSL_FILETYPE_PEM) != 1)
-                what = "no matching key can be read from";
+                what = "cannot read a matching private key from";
         }
     }
     if (!what && options->sigalgs && SSL_CTX_set1_sigalgs_list(ctx, options->sigalgs) != 1) {
-        what = "OpenSSL does not take this list for --sigalgs:";
+        what = "OpenSSL rejects the --sigalgs list";
         file = options->sigalgs;
     }
     if (what) {
@@ -426,9 +426,9 @@ static SSL_CTX *makeContext(const probeOptions *options, char *why, size_t why_s
         SSL_CTX_set_min_proto_version(ctx, options->tls_version);
         SSL_CTX_set_max_proto_version(ctx, options->tls_version);
     }
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL); /* the result is judged afterwards, together with the staple */
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);          /* the result is evaluated later, with the staple */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* a resumed session carries no staple */
-    /* Whatever --cafile holds is trusted, also an intermediate without its root: a staple needs only the issuer. */
+    /* Trust any certificate in --cafile, also an intermediate without its root: a staple needs only the issuer. */
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
     SSL_CTX_set_tlsext_status_type(ctx, TLSEXT_STATUSTYPE_ocsp);
     SSL_CTX_set_tlsext_status_cb(ctx, catchStaple);
@@ -440,7 +440,8 @@ static int isAddress(const char *host) {
     return inet_pton(AF_INET, host, buffer) == 1 || inet_pton(AF_INET6, host, buffer) == 1;
 }
 
-/* Connects and shakes hands; fills `caught`. A sentence in `why` says what went wrong, also when enough was caught. */
+/* Connects, performs the handshake and fills `caught`. On failure `why` has a sentence, even if `caught` is
+ * complete. */
 static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *host, const char *port, probeCatch *caught,
                       char *why, size_t why_size) {
     int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
@@ -454,9 +455,9 @@ static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *hos
     ssl = SSL_new(ctx);
     if (!ssl || !SSL_set_fd(ssl, fd) ||
         ((options->servername || !isAddress(name)) && !SSL_set_tlsext_host_name(ssl, name))) {
-        say(why, why_size, "OpenSSL gives no connection: %s", opensslReason());
+        say(why, why_size, "OpenSSL cannot create a connection: %s", opensslReason());
     } else if (shakeHands(ssl, fd, deadline, why, why_size)) {
-        /* With TLS 1.3 a server that wants a client certificate says so only now; what we came for is here already. */
+        /* With TLS 1.3 a server that requires a client certificate reports that only now, after it sent the staple. */
         catchStaple(ssl, caught);
         SSL_shutdown(ssl);
     }
@@ -474,7 +475,7 @@ static void probeServer(const probeOptions *options, const char *target, probeRe
     r->now = time(NULL);
     conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
     if (!splitTarget(target, host, sizeof(host), port, sizeof(port))) {
-        say(r->sentence, sizeof(r->sentence), "write the server as HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
+        say(r->sentence, sizeof(r->sentence), "invalid server: write HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
         return;
     }
     ctx = makeContext(options, r->sentence, sizeof(r->sentence));
@@ -490,23 +491,23 @@ static void probeServer(const probeOptions *options, const char *target, probeRe
     describeIdentity(id, r);
     snprintf(r->protocol, sizeof(r->protocol), "%s", caught.protocol);
     if (why[0])
-        say(r->note, sizeof(r->note), "%s, after the server had sent its certificate: it may want a client's (--cert)",
-            why);
+        say(r->note, sizeof(r->note),
+            "%s, after the server had sent its certificate: it may require a client certificate (--cert)", why);
     if (!caught.der) {
         conclude(r, STATUS_NONE, EXIT_CRITICAL);
         say(r->sentence, sizeof(r->sentence), "the server sent no staple%s",
-            id->must_staple ? ", though its certificate promises one (must-staple): strict clients refuse it" : "");
+            id->must_staple ? ", but its certificate is must-staple: strict clients refuse to connect" : "");
         goto done;
     }
     judgeResponse(options, id, caught.der, caught.len, r);
     if (!id->issuer) {
         say(r->sentence, sizeof(r->sentence),
             "the issuer of the certificate is neither in the chain that the server sent "
-            "nor in --cafile: name a file that holds it");
+            "nor in --cafile: add it to one of them");
     } else if (caught.verify_result != X509_V_OK) {
         conclude(r, STATUS_INVALID, EXIT_CRITICAL);
         say(r->sentence, sizeof(r->sentence), "the certificate does not verify against %s: %s",
-            options->cafile || options->capath ? "the trusted certificates given" : "the system's roots (see --cafile)",
+            options->cafile || options->capath ? "the given trusted certificates" : "the system's roots (see --cafile)",
             X509_verify_cert_error_string(caught.verify_result));
     }
 done:
@@ -519,7 +520,7 @@ done:
 
 /* ---- a responder (--ask) -------------------------------------------------------------------------------------- */
 
-/* The certificates of a PEM file in their order; NULL if there is none. */
+/* Returns the certificates of a PEM file in file order; NULL if there is none. */
 static STACK_OF(X509) *readCertificates(const char *file) {
     STACK_OF(X509) *certs = sk_X509_new_null();
     BIO *in = BIO_new_file(file, "r");
@@ -533,7 +534,7 @@ static STACK_OF(X509) *readCertificates(const char *file) {
     return NULL;
 }
 
-/* The certificates to look for the issuer in: the rest of --ask's file, and --issuer's. */
+/* Returns the trusted certificates, which are also searched for the issuer; NULL when out of memory. */
 static X509_STORE *trustStore(const probeOptions *options) {
     X509_STORE *store = X509_STORE_new();
 
@@ -550,11 +551,11 @@ static int saveResponse(const char *file, const unsigned char *der, size_t len) 
     int ok = f && fwrite(der, 1, len, f) == len;
 
     if (f && fclose(f) != 0) ok = 0;
-    if (!ok) fprintf(stderr, "ocsp-probe: the response could not be saved to %s: %s\n", file, strerror(errno));
+    if (!ok) fprintf(stderr, "ocsp-probe: cannot save the response to %s: %s\n", file, strerror(errno));
     return ok;
 }
 
-/* OpenSSL's own rendering. Outside strings in it are escaped by OpenSSL's printing of names. */
+/* Prints the response with OpenSSL, which escapes the untrusted strings in names. */
 static void printText(const unsigned char *der, size_t len) {
     const unsigned char *p = der;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
@@ -568,7 +569,7 @@ static void printText(const unsigned char *der, size_t len) {
     OCSP_RESPONSE_free(response);
 }
 
-/* One URL. Returns 1 when it gave a response that verified. */
+/* Queries one URL. Returns 1 if its response verified. */
 static int askUrl(const probeOptions *options, const ocspIdentity *id, const char *url, probeReport *r) {
     ocspIoHooks wait = {.wake_fd = -1};
     ocspError err = {.kind = OCSP_ERR_NONE};
@@ -604,7 +605,7 @@ static void probeResponder(const probeOptions *options, probeReport *r) {
     r->now = time(NULL);
     conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
     if (!certs || (options->issuer && !more)) {
-        say(r->sentence, sizeof(r->sentence), "no PEM certificate can be read from %s",
+        say(r->sentence, sizeof(r->sentence), "cannot read a PEM certificate from %s",
             certs ? options->issuer : options->ask);
         goto done;
     }
@@ -617,19 +618,19 @@ static void probeResponder(const probeOptions *options, probeReport *r) {
     describeIdentity(id, r);
     if (!id->issuer) {
         say(r->sentence, sizeof(r->sentence),
-            id->self_signed ? "the certificate is self-signed: no CA can vouch for it"
+            id->self_signed ? "the certificate is self-signed: no CA can report its status"
                             : "the issuer is not in the file: name it with --issuer or --cafile");
         goto done;
     }
     count = options->url_count ? options->url_count : id->url_count;
     if (count == 0)
         say(r->sentence, sizeof(r->sentence),
-            "the certificate names no OCSP responder: name one with --url (and on the "
-            "server with responder-url)");
+            "the certificate names no OCSP responder: name one with --url (on the server: "
+            "responder-url)");
     for (i = 0; i < count; i++) {
         if (askUrl(options, id, options->url_count ? options->urls[i] : id->urls[i], r)) break;
         if (i + 1 < count && !options->quiet)
-            fprintf(stderr, "ocsp-probe: %s: %s; asking the next URL\n", r->url, r->sentence);
+            fprintf(stderr, "ocsp-probe: %s: %s; trying the next URL\n", r->url, r->sentence);
     }
 done:
     ocspIdentityFree(id);
@@ -666,16 +667,17 @@ static void printPeople(FILE *out, const probeReport *r) {
         else
             fprintf(out, "  %-12s %s\n", "next update", "not given");
         printDate(out, "produced at", r->produced_at, r->now);
-        if (r->next_update && r->end != r->next_update) printDate(out, "stapled to", r->end, r->now);
+        if (r->next_update && r->end != r->next_update) printDate(out, "expires", r->end, r->now);
         fprintf(out, "  %-12s %s (%s)\n", "signed by", r->signer,
-                r->delegate ? "a delegate of the issuer" : "the issuer");
+                r->delegate ? "an authorized responder" : "the issuer");
         fprintf(out, "  %-12s %s\n", "certid", OBJ_nid2sn(r->certid_digest));
     }
     if (r->bytes) fprintf(out, "  %-12s %zu bytes\n", "response", r->bytes);
     if (r->protocol[0]) fprintf(out, "  %-12s %s\n", "protocol", r->protocol);
 }
 
-/* A string for JSON or for a Prometheus label: both escape these two, and ocspCleanText has left nothing else. */
+/* Prints a quoted string for JSON or a Prometheus label. Both escape quote and backslash; ocspCleanText has removed
+ * everything else that needs escaping. */
 static void printQuoted(FILE *out, const char *text) {
     fputc('"', out);
     for (; *text; text++) {
@@ -694,7 +696,7 @@ static void jsonNumber(FILE *out, const char *name, long long value) {
     fprintf(out, ", \"%s\": %lld", name, value);
 }
 
-/* One object a line. Fields that are not known are left out; times are Unix seconds. */
+/* Prints one JSON object per line. Unknown fields are omitted; times are Unix seconds. */
 static void printJson(FILE *out, const probeReport *r) {
     fputs("{\"target\": ", out);
     printQuoted(out, r->target);
@@ -734,7 +736,7 @@ static void printJson(FILE *out, const probeReport *r) {
     fputs("}\n", out);
 }
 
-/* The metrics. `known` says for which reports there is a value, so that an alert never sees a made-up zero. */
+/* A metric. `known` returns 0 for reports without a value, so that an alert never sees a made-up zero. */
 typedef struct probeMetric {
     const char *name, *help;
     int (*known)(const probeReport *r);
@@ -801,23 +803,24 @@ static long long valueTime(const probeReport *r) {
 }
 
 static const probeMetric metrics[] = {
-    {"ocsp_probe_up", "1 if a status could be asked for, 0 if not (connect, handshake, usage)", always, valueUp},
-    {"ocsp_probe_exit_status", "0 good, 1 good with a warning, 2 critical, 3 could not tell", always, valueExit},
-    {"ocsp_probe_time_seconds", "when this was looked at (Unix time)", always, valueTime},
-    {"ocsp_probe_stapled", "1 if an OCSP response came, whatever it says", wasReached, valueStapled},
-    {"ocsp_probe_good", "1 if it verified, holds now, and says good", wasReached, valueGood},
-    {"ocsp_probe_revoked", "1 if it verified, holds now, and says revoked", wasReached, valueRevoked},
+    {"ocsp_probe_up", "1 if a status could be requested, 0 if not (connect, handshake, usage)", always, valueUp},
+    {"ocsp_probe_exit_status", "0 good, 1 good with a warning, 2 critical, 3 unknown", always, valueExit},
+    {"ocsp_probe_time_seconds", "when the target was probed (Unix time)", always, valueTime},
+    {"ocsp_probe_stapled", "1 if an OCSP response was received, valid or not", wasReached, valueStapled},
+    {"ocsp_probe_good", "1 if the response is valid and the status is good", wasReached, valueGood},
+    {"ocsp_probe_revoked", "1 if the response is valid and the status is revoked", wasReached, valueRevoked},
     {"ocsp_probe_response_bytes", "size of the response", wasReached, valueBytes},
     {"ocsp_probe_this_update_seconds", "thisUpdate (Unix time)", hasResponse, valueThisUpdate},
     {"ocsp_probe_next_update_seconds", "nextUpdate (Unix time); absent if not given", hasNextUpdate, valueNextUpdate},
     {"ocsp_probe_produced_at_seconds", "producedAt (Unix time)", hasResponse, valueProducedAt},
-    {"ocsp_probe_end_seconds", "end of its validity: least of nextUpdate and of both certificates' ends (Unix time)",
-     hasNextUpdate, valueEnd},
-    {"ocsp_probe_certid_sha1", "1 if the response has the CertID that most clients look for (SHA-1), 0 if not",
-     hasResponse, valueCertIdSha1},
-    {"ocsp_probe_certificate_not_after_seconds", "the certificate's own end (Unix time)", hasCertificate,
+    {"ocsp_probe_end_seconds",
+     "expiry of the response: the earliest of nextUpdate and both certificates' notAfter (Unix time)", hasNextUpdate,
+     valueEnd},
+    {"ocsp_probe_certid_sha1", "1 if the CertID is SHA-1, which most clients look for, 0 if not", hasResponse,
+     valueCertIdSha1},
+    {"ocsp_probe_certificate_not_after_seconds", "notAfter of the certificate (Unix time)", hasCertificate,
      valueNotAfter},
-    {"ocsp_probe_must_staple", "1 if the certificate promises a staple", hasCertificate, valueMustStaple},
+    {"ocsp_probe_must_staple", "1 if the certificate is must-staple", hasCertificate, valueMustStaple},
 };
 
 static void printPrometheus(FILE *out, const probeReport *reports, int count) {
@@ -835,7 +838,7 @@ static void printPrometheus(FILE *out, const probeReport *reports, int count) {
     }
 }
 
-/* Prints all reports where the options say. A file appears whole or not at all: it may be read at any moment. */
+/* Prints all reports to stdout or --output. The file is replaced atomically, since it may be read at any time. */
 static int printAll(const probeOptions *options, const probeReport *reports, int count) {
     char temporary[4096] = "";
     FILE *out = stdout;
@@ -845,7 +848,7 @@ static int printAll(const probeOptions *options, const probeReport *reports, int
         if (snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", options->output, (long)getpid()) >=
                 (int)sizeof(temporary) ||
             !(out = fopen(temporary, "w"))) {
-            fprintf(stderr, "ocsp-probe: %s cannot be written: %s\n", options->output, strerror(errno));
+            fprintf(stderr, "ocsp-probe: cannot write %s: %s\n", options->output, strerror(errno));
             return 0;
         }
     }
@@ -859,7 +862,7 @@ static int printAll(const probeOptions *options, const probeReport *reports, int
         ok = fclose(out) == 0 && ok && rename(temporary, options->output) == 0;
         if (!ok) unlink(temporary);
     }
-    if (!ok) fprintf(stderr, "ocsp-probe: the output could not be written: %s\n", strerror(errno));
+    if (!ok) fprintf(stderr, "ocsp-probe: cannot write the output: %s\n", strerror(errno));
     return ok;
 }
 
@@ -870,49 +873,53 @@ static void printHelp(void) {
         "usage: ocsp-probe [OPTION...] HOST:PORT [HOST:PORT...]\n"
         "       ocsp-probe --ask CERT.PEM [OPTION...]\n"
         "\n"
-        "Asks a TLS server for its OCSP staple, verifies chain and staple as the server's own engine does, and says what it\n"
-        "is. HOST is a name, an IPv4 address, or an IPv6 address in brackets; the port is " PROBE_DEFAULT_PORT
-        " unless given.\n"
+        "Requests the OCSP staple of each TLS server, verifies certificate chain and staple by the rules of the\n"
+        "stapling engine, and reports the result. HOST is a name, an IPv4 address, or an IPv6 address in brackets.\n"
+        "The default port is " PROBE_DEFAULT_PORT ".\n"
         "\n"
-        "trust\n"
-        "  --cafile FILE       trusted certificates (PEM); also where the issuer is looked for. Default: the system's\n"
-        "  --capath DIR        the same from a directory that `openssl rehash` prepared\n"
+        "Trust:\n"
+        "  --cafile FILE       trusted certificates (PEM), also searched for the issuer. Default: the system's\n"
+        "  --capath DIR        directory of trusted certificates, prepared with `openssl rehash`\n"
         "\n"
-        "the connection\n"
-        "  --cert FILE         client certificate (PEM, with its chain). A Valkey server wants one by default\n"
-        "                      (tls-auth-clients yes), but sends its staple to clients without one too\n"
-        "  --key FILE          its key; by default in the file of --cert\n"
-        "  --servername NAME   the name to ask for (SNI); by default HOST if it is a name\n"
-        "  --tls1.2, --tls1.3  this version only\n"
-        "  --sigalgs LIST      signature algorithms to offer, to be served the RSA or the ECDSA certificate of a server that\n"
-        "                      has both: rsa_pss_rsae_sha256, ecdsa_secp256r1_sha256 (with TLS 1.2 RSA+SHA256, ECDSA+SHA256)\n"
-        "  --timeout SECONDS   for all of it; default 5\n"
+        "Connection:\n"
+        "  --cert FILE         client certificate (PEM, with its chain). Valkey requires one by default\n"
+        "                      (tls-auth-clients yes), but also sends its staple to clients without one\n"
+        "  --key FILE          private key of the client certificate. Default: in the file of --cert\n"
+        "  --servername NAME   server name (SNI). Default: HOST, if HOST is a name\n"
+        "  --tls1.2, --tls1.3  use this TLS version only\n"
+        "  --sigalgs LIST      signature algorithms to offer. Selects the RSA or ECDSA certificate of a server that\n"
+        "                      has both: rsa_pss_rsae_sha256, ecdsa_secp256r1_sha256 (TLS 1.2: RSA+SHA256,\n"
+        "                      ECDSA+SHA256)\n"
+        "  --timeout SECONDS   timeout for each server or URL, 1 to 3600. Default: 5\n"
         "\n"
-        "the verdict\n"
-        "  --warn N% | N       exit 1 when less than N percent of the response's life is left, or less than N seconds;\n"
-        "                      default 5%, which a server that refreshes at its margin of 10% never lets happen\n"
+        "Warning threshold:\n"
+        "  --warn N% | N       exit with 1 if less than N percent of the response's validity, or N seconds, are left.\n"
+        "                      Default: 5%, which a server with a refresh-margin of 10% reaches only after failed\n"
+        "                      refreshes\n"
         "\n"
-        "asking the responder, without a server: a dry run before roll-out\n"
-        "  --ask FILE          the certificate (PEM; the first one counts, others may hold its issuer)\n"
-        "  --issuer FILE       its issuer, if neither that file nor --cafile holds it\n"
-        "  --url URL           ask this URL and not those in the certificate; may be given up to 8 times\n"
-        "  --save FILE         keep the response (DER), whatever it is: good for the directive response-file\n"
-        "  --text              print the whole response as OpenSSL shows it, too\n"
+        "Querying a responder without a server, as a dry run before roll-out:\n"
+        "  --ask FILE          certificate to query (PEM). Further certificates in the file may include its issuer\n"
+        "  --issuer FILE       certificate of the issuer, if it is neither in that file nor in --cafile\n"
+        "  --url URL           query this URL instead of those in the certificate. May be given up to 8 times\n"
+        "  --save FILE         save the response (DER), valid or not, for the directive response-file for example\n"
+        "  --text              also print the complete response in OpenSSL's format\n"
         "\n"
-        "output\n"
-        "  --json              one JSON object a line, times in Unix seconds\n"
-        "  --prometheus        metrics for a node exporter's text file; utils/ocsp-alerts.yml has alert rules for them\n"
-        "  --output FILE       write there, in one step, instead of to the terminal\n"
-        "  --quiet             print nothing: the exit status says it\n"
-        "  --help, --version\n"
+        "Output:\n"
+        "  --json              print one JSON object per line, with times in Unix seconds\n"
+        "  --prometheus        print metrics for the node exporter's textfile collector. See utils/ocsp-alerts.yml\n"
+        "                      for alert rules\n"
+        "  --output FILE       replace FILE atomically instead of printing to the terminal\n"
+        "  --quiet             print nothing; use the exit status\n"
+        "  --help              print this help\n"
+        "  --version           print the versions of ocsp-probe and OpenSSL\n"
         "\n"
-        "exit status\n"
+        "Exit status:\n"
         "  0  good\n"
-        "  1  good, but near its end (--warn), without nextUpdate and older than some clients accept, or with a CertID\n"
-        "     of another digest than SHA-1, in which most clients find no status\n"
-        "  2  critical: no staple, revoked, expired, or not valid for this certificate and these trusted certificates\n"
-        "  3  could not tell: no connection, no answer, wrong usage\n"
-        "  With several servers the worst one counts: 2 before 3 before 1 before 0.");
+        "  1  good with a warning: the response expires soon (--warn), has no nextUpdate and is older than some\n"
+        "     clients accept, or has a CertID with another digest than SHA-1, in which most clients find no status\n"
+        "  2  critical: no staple, revoked, expired, or not valid for this certificate and the trusted certificates\n"
+        "  3  unknown: no connection, no response, or wrong usage\n"
+        "  With several servers, the worst status: 2 before 3 before 1 before 0.");
 }
 
 enum {
@@ -969,7 +976,7 @@ static int usageError(const char *sentence, const char *what) {
     return 0;
 }
 
-/* A whole number from `min` to `max`; what follows it is left in *end. */
+/* Parses an integer from `min` to `max`; *end is set to the rest of `text`. Returns 0 if there is none. */
 static int parseNumber(const char *text, long min, long max, int *out, char **end) {
     long value;
 
@@ -980,7 +987,7 @@ static int parseNumber(const char *text, long min, long max, int *out, char **en
     return errno == 0 && value >= min && value <= max;
 }
 
-/* Fills `options`; returns 0 after saying what is wrong. *done: help or the version was printed. */
+/* Fills `options`. Returns 0 after printing a usage error. *done is set to 1 if help or version was printed. */
 static int parseArguments(int argc, char **argv, probeOptions *options, int *done) {
     const char *why;
     char *end = "";
@@ -1006,17 +1013,17 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
         case OPT_QUIET: options->quiet = 1; break;
         case OPT_TIMEOUT:
             if (!parseNumber(optarg, 1, 3600, &options->timeout, &end) || *end)
-                return usageError("--timeout wants whole seconds from 1 to 3600, not ", optarg);
+                return usageError("--timeout requires an integer from 1 to 3600 (seconds), not ", optarg);
             break;
         case OPT_WARN:
             if (!parseNumber(optarg, 0, 1000000000, &options->warn, &end) || (*end && strcmp(end, "%") != 0) ||
                 (*end && options->warn > 100))
-                return usageError("--warn wants a percentage like 5%, or seconds like 3600, not ", optarg);
+                return usageError("--warn requires a percentage like 5%, or seconds like 3600, not ", optarg);
             options->warn_is_percent = *end == '%';
             break;
         case OPT_URL:
             if (!*optarg || !ocspCheckResponderUrl(optarg, &why))
-                return usageError(*optarg ? why : "--url wants a URL", "");
+                return usageError(*optarg ? why : "--url requires a URL", "");
             if (options->url_count == OCSP_MAX_URLS) return usageError("--url can be given at most 8 times", "");
             options->urls[options->url_count++] = optarg;
             break;
@@ -1029,23 +1036,23 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
                    OCSP_STAPLING_VERSION % 100, OpenSSL_version(OPENSSL_VERSION));
             *done = 1;
             return 1;
-        default: fputs("Try: ocsp-probe --help\n", stderr); return 0; /* getopt has said what is wrong */
+        default: fputs("Try: ocsp-probe --help\n", stderr); return 0; /* getopt has printed the error */
         }
     }
     options->targets = argv + optind;
     options->target_count = argc - optind;
-    if (options->ask && options->target_count) return usageError("--ask needs no server: leave out ", argv[optind]);
+    if (options->ask && options->target_count) return usageError("--ask takes no server: omit ", argv[optind]);
     if (!options->ask && !options->target_count) return usageError("name a server, like 127.0.0.1:6379", "");
     if (!options->ask && (options->issuer || options->url_count || options->save || options->text))
-        return usageError("--issuer, --url, --save and --text go with --ask", "");
-    if (options->key && !options->cert) return usageError("--key goes with --cert", "");
+        return usageError("--issuer, --url, --save and --text require --ask", "");
+    if (options->key && !options->cert) return usageError("--key requires --cert", "");
     if (options->target_count > PROBE_MAX_TARGETS) return usageError("at most 256 servers in one run", "");
     return 1;
 }
 
-/* What a run over several servers exits with: the worst counts. */
+/* Returns the worse of two exit statuses, for a run over several servers. */
 static int worse(int a, int b) {
-    static const int rank[] = {0, 1, 3, 2}; /* by exit status: critical is worse than not knowing */
+    static const int rank[] = {0, 1, 3, 2}; /* by exit status: critical is worse than unknown */
     return rank[a] >= rank[b] ? a : b;
 }
 

@@ -1,32 +1,32 @@
 #!/usr/bin/env tclsh
-# openssl-responder.tcl - puts `openssl ocsp`, a real responder, behind HTTP on loopback: for the demo, and for the
-# suite that wants answers made by somebody else than our own mock.
+# openssl-responder.tcl - serves `openssl ocsp` over HTTP on loopback: a real responder for the demo, and for the suite
+# that needs responses of another implementation than the mock responder.
 #
-# `openssl ocsp -port` would do without this file, but with OpenSSL 3.0 it listens on every interface of the machine
-# and cannot be told otherwise. Here each request starts `openssl ocsp` once, which reads index.txt anew, so that
-# a revocation shows in the next answer.
+# `openssl ocsp -port` would be enough, but with OpenSSL 3.0 it listens on all interfaces, which cannot be changed. Here
+# each request starts `openssl ocsp` once, which rereads index.txt, so that a revocation shows in the next response.
 #
 # usage: tclsh utils/openssl-responder.tcl DIR [--port N] [--nmin MINUTES] [--log FILE]
-#        DIR is what `tclsh utils/ocsp-pki.tcl demo DIR` made: ca.crt, responder.crt, responder.key, index.txt. They may
-#        come later: nothing is read before the first request. Prints http://127.0.0.1:PORT/ once it listens (--port 0,
-#        the default, is any free one), then serves until it is ended. --nmin: life of an answer, default 5.
+#        DIR is the directory of `tclsh utils/ocsp-pki.tcl demo DIR` with ca.crt, responder.crt, responder.key and
+# index.txt. Nothing is read before the first request, so they may be created later. Prints http://127.0.0.1:PORT/ when
+# it listens (--port 0, the default, selects a free port), then serves until it is terminated. --nmin: validity
+#        of a response in minutes, default 5.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
-set requestMax 65536 ;# bytes of a request, header and body: more is not OCSP
+set requestMax 65536 ;# bytes of a request with header and body; larger ones are rejected
 
 proc parseArguments {argv} {
     array set ::option {--port 0 --nmin 5 --log ""}
     set ::dir [lindex $argv 0]
     foreach {name value} [lrange $argv 1 end] {
         if {![info exists ::option($name)]} {
-            puts stderr "openssl-responder.tcl: there is no option $name; the head of the file tells those there are."
+            puts stderr "openssl-responder.tcl: unknown option $name; see the head of the file."
             exit 1
         }
         set ::option($name) $value
     }
     if {$::dir eq ""} {
-        puts stderr "openssl-responder.tcl: name the directory that `tclsh utils/ocsp-pki.tcl demo DIR` made."
+        puts stderr "openssl-responder.tcl: name the directory of `tclsh utils/ocsp-pki.tcl demo DIR`."
         exit 1
     }
 }
@@ -49,7 +49,7 @@ proc hangUp {channel} {
     unset -nocomplain ::received($channel)
 }
 
-# Collects until the request is whole. A client that goes away, or that sends too much, is dropped.
+# Reads until the request is complete. Drops a client that disconnects or sends too much.
 proc receive {channel} {
     if {[catch {read $channel} bytes]} {hangUp $channel; return}
     append ::received($channel) $bytes
@@ -69,7 +69,7 @@ proc receive {channel} {
     if {[eof $channel] || [string length $text] > $::requestMax} {hangUp $channel}
 }
 
-# The OCSPRequest of a GET is its path: base64, percent-encoded (RFC 6960 appendix A).
+# Returns the OCSPRequest of a GET, which is its path: base64, percent-encoded (RFC 6960 appendix A).
 proc requestOfPath {path} {
     set plain ""
     foreach {whole literal hex} [regexp -all -inline {([^%])|%([0-9a-fA-F]{2})} $path] {
@@ -86,7 +86,7 @@ proc answer {channel head body} {
         switch $method {
             POST {set request $body}
             GET {set request [requestOfPath [lindex [split $head " "] 1]]}
-            default {error "the method $method is not of OCSP"}
+            default {error "OCSP does not use the method $method"}
         }
         set reply [askOpenssl $request]
         note "$method: answered with [string length $reply] bytes"
@@ -100,7 +100,7 @@ proc answer {channel head body} {
         puts -nonewline $channel "HTTP/1.1 $status\r\nContent-Type: $type\r\nContent-Length: [string length $reply]\r\n"
         puts -nonewline $channel "Connection: close\r\n\r\n$reply"
     }
-    hangUp $channel ;# a close in the non-blocking mode still sends all that was put
+    hangUp $channel ;# a non-blocking channel still sends its buffer after close
 }
 
 proc askOpenssl {request} {
@@ -115,7 +115,7 @@ proc askOpenssl {request} {
         set f [open $replyFile rb]
         set reply [read $f]
         close $f
-        if {$reply eq ""} {error "openssl ocsp gave no answer"}
+        if {$reply eq ""} {error "openssl ocsp returned no response"}
         return $reply
     } finally {
         file delete $requestFile $replyFile

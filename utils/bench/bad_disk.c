@@ -1,5 +1,5 @@
-/* bad_disk.c - a library to preload into a server: a disk that keeps whoever syncs a file waiting for a tenth of a
- * second, and then says that it failed. With `save ""` and no AOF a server syncs nothing but our cached responses.
+/* bad_disk.c - a library to preload into a server: each sync of a file takes a tenth of a second and then fails. With
+ * `save ""` and no AOF a server syncs only cached responses.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

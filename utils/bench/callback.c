@@ -1,20 +1,19 @@
-/* callback.c - what the handshake callback costs by itself, and whether the lock-free slot is worth its lines.
+/* callback.c - measures the handshake callback alone, and the lock-free slot compared with alternatives.
  *
  *   bench_callback [--bytes 1500] [--millis 150] [--rounds 5]
  *
- * Linked with the engine as it is. Readers run without pause, 1, 2, 4 or 8 of them, with and without a writer that
- * publishes without pause. What they run:
- *     callback  ocspStatusCallback on a server's SSL; OpenSSL's allocation is a fixed buffer of the thread
- *     malloc    the same with OpenSSL's allocation as it is
- *     minimal   what OpenSSL needs to send bytes and no more: a copy of static bytes, given to it (a fixed buffer, too)
- *     slot      ocspSlotEnter, the staple found and copied, ocspSlotLeave
- *     mutex, rwlock, refcount   the same copy, from behind a mutex, a reader-writer lock, an atomic reference count
+ * Linked with the unmodified engine. 1, 2, 4 or 8 readers run continuously, with and without a writer that publishes
+ * continuously. The readers run one of:
+ *     callback  ocspStatusCallback on a server's SSL; OpenSSL's allocation returns a fixed buffer of the thread
+ *     malloc    the same with OpenSSL's real allocation
+ *     minimal   the minimum for OpenSSL to send bytes: a copy of static bytes (in a fixed buffer, too)
+ *     slot      ocspSlotEnter, find and copy the staple, ocspSlotLeave
+ *     mutex, rwlock, refcount   the same copy with a mutex, a reader-writer lock, an atomic reference count
  *
- * A line for each, round by round:
+ * Output: a line for each, round by round:
  *     callback NAME READERS WRITER READ_NS READS_PER_SECOND WAITS WRITES WRITE_P50 WRITE_P99 WRITE_MAX
- * READ_NS: processor time of a reader per read; WAITS: how often readers gave up their core because they had to wait,
- * per million reads; WRITES: publications in all; WRITE_*: how long one took, in nanoseconds, with the freeing of the
- * old object.
+ * READ_NS: CPU time of a reader per read; WAITS: how often readers yielded their core to wait, per million reads;
+ * WRITES: number of publications; WRITE_*: duration of one in nanoseconds, including freeing the old object.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -52,7 +51,7 @@ static double clockNs(clockid_t which) {
     return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
 }
 
-/* ---- OpenSSL's allocation, out of the way while a reader measures ------------------------------------------------ */
+/* ---- replaces OpenSSL's allocation while a reader measures ------------------------------------------------------- */
 
 static _Thread_local int spare_allocation;
 static _Thread_local unsigned char fixed[MAX_BYTES];
@@ -75,19 +74,19 @@ static void opensslFree(void *memory, const char *file, int line) {
     if (memory != fixed) free(memory);
 }
 
-/* ---- the other ways to share one pointer ------------------------------------------------------------------------- */
+/* ---- alternatives for sharing a pointer -------------------------------------------------------------------------- */
 
 typedef struct shareable {
     ocspStapleSet set;
-    atomic_long balance; /* refcount: releases counted here less those who acquired, once it was replaced */
+    atomic_long balance; /* refcount: releases, minus acquisitions once the object was replaced */
 } shareable;
 
 static shareable *shared_set;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
 
-/* A pointer, and above its 48 bits how many hold it: both are taken in one step, so that nothing is freed between
- * reading the pointer and counting oneself in. */
+/* A pointer with a reference count above its 48 bits: both are read and updated atomically, so that nothing is freed
+ * between reading the pointer and taking the reference. */
 static atomic_ullong counted_pointer;
 #define ONE_HOLDER (1ULL << 48)
 #define POINTER_BITS (ONE_HOLDER - 1)
@@ -117,14 +116,14 @@ static void refcountPublish(shareable *fresh) {
 
 /* ---- readers ----------------------------------------------------------------------------------------------------- */
 
-/* What every way does with what it got hold of. */
+/* Copies the staple: the work that all alternatives share. */
 static void copyOut(const ocspStapleSet *set) {
     int i;
 
     for (i = 0; i < set->count; i++) {
         if (set->staples[i].leaf != leaf) continue;
         memcpy(fixed, set->staples[i].der, set->staples[i].len);
-        __asm__ volatile("" : : "r"(fixed) : "memory"); /* the compiler must not leave it out */
+        __asm__ volatile("" : : "r"(fixed) : "memory"); /* keeps the compiler from removing the copy */
         return;
     }
 }
@@ -267,9 +266,9 @@ static void *readOn(void *arg) {
 
     if (!ssl) die("out of memory");
     SSL_set_accept_state(ssl);
-    me->way->read(ssl); /* the thread's first read finds its stripe, and OpenSSL's queue of errors for this thread */
+    me->way->read(ssl); /* the first read sets up the thread's stripe and OpenSSL's error queue */
     spare_allocation = me->way->spare_allocation;
-    me->way->read(ssl); /* its buffer */
+    me->way->read(ssl); /* the second one the buffer */
     atomic_fetch_add(&running, 1);
     getrusage(RUSAGE_THREAD, &usage);
     me->waits = -usage.ru_nvcsw;
@@ -346,7 +345,7 @@ static void measure(const way *mine, int readers, int with_writer, int millis) {
     fflush(stdout);
 }
 
-/* A certificate signed by its own key: all that the callback asks of it is to be the one that is followed. */
+/* Creates a self-signed certificate: the callback only requires that it is the tracked one. */
 static void makeContext(void) {
     EVP_PKEY *key = EVP_EC_gen("P-256");
 

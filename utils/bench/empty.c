@@ -1,5 +1,5 @@
-/* empty.c - a module that does nothing: what any module at all costs a server's commands, for `make bench` to compare
- * ours with.
+/* empty.c - a module that does nothing: the cost of any module for a server's commands, as the baseline of `make
+ * bench`.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

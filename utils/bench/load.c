@@ -1,26 +1,26 @@
-/* load.c - the load of `make bench`: full TLS handshakes that ask for a status or do not, PINGs of many busy clients,
- * the first handshakes after a start, and the time of a start. Judges nothing: the driver (run.tcl) does.
+/* load.c - the load of `make bench`: full TLS handshakes with and without a status request, PINGs of many busy clients,
+ * the first handshakes after a start, and the time of a start. Only measures; run.tcl evaluates.
  *
  *   bench_load shake --port P [--tls 1.2|1.3] [--ask both|yes|no] [--threads 1] [--block 1] [--pairs 100] [--each]
  *                    [--warm 0] [--pids 12,34] [--against P2]
- *       blocks of handshakes without resumption, in pairs: one block asks, one does not, and each pair has the order of
- *       the one before turned round, so that what drifts hits both alike. A line for each block:
- *           block a|n WALL_US CPU_US STAPLED FAILED      a: asked, n: not; CPU_US: what the processes --pids used
- *       --against: all ask; the blocks a are handshakes with the server on P, the blocks n with that on P2
- *       --warm handshakes that do not ask come first and are not measured: they load what is loaded lazily, and the caches
- *       with --each also a line for each handshake, from connect() to SSL_connect()'s return:
+ * blocks of full handshakes in pairs: one block requests a status, one does not. The order alternates from pair to
+ *       pair, so that drift affects both. A line for each block:
+ * block a|n WALL_US CPU_US STAPLED FAILED a: asked, n: not asked; CPU_US: CPU time of the processes --pids
+ *       --against: all request a status; blocks a use the server on P, blocks n the server on P2
+ *       --warm: handshakes without a status request that come first and are not measured, for lazy loading and caches
+ *       --each: also a line for each handshake, from connect() to the return of SSL_connect():
  *           shake a|n US
  *   bench_load ping --port P [--clients 50] [--millis 1000]
- *       clients that each send the next PING when the last one is answered:  ping COUNT P50 P99 P99.9 MAX  (us)
+ *       clients that send the next PING when they get a reply:  ping COUNT P50 P99 P99.9 MAX  (us)
  *   bench_load first --port P [--count 100]
- *       waits until the port takes connections, then asks COUNT times:
+ *       waits until the port accepts, then performs COUNT handshakes with a status request:
  *           first STAPLED COUNT LAST_UNSTAPLED STARTED_US CONNECTED_US DONE_US
- *       LAST_UNSTAPLED counts from 1, 0: none; the wall clock when the last one without a staple began, when the first
- *       connection was taken, and when its handshake was done
+ * LAST_UNSTAPLED counts from 1, 0: none; the times (wall clock) are: the last handshake without a staple began, the
+ *       first connection was accepted, and its handshake was complete
  *   bench_load start --port P COMMAND...
- *       runs the server COMMAND:  start US PID  from exec to the first PONG on the plain port P; then waits for its end
+ * runs the server COMMAND: start US PID from exec to the first PONG on the plain port P; then waits for the exit
  *
- * Servers are on 127.0.0.1. Certificates are not verified, so that the load costs its core little: the suites do that.
+ * Servers are on 127.0.0.1. Certificates are not verified, which saves CPU time of the load; the suites verify them.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -49,15 +49,15 @@
 #define MAX_PIDS 64
 #define MAX_CLIENTS 1000
 #define MAX_SAMPLES 8000000
-#define PATIENCE 30     /* seconds that one step may take: a server that hangs ends the run and does not stall it */
-#define SETTLE_US 1000  /* after a block, until the server has closed its side too */
-#define POLL_NAP_US 100 /* between two tries to connect to a server that starts */
+#define PATIENCE 30     /* seconds for one step: a server that hangs ends the run instead of stalling it */
+#define SETTLE_US 1000  /* after a block: until the server has closed its sockets, too */
+#define POLL_NAP_US 100 /* between two tries to connect to a starting server */
 
 static const char ping[] = "*1\r\n$4\r\nPING\r\n";
 static const char pong[] = "+PONG\r\n";
 
 static struct sockaddr_in address = {.sin_family = AF_INET}, other = {.sin_family = AF_INET};
-static SSL_CTX *ctx[2]; /* 1: asks for a status */
+static SSL_CTX *ctx[2]; /* 1: requests a status */
 static int block = 1, thread_count = 1, warm;
 static int pids[MAX_PIDS], pid_count;
 
@@ -84,7 +84,7 @@ static void *need(void *memory) {
     return memory;
 }
 
-/* What the processes of --pids have used so far, in microseconds: all their threads, by the scheduler's own count. */
+/* Returns the CPU time of the processes --pids in microseconds: all threads, as counted by the scheduler. */
 static double serversCpuUs(void) {
     unsigned long long total = 0;
     int i;
@@ -122,10 +122,10 @@ static SSL_CTX *makeContext(int version, int ask) {
     return made;
 }
 
-/* A connected socket, or -1. */
+/* Returns a connected socket, or -1. */
 static int connectOnce(const struct sockaddr_in *to) {
     struct timeval patience = {.tv_sec = PATIENCE};
-    struct linger hard = {.l_onoff = 1, .l_linger = 0}; /* no TIME_WAIT: ports must not run out */
+    struct linger hard = {.l_onoff = 1, .l_linger = 0}; /* no TIME_WAIT, which would use up the ports */
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0) die("no socket");
@@ -137,7 +137,7 @@ static int connectOnce(const struct sockaddr_in *to) {
     return -1;
 }
 
-/* NULL when it failed. */
+/* Performs a handshake; NULL if it failed. */
 static SSL *shakeHands(int ask) {
     int is_other = other.sin_port && !ask, fd;
     SSL *ssl = need(SSL_new(ctx[ask || is_other]));
@@ -153,12 +153,13 @@ static SSL *shakeHands(int ask) {
 static void hangUp(SSL *ssl) {
     int fd = SSL_get_fd(ssl);
 
-    SSL_shutdown(ssl); /* politely, or the server logs an error for each */
+    SSL_shutdown(ssl); /* without it the server logs an error */
     SSL_free(ssl);
     close(fd);
 }
 
-/* Whether a response came that says "successful": its first element is ENUMERATED 0. (Apache staples "try later" too.) */
+/* Returns 1 if the staple is a "successful" response: its first element is ENUMERATED 0. (Apache also staples
+ * tryLater.) */
 static int isStapled(SSL *ssl) {
     const unsigned char *der;
     long len = SSL_get_tlsext_status_ocsp_resp(ssl, &der), head = 2;
@@ -167,11 +168,11 @@ static int isStapled(SSL *ssl) {
     return len > head + 2 && der[0] == 0x30 && memcmp(der + head, "\x0a\x01\x00", 3) == 0;
 }
 
-/* One block, by all threads together. */
+/* A block is performed by all threads together. */
 static pthread_barrier_t begin, end;
 static atomic_int left, stapled, failed;
 static int asking, quitting; /* written by main between the barriers */
-static double *took;         /* of each handshake of the block; < 0: failed */
+static double *took;         /* microseconds of each handshake of the block; < 0: failed */
 
 static void *shaker(void *unused) {
     for (;;) {
@@ -240,7 +241,7 @@ static void shake(const char *ask, int pairs, int each) {
 typedef struct busyClient {
     SSL *ssl;
     double sent_at;
-    int got; /* bytes of the answer */
+    int got; /* bytes of the reply */
 } busyClient;
 
 static int ascending(const void *a, const void *b) {
@@ -261,7 +262,7 @@ static void sendPing(busyClient *client) {
     if (SSL_write(client->ssl, ping, sizeof(ping) - 1) <= 0) die("PING could not be sent");
 }
 
-/* Reads what is there; 1 when the answer is whole. */
+/* Reads the available bytes; returns 1 when the reply is complete. */
 static int readPong(busyClient *client) {
     char reply[sizeof(pong)];
     int n = SSL_read(client->ssl, reply, (int)sizeof(pong) - 1 - client->got);
@@ -358,7 +359,7 @@ static void start(char **command) {
     if (pid < 0) die("fork");
     if (pid == 0) {
         int nowhere = open("/dev/null", O_RDWR);
-        dup2(nowhere, 1); /* its log must not be taken for ours */
+        dup2(nowhere, 1); /* keeps its log out of the output */
         dup2(nowhere, 2);
         execvp(command[0], command);
         _exit(127);

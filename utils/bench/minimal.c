@@ -1,6 +1,6 @@
-/* minimal.c - a library to preload into a server: the least that a server can do to staple. Whoever asks gets the bytes
- * of the file $BENCH_STAPLE, read once: no look at the clock, the certificate or anything else. What OpenSSL itself
- * needs to send a staple is what this costs, and `make bench` counts the module's instructions against it.
+/* minimal.c - a library to preload into a server: minimal stapling. Each client that requests a staple gets the content
+ * of the file $BENCH_STAPLE, read once, without a check of the clock or the certificate. The cost is what OpenSSL
+ * itself needs to send a staple: the baseline for the module's instructions in `make bench`.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

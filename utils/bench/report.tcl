@@ -1,5 +1,5 @@
-# report.tcl - what `make bench` prints and draws: the tables, what the figures were to show, JSON, SVG. Sourced by
-# run.tcl, whose `found` looks results up.
+# report.tcl - the output of `make bench`: tables, expectations, JSON, SVG. Sourced by run.tcl, whose `found` looks up
+# results.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -55,7 +55,7 @@ proc writeJson {file} {
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
-# `columns`: a title and a width for each; negative: to the left.
+# `columns`: a title and a width for each; negative widths align left.
 proc table {title columns rows} {
     puts "\n$title"
     set format [join [lmap {name width} $columns {string cat % $width s}] "  "]
@@ -149,7 +149,7 @@ proc report {} {
         }
     }
     if {[llength $rows]} {
-        table "By what the responder does (handshakes that ask, us; ours hold a response from disk when it hangs or is down)" \
+        table "By state of the responder (handshakes with a request, us; hangs, down: module and patch have a cached response)" \
             {server -18 responder -9 p50 7 p99 7 p99.9 7 max 9 stapled 11 "hung in rounds" 14} $rows
     }
     set rows {}
@@ -235,7 +235,7 @@ proc report {} {
     puts "\nEverything is in $::dir: result.json, [join $pictures {, }]"
 }
 
-# ---- what the figures were to show ----------------------------------------------------------------------------------
+# ---- expectations ---------------------------------------------------------------------------------------------------
 
 proc first {list} {lindex $list 0}
 
@@ -245,7 +245,7 @@ proc claim {text measured met} {
     record claims claim $text measured $measured verdict $word
 }
 
-# A ratio that must be at least (or, with `most`, at most) `bound`: missed only if the whole interval says so.
+# Expects a ratio of at least (or, with `most`, at most) `bound`: missed only if the whole interval is beyond it.
 proc bounded {ratio low high bound {most 0}} {
     if {$most ? $ratio <= $bound : $ratio >= $bound} {return 1}
     return [expr {($most ? $low <= $bound : $high >= $bound) ? -1 : 0}]
@@ -357,9 +357,9 @@ proc requirements {} {
     }
 }
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- plots ----------------------------------------------------------------------------------------------------------
 
-# A gnuplot script with its data, drawn as SVG; it stays beside the picture. The colours suit the colour-blind.
+# Writes a gnuplot script with its data and runs it to draw an SVG next to it. The palette suits the color-blind.
 proc plot {name width height script} {
     writeFile $::dir/$name.gnuplot "set terminal svg size $width,$height font 'sans-serif,13' background '#ffffff'
 set output '$::dir/$name.svg'
@@ -376,7 +376,7 @@ $script"
     if {[catch {exec gnuplot $::dir/$name.gnuplot 2>@1} words]} {puts "gnuplot about $name: $words"}
 }
 
-# Words stand in quotes, numbers do not.
+# Quotes words, but not numbers.
 proc dataCell {cell} {
     if {$cell eq "NaN" || [string is double -strict $cell]} {return $cell}
     return "\"$cell\""
@@ -390,7 +390,7 @@ proc nameInLines {kind} {string map {" + " "\\n+ " ", " ",\\n"} [nameOf $kind]}
 
 proc plots {} {
     if {[catch {exec gnuplot --version}]} return
-    # Asked against not asked.
+    # With and without a status request.
     set rows {}
     set y 0
     foreach r [lreverse [found handshakes tls 1.3 key ec]] {
@@ -455,7 +455,7 @@ set xtics ([join $tics ,])
 set key top left horizontal
 plot [join $lines {, }]"
     }
-    # The callback, beside a writer that publishes without pause.
+    # The callback, with a writer that publishes continuously.
     set blocks ""
     set style 0
     foreach way {slot mutex rwlock refcount callback} {

@@ -1,8 +1,8 @@
-/* requests.c - how many requests a CA gets from one server per day: a simulated year of the engine's own schedule
- * (src/ocsp_schedule.c as it is), with chance drawn as the engine draws it.
+/* requests.c - computes how many requests a CA gets from one server per day: a simulated year of the engine's schedule
+ * (the unmodified src/ocsp_schedule.c), with the engine's jitter.
  *
- * Prints lines:  requests CASE LIFE_SECONDS PER_DAY  for responses of several lives with a responder that signs on
- * demand, and for a responder that is down all day, with a response held and with none.
+ * Prints lines: requests CASE LIFE_SECONDS PER_DAY for several validity intervals with a responder that signs on
+ * demand, and for a responder that is down all day, with and without a current response.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -12,14 +12,14 @@
 
 #define DAY 86400
 #define DAYS 365
-#define MARGIN 10 /* percent, and below seconds: the directives' defaults */
+#define MARGIN 10 /* percent; seconds below: the directives' defaults */
 #define RETRY_DELAY 10
 
 static uint32_t chance(void) {
     return (uint32_t)random() << 16 ^ (uint32_t)random();
 }
 
-/* Requests per day with responses of `life` seconds; 0: without nextUpdate. */
+/* Returns the requests per day with responses valid for `life` seconds; 0: without nextUpdate. */
 static double healthy(time_t life) {
     static unsigned char der[1];
     int64_t now = 0, end = (int64_t)DAYS * DAY * 1000;
@@ -37,7 +37,7 @@ static double healthy(time_t life) {
     return (double)count / DAYS;
 }
 
-/* Rounds a day with a responder that never answers; `remaining`: of what is held when it begins, 0: nothing. */
+/* Returns the refreshes per day of an outage; `remaining`: validity of the current response at its start, 0: none. */
 static double down(int64_t remaining) {
     long count = 0;
     int day;

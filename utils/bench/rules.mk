@@ -1,4 +1,4 @@
-# rules.mk - how the benchmarks are built and run. Part of the Makefile.
+# rules.mk - build and run the benchmarks. Included by the Makefile.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -9,7 +9,7 @@ $(B)/bench_%: $(B)/utils/bench/%.o $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-# Loaded by a server, so their functions must be seen.
+# Loaded by a server: their functions must be exported.
 $(BENCH_LOADED): $(B)/bench_%.so: utils/bench/%.c
 	@echo "  link    $@"
 	$(Q)$(CC) -std=gnu11 $(CPPFLAGS) $(CFLAGS) $(WARN) -shared -fPIC -o $@ $< -ldl
@@ -17,7 +17,7 @@ $(BENCH_LOADED): $(B)/bench_%.so: utils/bench/%.c
 .PHONY: bench bench-programs
 bench-programs: all $(BENCH_PROGRAMS)
 
-bench: ## measure stapling beside nginx, HAProxy, Apache and Redis (12 minutes; ARGS=--quick: 2), tables and pictures
+bench: ## compare stapling with nginx, HAProxy, Apache and Redis, tables and plots (12 minutes; ARGS=--quick: 2)
 	@sh deps/install.sh bench
 	@$(MAKE) --no-print-directory bench-programs
 	@tclsh utils/bench/run.tcl $(ARGS)

@@ -1,19 +1,18 @@
 #!/usr/bin/env tclsh
-# run.tcl - what stapling costs, and what a server does when its responder hangs: Valkey with the module and without,
-# patched Valkey, Redis, nginx, HAProxy and Apache httpd side by side on this machine. `make bench` runs it.
+# run.tcl - measures the cost of stapling, and servers whose responder hangs: Valkey with and without the module,
+# patched Valkey, Redis, nginx, HAProxy and Apache httpd on this machine. Run by `make bench`.
 #
 # usage: tclsh utils/bench/run.tcl [--quick] [--only PART,PART] [--merge] [--draw] [--list]
 #        VALKEY_PATCHED=/path/to/valkey-server measures a patched server too
-#   --only    measures these parts alone; --list tells which there are
-#   --merge   keeps the results of the last run for all other parts: so that a part can be measured again, or some of
-#             them (not callback) with real-time priority, chrt -r 1 tclsh utils/bench/run.tcl --only ..., on a machine
-#             that is not quiet
-#   --draw    measures nothing: prints and draws the last run's results again
+#   --only    measures only these parts; --list lists them
+#   --merge   keeps the last run's results for all other parts. To repeat a part, or on a busy machine to measure parts
+#             (except callback) with real-time priority: chrt -r 1 tclsh utils/bench/run.tcl --only ...
+#   --draw    measures nothing: prints and plots the last run's results again
 #
-# Servers run on one core, the load on another, in alternating rounds; results are medians of paired ratios, with a 95 %
-# interval that supposes nothing about the noise. Where the interval holds 1, the result is called "within the noise".
-# Instructions are counted by callgrind, which no noise moves. Everything lands in build/bench/: result.json, *.svg. It
-# judges nothing by its exit status: another machine has other figures. Servers listen on loopback.
+# Servers run on one core, the load on another, in alternating rounds. Results are medians of paired ratios with a 95 %
+# interval that makes no assumption about the noise. If the interval contains 1, the result is "within the noise".
+# Instructions are counted by callgrind, independent of noise. Output: build/bench/result.json, *.svg. The exit status
+# does not depend on the figures, since they differ between machines. Servers listen on loopback.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -21,10 +20,10 @@ cd [file dirname [file dirname [file dirname [file normalize [info script]]]]]
 set dir build/bench
 foreach file {servers.tcl stats.tcl report.tcl} {source utils/bench/$file}
 
-# The engine honours http_proxy, and a proxy cannot reach this machine's loopback.
+# The engine honors http_proxy, and a proxy cannot reach this machine's loopback interface.
 set env(no_proxy) 127.0.0.1
 
-# The parts, and about how many seconds each takes.
+# The parts, with the approximate seconds that each takes.
 set parts {callback 45 instructions 70 commands 20 handshakes 100 responder 125 ping 95 getset 170 starts 45 first 35
     requests 1}
 
@@ -43,7 +42,7 @@ foreach word $argv {
         }
         default {
             if {$only ne "next"} {
-                puts stderr "bench: there is no option $word; the head of utils/bench/run.tcl tells those there are."
+                puts stderr "bench: unknown option $word; see the head of utils/bench/run.tcl."
                 exit 1
             }
             set only [split $word ,]
@@ -58,7 +57,7 @@ foreach part $only {
 }
 if {$only eq ""} {set only [dict keys $parts]}
 
-# A number of rounds for the full run, and one for --quick.
+# Selects a number of rounds: for the full run, or for --quick.
 proc rounds {full short} {return [expr {$::quick ? $short : $full}]}
 
 # ---- progress -------------------------------------------------------------------------------------------------------
@@ -72,7 +71,7 @@ set last_line 0
 
 proc minutes {seconds} {format %d:%02d [expr {int($seconds) / 60}] [expr {int($seconds) % 60}]}
 
-# How far the part is (0 to 1). The estimate trusts this run's own speed more and more.
+# Reports a part's progress (0 to 1). The estimate increasingly relies on this run's own speed.
 proc progress {part fraction what} {
     set now [clock seconds]
     if {$fraction > 0 && $fraction < 1 && $now - $::last_line < 5} return
@@ -92,7 +91,7 @@ proc rotate {list by} {
 
 # ---- the load -------------------------------------------------------------------------------------------------------
 
-# Lets the event loop run (the periodic commands live in it) while a program measures; its lines.
+# Runs a measuring program while the event loop runs the periodic commands. Returns the program's output lines.
 proc load {args} {
     set pipe [open |[concat $::load_core [file normalize build/bench_load] $args 2>@1]]
     fconfigure $pipe -blocking 0
@@ -135,7 +134,7 @@ proc failedOf {lines} {
     return $sum
 }
 
-# Processor time of a server, in nanoseconds, by the scheduler's own count.
+# Returns a server's CPU time in nanoseconds, as counted by the scheduler.
 proc cpuNs {server} {
     set sum 0
     foreach file [glob -nocomplain /proc/[dict get $server pid]/task/*/schedstat] {
@@ -150,7 +149,7 @@ set results {} ;# part -> list of flat dicts, in the order of the JSON
 
 proc record {part args} {dict lappend ::results $part $args}
 
-# The records of a part whose keys have these values.
+# Returns the records of a part with these values of its keys.
 proc found {part args} {
     set list {}
     if {![dict exists $::results $part]} {return {}}
@@ -196,8 +195,8 @@ proc part_callback {} {
 
 # ---- instructions ---------------------------------------------------------------------------------------------------
 
-# What callgrind counted in a dump: total, `ours` (inside our module's file), `callback` (the status callback with all
-# that it calls).
+# Returns the counts of a callgrind dump: total, `ours` (inside the module's file), `callback` (the status callback,
+# inclusive).
 proc readCounts {file} {
     set total 0
     set ours 0
@@ -249,7 +248,7 @@ proc callgrind {out args} {
     return [list valgrind --tool=callgrind --callgrind-out-file=$out {*}$args]
 }
 
-# Counts a server's instructions while the script runs.
+# Counts a server's instructions while a script runs.
 proc countWhile {server out script} {
     exec callgrind_control --zero [dict get $server pid] >/dev/null 2>@1
     uplevel 1 $script
@@ -260,7 +259,7 @@ proc countWhile {server out script} {
     return $counts
 }
 
-# Handshakes: only what happens inside SSL_do_handshake, so that no timer of a server is counted. A median of several
+# Counts instructions per handshake, only inside SSL_do_handshake, to exclude the server's timers. The median of several
 # dumps, because signing takes a different path each time.
 proc countHandshakes {server out tls ask shakes} {
     set totals {}
@@ -287,7 +286,7 @@ proc part_instructions {} {
         set out [file normalize $::dir/callgrind-$kind-$key]
         set server [startServer $kind -key $key -url [goodUrl $key] \
             -run [callgrind $out --toggle-collect=SSL_do_handshake]]
-        # The first handshakes load what is loaded lazily, and fetch (nginx).
+        # The first handshakes include lazy loading, and nginx's fetch.
         if {$kind in {module patched}} {waitStapling $server}
         foreach tls [expr {$::quick || $kind in {nginx haproxy} ? "1.3" : "1.3 1.2"}] {
             load shake --port [dict get $server port] --tls $tls --ask both --pairs 8
@@ -301,7 +300,7 @@ proc part_instructions {} {
     }
 }
 
-# All that a server does for a GET or SET of one client, a turn of the event loop for each: the worst case.
+# Counts all instructions for a GET or SET of one client with one event loop iteration each: the worst case.
 proc part_commands {} {
     set step 0
     foreach kind {valkey empty module} {
@@ -326,7 +325,7 @@ proc part_commands {} {
     }
 }
 
-# ---- handshakes: asked against not asked ----------------------------------------------------------------------------
+# ---- handshakes with and without a status request -------------------------------------------------------------------
 
 proc part_handshakes {} {
     set kinds [concat valkey [stapling]]
@@ -339,7 +338,7 @@ proc part_handshakes {} {
         set servers {}
         foreach kind $kinds {
             dict set servers $kind [startServer $kind -key $key -url [goodUrl $key]]
-            # Everybody has fetched when the first round begins.
+            # Every server has fetched before the first round.
             load shake --port [dict get $servers $kind port] --ask yes --pairs 5
             dict set pids $kind [join [serverPids [dict get $servers $kind]] ,]
         }
@@ -401,7 +400,7 @@ proc part_responder {} {
     set rounds [rounds 24 5]
     set shakes [rounds 150 60]
     set down http://127.0.0.1:[freePort]/
-    # What the servers of ours find on disk.
+    # The cache that the servers with this engine start with.
     set cache [file normalize $::dir/cache]
     file mkdir $cache
     set server [startServer module -url [goodUrl ec] -cache $cache]
@@ -432,14 +431,14 @@ proc part_responder {} {
         foreach name [rotate $names $round] {
             set server [dict get $servers $name]
             lassign $name kind state
-            # The servers of ours hang in a fetch all the while; the others ask when a client comes.
+            # Servers with this engine hang in a fetch during the round; the others query when a client connects.
             if {$state eq "hung"} {hangServer $server}
             set lines [load shake --port [dict get $server port] --ask yes --each --pairs $shakes --warm 8]
             lappend took($name) [shakesOf $lines a]
             incr stapled($name) [stapledOf $lines a]
             if {$state eq "hung" && [isHanging $server]} {incr hung($name)}
         }
-        # Ours, against the healthy one: connection by connection, so that what disturbs one disturbs the other.
+        # This engine, compared with a healthy server connection by connection, so that noise affects both.
         foreach name $names {
             lassign $name kind state
             if {$state eq "healthy" || $kind ni {module patched redis-module}} continue
@@ -467,7 +466,7 @@ proc part_responder {} {
 
 # ---- PINGs of busy clients ------------------------------------------------------------------------------------------
 
-# Runs a command on a server again and again while the load measures.
+# Repeats a command on a server while the load measures.
 proc repeat {server command} {
     if {!$::repeating} return
     if {[catch {ask $server {*}$command} why] && $::repeat_error eq ""} {set ::repeat_error $why}
@@ -475,7 +474,7 @@ proc repeat {server command} {
     after 50 [list repeat $server $command]
 }
 
-# Enough newer responses, signed beforehand, for a refresh that publishes and stores each time.
+# Signs enough newer responses in advance that each refresh publishes and stores one.
 proc newerResponses {count path} {
     for {set i 0} {$i < $count} {incr i} {
         set file [file normalize $::dir/pki/newer-$i.der]
@@ -504,7 +503,7 @@ proc part_ping {} {
         if {$name ne "hung"} {waitStapling [dict get $servers $name]}
     }
     set reload [list CONFIG SET tls-cert-file [dict get $::leaf(ec) cert]]
-    # condition, its server, what is done all the while
+    # condition, its server, the command that is repeated
     set conditions [list without without {} quiet quiet {} refresh refresh OCSP.REFRESH hung hung {} disk disk \
         OCSP.REFRESH reload quiet $reload "reload without" without $reload]
     set names {}
@@ -572,7 +571,7 @@ proc part_getset {} {
     set rounds [rounds 60 5]
     set servers {}
     for {set round 0} {$round < $rounds} {incr round} {
-        # Two processes of the same program differ, by where their memory came to lie: new ones now and then.
+        # Two processes of one program differ by their memory layout, so restart both now and then.
         if {$round % 10 == 0} {
             endServers $servers
             foreach kind [rotate {valkey module} [expr {$round / 10}]] {
@@ -635,7 +634,7 @@ proc part_starts {} {
     set cache [file normalize $::dir/cache-starts]
     file mkdir $cache
     set kinds {valkey module}
-    # Another build than the distribution's: it is compared with itself.
+    # A different build than the distribution's: compared with itself.
     if {[info exists ::env(VALKEY_PATCHED)]} {lappend kinds patched-off patched}
     for {set round -1} {$round < $rounds} {incr round} { ;# the first, number -1, warms the disk and fills the cache
         progress starts [expr {max(0.0, double($round) / $rounds)}] "start [expr {$round + 1}] of $rounds"
@@ -675,10 +674,10 @@ proc part_starts {} {
 
 # ---- the first handshakes -------------------------------------------------------------------------------------------
 
-# A start, and the first 100 handshakes that come as soon as the port takes connections. {stapled last late leads}: how
-# many were stapled; the number of the last that was not; whether that one began more than 5 ms after the responder's
-# answer, when the response must have been verified and published; by how many ms the request reached the responder
-# before the first connection, and before its handshake's end.
+# Starts a server and performs the first 100 handshakes as soon as the port accepts. Returns {stapled last late leads}:
+# the number of stapled ones; the number of the last unstapled one; whether that one began more than 5 ms after the
+# responder's answer, when the response must have been verified and published; by how many ms the request reached the
+# responder before the first connection, and before the end of its handshake.
 proc firstHandshakes {kind url cache} {
     ocsp_responder_forget $::responder
     set server [startServer $kind -url $url -cache $cache -hold 1]
@@ -714,7 +713,8 @@ proc part_first {} {
         incr step
         set ours [expr {$kind in {module patched redis-module}}]
         foreach situation {cold warm down hung} {
-            # HAProxy asks nobody: cold is without the file, everything else with it. Apache holds the first handshakes.
+            # HAProxy queries no responder: cold is without the file, all else with it. Apache delays the first
+            # handshakes.
             if {$kind eq "haproxy" && $situation in {down hung}} continue
             set url [dict get [list cold [goodUrl ec] warm [goodUrl ec] down $down hung [hangUrl first]] $situation]
             if {$kind eq "haproxy" && $situation eq "cold"} {set url ""}
@@ -767,7 +767,7 @@ if {[info exists env(VALKEY_PATCHED)]} {
     if {$env(VALKEY_PATCHED) eq ""} {
         unset env(VALKEY_PATCHED)
     } elseif {![file executable $env(VALKEY_PATCHED)]} {
-        puts stderr "bench: VALKEY_PATCHED names no program: $env(VALKEY_PATCHED)"
+        puts stderr "bench: VALKEY_PATCHED is not a program: $env(VALKEY_PATCHED)"
         exit 1
     }
 }
@@ -788,9 +788,9 @@ if {![catch {exec nproc} cores] && $cores > 1 && ![catch {exec taskset -c 0 true
     set load_core {taskset -c 1}
     exec taskset -pc 1 [pid] ;# the driver, and with it the responder
 } else {
-    puts "This machine has one core, or no taskset: servers and load are not kept apart."
+    puts "This machine has one core, or no taskset: servers and load share cores."
 }
-# No server outlives this program, however it ends.
+# Stop all servers when this program ends, in whatever way.
 if {![catch {exec setpriv --pdeathsig TERM true}]} {set server_core [concat setpriv --pdeathsig TERM $server_core]}
 if {$merge && [file exists $dir/results.tcl]} {lassign [readFile $dir/results.tcl] facts results}
 if {$only eq "draw"} {

@@ -1,29 +1,29 @@
-# servers.tcl - the servers that `make bench` measures, each with the same certificate, the same response and the same
-# responder, on one core; the certificates and the responder themselves. Sourced by run.tcl.
+# servers.tcl - starts the servers that `make bench` measures, with the same certificate, response and responder, on one
+# core; creates the certificates and the responder. Sourced by run.tcl.
 #
 #   bench_pki                         certificates (RSA and ECDSA), the response for each, the mock responder
 #   startServer KIND ?option value ...?   a handle: a dict with kind, port (TLS), plain (port without TLS, "" for none),
 #                                     pid, dir
-#     KIND      valkey, module (valkey with it), patched, patched-off (stapling no), redis, redis-module, nginx, haproxy,
+# KIND valkey, module (valkey with it), patched, patched-off (stapling no), redis, redis-module, nginx, haproxy,
 #               apache, minimal (valkey with minimal.c preloaded), empty (valkey with a module that does nothing)
 #     -key ec   or rsa
-#     -url ""   the responder to ask; "" for nobody
-#     -cache DIR    where a server of ours keeps its responses (default: the server's own directory, new)
-#     -run {}   words put before the command, for valgrind and the like
+#     -url ""   the responder; "" for none
+#     -cache DIR    the cache directory of a server with this engine (default: the server's own, new directory)
+#     -run {}   words before the command, for valgrind for example
 #     -env {}   environment, name value ...
 #     -set {}   further directives of Valkey and Redis
-#     -hold 0   1: do not start it; the handle has its command in place of a pid
+#     -hold 0   1: do not start the server; the handle has its command instead of a pid
 #   stopServer HANDLE, stopAll
-#   serverPids HANDLE                 it and its children
-#   ask HANDLE COMMAND ...            one command on the plain port, its answer in a line
-#   hangServer HANDLE                 makes its fetch hang, if it does not; isHanging HANDLE
+#   serverPids HANDLE                 the process ids of the server and its children
+#   ask HANDLE COMMAND ...            sends a command to the plain port; returns the reply as one line
+#   hangServer HANDLE                 makes the server's fetch hang; isHanging HANDLE
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
 source utils/ocsp-pki.tcl
 source tests/support/ocsp_responder.tcl
 
-array set running {} ;# pid -> name, of what must not outlive us
+array set running {} ;# pid -> name of each process to stop at exit
 
 proc freePort {} {
     set listener [socket -server list -myaddr 127.0.0.1 0]
@@ -32,7 +32,7 @@ proc freePort {} {
     return $port
 }
 
-# Lets the event loop run until the script is true.
+# Runs the event loop until the script returns true.
 proc waitUntil {seconds script sentence} {
     set end [expr {[clock milliseconds] + 1000 * $seconds}]
     while {![uplevel 1 $script]} {
@@ -168,7 +168,7 @@ proc nginxCommand {server option} {
     set stapling off
     set url [dict get $option -url]
     if {$url ne ""} {set stapling on}
-    # One process where somebody counts its instructions.
+    # A single process if its instructions are counted.
     set master [expr {[llength [dict get $option -run]] ? "master_process off;" : ""}]
     writeFile $home/nginx.conf "
         daemon off; $master worker_processes 1; pid $home/pid; error_log $home/error.log crit;
@@ -188,7 +188,7 @@ proc nginxCommand {server option} {
     return [list [program nginx] -p $home -c $home/nginx.conf]
 }
 
-# HAProxy 2.6 asks no responder: somebody puts the response beside the certificate. With a -url we do, as it starts.
+# HAProxy 2.6 queries no responder: it reads the response from a file. With -url the file is written before the start.
 proc haproxyCommand {server option} {
     set home [dict get $server dir]
     set key [dict get $option -key]
@@ -250,7 +250,7 @@ proc readFile {file} {
     return $text
 }
 
-# Where Debian has servers that people do not start by hand.
+# Debian's directories of servers that are usually started as services.
 proc program {name} {
     foreach place [concat [split $::env(PATH) :] /usr/sbin /sbin] {
         if {[file executable $place/$name]} {return $place/$name}
@@ -313,7 +313,7 @@ proc isHanging {server} {
     return [expr {[ocsp_responder_count $::responder -path $path -end hanging] > 0}]
 }
 
-# A fetch that times out is followed by a pause; ask again, so that a round never falls into one.
+# A fetch that timed out is followed by a delay: request a refresh again, so that no round falls into that delay.
 proc hangServer {server} {
     if {[isHanging $server]} return
     if {[dict get $server kind] in {module redis-module patched}} {

@@ -1,12 +1,12 @@
 # stats.tcl - the statistics of `make bench`, and its JSON. Sourced by run.tcl.
 #
 #   median LIST, percentile LIST P      of any order
-#   signInterval LIST                   {low high}: a 95 % confidence interval of the median that supposes nothing about
-#                                       the distribution (the order statistics of the sign test)
+#   signInterval LIST                   {low high}: a 95 % confidence interval of the median, for any
+#                                       distribution (the order statistics of the sign test)
 #   bootstrapRatio A B P                A, B: lists of the rounds' lists. {ratio low high} of the P-th percentiles of
-#                                       all values together; the interval by drawing rounds anew, in pairs
+#                                       all values together; the interval by resampling rounds, in pairs
 #   jsonRecord DICT                     a flat dict as a JSON object
-#   ratioText RATIO LOW HIGH            for the table; says when the interval holds 1
+#   ratioText RATIO LOW HIGH            for the table; notes if the interval contains 1
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -25,7 +25,7 @@ proc median {list} {
 proc signInterval {list} {
     set sorted [lsort -real $list]
     set n [llength $sorted]
-    # How many of the lowest may be left out: as long as that few of n fall below the median with less than 2.5 %.
+    # How many of the lowest values to skip: as long as so few of n fall below the median with less than 2.5 %.
     set probability [expr {pow(0.5, $n)}]
     set sum 0.0
     for {set out 0} {$out < $n / 2} {incr out} {
@@ -54,7 +54,7 @@ proc bootstrapRatio {a b p} {
     return [list $ratio [percentile $drawn 2.5] [percentile $drawn 97.5]]
 }
 
-# A ratio with its interval, and whether one can tell it from 1.
+# Formats a ratio with its interval and whether it differs from 1.
 proc ratioText {ratio low high} {
     set noise [expr {$low <= 1 && $high >= 1 ? ", within the noise" : ""}]
     return [format "%.4f (%.4f to %.4f%s)" $ratio $low $high $noise]
@@ -64,7 +64,7 @@ proc jsonText {text} {
     return "\"[string map {\\ \\\\ \" \\\" \n \\n \t \\t \r ""} $text]\""
 }
 
-# A flat dict as a JSON object: what looks like a number is one.
+# Formats a flat dict as a JSON object. Values that look like numbers become numbers.
 proc jsonRecord {record} {
     set members {}
     dict for {name value} $record {
