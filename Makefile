@@ -3,8 +3,7 @@
 #
 # Output: src/valkey-ocsp.so (the module), utils/ocsp-probe, and everything else in build/. None of it is committed.
 # Variables: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to build against another
-# OpenSSL than the system's; ARGS="..." for the Tcl runner and the benchmark; V=1 to print the commands; DESTDIR,
-# MODULEDIR, BINDIR for `make install`.
+# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
