@@ -98,9 +98,9 @@ void unhookContexts(void); /* before an unload */
 
 int anyPending(void); /* 1: contexts wait to be examined; 0 also while stapling and verify-peers are off */
 
-/* Attaches the newest pending context that serves the server's certificate. `ours`: the server has just created it
+/* Attaches the newest pending context that serves the server's certificate. `requested`: the server has just created it
  * because forceTlsReload made it, so the context is not another module's. */
-void attachPending(ServerCtx *ctx, int ours);
+void attachPending(ServerCtx *ctx, int requested);
 
 void logUnseen(const char *why);     /* logs once that the contexts cannot be seen; `why` is half a sentence */
 void forceTlsReload(ServerCtx *ctx); /* makes the server create its contexts anew */

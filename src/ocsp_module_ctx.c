@@ -241,12 +241,12 @@ static contextRole holdsLeaf(SSL_CTX *ctx, const serverLeaf *leaf) {
     return role;
 }
 
-/* Classifies a context created on the main thread. `ours`: forceTlsReload made the server create it, so the context is
+/* Classifies a context created on the main thread. `requested`: forceTlsReload made the server create it, so the context is
  * not another module's. */
-static contextRole roleOf(SSL_CTX *ctx, const serverLeaf *server, const serverLeaf *client, int ours) {
+static contextRole roleOf(SSL_CTX *ctx, const serverLeaf *server, const serverLeaf *client, int requested) {
     if (!SSL_CTX_get0_certificate(ctx) || server->known == SETTING_EMPTY) return ROLE_OTHER;
     if (server->known == SETTING_SET) return holdsLeaf(ctx, server);
-    if (!ours || client->known == SETTING_UNKNOWN) return ROLE_UNSURE;
+    if (!requested || client->known == SETTING_UNKNOWN) return ROLE_UNSURE;
     /* A context with the client certificate may still be the server's: tls-client-cert-file may name the same file. */
     return client->known == SETTING_EMPTY || holdsLeaf(ctx, client) == ROLE_OTHER ? ROLE_SERVER : ROLE_UNSURE;
 }
@@ -317,8 +317,8 @@ static void prefetchContext(ServerCtx *ctx) {
     ERR_pop_to_mark();
 }
 
-/* Empties the list and attaches the newest context of the server in it. `ours`: see roleOf. */
-void attachPending(ServerCtx *ctx, int ours) {
+/* Empties the list and attaches the newest context of the server in it. `requested`: see roleOf. */
+void attachPending(ServerCtx *ctx, int requested) {
     serverLeaf server, client;
     SSL_CTX *next, *chosen = NULL;
     int at_start;
@@ -328,7 +328,7 @@ void attachPending(ServerCtx *ctx, int ours) {
     client = readLeaf(ctx, "tls-client-cert-file");
     atomic_store_explicit(&any_pending, 0, memory_order_relaxed);
     while ((next = takePending(&at_start)) != NULL) {
-        contextRole role = roleOf(next, &server, &client, ours);
+        contextRole role = roleOf(next, &server, &client, requested);
         /* Later contexts are more likely another module's; they do not make up for the server's first one. */
         if (role == ROLE_UNSURE && at_start) module.unsure = 1;
         if (role == ROLE_SERVER && !chosen)

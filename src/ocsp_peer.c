@@ -61,7 +61,7 @@ static atomic_int verdicts_any; /* 0: no verdict is cached, and no digest is nee
 /* The bad states that were logged last. Main thread only, as are the next lines. */
 static struct {
     uint64_t peer, state; /* hashes of the address (peer 0: unused), and of the state with the serial number */
-} told[OCSP_PEERS_LOGGED];
+} logged_peers[OCSP_PEERS_LOGGED];
 static unsigned logged_next;
 static char last_error[OCSP_REFRESH_ERROR_MAX];
 static uint64_t last_error_peer;
@@ -308,12 +308,12 @@ static uint64_t ocspHash(const char *text, uint64_t start) {
     return hash | 1; /* 0 marks an unused element */
 }
 
-/* The index of a peer in `told`, or -1. */
+/* The index of a peer in `logged_peers`, or -1. */
 static int ocspLoggedAt(uint64_t peer) {
     int i;
 
     for (i = 0; i < OCSP_PEERS_LOGGED; i++)
-        if (told[i].peer == peer) return i;
+        if (logged_peers[i].peer == peer) return i;
     return -1;
 }
 
@@ -330,12 +330,12 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
     }
     if (event->state == OCSP_PEER_GOOD) {
         if (at < 0) return;
-        told[at].peer = 0;
+        logged_peers[at].peer = 0;
         atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
         ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) is verified again", event->address, event->serial);
         return;
     }
-    if (at >= 0 && told[at].state == state) return;
+    if (at >= 0 && logged_peers[at].state == state) return;
     if (at < 0) {
         at = ocspLoggedAt(0);
         if (at < 0)
@@ -343,8 +343,8 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
         else
             atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
     }
-    told[at].peer = peer;
-    told[at].state = state;
+    logged_peers[at].peer = peer;
+    logged_peers[at].state = state;
     if (event->refused)
         ocspLog(OCSP_LOG_WARNING, "peer %s (certificate %s) refused: %s", event->address, event->serial, event->reason);
     else
@@ -387,7 +387,7 @@ void ocspPeersInfo(const ocspInfoSink *sink) {
 void ocspPeersReset(void) {
     ocspPeersSetPolicy(OCSP_PEERS_NO);
     ocspPeersCron();
-    memset(told, 0, sizeof(told));
+    memset(logged_peers, 0, sizeof(logged_peers));
     memset(verdicts, 0, sizeof(verdicts)); /* no handshake runs */
     verdicts_next = 0;
     atomic_store_explicit(&verdicts_any, 0, memory_order_relaxed);
