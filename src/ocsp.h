@@ -3,7 +3,8 @@
  * A host, the loadable module or a patched server, provides a log, an allocator, options and the SSL_CTXs to staple for.
  * There is one engine per process. It needs OpenSSL, pthreads and libc.
  *
- * "Main" is the thread that runs the server's event loop. Functions that return int return 1, or 0 on failure.
+ * "Main" is the thread that runs the server's event loop. Functions that return int return 1, or 0 on failure, unless
+ * they say otherwise.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -122,7 +123,7 @@ int ocspSetOptions(const ocspOptions *options);
 
 /* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server
  * context is complete and about to be used. A reload: it starts a fetch at once. Takes references and leaves the context as
- * it was. Main; does not block, except for ocspCron's file before the first accept. The caller installs the callback. */
+ * it was. Main; does not block. The caller installs the callback. */
 void ocspAttachContext(SSL_CTX *ctx);
 
 /* Prefetches for a certificate about to be served: certs[0], with the others as its chain and `store` as trust anchors.
@@ -132,7 +133,8 @@ void ocspAttachContext(SSL_CTX *ctx);
 void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store);
 
 /* Compares two certificates byte for byte. Unlike X509_cmp it does not populate OpenSSL's cached extensions, which an
- * allocation failure marks invalid for good. 0 also when out of memory. Any thread, inside OpenSSL. */
+ * allocation failure marks invalid for good. Returns 1 if they are equal, 0 also when out of memory. Any thread; the OCSP
+ * thread only while it holds the OpenSSL lock. */
 int ocspSameCertificate(const X509 *a, const X509 *b);
 
 /* Makes a context of the server answer status requests (RFC 6066 section 8). The thread that fills `ctx`. */
@@ -155,11 +157,12 @@ void ocspPeerCheckUnavailable(const char *why);
 int ocspStatusCallback(SSL *ssl, void *unused);
 
 /* Runs what belongs on main. Call it after the first contexts were attached and before the first accept: with stapling on
- * it loads the one small cache or response file, so that the first handshake is stapled, and starts the thread. Then call
+ * it loads one small file per certificate, so that the first handshake is stapled, and starts the thread. Then call
  * it again before each sleep of the event loop, or once a second; it usually costs a comparison. Main. */
 void ocspCron(void);
 
-/* The outcome of a requested refresh: error is NULL, or a reason valid during the call. OCSP thread. */
+/* The outcome of a requested refresh: error is NULL, or a reason valid during the call. OCSP thread, or main at
+ * shutdown. */
 typedef void ocspRefreshDone(void *arg, const char *error);
 
 /* Starts a refresh now (with a response file: reads it again). Requests during one are merged into it; if it fails, one

@@ -211,7 +211,8 @@ int applyOcspConfig(const char **err) {
     if (!running && !wanted()) return 1;
     if (wanted() && ctx_without_callback && !filesAreRegular()) {
         *err = "OCSP stapling and peer checks require TLS to be reconfigured, but one of its files (tls-cert-file, "
-               "tls-key-file...) is not a regular file, which could block the server. Enable them in the configuration "
+               "tls-key-file...) is not a regular file, which could block the server. Enable them in the "
+               "configuration "
                "file and restart.";
         return 0;
     }

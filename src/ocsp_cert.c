@@ -68,7 +68,7 @@ int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEn
         in = 0;
     else if (cert->schedule.retry_at_ms)
         in = cert->schedule.retry_at_ms - mono;
-    else if (ocspHasResponseFile(options)) /* read when file_signature changes */
+    else if (ocspHasResponseFile(options)) /* read again when it changes, see ocspWatchFile */
         return INT64_MAX;
     else
         in = cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
@@ -107,7 +107,8 @@ void ocspLogInstalled(ocspCert *cert) {
     ocspUtcText(current->expires_at, when, sizeof(when));
     if (current->len > OCSP_MAX_STAPLE_TLS12 && cert->replaced.len <= OCSP_MAX_STAPLE_TLS12)
         ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: the OCSP response has %zu bytes; TLS 1.2 clients accept at most %d and get no staple. "
+                "certificate %s: the OCSP response has %zu bytes; TLS 1.2 clients accept at most %d and get no "
+                "staple. "
                 "Configure the responder to answer for one certificate only, without its chain",
                 cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
     if (current->revoked && !cert->replaced.revoked) {
@@ -333,8 +334,8 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
 }
 
 /* A response without nextUpdate is valid for ten minutes from its receipt. For a file that is its mtime, which copying
- * or restoring the file renews. So the validity begins at the latest when the response was signed (the later of
- * thisUpdate and producedAt) plus the clock skew: 15 minutes in all, as in Java. A CA that omits nextUpdate says that
+ * or restoring the file renews. So the validity ends at the latest 15 minutes (10, and 5 for the clock skew) after
+ * the response was signed (the later of thisUpdate and producedAt), as in Java. A CA that omits nextUpdate says that
  * newer information is always available (RFC 6960 section 4.2.2.1) and signs on request, so a response that was just
  * received loses nothing; one that the CA signed long before is requested again after a restart. */
 int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,

@@ -73,7 +73,8 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
         }
     }
     if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0) {
-        *why = "the responder URL must begin with http:// or https://, as in http://ocsp.example.com/, or be empty to "
+        *why = "the responder URL must begin with http:// or https://, as in http://ocsp.example.com/, or be empty "
+               "to "
                "use the URLs in the certificate";
         return 0;
     }
@@ -90,21 +91,33 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
     return 1;
 }
 
+/* The string that belongs to row `i` of the table; NULL if that is no string. */
+static const char **ocspOptionText(ocspOptions *options, int i) {
+    if (ocsp_directives[i].type != OCSP_STRING) return NULL;
+    return (const char **)(void *)((char *)options + ocsp_directives[i].offset);
+}
+
 void ocspFreeOptions(ocspOptions *options) {
-    ocspFree((char *)options->responder_url);
-    ocspFree((char *)options->cache_dir);
-    ocspFree((char *)options->response_file);
-    options->responder_url = options->cache_dir = options->response_file = NULL;
+    int i;
+
+    for (i = 0; i < OCSP_DIRECTIVES; i++) {
+        const char **text = ocspOptionText(options, i);
+        if (!text) continue;
+        ocspFree((char *)*text);
+        *text = NULL;
+    }
 }
 
 int ocspCopyOptions(ocspOptions *to, const ocspOptions *from) {
+    int i, ok = 1;
+
     *to = *from;
-    to->responder_url = ocspStrdup(from->responder_url);
-    to->cache_dir = ocspStrdup(from->cache_dir);
-    to->response_file = ocspStrdup(from->response_file);
-    if (to->responder_url && to->cache_dir && to->response_file) return 1;
-    ocspFreeOptions(to);
-    return 0;
+    for (i = 0; i < OCSP_DIRECTIVES; i++) {
+        const char **text = ocspOptionText(to, i);
+        if (text && !(*text = ocspStrdup(*text))) ok = 0;
+    }
+    if (!ok) ocspFreeOptions(to);
+    return ok;
 }
 
 #endif /* OCSP_SUPPORTED */

@@ -59,7 +59,8 @@ static int ocspTlsFail(ocspConn *c, const char *what) {
 
     if (verdict == X509_V_ERR_HOSTNAME_MISMATCH || verdict == X509_V_ERR_IP_ADDRESS_MISMATCH)
         return ocspFail(c->err, OCSP_ERR_NETWORK,
-                        "the responder's TLS certificate is not valid for the name %s: use a URL with a name that the "
+                        "the responder's TLS certificate is not valid for the name %s: use a URL with a name that "
+                        "the "
                         "certificate has, or add this name to the certificate",
                         ocspCleanText(clean, sizeof(clean), c->host));
     if (verdict != X509_V_OK)

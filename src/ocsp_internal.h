@@ -11,7 +11,8 @@
  * has 32 bits on some systems and certificates outlive 2038: seconds since 1970 for dates in certificates and
  * responses, milliseconds for delays.
  *
- * "Inside OpenSSL" means: on the OCSP thread, while it holds the OpenSSL lock (ocsp_thread.c).
+ * "Inside OpenSSL" means: on the OCSP thread, only while it holds the OpenSSL lock (ocsp_thread.c); other threads need
+ * none.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -502,7 +503,7 @@ typedef struct ocspCert {
     int was_active; /* the value of `active` before the last reload */
     int index;      /* position in the context; INFO shows the first two */
     ocspCertState state;
-    ocspResponse current; /* .der NULL: none. Kept after expiry, to reject older responses */
+    ocspResponse current; /* .der NULL: none. Kept after expiry: see ocspCompare */
     struct {
         int refresh_requested;   /* by an operator: due at once */
         int refresh_now;         /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */

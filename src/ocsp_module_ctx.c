@@ -393,7 +393,8 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
     if (irregular) {
         snprintf(why, size,
                  "%s is not a regular file. The server is not asked to load it again, because that could block the "
-                 "server: load this module at the server's start (loadmodule), or use a regular file. The module tries "
+                 "server: load this module at the server's start (loadmodule), or use a regular file. The module "
+                 "tries "
                  "again every minute",
                  irregular);
         return 0;
@@ -404,7 +405,8 @@ static int remakeContexts(ServerCtx *ctx, const char *path, char *why, size_t si
         if (reply) chars = Server_CallReplyStringPtr(reply, &len);
         if (len > OCSP_SENTENCE_MAX / 2) len = OCSP_SENTENCE_MAX / 2;
         snprintf(why, size,
-                 "the server does not load its tls-cert-file again (%.*s): correct that; the module tries again every "
+                 "the server does not load its tls-cert-file again (%.*s): correct that; the module tries again "
+                 "every "
                  "minute",
                  chars ? (int)len : 0, chars ? chars : "");
     }

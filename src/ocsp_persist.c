@@ -127,24 +127,25 @@ static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *c
 
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
 
-/* Logs once what a restart would do after a disk failure. `outdated`: a cached response that contradicts the current
- * one could not be removed. `dirty`: the current response could not be stored. NULL: no such failure. */
-static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *outdated, const ocspError *dirty) {
-    if (outdated && !cert->logged.outdated) {
+/* Logs once what a restart would do after a disk failure. `remove_error`: a cached response that contradicts the current
+ * one could not be removed. `store_error`: the current response could not be stored. NULL: no such failure. */
+static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *remove_error, const ocspError *store_error) {
+    if (remove_error && !cert->logged.outdated) {
         ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: %s. The file may contain an older response that says %s, which a restart would staple "
+                "certificate %s: %s. The file may contain an older response that says %s, which a restart would "
+                "staple "
                 "until that expires: remove the file, or make its directory writable",
-                cert->id->serial, outdated->text, cert->current.revoked ? "good" : "revoked");
-    } else if (!outdated && cert->logged.outdated) {
+                cert->id->serial, remove_error->text, cert->current.revoked ? "good" : "revoked");
+    } else if (!remove_error && cert->logged.outdated) {
         ocspLog(OCSP_LOG_NOTICE, "certificate %s: no outdated response is on disk any more", cert->id->serial);
     }
-    cert->logged.outdated = outdated != NULL;
-    if (dirty && !outdated && !disk->logged_failure)
+    cert->logged.outdated = remove_error != NULL;
+    if (store_error && !remove_error && !disk->logged_failure)
         ocspLog(OCSP_LOG_WARNING,
                 "certificate %s: %s; still stapling from memory, a restart will refetch. Make cache-dir writable, or "
                 "choose another",
-                cert->id->serial, dirty->text);
-    if (dirty) disk->logged_failure = 1;
+                cert->id->serial, store_error->text);
+    if (store_error) disk->logged_failure = 1;
 }
 
 /* Brings the cache in line with the current response. Returns 1 if the response was stored. A contradicting response is
@@ -214,7 +215,7 @@ void ocspDiskChanged(ocspDisk *disk, char *dir) {
     disk->logged_failure = 0;
     disk->prune_at_ms = 0;
     if (!dir) return;
-    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) { /* drop duplicates of both directories */
+    for (i = 0; i < OCSP_PREVIOUS_DIRS; i++) { /* drop the new directory, and the one just left */
         char *previous = disk->previous_dirs[i];
         disk->previous_dirs[i] = NULL;
         if (previous && (strcmp(previous, now) == 0 || strcmp(previous, dir) == 0)) {

@@ -3,8 +3,8 @@
  *
  * DESIGN: all state is in `worker`, which only the OCSP thread uses (or main before that exists). A step calls the
  * other files in order and has few rules of its own: ocsp_cert.c decides about responses, ocsp_persist.c about the
- * disk, ocsp_certset.c about the certificates. The thread never waits longer than a second, because a jump of the wall
- * clock or a change of the response file wakes nobody.
+ * disk, ocsp_certset.c about the certificates. While stapling is on, the thread never waits longer than a second,
+ * because a jump of the wall clock or a change of the response file wakes nobody.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -270,15 +270,12 @@ static void ocspWorkerAdopt(ocspContextCerts *context) {
 }
 
 static void ocspApplyOptions(void) {
-    ocspOptions old = worker.options;
+    ocspOptions old = worker.options, taken = {0};
     const ocspOptions *new = &worker.options;
     int i, dir_changed;
 
-    worker.options.responder_url = worker.options.cache_dir = worker.options.response_file = NULL;
-    if (!ocspTakeOptions(&worker.options)) {
-        worker.options = old;
-        return;
-    }
+    if (!ocspTakeOptions(&taken)) return;
+    worker.options = taken;
     dir_changed = strcmp(old.cache_dir ? old.cache_dir : "", new->cache_dir) != 0;
     if (strcmp(old.response_file ? old.response_file : "", new->response_file) != 0) worker.file_signature = 0;
     for (i = 0; i < worker.set.count; i++) ocspOptionsChanged(worker.set.certs[i], &old, new, &ocsp_env);

@@ -1,6 +1,6 @@
 /* ocsp_worker.h - the worker's side of the engine: the handoff between main and the OCSP thread, the set of tracked
- * certificates, the worker's step and the thread. Also included by ocsp_stapler.c, which main calls. All other files
- * include ocsp_internal.h, and so cannot reach the worker's state.
+ * certificates, the worker's step and the thread. Included by stapler, thread, worker, certset and handoff; all other
+ * files include ocsp_internal.h, and so cannot reach the worker's state.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
