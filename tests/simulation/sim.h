@@ -52,8 +52,8 @@ typedef enum {
     SIM_TRY_LATER,
     SIM_GARBAGE,
     SIM_EMPTY,
-    SIM_CUT,
-    SIM_TAIL,
+    SIM_TRUNCATED,
+    SIM_TRAILING,
     SIM_FLIPPED,
     SIM_EXPIRED,
     SIM_FROZEN,    /* what it signed when this began, again and again */
@@ -64,36 +64,36 @@ typedef enum {
     SIM_UNKNOWN,
     SIM_OTHER_SERIAL,
     SIM_OTHER_ISSUER,
-    SIM_TWIN, /* signed by a CA of the same name */
-    SIM_NO_EKU,
-    SIM_OLD_DELEGATE,
-    SIM_EARLY_DELEGATE,
-    SIM_FOREIGN_DELEGATE,
-    SIM_CRITICAL_DELEGATE,
-    SIM_WEAK_DELEGATE, /* OCSPSigning, but its key usage forbids signatures */
-    SIM_NO_NEXT,
-    SIM_LAST_FAULT = SIM_NO_NEXT,
+    SIM_SAME_NAME_CA, /* signed by a CA of the same name */
+    SIM_SIGNER_NO_EKU,
+    SIM_SIGNER_EXPIRED,
+    SIM_SIGNER_NOT_YET,
+    SIM_SIGNER_FOREIGN,
+    SIM_SIGNER_CRITICAL,
+    SIM_SIGNER_KEY_USAGE, /* OCSPSigning, but its key usage forbids signatures */
+    SIM_NO_NEXT_UPDATE,
+    SIM_LAST_FAULT = SIM_NO_NEXT_UPDATE,
     /* The CA: for a while; from then on. */
-    SIM_REVOKED, /* b: also shown at a thisUpdate that was used for good before */
-    SIM_LIFE,    /* a: seconds */
-    SIM_PRESIGN, /* a: seconds between two signatures, 0: on demand */
-    SIM_ROLL,    /* a: seconds that the new delegate lives, 0: the CA signs itself */
+    SIM_REVOKED,    /* b: also shown at a thisUpdate that was used for good before */
+    SIM_VALIDITY,   /* a: seconds */
+    SIM_PRESIGN,    /* a: seconds between two signatures, 0: on demand */
+    SIM_NEW_SIGNER, /* a: seconds that the new delegate lives, 0: the CA signs itself */
     /* The machine's clock. */
     SIM_JUMP,  /* a: milliseconds; right again after the duration */
     SIM_DRIFT, /* a: parts per million; likewise */
     SIM_SLEEP, /* a: milliseconds; the monotonic clock stands. Ends early when something else happens */
     /* The disk: for a while; once. */
     SIM_DISK_FULL,
-    SIM_DISK_LIES, /* what is synced is not there after a power failure */
+    SIM_DISK_NO_SYNC, /* what is synced is not there after a power failure */
     SIM_DISK_UNREADABLE,
-    SIM_DISK_FLIP,
-    SIM_DISK_CUT,
-    SIM_DISK_GONE,
-    SIM_DISK_OLD, /* an answer from before, restored from a backup; a: its age in answers */
+    SIM_DISK_FLIPPED,
+    SIM_DISK_TRUNCATED,
+    SIM_DISK_DELETED,
+    SIM_DISK_RESTORED, /* an answer from before, restored from a backup; a: its age in answers */
     /* The process, which is away for the duration. */
     SIM_RESTART,
     SIM_KILL,
-    SIM_KILL_WRITING, /* a: at this many disk operations from now */
+    SIM_KILL_IN_WRITE, /* a: at this many disk operations from now */
     SIM_POWER,
     SIM_NO_THREAD, /* a restart, and for the duration no thread can be made */
     /* The operator. */
@@ -104,23 +104,23 @@ typedef enum {
     SIM_SELF_SIGNED,
     SIM_NO_URLS,
     SIM_NO_ISSUER, /* the same certificate, without its chain */
-    SIM_OFF,
+    SIM_STAPLING_OFF,
     SIM_MARGIN,
     SIM_RETRY_DELAY,
     SIM_TIMEOUT,
     SIM_URL,
     SIM_CACHE_OFF,
     SIM_CACHE_MOVED,
-    SIM_FILE,       /* a response-file for the duration */
-    SIM_FILE_FRESH, /* a new answer is put into it */
-    SIM_FILE_BAD,   /* or nonsense */
+    SIM_FILE,         /* a response-file for the duration */
+    SIM_FILE_UPDATED, /* a new answer is put into it */
+    SIM_FILE_BAD,     /* or nonsense */
     SIM_REFRESH,
     SIM_KINDS
 } simKind;
 
 typedef struct simEvent {
     simKind kind;
-    int64_t at, lasts; /* milliseconds of true time since the world began */
+    int64_t at, duration; /* milliseconds of true time since the world began */
     int64_t a, b;
     int off; /* left out, while a shorter history is looked for */
 } simEvent;
@@ -132,15 +132,15 @@ typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day 
 typedef struct simWorld {
     uint64_t number, salt; /* salt: of its chance, another one in the search for a shorter history */
     simClass class;
-    long long most_steps; /* of the engine; then the world ends early: some outages are long and all alike */
-    int64_t ends;         /* milliseconds */
-    int life;             /* seconds */
-    int presign, backdate, delegate_life;
-    int round; /* seconds that thisUpdate is rounded down to, and producedAt to a sixtieth of them; 0: neither is */
-    int no_next;
-    int late_delegates; /* the next one is made when the last has ended */
+    long long max_steps; /* of the engine; then the world ends early: some outages are long and all alike */
+    int64_t end_at;      /* milliseconds */
+    int validity;        /* seconds */
+    int presign, backdate, signer_validity;
+    int round_to; /* seconds that thisUpdate is rounded down to, and producedAt to a sixtieth of them; 0: neither is */
+    int no_next_update;
+    int signer_gap; /* the next one is made when the last has ended */
     int urls, must_staple, two_certs;
-    int cert_life;
+    int cert_validity;
     int latency; /* milliseconds, typical */
     ocspOptions options;
     int event_count;
@@ -158,18 +158,18 @@ typedef struct simOutcome {
     int broken;
     char promise[32], text[1000];
     int64_t at; /* when */
-    long long rounds, steps, handshakes, starts, answers;
-    int64_t lived; /* milliseconds that were simulated */
+    long long refreshes, steps, handshakes, starts, answers;
+    int64_t simulated_ms; /* milliseconds that were simulated */
 } simOutcome;
 
 extern int64_t sim_trace_from; /* true time from which a trace is told */
 void simRun(const simWorld *world, int trace, simOutcome *outcome);
-void simSelfWorld(const simWorld *world);                                /* as at the beginning of a run */
-void simSay(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
+void simSelfWorld(const simWorld *world);                                  /* as at the beginning of a run */
+void simTrace(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
 
 /* A promise is broken: ends the run. `promise` is a short name, which a shorter history must break too. */
 void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
-#define simWant(condition, promise, ...)                                        \
+#define simRequire(condition, promise, ...)                                     \
     do {                                                                        \
         if (__builtin_expect(!(condition), 0)) simBroken(promise, __VA_ARGS__); \
     } while (0)
@@ -178,12 +178,12 @@ int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
 int64_t simMonoMs(void);
 int64_t simCaTime(void);
-int simFaulty(void);         /* some responder is not well */
-simRng *simChance(void);     /* the world's, not the engine's */
+int simHasFault(void);       /* some responder is not well */
+simRng *simWorldRng(void);   /* the world's, not the engine's */
 int simActive(simKind kind); /* is such an event under way? */
 const simWorld *simThisWorld(void);
-void simRoundDone(void);
-int simRefreshWaits(void); /* a refresh that was asked for has no answer yet */
+void simCountRefresh(void);
+int simRefreshPending(void); /* a refresh that was asked for has no answer yet */
 
 /* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
 
@@ -194,7 +194,7 @@ typedef struct simCert {
     int index;
     X509 *leaf;
     X509 *parsed[2]; /* the same, read from bytes */
-    int turn;
+    int parsed_next;
     EVP_PKEY *key;
     int64_t not_after;
     int must_staple, urls, self_signed;
@@ -208,26 +208,26 @@ typedef struct simAnswer {
     unsigned char *der;
     size_t len;
     uint64_t hash;
-    int sound; /* 0: no time makes it acceptable */
-    int whole; /* it parses, as a response about a certificate */
-    int odd;   /* nobody knows how it is wrong */
-    int cert;  /* whom it is about, -1: none of ours */
+    int acceptable;  /* 0: no time makes it acceptable */
+    int well_formed; /* it parses, as a response about a certificate */
+    int corrupted;   /* nobody knows how it is wrong */
+    int cert;        /* whom it is about, -1: none of ours */
     int status;
     int64_t this_update, next_update, produced_at;
     int64_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
-    const char *what;
+    const char *description;
 } simAnswer;
 
 void simCaBegin(void);
 void simCaEnd(void); /* forgets a world's certificates and answers */
-simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed);
+simCert *simCaIssue(int validity, int must_staple, int urls, int second, int self_signed);
 simCert *simCaCert(int index);
 X509 *simCaParsed(simCert *cert); /* in turn one of two objects */
 int simCaCertCount(void);
 simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
 X509 *simCaCertificate(void);
-void simCaRoll(int lives);
-int simCaDelegates(void); /* do delegates sign? They end when they do */
+void simCaReplaceSigner(int validity);
+int simCaHasSignerCert(void); /* do delegates sign? They end when they do */
 
 /* What a responder that does `fault` (NULL: nothing wrong) says about `cert` now; `alone`: and about no other. */
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone);
@@ -239,13 +239,13 @@ int simCaSelfTest(void); /* exit status */
 
 /* Of two answers about one certificate: 1 when `a` was signed later than `b`, -1 when earlier, by thisUpdate and then by
  * producedAt. */
-int simOrder(const simAnswer *a, const simAnswer *b);
+int simCompareTimes(const simAnswer *a, const simAnswer *b);
 
 /* When something that was read from a file of this time was received, as far as one can tell. */
-int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now);
+int64_t simReceivedAt(const simAnswer *a, int64_t mtime, int64_t now);
 
 /* Would a client that follows RFC 6960 and docs/behavior.md take it, and until when? */
-int simJudge(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
+int simAcceptable(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
 
 /* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */
 
@@ -255,17 +255,17 @@ void simOpenSslBegin(void); /* before OpenSSL's first call */
 
 void simDiskBegin(void);
 void simDiskEnd(void);
-void simDiskPower(void);            /* what was not synced is gone, or not */
+void simDiskPowerFailure(void);     /* what was not synced is gone, or not */
 void simDiskCloseAll(void);         /* the process ended */
 void simDiskKillAt(int operations); /* 0: never */
 int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int64_t *mtime); /* for the model */
-int simDiskLied(const char *path);                                                           /* about the file there */
+int simDiskSyncSkipped(const char *path);                                                    /* about the file there */
 void simDiskWrite(const char *path, const void *bytes, size_t len);                          /* from outside; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
 void simKilled(void) __attribute__((noreturn));                                /* sim_run.c: the process ends here */
 void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /* sim_model.c: the engine deletes */
-void simDiskRefused(const char *path);                                         /* sim_model.c: it may not */
+void simDiskRemovalFailed(const char *path);                                   /* sim_model.c: it may not */
 void simDiskChanged(const char *path); /* sim_model.c: a name was made, replaced or removed */
 void simDiskSynced(const char *dir);   /* sim_model.c: its names outlive a power failure */
 
@@ -277,23 +277,22 @@ void simModelEnd(int power); /* of the process; power: that went away */
 void simModelAttach(const int *certs, int count, int chain);
 void simModelDisturbed(int clock); /* something begins or ends; clock: so that waits may be reckoned anew */
 void simModelOptions(const ocspOptions *options);
-void simModelRequest(void);
+void simModelRefreshRequested(void);
 void simModelStepBegins(void);
 void simModelIdle(void); /* nothing is due, says the engine */
-void simModelAsks(simCert *cert, int url);
-void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last); /* kind: of no answer */
+void simModelRequestSent(simCert *cert, int url);
+void simModelAnswerReceived(simCert *cert, const simAnswer *answer, ocspErrorKind kind,
+                            int last); /* kind: of no answer */
 void simModelCancelled(simCert *cert);
-simCert *simModelFollowed(void); /* the first certificate of the context that the engine has taken */
+simCert *simModelTrackedCert(void); /* the first certificate of the context that the engine has taken */
 /* `dir`: of the cache, NULL for a response-file. */
-void simModelReads(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
+void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
 void simModelStored(simCert *cert, int ok);
 void simModelTampered(const char *path);
-void simModelPower(void);
+void simModelPowerFailure(void);
 void simModelFirstHandshake(void);
-void simModelStaple(simCert *cert, const unsigned char *der, size_t len);
-int64_t simModelNextLook(void); /* true time when the model wants to look, SIM_NEVER */
-void simModelWorldEnds(void);
-int simModelHolds(int cert);
+void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len);
+int64_t simModelNextCheck(void);        /* true time when the model wants to look, SIM_NEVER */
 int64_t simTrueOfWall(int64_t wall_ms); /* sim_run.c: when the wall clock will show that, if nothing happens */
 
 #endif

@@ -28,7 +28,7 @@ typedef struct simBytes {
 typedef struct simFile { /* an inode */
     int links;           /* names, durable names and descriptors */
     simBytes now, durable;
-    int lied; /* the disk said that it is synced, and it is not */
+    int sync_skipped; /* the disk said that it is synced, and it is not */
     int64_t mtime;
     ino_t number;
 } simFile;
@@ -50,14 +50,14 @@ static struct {
     int next; /* of readdir */
 } fds[SIM_FDS];
 
-static void simFileDrop(simFile *f) {
+static void simFileUnref(simFile *f) {
     if (!f || --f->links > 0) return;
     free(f->now.p);
     free(f->durable.p);
     free(f);
 }
 
-static simFile *simFileHold(simFile *f) {
+static simFile *simFileRef(simFile *f) {
     if (f) f->links++;
     return f;
 }
@@ -88,8 +88,8 @@ static simName *simNameFind(const char *path, int create) {
 }
 
 static void simNameSet(simFile **slot, simFile *f) {
-    simFileHold(f);
-    simFileDrop(*slot);
+    simFileRef(f);
+    simFileUnref(*slot);
     *slot = f;
 }
 
@@ -97,7 +97,7 @@ void simDiskCloseAll(void) {
     int i;
 
     for (i = 0; i < SIM_FDS; i++) {
-        simFileDrop(fds[i].file);
+        simFileUnref(fds[i].file);
         memset(&fds[i], 0, sizeof(fds[i]));
     }
 }
@@ -119,14 +119,14 @@ void simDiskEnd(void) {
     name_count = 0;
 }
 
-void simDiskPower(void) {
+void simDiskPowerFailure(void) {
     int i;
 
     simDiskCloseAll();
     for (i = 0; i < name_count; i++) {
         simName *n = &names[i];
         if (n->file != n->durable) {
-            if (simOneIn(simChance(), 2))
+            if (simOneIn(simWorldRng(), 2))
                 simNameSet(&n->file, n->durable);
             else
                 simNameSet(&n->durable, n->file);
@@ -153,10 +153,10 @@ int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int6
     return 1;
 }
 
-int simDiskLied(const char *path) {
+int simDiskSyncSkipped(const char *path) {
     simName *n = simNameFind(path, 0);
 
-    return n && n->file && n->file->lied;
+    return n && n->file && n->file->sync_skipped;
 }
 
 static simFile *simFileNew(void) {
@@ -196,12 +196,12 @@ int simDiskTemporaries(void) {
 }
 
 /* Before something is changed: is this where the process dies? Does the disk refuse? */
-static int simMayWrite(void) {
+static int simWriteAllowed(void) {
     static const int errors[] = {ENOSPC, EIO, EROFS, EDQUOT};
 
     if (kill_in > 0 && --kill_in == 0) simKilled();
-    if (!simActive(SIM_DISK_FULL) || simOneIn(simChance(), 3)) return 1;
-    errno = errors[simBetween(simChance(), 0, 3)];
+    if (!simActive(SIM_DISK_FULL) || simOneIn(simWorldRng(), 3)) return 1;
+    errno = errors[simBetween(simWorldRng(), 0, 3)];
     return 0;
 }
 
@@ -213,7 +213,7 @@ static int simFdNew(void) {
     abort(); /* a descriptor leaks */
 }
 
-#define simOurs(fd) ((fd) >= SIM_FIRST_FD)
+#define simIsSimulated(fd) ((fd) >= SIM_FIRST_FD)
 
 /* ---- before libc ------------------------------------------------------------------------------------------------- */
 
@@ -256,7 +256,7 @@ int __wrap_open(const char *path, int flags, ...) {
         return SIM_FIRST_FD + i;
     }
     if (flags & O_CREAT) {
-        if (!simMayWrite()) return -1;
+        if (!simWriteAllowed()) return -1;
         simDiskChanged(path);
         n = simNameFind(path, 1);
         if (n->file && (flags & O_EXCL)) {
@@ -270,22 +270,22 @@ int __wrap_open(const char *path, int flags, ...) {
             errno = ENOENT;
             return -1;
         }
-        if (simActive(SIM_DISK_UNREADABLE) && simOneIn(simChance(), 2)) {
+        if (simActive(SIM_DISK_UNREADABLE) && simOneIn(simWorldRng(), 2)) {
             errno = EACCES;
             return -1;
         }
     }
     i = simFdNew();
-    fds[i].file = simFileHold(n->file);
+    fds[i].file = simFileRef(n->file);
     return SIM_FIRST_FD + i;
 }
 
 int __wrap_close(int fd) {
-    if (!simOurs(fd)) return __real_close(fd);
+    if (!simIsSimulated(fd)) return __real_close(fd);
     fd -= SIM_FIRST_FD;
-    simFileDrop(fds[fd].file);
+    simFileUnref(fds[fd].file);
     memset(&fds[fd], 0, sizeof(fds[fd]));
-    if (!simActive(SIM_DISK_FULL) || !simOneIn(simChance(), 8)) return 0;
+    if (!simActive(SIM_DISK_FULL) || !simOneIn(simWorldRng(), 8)) return 0;
     errno = EDQUOT; /* some file systems tell it only here */
     return -1;
 }
@@ -293,9 +293,9 @@ int __wrap_close(int fd) {
 ssize_t __wrap_read(int fd, void *to, size_t n) {
     size_t left;
 
-    if (!simOurs(fd)) return __real_read(fd, to, n);
+    if (!simIsSimulated(fd)) return __real_read(fd, to, n);
     fd -= SIM_FIRST_FD;
-    if (simOneIn(simChance(), 50)) {
+    if (simOneIn(simWorldRng(), 50)) {
         errno = EINTR;
         return -1;
     }
@@ -305,7 +305,7 @@ ssize_t __wrap_read(int fd, void *to, size_t n) {
     }
     left = fds[fd].file->now.n - fds[fd].at;
     if (n > left) n = left;
-    if (n > 1 && simOneIn(simChance(), 10)) n /= 2;
+    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2;
     memcpy(to, fds[fd].file->now.p + fds[fd].at, n);
     fds[fd].at += n;
     return (ssize_t)n;
@@ -314,15 +314,15 @@ ssize_t __wrap_read(int fd, void *to, size_t n) {
 ssize_t __wrap_write(int fd, const void *from, size_t n) {
     simFile *f;
 
-    if (!simOurs(fd)) return __real_write(fd, from, n);
+    if (!simIsSimulated(fd)) return __real_write(fd, from, n);
     fd -= SIM_FIRST_FD;
     f = fds[fd].file;
-    if (simOneIn(simChance(), 50)) {
+    if (simOneIn(simWorldRng(), 50)) {
         errno = EINTR;
         return -1;
     }
-    if (!simMayWrite()) return -1;
-    if (n > 1 && simOneIn(simChance(), 10)) n /= 2; /* as much as there was room for */
+    if (!simWriteAllowed()) return -1;
+    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2; /* as much as there was room for */
     f->now.p = realloc(f->now.p, f->now.n + n + 1);
     if (!f->now.p) abort();
     memcpy(f->now.p + f->now.n, from, n);
@@ -335,9 +335,9 @@ int __wrap_fsync(int fd) {
     int i;
 
     fd -= SIM_FIRST_FD;
-    if (!simMayWrite()) return -1;
-    if (simActive(SIM_DISK_LIES)) {
-        if (fds[fd].file) fds[fd].file->lied = 1;
+    if (!simWriteAllowed()) return -1;
+    if (simActive(SIM_DISK_NO_SYNC)) {
+        if (fds[fd].file) fds[fd].file->sync_skipped = 1;
         return 0;
     }
     if (fds[fd].file) simBytesSet(&fds[fd].file->durable, fds[fd].file->now.p, fds[fd].file->now.n);
@@ -352,7 +352,7 @@ int __wrap_fsync(int fd) {
 
 int __wrap_fchmod(int fd, mode_t mode) {
     (void)fd;
-    simWant(mode == 0600, "private file", "a file is made with mode %o", mode);
+    simRequire(mode == 0600, "private file", "a file is made with mode %o", mode);
     return 0;
 }
 
@@ -363,7 +363,7 @@ int __wrap_rename(const char *from, const char *to) {
         errno = ENOENT;
         return -1;
     }
-    if (!simMayWrite()) return -1;
+    if (!simWriteAllowed()) return -1;
     b = simNameFind(to, 1);
     a = simNameFind(from, 0); /* the table may have changed */
     simNameSet(&b->file, a->file);
@@ -381,13 +381,13 @@ int __wrap_unlink(const char *path) {
     }
     if (kill_in > 0 && --kill_in == 0) simKilled();
     /* A full disk lets files be removed; one that is mounted read-only, or broken, does not. */
-    if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simChance(), 3)) {
-        simSay("%s cannot be removed", path);
-        simDiskRefused(path);
-        errno = simOneIn(simChance(), 2) ? EROFS : EIO;
+    if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simWorldRng(), 3)) {
+        simTrace("%s cannot be removed", path);
+        simDiskRemovalFailed(path);
+        errno = simOneIn(simWorldRng(), 2) ? EROFS : EIO;
         return -1;
     }
-    simSay("%s is removed", path);
+    simTrace("%s is removed", path);
     simDiskRemoved(path, n->file->now.p, n->file->now.n);
     simNameSet(&n->file, NULL);
     simDiskChanged(path);
@@ -402,7 +402,7 @@ int __wrap_unlinkat(int fd, const char *path, int flags) {
     return __wrap_unlink(full);
 }
 
-static int simFill(const simFile *f, struct stat *st) {
+static int simFillStat(const simFile *f, struct stat *st) {
     memset(st, 0, sizeof(*st));
     if (!f) {
         errno = ENOENT;
@@ -416,12 +416,12 @@ static int simFill(const simFile *f, struct stat *st) {
 }
 
 int __wrap_fstat(int fd, struct stat *st) {
-    return simFill(fds[fd - SIM_FIRST_FD].file, st);
+    return simFillStat(fds[fd - SIM_FIRST_FD].file, st);
 }
 
 int __wrap_stat(const char *path, struct stat *st) {
     simName *n = simNameFind(path, 0);
-    return simFill(n ? n->file : NULL, st);
+    return simFillStat(n ? n->file : NULL, st);
 }
 
 int __wrap_lstat(const char *path, struct stat *st) {

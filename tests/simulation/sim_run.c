@@ -40,9 +40,9 @@ static struct {
     struct {
         simRng rng;
         int64_t at; /* true time that it was made for */
-    } chance[2];    /* the world's, the engine's */
+    } rng[2];       /* the world's, the engine's */
     /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
-    int64_t now, line_true, line_wall, drift, slept;
+    int64_t now, wall_base_true, wall_base, drift, slept;
     simAction actions[2 * SIM_MAX_EVENTS];
     int action_count, next_action;
     /* The process. */
@@ -64,8 +64,8 @@ static struct {
 } sim;
 
 int64_t sim_trace_from;
-static ocspEnv real_world;
-static int have_real_world;
+static ocspEnv real_env;
+static int have_real_env;
 static int locks_held;
 
 /* ---- what others ask --------------------------------------------------------------------------------------------- */
@@ -75,7 +75,7 @@ int64_t simTrueMs(void) {
 }
 
 int64_t simWallMs(void) {
-    return sim.line_wall + (sim.now - sim.line_true) + (sim.now - sim.line_true) * sim.drift / 1000000;
+    return sim.wall_base + (sim.now - sim.wall_base_true) + (sim.now - sim.wall_base_true) * sim.drift / 1000000;
 }
 
 int64_t simMonoMs(void) {
@@ -83,11 +83,11 @@ int64_t simMonoMs(void) {
 }
 
 int64_t simTrueOfWall(int64_t wall_ms) {
-    int64_t left = wall_ms - sim.line_wall, at;
+    int64_t left = wall_ms - sim.wall_base, at;
 
     if (wall_ms <= simWallMs()) return sim.now;
-    at = sim.line_true + left * 1000000 / (1000000 + sim.drift) - 2;
-    while (sim.line_wall + (at - sim.line_true) + (at - sim.line_true) * sim.drift / 1000000 < wall_ms) at++;
+    at = sim.wall_base_true + left * 1000000 / (1000000 + sim.drift) - 2;
+    while (sim.wall_base + (at - sim.wall_base_true) + (at - sim.wall_base_true) * sim.drift / 1000000 < wall_ms) at++;
     return at;
 }
 
@@ -96,28 +96,28 @@ int64_t simCaTime(void) {
 }
 
 /* Chance hangs on the time alone, so that a history with less in it goes on like the whole one, as far as it can. */
-static simRng *simChanceOf(int which) {
-    if (sim.chance[which].at != sim.now) {
+static simRng *simRngOf(int which) {
+    if (sim.rng[which].at != sim.now) {
         uint64_t seed[4] = {sim.world->number, sim.world->salt, (uint64_t)sim.now, (uint64_t)which};
-        sim.chance[which].at = sim.now;
-        sim.chance[which].rng.state = simHash(seed, sizeof(seed), 4);
+        sim.rng[which].at = sim.now;
+        sim.rng[which].rng.state = simHash(seed, sizeof(seed), 4);
     }
-    return &sim.chance[which].rng;
+    return &sim.rng[which].rng;
 }
 
-simRng *simChance(void) {
-    return simChanceOf(0);
+simRng *simWorldRng(void) {
+    return simRngOf(0);
 }
 
 const simWorld *simThisWorld(void) {
     return sim.world;
 }
 
-void simRoundDone(void) {
-    sim.outcome->rounds++;
+void simCountRefresh(void) {
+    sim.outcome->refreshes++;
 }
 
-int simRefreshWaits(void) {
+int simRefreshPending(void) {
     return sim.answered != sim.requested;
 }
 
@@ -126,7 +126,7 @@ int simActive(simKind kind) {
 
     for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
         const simEvent *e = &sim.world->events[i];
-        if (e->kind == kind && !e->off && sim.now < e->at + e->lasts) return 1;
+        if (e->kind == kind && !e->off && sim.now < e->at + e->duration) return 1;
     }
     return 0;
 }
@@ -140,7 +140,7 @@ static const char *simNowText(void) {
     return text;
 }
 
-void simSay(const char *fmt, ...) {
+void simTrace(const char *fmt, ...) {
     va_list ap;
 
     if (!sim.trace || sim.now < sim_trace_from) return;
@@ -161,12 +161,12 @@ void simBroken(const char *promise, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(o->text, sizeof(o->text), fmt, ap);
     va_end(ap);
-    simSay("BROKEN %s: %s", promise, o->text);
+    simTrace("BROKEN %s: %s", promise, o->text);
     longjmp(sim.broken, 1);
 }
 
 void simKilled(void) {
-    simSay("the process is killed while it writes");
+    simTrace("the process is killed while it writes");
     sim.dying = 1;
     longjmp(sim.dies, 1);
 }
@@ -174,7 +174,7 @@ void simKilled(void) {
 /* ---- the engine's world ------------------------------------------------------------------------------------------ */
 
 static uint32_t simEngineRandom(void) {
-    return (uint32_t)(simRandom(simChanceOf(1)) >> 32);
+    return (uint32_t)(simRandom(simRngOf(1)) >> 32);
 }
 
 static simCert *simCertOf(const ocspIdentity *id) {
@@ -185,36 +185,37 @@ static simCert *simCertOf(const ocspIdentity *id) {
     return NULL;
 }
 
-static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
-                   ocspError *err) {
-    int found = real_world.cache_load(dir, id, der, len, mtime, err);
+static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+                        ocspError *err) {
+    int found = real_env.cache_load(dir, id, der, len, mtime, err);
 
-    simSay("the cache in %s is read: %s", dir, found ? "found" : "nothing");
-    simModelReads(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
+    simTrace("the cache in %s is read: %s", dir, found ? "found" : "nothing");
+    simModelFileRead(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
     return found;
 }
 
-static int simRead(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
-    int found = real_world.read_file(path, der, len, mtime, err);
+static int simReadResponseFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
+    int found = real_env.read_file(path, der, len, mtime, err);
 
-    simSay("the response-file is read: %s", found ? "found" : "nothing");
-    simModelReads(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelFollowed());
+    simTrace("the response-file is read: %s", found ? "found" : "nothing");
+    simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelTrackedCert());
     return found;
 }
 
-static int simStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
+static int simCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+                         ocspError *err) {
     int temporaries = simDiskTemporaries(), ok;
 
-    ok = real_world.cache_store(dir, id, der, len, err);
-    simSay("stored: %s", ok ? "ok" : err->text);
-    simWant(simDiskTemporaries() <= temporaries, "disk", "a store that returned left a temporary file behind");
+    ok = real_env.cache_store(dir, id, der, len, err);
+    simTrace("stored: %s", ok ? "ok" : err->text);
+    simRequire(simDiskTemporaries() <= temporaries, "disk", "a store that returned left a temporary file behind");
     simModelStored(simCertOf(id), ok);
     return ok;
 }
 
 /* ---- the network ------------------------------------------------------------------------------------------------- */
 
-static int simPassTo(int64_t until);
+static int simAdvanceTo(int64_t until);
 
 static const simEvent *simFaultOf(int url) {
     const simEvent *found = NULL;
@@ -222,12 +223,12 @@ static const simEvent *simFaultOf(int url) {
 
     for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
         const simEvent *e = &sim.world->events[i];
-        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->lasts && (e->b >> url & 1)) found = e;
+        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->duration && (e->b >> url & 1)) found = e;
     }
     return found;
 }
 
-int simFaulty(void) {
+int simHasFault(void) {
     int i;
 
     for (i = 0; i < sim.world->urls || i == 0; i++)
@@ -245,41 +246,42 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
     const simEvent *fault;
     const simAnswer *answer;
     simKind kind;
-    int64_t takes = simLogBetween(simChance(), 1, (int64_t)sim.world->latency * 2);
+    int64_t takes = simLogBetween(simWorldRng(), 1, (int64_t)sim.world->latency * 2);
 
     *body = NULL;
     *body_len = 0;
     sim.fetching = exchange->io;
-    simModelAsks(cert, is_operators ? 0 : number);
+    simModelRequestSent(cert, is_operators ? 0 : number);
     fault = simFaultOf(number);
     kind = fault ? fault->kind : SIM_KINDS;
     if (kind == SIM_HANG) takes = timeout_ms;
     if (kind == SIM_SLOW) takes = fault->a;
     if (kind == SIM_DOWN) fails = 1;
     if (kind == SIM_HTTP) fails = 2;
-    if (kind == SIM_FLAKY && simBetween(simChance(), 1, 100) <= fault->a) fails = 1;
+    if (kind == SIM_FLAKY && simBetween(simWorldRng(), 1, 100) <= fault->a) fails = 1;
     if (takes >= timeout_ms) {
         takes = timeout_ms;
         fails = 1;
     }
-    if (simPassTo(sim.now + takes)) {
-        simSay("the fetch is cancelled");
+    if (simAdvanceTo(sim.now + takes)) {
+        simTrace("the fetch is cancelled");
         simModelCancelled(cert);
         sim.fetching = NULL;
         return OCSP_FETCH_CANCELLED;
     }
     if (fails) {
-        simSay("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
-        simModelHears(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
+        simTrace("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
+        simModelAnswerReceived(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
         ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
     }
     answer = simCaAnswer(cert, fault, 0);
-    simSay("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock", url,
-           cert->index, answer->what, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
-           (long long)(answer->next_update - simWallMs() / 1000));
-    simModelHears(cert, answer, OCSP_ERR_NONE, last);
+    simTrace("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock",
+             url, cert->index, answer->description, answer->status,
+             (long long)(answer->this_update - simWallMs() / 1000),
+             (long long)(answer->next_update - simWallMs() / 1000));
+    simModelAnswerReceived(cert, answer, OCSP_ERR_NONE, last);
     if (answer->len) *body = ocspMemdup(answer->der, answer->len);
     *body_len = answer->len;
     sim.fetching = NULL;
@@ -289,10 +291,10 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
 /* ---- the process ------------------------------------------------------------------------------------------------- */
 
 static void simLog(ocspLogLevel level, const char *sentence) {
-    simSay("log %d: %s", (int)level, sentence);
+    simTrace("log %d: %s", (int)level, sentence);
     if (level < OCSP_LOG_NOTICE) return;
-    simWant(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log", "the same line twice: %s",
-            sentence);
+    simRequire(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log", "the same line twice: %s",
+               sentence);
     snprintf(sim.last_line, sizeof(sim.last_line), "%s", sentence);
 }
 
@@ -361,7 +363,7 @@ static void simLoadContext(int late) {
 }
 
 /* What a handshake would staple: the real callback on a server's SSL that has chosen its certificate. */
-static void simLook(void) {
+static void simCheckStaples(void) {
     int i;
 
     for (i = 0; sim.up && i < sim.count; i++) {
@@ -371,12 +373,12 @@ static void simLook(void) {
         ocspStatusCallback(sim.ssl[i], NULL);
         n = SSL_get_tlsext_status_ocsp_resp(sim.ssl[i], &der);
         sim.outcome->handshakes++;
-        simModelStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
+        simModelCheckStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
     }
 }
 
 static void simStart(void) {
-    simSay("the server starts");
+    simTrace("the server starts");
     sim.outcome->starts++;
     sim.last_line[0] = '\0';
     sim.requested = sim.answered = 0;
@@ -388,7 +390,7 @@ static void simStart(void) {
     if (sim.options.stapling) simModelStepBegins();
     ocspCron();
     simModelFirstHandshake();
-    simLook();
+    simCheckStaples();
 }
 
 static void simStop(void) {
@@ -403,7 +405,7 @@ static void simStop(void) {
 
 /* ---- the operator, and all that happens -------------------------------------------------------------------------- */
 
-static void simTellOptions(void) {
+static void simApplyOptions(void) {
     if (!sim.up) return;
     if (!ocspSetOptions(&sim.options)) abort();
     simModelOptions(&sim.options);
@@ -412,7 +414,7 @@ static void simTellOptions(void) {
 static void simRefreshDone(void *arg, const char *error) {
     (void)arg;
     sim.answered++;
-    simSay("the refresh that was asked for: %s", error ? error : "OK");
+    simTrace("the refresh that was asked for: %s", error ? error : "OK");
 }
 
 static void simRefresh(void) {
@@ -421,19 +423,19 @@ static void simRefresh(void) {
     if (!sim.up) return;
     if (ocspRequestRefresh(simRefreshDone, NULL, why, sizeof(why))) {
         sim.requested++;
-        simModelRequest();
+        simModelRefreshRequested();
     } else {
-        simSay("refused: %s", why);
+        simTrace("refused: %s", why);
     }
 }
 
-static void simRenew(int lives, int self_signed, int urls) {
+static void simRenew(int validity, int self_signed, int urls) {
     int i;
 
     if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
     memcpy(sim.before, sim.served, sizeof(sim.before));
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(lives, sim.world->must_staple, urls, i, self_signed)->index;
+        sim.served[i] = simCaIssue(validity, sim.world->must_staple, urls, i, self_signed)->index;
 }
 
 static void simTamper(simKind kind, int64_t a) {
@@ -446,7 +448,7 @@ static void simTamper(simKind kind, int64_t a) {
 
     if (!*sim.options.cache_dir) return;
     snprintf(path, sizeof(path), "%s/%s", sim.options.cache_dir, simCaCert(sim.served[0])->file);
-    if (kind == SIM_DISK_OLD) {
+    if (kind == SIM_DISK_RESTORED) {
         old = simCaEarlier(sim.served[0], (int)a);
         if (old) simDiskWrite(path, old->der, old->len);
         simModelTampered(path);
@@ -454,9 +456,10 @@ static void simTamper(simKind kind, int64_t a) {
     }
     if (!simDiskRead(path, &bytes, &len, &mtime) || len < 2 || len > sizeof(copy)) return;
     memcpy(copy, bytes, len);
-    if (kind == SIM_DISK_FLIP) copy[simBetween(simChance(), 0, (int64_t)len - 1)] ^= 1 << simBetween(simChance(), 0, 7);
-    if (kind == SIM_DISK_CUT) len = (size_t)simBetween(simChance(), 0, (int64_t)len - 1);
-    if (kind == SIM_DISK_GONE)
+    if (kind == SIM_DISK_FLIPPED)
+        copy[simBetween(simWorldRng(), 0, (int64_t)len - 1)] ^= 1 << simBetween(simWorldRng(), 0, 7);
+    if (kind == SIM_DISK_TRUNCATED) len = (size_t)simBetween(simWorldRng(), 0, (int64_t)len - 1);
+    if (kind == SIM_DISK_DELETED)
         simDiskRemove(path);
     else
         simDiskWrite(path, copy, len);
@@ -467,9 +470,12 @@ static int64_t simNextActionAt(void) {
     return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
 }
 
-static void simFillFile(int what) {
+static void simWriteResponseFile(int what) {
     const simCert *cert = simCaCert(sim.served[0]);
-    simEvent bad = {.kind = what == 0 ? SIM_GARBAGE : what == 1 ? SIM_EXPIRED : what == 2 ? SIM_OTHER_SERIAL : SIM_CUT};
+    simEvent bad = {.kind = what == 0   ? SIM_GARBAGE
+                            : what == 1 ? SIM_EXPIRED
+                            : what == 2 ? SIM_OTHER_SERIAL
+                                        : SIM_TRUNCATED};
     const simAnswer *a;
 
     if (what == 3) {
@@ -482,43 +488,43 @@ static void simFillFile(int what) {
 
 static void simSetWall(int64_t wall_ms) {
     if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* 1999: clocks go back to 1970, certificates do not */
-    sim.line_true = sim.now;
-    sim.line_wall = wall_ms;
+    sim.wall_base_true = sim.now;
+    sim.wall_base = wall_ms;
 }
 
-static void simDie(int how, int64_t away) {
+static void simKillProcess(int how, int64_t away) {
     sim.dying = how;
     sim.start_at = sim.now + away;
     longjmp(sim.dies, 1);
 }
 
 /* Things that begin or end. May not return: the process may die of it. */
-static void simAct(const simEvent *e, int ends) {
-    if (!simIsFault(e->kind) || sim.trace) simSay("%s%s", simKindName(e->kind), ends ? ", over" : "");
+static void simApplyEvent(const simEvent *e, int ends) {
+    if (!simIsFault(e->kind) || sim.trace) simTrace("%s%s", simKindName(e->kind), ends ? ", over" : "");
     /* What the operator does may be answered again; when the clock goes back, what has expired may expire again. */
     if (e->kind >= SIM_RELOAD || e->kind == SIM_JUMP) sim.last_line[0] = '\0';
     switch (e->kind) {
-    case SIM_ROLL:
-        if (!ends) simCaRoll((int)e->a);
+    case SIM_NEW_SIGNER:
+        if (!ends) simCaReplaceSigner((int)e->a);
         break;
     case SIM_JUMP:
     case SIM_DRIFT:
         simSetWall(ends ? SIM_EPOCH * 1000 + sim.now : simWallMs() + (e->kind == SIM_JUMP ? e->a : 0));
         if (ends || e->kind == SIM_DRIFT) sim.drift = ends ? 0 : e->a;
         break;
-    case SIM_DISK_FLIP:
-    case SIM_DISK_CUT:
-    case SIM_DISK_GONE:
-    case SIM_DISK_OLD: simTamper(e->kind, e->a); break;
+    case SIM_DISK_FLIPPED:
+    case SIM_DISK_TRUNCATED:
+    case SIM_DISK_DELETED:
+    case SIM_DISK_RESTORED: simTamper(e->kind, e->a); break;
     case SIM_RESTART:
     case SIM_KILL:
     case SIM_POWER:
-        if (!ends && sim.up) simDie(e->kind == SIM_POWER ? 2 : 1, e->lasts);
+        if (!ends && sim.up) simKillProcess(e->kind == SIM_POWER ? 2 : 1, e->duration);
         break;
     case SIM_NO_THREAD:
-        if (!ends && sim.up) simDie(1, 100);
+        if (!ends && sim.up) simKillProcess(1, 100);
         break;
-    case SIM_KILL_WRITING:
+    case SIM_KILL_IN_WRITE:
         if (!ends && sim.up) simDiskKillAt((int)e->a);
         sim.start_at = 0;
         break;
@@ -539,7 +545,7 @@ static void simAct(const simEvent *e, int ends) {
     }
     case SIM_SELF_SIGNED:
     case SIM_NO_URLS:
-        simRenew(sim.world->cert_life, !ends && e->kind == SIM_SELF_SIGNED,
+        simRenew(sim.world->cert_validity, !ends && e->kind == SIM_SELF_SIGNED,
                  ends || e->kind == SIM_SELF_SIGNED ? sim.world->urls : 0);
         if (sim.up) simLoadContext(0);
         break;
@@ -550,48 +556,48 @@ static void simAct(const simEvent *e, int ends) {
     case SIM_SLEEP: {
         int64_t until = sim.now + e->a;
         if (until > simNextActionAt()) until = simNextActionAt();
-        if (until > sim.world->ends) until = sim.world->ends;
+        if (until > sim.world->end_at) until = sim.world->end_at;
         sim.slept += until - sim.now;
         sim.now = until;
         break;
     }
-    case SIM_OFF:
+    case SIM_STAPLING_OFF:
         sim.off_depth += ends ? -1 : 1;
         sim.options.stapling = sim.off_depth == 0;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_MARGIN:
         sim.options.refresh_margin = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_RETRY_DELAY:
         sim.options.retry_delay = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_TIMEOUT:
         sim.options.timeout = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_URL:
         sim.url_depth += ends ? -1 : 1;
         sim.options.responder_url = sim.url_depth ? SIM_OPERATORS_URL : "";
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
         *(e->kind == SIM_CACHE_OFF ? &sim.cache_off_depth : &sim.moved_depth) += ends ? -1 : 1;
         sim.options.cache_dir = sim.cache_off_depth ? "" : sim.moved_depth ? "other" : sim.world->options.cache_dir;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_FILE:
         if (sim.world->two_certs) break; /* whom a read is for cannot be told from outside then */
         sim.file_depth += ends ? -1 : 1;
         sim.options.response_file = sim.file_depth ? SIM_RESPONSE_FILE : "";
-        if (!ends) simFillFile(-1);
-        simTellOptions();
+        if (!ends) simWriteResponseFile(-1);
+        simApplyOptions();
         break;
-    case SIM_FILE_FRESH: simFillFile(-1); break;
-    case SIM_FILE_BAD: simFillFile((int)e->a); break;
+    case SIM_FILE_UPDATED: simWriteResponseFile(-1); break;
+    case SIM_FILE_BAD: simWriteResponseFile((int)e->a); break;
     case SIM_REFRESH: simRefresh(); break;
     default: break;
     }
@@ -612,34 +618,34 @@ static void simListActions(void) {
         const simEvent *e = &sim.world->events[i];
         if (e->off) continue;
         sim.actions[sim.action_count++] = (simAction){e->at, e, 0};
-        if (e->lasts) sim.actions[sim.action_count++] = (simAction){e->at + e->lasts, e, 1};
+        if (e->duration) sim.actions[sim.action_count++] = (simAction){e->at + e->duration, e, 1};
     }
     qsort(sim.actions, (size_t)sim.action_count, sizeof(sim.actions[0]), simByTime);
 }
 
 /* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
-static int simPassTo(int64_t until) {
+static int simAdvanceTo(int64_t until) {
     const ocspIoHooks *wait = sim.fetching;
     int64_t slept = sim.slept;
 
-    if (until > sim.world->ends) until = sim.world->ends;
+    if (until > sim.world->end_at) until = sim.world->end_at;
     while (simNextActionAt() <= until) {
         const simAction *action = &sim.actions[sim.next_action++];
         if (action->at > sim.now) {
             sim.now = action->at;
-            simLook();
+            simCheckStaples();
         }
-        simAct(action->event, action->ends);
+        simApplyEvent(action->event, action->ends);
         simModelDisturbed(action->event->kind == SIM_JUMP || action->event->kind == SIM_DRIFT ||
                           action->event->kind == SIM_SLEEP);
-        simLook();
+        simCheckStaples();
         until += sim.slept - slept; /* who waited by the monotonic clock waits on */
-        if (until > sim.world->ends) until = sim.world->ends;
+        if (until > sim.world->end_at) until = sim.world->end_at;
         slept = sim.slept;
         if (wait && wait->cancelled()) return 1;
     }
     if (until > sim.now) sim.now = until;
-    simLook();
+    simCheckStaples();
     return 0;
 }
 
@@ -657,77 +663,77 @@ static int64_t simSteps(void) {
         simModelStepBegins();
         wait = ocspThreadStep();
         sim.outcome->steps++;
-        simWant(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
-        simLook();
-        if (wait != 0 || sim.now >= sim.world->ends) return wait;
-        if (sim.outcome->steps > sim.world->most_steps) return 1000;
-        simWant(++idle < 50, "spin", "fifty steps without a wait");
+        simRequire(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
+        simCheckStaples();
+        if (wait != 0 || sim.now >= sim.world->end_at) return wait;
+        if (sim.outcome->steps > sim.world->max_steps) return 1000;
+        simRequire(++idle < 50, "spin", "fifty steps without a wait");
     }
 }
 
-static void simLive(void) {
-    while (sim.now < sim.world->ends) {
+static void simRunProcess(void) {
+    while (sim.now < sim.world->end_at) {
         int64_t wait, next;
         ocspCron();
         if (!sim.threaded && sim.options.stapling) { /* main looks each second whether one can be made */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
-            simPassTo(next);
+            simAdvanceTo(next);
             continue;
         }
         wait = simSteps();
-        if (sim.now >= sim.world->ends) return;
-        if (sim.outcome->steps > sim.world->most_steps) {
-            sim.now = sim.world->ends;
+        if (sim.now >= sim.world->end_at) return;
+        if (sim.outcome->steps > sim.world->max_steps) {
+            sim.now = sim.world->end_at;
             return;
         }
         simModelIdle();
         if (sim.options.stapling)
-            simWant(sim.answered == sim.requested, "late", "nothing is due, and %d refresh requests have no answer",
-                    sim.requested - sim.answered);
-        next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextLook();
+            simRequire(sim.answered == sim.requested, "late", "nothing is due, and %d refresh requests have no answer",
+                       sim.requested - sim.answered);
+        next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextCheck();
         if (wait > 0 && sim.dense > 0) {
             sim.dense--;
             if (next > sim.now + 1000) next = sim.now + 1000;
-        } else if (simOneIn(simChance(), 5000)) {
+        } else if (simOneIn(simWorldRng(), 5000)) {
             sim.dense = SIM_DENSE_STEPS;
         }
-        if (simModelNextLook() < next) next = simModelNextLook();
+        if (simModelNextCheck() < next) next = simModelNextCheck();
         if (simNextActionAt() < next) next = simNextActionAt();
         if (next <= sim.now) next = sim.now + 1;
-        simPassTo(next);
+        simAdvanceTo(next);
     }
 }
 
 static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     int i;
 
-    if (!have_real_world) {
-        real_world = ocsp_env;
-        have_real_world = 1;
+    if (!have_real_env) {
+        real_env = ocsp_env;
+        have_real_env = 1;
     }
     memset(&sim, 0, sizeof(sim));
     memset(outcome, 0, sizeof(*outcome));
     sim.world = world;
     sim.outcome = outcome;
     sim.trace = trace;
-    sim.chance[0].at = sim.chance[1].at = -1;
-    sim.line_wall = SIM_EPOCH * 1000;
+    sim.rng[0].at = sim.rng[1].at = -1;
+    sim.wall_base = SIM_EPOCH * 1000;
     sim.options = world->options;
     ocsp_env.wall_ms = simWallMs;
     ocsp_env.mono_ms = simMonoMs;
     ocsp_env.random = simEngineRandom;
     ocsp_env.fetch = simFetch;
-    ocsp_env.cache_load = simLoad;
-    ocsp_env.cache_store = simStore;
-    ocsp_env.read_file = simRead;
+    ocsp_env.cache_load = simCacheLoad;
+    ocsp_env.cache_store = simCacheStore;
+    ocsp_env.read_file = simReadResponseFile;
     simCaBegin();
-    simCaRoll(world->delegate_life);
+    simCaReplaceSigner(world->signer_validity);
     simDiskBegin();
     simModelBegin();
     simListActions();
     sim.count = world->two_certs ? 2 : 1;
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i, 0)->index;
+        sim.served[i] = simCaIssue(world->cert_validity, world->must_staple, world->urls, i, 0)->index;
     memcpy(sim.before, sim.served, sizeof(sim.before));
 }
 
@@ -740,26 +746,26 @@ void simSelfWorld(const simWorld *world) {
 void simRun(const simWorld *world, int trace, simOutcome *outcome) {
     simBegin(world, trace, outcome);
     if (setjmp(sim.broken) == 0) {
-        while (sim.now < world->ends) {
+        while (sim.now < world->end_at) {
             if (setjmp(sim.dies) == 0) {
                 if (!sim.up) {
-                    simPassTo(sim.start_at);
-                    if (sim.now >= world->ends) break;
+                    simAdvanceTo(sim.start_at);
+                    if (sim.now >= world->end_at) break;
                     simStart();
                 }
-                simLive();
+                simRunProcess();
             } else {
                 simStop();
                 simDiskKillAt(0);
                 if (sim.start_at <= sim.now) sim.start_at = sim.now + 100;
                 if (sim.dying == 2) {
-                    simDiskPower();
-                    simModelPower();
+                    simDiskPowerFailure();
+                    simModelPowerFailure();
                 }
             }
         }
     }
-    outcome->lived = sim.now;
+    outcome->simulated_ms = sim.now;
     outcome->answers = simCaCount();
     if (sim.up) simStop();
     simDiskEnd();
