@@ -1,7 +1,7 @@
-/* sim_world.c - a number makes a world: its parameters, and what goes wrong in it and when.
+/* sim_world.c - generates a world from a number: its parameters, and its events with their times.
  *
- * Faults that come alone are survived by most servers. So events come in clusters, after a quiet time: a few within
- * seconds to days of each other, or all in one outage.
+ * Most servers survive isolated faults. Therefore events come in clusters, after a quiet time: a few within seconds to
+ * days of each other, or all in one outage.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- chance ------------------------------------------------------------------------------------------------------ */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 uint64_t simRandom(simRng *rng) { /* splitmix64: any two seeds give unrelated sequences */
     uint64_t z = rng->state += 0x9e3779b97f4a7c15u;
@@ -56,17 +56,17 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_DOWN] = "responder down",
     [SIM_HANG] = "responder hangs",
     [SIM_SLOW] = "responder slow (a ms)",
-    [SIM_FLAKY] = "responder fails now and then (a %)",
+    [SIM_FLAKY] = "responder fails intermittently (a %)",
     [SIM_HTTP] = "responder answers HTTP errors",
     [SIM_TRY_LATER] = "responder answers tryLater or internalError",
     [SIM_GARBAGE] = "responder answers garbage",
     [SIM_EMPTY] = "responder answers nothing",
-    [SIM_TRUNCATED] = "answers cut short",
-    [SIM_TRAILING] = "answers with bytes behind them",
+    [SIM_TRUNCATED] = "answers truncated",
+    [SIM_TRAILING] = "answers with trailing bytes",
     [SIM_FLIPPED] = "answers with a flipped bit",
     [SIM_EXPIRED] = "answers that have expired",
-    [SIM_FROZEN] = "the same answer again and again",
-    [SIM_OLDER] = "an older answer again and again (a s)",
+    [SIM_FROZEN] = "always the same answer",
+    [SIM_OLDER] = "always an older answer (a s)",
     [SIM_BACKDATED] = "answers backdated (a s)",
     [SIM_FUTURE] = "answers from the future (a s)",
     [SIM_BACKWARDS] = "nextUpdate before thisUpdate",
@@ -74,36 +74,36 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_OTHER_SERIAL] = "answers about another certificate",
     [SIM_OTHER_ISSUER] = "answers about another issuer",
     [SIM_SAME_NAME_CA] = "answers signed by a CA of the same name",
-    [SIM_SIGNER_NO_EKU] = "a delegate without OCSPSigning",
-    [SIM_SIGNER_EXPIRED] = "a delegate that has expired",
-    [SIM_SIGNER_NOT_YET] = "a delegate that is not valid yet",
-    [SIM_SIGNER_FOREIGN] = "a delegate of another CA",
-    [SIM_SIGNER_CRITICAL] = "a delegate with a critical extension that nobody knows",
-    [SIM_SIGNER_KEY_USAGE] = "a delegate that may not sign",
+    [SIM_SIGNER_NO_EKU] = "an authorized responder without OCSPSigning",
+    [SIM_SIGNER_EXPIRED] = "an authorized responder that has expired",
+    [SIM_SIGNER_NOT_YET] = "an authorized responder that is not valid yet",
+    [SIM_SIGNER_FOREIGN] = "an authorized responder of another CA",
+    [SIM_SIGNER_CRITICAL] = "an authorized responder with an unknown critical extension",
+    [SIM_SIGNER_KEY_USAGE] = "an authorized responder whose key usage forbids signatures",
     [SIM_NO_NEXT_UPDATE] = "answers without nextUpdate",
     [SIM_REVOKED] = "certificate revoked",
-    [SIM_VALIDITY] = "responses live a s from now on",
+    [SIM_VALIDITY] = "responses valid for a s from now on",
     [SIM_PRESIGN] = "responses are signed every a s from now on",
-    [SIM_NEW_SIGNER] = "another signer, for a s",
+    [SIM_NEW_SIGNER] = "another signer, valid for a s",
     [SIM_JUMP] = "clock jumps by a ms",
     [SIM_DRIFT] = "clock drifts by a ppm",
     [SIM_SLEEP] = "the machine sleeps for a ms",
-    [SIM_DISK_FULL] = "disk refuses",
-    [SIM_DISK_NO_SYNC] = "disk does not sync what it says it did",
+    [SIM_DISK_FULL] = "disk refuses writes",
+    [SIM_DISK_NO_SYNC] = "disk skips syncs",
     [SIM_DISK_UNREADABLE] = "disk cannot be read",
-    [SIM_DISK_FLIPPED] = "a bit of the cache file flips",
-    [SIM_DISK_TRUNCATED] = "the cache file is cut short",
-    [SIM_DISK_DELETED] = "the cache file is deleted",
-    [SIM_DISK_RESTORED] = "the cache file comes from a backup (a answers ago)",
+    [SIM_DISK_FLIPPED] = "cache file: a bit is flipped",
+    [SIM_DISK_TRUNCATED] = "cache file truncated",
+    [SIM_DISK_DELETED] = "cache file deleted",
+    [SIM_DISK_RESTORED] = "cache file restored from a backup (a answers ago)",
     [SIM_RESTART] = "restart",
     [SIM_KILL] = "kill",
     [SIM_KILL_IN_WRITE] = "kill at disk operation a from now",
     [SIM_POWER] = "power failure",
-    [SIM_NO_THREAD] = "restart where no thread can be made",
+    [SIM_NO_THREAD] = "restart where no thread can be created",
     [SIM_RELOAD] = "TLS reload, same certificate",
     [SIM_RELOAD_LATE] = "TLS reload on another thread",
-    [SIM_RENEW] = "new certificate (for a s)",
-    [SIM_ROLLBACK] = "back to the certificate before",
+    [SIM_RENEW] = "new certificate (valid for a s)",
+    [SIM_ROLLBACK] = "back to the previous certificate",
     [SIM_SELF_SIGNED] = "a self-signed certificate",
     [SIM_NO_URLS] = "a certificate that names no responder",
     [SIM_NO_ISSUER] = "the certificate without its chain",
@@ -116,12 +116,12 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_CACHE_MOVED] = "cache-dir changed",
     [SIM_FILE] = "response-file set",
     [SIM_FILE_UPDATED] = "response-file gets a new answer",
-    [SIM_FILE_BAD] = "response-file gets nonsense",
+    [SIM_FILE_BAD] = "response-file gets an unacceptable answer",
     [SIM_REFRESH] = "DEBUG OCSP-REFRESH",
 };
 
 const char *simKindName(simKind kind) {
-    return kind < SIM_KINDS ? kind_names[kind] : "well";
+    return kind < SIM_KINDS ? kind_names[kind] : "no fault";
 }
 
 int simIsFault(simKind kind) {
@@ -138,12 +138,12 @@ void simPrintWorld(const simWorld *w) {
     int i;
     char at[48], duration[48];
 
-    printf("  world %llu, %s long: responses live %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
+    printf("  world %llu, %s long: responses valid for %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
            "  %d URL%s,%s%s certificates of %d s, answers take about %d ms\n"
            "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
            (unsigned long long)w->number, simTimeText(w->end_at, at, sizeof(at)), w->validity,
-           w->no_next_update ? " but have no nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
-           w->round_to, w->signer_validity ? "delegates" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
+           w->no_next_update ? ", without nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
+           w->round_to, w->signer_validity ? "authorized responders" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
            w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_validity, w->latency,
            w->options.refresh_margin, w->options.retry_delay, w->options.timeout, w->options.cache_dir);
     for (i = 0; i < w->event_count; i++) {
@@ -156,9 +156,9 @@ void simPrintWorld(const simWorld *w) {
     }
 }
 
-/* ---- making one -------------------------------------------------------------------------------------------------- */
+/* ---- generation -------------------------------------------------------------------------------------------------- */
 
-/* How often a kind comes, in relation to the others. */
+/* The relative frequency of each kind of event. */
 static const unsigned char weights[SIM_KINDS] = {
     [SIM_DOWN] = 16,
     [SIM_HANG] = 8,
@@ -253,7 +253,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
 
     e->a = e->b = e->duration = 0;
     if (simIsFault(e->kind)) {
-        /* Once nothing is held one day of an outage is like the next: few go on for long. */
+        /* Once the response has expired, each day of an outage is like the last: few outages are long. */
         e->duration = simLogBetween(rng, SIM_SECOND,
                                     class == SIM_SHORT   ? validity * 4 * SIM_SECOND
                                     : simOneIn(rng, 500) ? 30 * SIM_DAY
@@ -276,7 +276,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         e->a = simPickValidity(rng, class);
         if (class == SIM_SHORT) e->a = simLogBetween(rng, simLarger(20, validity / 8), simLarger(60, validity * 4));
         if (!simOneIn(rng, 10)) break;
-        /* From weeks to minutes or back, for as long as some hundred answers live. */
+        /* From weeks to minutes or back, for up to 200 validity intervals. */
         e->a = simLogBetween(rng, 60, 28 * 86400);
         e->duration = simLogBetween(rng, e->a, e->a * 200) * SIM_SECOND;
         break;
@@ -285,7 +285,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
         e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, class == SIM_LONG ? validity : 60, (int64_t)validity * 20);
         break;
     case SIM_JUMP:
-        /* Somebody notices, or NTP does: at the end the clock is right again. */
+        /* At the end of the event the clock is corrected, by an administrator or by NTP. */
         e->duration = simLogBetween(rng, SIM_SECOND, SIM_DAY / 4);
         e->a = simLogBetween(rng, 1, simOneIn(rng, 4) ? 3 * SIM_YEAR : SIM_DAY) * (simOneIn(rng, 2) ? 1 : -1);
         break;
@@ -304,7 +304,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_KILL:
     case SIM_POWER: e->duration = simLogBetween(rng, 10, simOneIn(rng, 10) ? 10 * SIM_DAY : SIM_MINUTE); break;
     case SIM_RENEW:
-        e->a = w->cert_validity; /* the next renewal is planned, below */
+        e->a = w->cert_validity; /* the next regular renewal is a separate event, below */
         e->b = simOneIn(rng, 4);
         break;
     case SIM_STAPLING_OFF:
@@ -340,7 +340,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     if (class == SIM_ANY) class = simOneIn(&rng, 4) ? SIM_SHORT : SIM_LONG;
     w->class = class;
     w->validity = simPickValidity(&rng, class);
-    /* As many answers in a world of short ones as in one of long ones, about. */
+    /* A short world gets about as many answers as a long one. */
     w->end_at = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->validity * SIM_SECOND * 300;
     w->max_steps = class == SIM_LONG ? 4000 + 4000 * (w->end_at / SIM_YEAR) : 4000;
     w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->validity / 20 + 1, w->validity) : 0;
@@ -362,7 +362,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     if (simOneIn(&rng, 3)) w->options.timeout = (int)simBetween(&rng, 1, 60);
     if (simOneIn(&rng, 10)) w->options.cache_dir = "";
 
-    /* Certificates are renewed before they end, most of the time, and then often late. */
+    /* Certificates are renewed, usually before they expire, and often late. */
     for (at = 0; w->event_count < SIM_MAX_EVENTS / 4;) {
         int64_t validity = w->cert_validity * SIM_SECOND;
         at += simOneIn(&rng, 4) ? validity + simLogBetween(&rng, 1, SIM_DAY)
@@ -378,7 +378,8 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
         at += class == SIM_LONG ? simLogBetween(&rng, SIM_DAY, 90 * SIM_DAY)
                                 : simLogBetween(&rng, w->validity * SIM_SECOND / 10, w->validity * SIM_SECOND * 30);
         if (at >= w->end_at) break;
-        if (simOneIn(&rng, 3) && w->event_count < SIM_MAX_EVENTS) { /* an outage, and the rest happens in it */
+        if (simOneIn(&rng, 3) &&
+            w->event_count < SIM_MAX_EVENTS) { /* an outage that contains the rest of the cluster */
             simEvent *e = &w->events[w->event_count++];
             e->kind = outages[simBetween(&rng, 0, (int64_t)(sizeof(outages) / sizeof(outages[0])) - 1)];
             e->at = at;
@@ -395,7 +396,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
             e->kind = simPickKind(&rng);
             e->at = at + (even ? simBetween(&rng, 1, cluster_span) : simLogBetween(&rng, 1, cluster_span));
             simFillEvent(&rng, w, class, e);
-            if (e->kind == SIM_REFRESH && simOneIn(&rng, 2) && w->event_count < SIM_MAX_EVENTS) { /* impatient */
+            if (e->kind == SIM_REFRESH && simOneIn(&rng, 2) && w->event_count < SIM_MAX_EVENTS) { /* requested twice */
                 w->events[w->event_count] = *e;
                 w->events[w->event_count++].at += simLogBetween(&rng, 1, 5000);
             }

@@ -1,12 +1,12 @@
-/* simulate.c - runs worlds until enough years have passed, or one world again by its number.
+/* simulate.c - runs worlds until enough years have passed, or replays one world by its number.
  *
  *     simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]     worlds from number S on
- *     simulate --replay S [--long | --short] [--trace]                                  one; told line by line
+ *     simulate --replay S [--long | --short] [--trace]                                  one; --trace: line by line
  *     simulate --self-test                                                              see sim_ca.c
  *
- * Of four worlds one is short (responses live less than a day), unless one kind is chosen. The first broken promise
- * ends it with status 1: the world is run again and again with less in it, as long as the same promise breaks, and the
- * shortest history found is printed (--brief: it is not looked for).
+ * One of four worlds is short (responses valid for less than a day), unless --long or --short selects. The first broken
+ * promise ends the run with status 1. Before that, the world is reduced and run again, as long as the same promise
+ * breaks, and the shortest history found is printed (--brief: no such search).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -31,7 +31,7 @@ static double simClock(void) {
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* What this process has used of a core: other work on the machine does not change it. */
+/* Returns the processor time of this process in seconds, which other load on the machine does not change. */
 static double simCpu(void) {
     struct rusage used;
 
@@ -53,7 +53,7 @@ static void simCrashed(int signal_number) {
 
 #define SIM_SALTS 4
 
-/* With less in it, a world may need other luck to break. */
+/* Whether the reduced world breaks the same promise. It may need other random numbers for that: SIM_SALTS are tried. */
 static int simStillBreaks(simWorld *candidate, const simOutcome *first, simOutcome *again) {
     int i;
 
@@ -65,7 +65,8 @@ static int simStillBreaks(simWorld *candidate, const simOutcome *first, simOutco
     return 0;
 }
 
-/* The same, all of it earlier: so that what is left out before costs no time. */
+/* Moves all events to the start of the world, so that the empty time before them is not simulated. Returns 1 if the
+ * world still breaks. */
 static int simMoveEarlier(simWorld *w, const simOutcome *first, simOutcome *again) {
     static simWorld earlier;
     int64_t by = 0;
@@ -85,7 +86,7 @@ static int simMoveEarlier(simWorld *w, const simOutcome *first, simOutcome *agai
     return 0;
 }
 
-/* Leaves events out, in ever smaller groups, then makes the rest simpler. */
+/* Removes events in ever smaller groups, then simplifies the parameters, then shortens the events, for half a minute. */
 static void simShrink(simWorld *w, const simOutcome *first) {
     static simWorld smaller;
     double until = simClock() + SIM_SHRINK_SECONDS;
@@ -131,7 +132,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
         *w = smaller;
         w->end_at = again.at + SIM_MINUTE;
     }
-    for (i = 0; i < w->event_count; i++) { /* shorter */
+    for (i = 0; i < w->event_count; i++) {
         while (!w->events[i].off && w->events[i].duration > 2 * SIM_SECOND && simClock() < until) {
             smaller = *w;
             smaller.events[i].duration /= 2;
@@ -150,14 +151,14 @@ static void simPrintHistory(const simOutcome *first, const char *class_option) {
     for (i = 0; i < world.event_count; i++) left += !world.events[i].off;
     printf("The shortest history found (%d of %d events):\n", left, world.event_count);
     simPrintWorld(&world);
-    printf("Its last half hour:\n");
+    printf("The last half hour of this history:\n");
     simRun(&world, 0, &last);
     sim_trace_from = last.at - SIM_HOUR / 2;
     simRun(&world, 1, &last);
-    printf("Again: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
+    printf("To replay the world: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
 }
 
-/* ---- many worlds -------------------------------------------------------------------------------------------------- */
+/* ---- many worlds ------------------------------------------------------------------------------------------------- */
 
 typedef struct simTally {
     long long worlds;
@@ -181,7 +182,7 @@ static double simPerMinute(double years, double seconds) {
 
 static void simPrintTally(const char *what, const simTally *tally) {
     if (tally->worlds)
-        printf("  %lld worlds of %s responses, %.1f years, %.0f years a minute of one core\n", tally->worlds, what,
+        printf("  %lld %s worlds, %.1f years, %.0f years per minute of processor time\n", tally->worlds, what,
                tally->years, simPerMinute(tally->years, tally->cpu));
 }
 
@@ -191,7 +192,7 @@ typedef struct simPlan {
     const char *class_option;
     int brief;
     double years, minutes;
-    long long worlds; /* 0: no bound, as above */
+    long long worlds; /* of each bound 0: none */
 } simPlan;
 
 static double simProgress(const simPlan *plan, const simTotal *total, double now) {
@@ -209,7 +210,7 @@ static int simRunWorlds(const simPlan *plan) {
     static simTotal total;
     simOutcome outcome;
 
-    printf("simulate: worlds from number %llu on (simulate --seed %llu%s does the same again)\n",
+    printf("simulate: worlds from number %llu on (the same again: simulate --seed %llu%s)\n",
            (unsigned long long)plan->seed, (unsigned long long)plan->seed, plan->class_option);
     while (share < 1) {
         cpu = simCpu();
@@ -233,18 +234,19 @@ static int simRunWorlds(const simPlan *plan) {
         now = simClock() - began;
         share = simProgress(plan, &total, now);
         if (share >= 1 || now - printed_at < (isatty(1) ? 1 : 10)) continue;
-        printf("  %.0f s: %.0f years in %lld worlds, %.0f years a minute, %.0f s to go\n", now, total.of[SIM_ANY].years,
-               total.of[SIM_ANY].worlds, simPerMinute(total.of[SIM_ANY].years, now), now * (1 - share) / share);
+        printf("  %.0f s: %.0f years in %lld worlds, %.0f years per minute, %.0f s left\n", now,
+               total.of[SIM_ANY].years, total.of[SIM_ANY].worlds, simPerMinute(total.of[SIM_ANY].years, now),
+               now * (1 - share) / share);
         fflush(stdout);
         printed_at = now;
     }
     printf("simulate: %.1f years in %lld worlds from %llu on, no promise broken\n", total.of[SIM_ANY].years,
            total.of[SIM_ANY].worlds, (unsigned long long)plan->seed);
-    simPrintTally("long-lived", &total.of[SIM_LONG]);
-    simPrintTally("short-lived", &total.of[SIM_SHORT]);
+    simPrintTally("long", &total.of[SIM_LONG]);
+    simPrintTally("short", &total.of[SIM_SHORT]);
     printf(
-        "  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple; %.0f s, %.0f s of "
-        "one core\n",
+        "  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple; %.0f s, %.0f s of "
+        "processor time\n",
         total.starts, total.steps, total.refreshes, total.answers, total.handshakes, now, simCpu());
     return 0;
 }
@@ -256,7 +258,7 @@ static int simReplayWorld(const simPlan *plan, int trace) {
     running = plan->seed;
     if (trace) simPrintWorld(&world);
     simRun(&world, trace, &outcome);
-    printf("  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple, %.2f years, "
+    printf("  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple, %.2f years, "
            "%.2f s\n",
            outcome.starts, outcome.steps, outcome.refreshes, outcome.answers, outcome.handshakes,
            (double)outcome.simulated_ms / (double)SIM_YEAR, simCpu());
