@@ -43,7 +43,7 @@ uint64_t simHash(const void *bytes, size_t len, uint64_t seed);
 
 /* The kinds of events, in the order of the table of names in sim_world.c. `a` and `b` are an event's parameters. */
 typedef enum {
-    /* Faults of a responder, for the duration; b: which URLs, one bit each. If several overlap, the last one to begin. */
+    /* Faults of a responder, for the duration; b: which URLs, one bit each. The last one begun applies. */
     SIM_DOWN,
     SIM_HANG,
     SIM_SLOW,  /* a: milliseconds */
@@ -251,7 +251,7 @@ int64_t simReceivedAt(const simAnswer *a, int64_t mtime, int64_t now);
 /* Whether a client that follows RFC 6960 and docs/behavior.md accepts `answer`; *end: until when. */
 int simAcceptable(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
 
-/* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */
+/* ---- OpenSSL (sim_openssl.c) ------------------------------------------------------------------------------------- */
 
 void simOpenSslBegin(void); /* call it before any OpenSSL function */
 
@@ -259,7 +259,7 @@ void simOpenSslBegin(void); /* call it before any OpenSSL function */
 
 void simDiskBegin(void);
 void simDiskEnd(void);
-void simDiskPowerFailure(void);     /* each change that was not synced is lost or kept, at random */
+void simDiskPowerFailure(void);     /* unsynced contents are lost, unsynced renames at random */
 void simDiskCloseAll(void);         /* at the end of a process */
 void simDiskKillAt(int operations); /* kills the process at that operation; 0: never */
 int simDiskRead(const char *path, const unsigned char **bytes, size_t *len,

@@ -1,11 +1,11 @@
-/* sim_ca.c - the simulated CA: certificates and answers of all kinds, made from fixed keys, so that a number makes the
- * same bytes in every run.
+/* sim_ca.c - the simulated CA: certificates and answers of all kinds. Keys are fixed, so that a world has the same
+ * bytes in every run.
  *
  * SIGNATURES. All keys are Ed25519 (a second certificate's: Ed448), whose signatures are deterministic. One answer in
- * SIM_REAL_SIGNATURES is really signed and really verified. The others carry a mark and a keyed hash of what is signed
- * in the signature's place, and the linker puts simulated checks of it before OpenSSL's (--wrap): the response is
- * still parsed, its signer found and judged by the engine and by OpenSSL's OCSP_basic_verify, which is only told to
- * leave the signature to us. X509_verify remembers its verdict for a certificate and a key.
+ * SIM_REAL_SIGNATURES is really signed and really verified. The others have a mark and a keyed hash of tbsResponseData
+ * in place of the signature, and the linker (--wrap) puts simulated checks of that hash before OpenSSL's. The response
+ * is still parsed, and its signer found and checked, by the engine and by OpenSSL's OCSP_basic_verify; only the check
+ * of the signature itself is skipped (OCSP_NOSIGS). X509_verify caches its result by certificate and key.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -42,30 +42,30 @@ static int cert_count;
 static long serials;
 
 typedef struct simSignerCert {
-    X509 *cert; /* whose name and key it has */
+    X509 *cert; /* the template, which has the same name and key */
     testBytes der;
     int64_t from, to;
 } simSignerCert;
 
 enum {
-    FLAVOUR_GOOD,
-    FLAVOUR_NO_EKU,
-    FLAVOUR_EXPIRED,
-    FLAVOUR_NOT_YET,
-    FLAVOUR_FOREIGN,
-    FLAVOUR_KEY_USAGE,
-    FLAVOUR_CRITICAL,
-    FLAVOURS
+    SIGNER_GOOD,
+    SIGNER_NO_EKU,
+    SIGNER_EXPIRED,
+    SIGNER_NOT_YET,
+    SIGNER_FOREIGN,
+    SIGNER_KEY_USAGE,
+    SIGNER_CRITICAL,
+    SIGNER_VARIANTS
 };
 
-static simSignerCert signer_certs[FLAVOURS];
-static int ca_validity, ca_presign, ca_backdate; /* as its answers are made now, seconds */
+static simSignerCert signer_certs[SIGNER_VARIANTS];
+static int ca_validity, ca_presign, ca_backdate; /* of the current answers, seconds */
 static int signer_validity;                      /* seconds, 0: the CA signs itself */
 
-/* Every answer that was ever given, by hash. */
+/* All answers of this world, by hash. */
 static simAnswer **answers;
 static size_t answer_slots, answer_count;
-static int last_of_cert[SIM_MAX_CERTS][8]; /* the newest first */
+static int last_of_cert[SIM_MAX_CERTS][8]; /* indices into answer_list, the newest first */
 static simAnswer **answer_list;
 static size_t answer_list_size;
 
@@ -81,7 +81,7 @@ static void simExtend(X509 *cert, X509 *issuer, int nid, const char *value) {
     X509_EXTENSION_free(ext);
 }
 
-/* The next serial number: its bytes are found in requests. */
+/* Writes the next serial number. All 8 bytes are distinctive, because simCaCertOfRequest searches requests for them. */
 static void simNextSerial(unsigned char *out) {
     uint64_t number = 0x5a00000000000000u + (uint64_t)++serials * 0x10001;
     int i;
@@ -129,8 +129,8 @@ static uint64_t simKeyNumber(EVP_PKEY *key) {
     return EVP_PKEY_get_raw_public_key(key, raw, &n) ? simHash(raw, n, 1) : 0;
 }
 
-/* A delegate's certificate as OpenSSL makes it, once for each flavour; of the next ones only the serial number, the
- * dates and the signature are new, because making one takes OpenSSL 200 us. */
+/* The authorized responder's certificate of one variant, made by OpenSSL once. Further ones differ from it in serial
+ * number, dates and signature only, because OpenSSL needs 200 us to make one. */
 typedef struct simTemplate {
     X509 *cert;
     unsigned char *tbs;
@@ -138,21 +138,21 @@ typedef struct simTemplate {
     unsigned char *serial, *from, *to; /* in tbs */
 } simTemplate;
 
-static simTemplate templates[FLAVOURS];
+static simTemplate templates[SIGNER_VARIANTS];
 
 #define SIM_TEMPLATE_FROM INT64_C(1893456000) /* 2030-01-01 */
 #define SIM_TEMPLATE_TO INT64_C(1893542400)   /* 2030-01-02 */
 #define SIM_UTC_TIME 13                       /* bytes of YYMMDDhhmmssZ */
 
-static void simMakeTemplate(int flavour) {
-    simTemplate *t = &templates[flavour];
-    int foreign = flavour == FLAVOUR_FOREIGN;
+static void simMakeTemplate(int variant) {
+    simTemplate *t = &templates[variant];
+    int foreign = variant == SIGNER_FOREIGN;
 
     t->cert = simCertificate("responder", foreign ? same_name_ca : ca, NULL, keys[KEY_SIGNER], SIM_TEMPLATE_FROM,
                              SIM_TEMPLATE_TO);
-    simExtend(t->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
-    if (flavour == FLAVOUR_KEY_USAGE) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
-    if (flavour == FLAVOUR_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,what is this?");
+    simExtend(t->cert, ca, NID_ext_key_usage, variant == SIGNER_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
+    if (variant == SIGNER_KEY_USAGE) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
+    if (variant == SIGNER_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,unknown extension");
     simAssert(X509_sign(t->cert, keys[foreign ? KEY_SAME_NAME_CA : KEY_CA], NULL));
     t->len = i2d_re_X509_tbs(t->cert, &t->tbs);
     simAssert(t->len > 0);
@@ -176,7 +176,7 @@ void simCaBegin(void) {
         ca = simCertificate("CA", NULL, keys[KEY_CA], keys[KEY_CA], 1, INT64_C(7000000000));
         same_name_ca =
             simCertificate("CA", NULL, keys[KEY_SAME_NAME_CA], keys[KEY_SAME_NAME_CA], 1, INT64_C(7000000000));
-        for (i = 0; i < FLAVOURS; i++) simMakeTemplate(i);
+        for (i = 0; i < SIGNER_VARIANTS; i++) simMakeTemplate(i);
     }
     serials = 100;
     memset(last_of_cert, 0xff, sizeof(last_of_cert));
@@ -187,8 +187,8 @@ X509 *simCaCertificate(void) {
     return ca;
 }
 
-static void simDropSignerCert(int flavour) {
-    simSignerCert *d = &signer_certs[flavour];
+static void simDropSignerCert(int variant) {
+    simSignerCert *d = &signer_certs[variant];
 
     testBytesFree(&d->der);
     memset(d, 0, sizeof(*d));
@@ -205,7 +205,7 @@ void simCaEnd(void) {
         free(certs[c]);
     }
     cert_count = 0;
-    for (c = 0; c < FLAVOURS; c++) simDropSignerCert(c);
+    for (c = 0; c < SIGNER_VARIANTS; c++) simDropSignerCert(c);
     for (i = 0; i < answer_count; i++) {
         free(answer_list[i]->der);
         free(answer_list[i]);
@@ -292,7 +292,7 @@ int simCaHasSignerCert(void) {
 }
 
 void simCaReplaceSigner(int validity) {
-    simDropSignerCert(FLAVOUR_GOOD);
+    simDropSignerCert(SIGNER_GOOD);
     signer_validity = validity;
 }
 
@@ -315,7 +315,7 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     memcpy(out + SIM_SIGNATURE - 8, &h, 8);
 }
 
-/* AlgorithmIdentifier and signature of what `tbs` holds. */
+/* Returns the AlgorithmIdentifier and the signature of `tbs`. */
 static testBytes simAlgorithmAndSignature(const testBytes *tbs, int key, int really) {
     unsigned char signature[1 + SIM_SIGNATURE] = {0}; /* no unused bits */
 
@@ -324,8 +324,8 @@ static testBytes simAlgorithmAndSignature(const testBytes *tbs, int key, int rea
                     testTag(0x03, testCopy(signature, sizeof(signature))));
 }
 
-/* Verdicts about signatures, by the certificate's fingerprint and the key. A full bucket forgets. Most signatures that
- * were just made need no verification. */
+/* A cache of X509_verify's results, by the certificate's fingerprint and the key. A new entry replaces the old one in
+ * its bucket. */
 static struct {
     unsigned char sha1[20];
     uint64_t key;
@@ -341,6 +341,8 @@ static void simCacheVerdict(const unsigned char *sha1, uint64_t key, int verdict
     verdicts[at].known = 1;
 }
 
+/* Signs an authorized responder's certificate. One in 16 is left to the real X509_verify; the others are cached as
+ * verified. */
 static void simSignCertificate(simSignerCert *d, const unsigned char *tbs, size_t len, int key) {
     testBytes part = testCopy(tbs, len), signature = simAlgorithmAndSignature(&part, key, 1);
     unsigned char sha1[20];
@@ -362,27 +364,27 @@ static void simUtcTime(unsigned char *out, int64_t t) {
     memcpy(out, text, SIM_UTC_TIME);
 }
 
-static simSignerCert *simGetSignerCert(int flavour) {
-    simSignerCert *d = &signer_certs[flavour];
-    const simTemplate *t = &templates[flavour];
+static simSignerCert *simGetSignerCert(int variant) {
+    simSignerCert *d = &signer_certs[variant];
+    const simTemplate *t = &templates[variant];
     int64_t now = simCaTime();
     int64_t overlap = simThisWorld()->signer_gap                       ? 0
                       : signer_validity / 2 < ca_validity + ca_presign ? signer_validity / 2
                                                                        : ca_validity + ca_presign;
 
-    if (d->der.p && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
+    if (d->der.p && (variant == SIGNER_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
         return d;
-    simDropSignerCert(flavour);
+    simDropSignerCert(variant);
     d->from = now - 60;
-    d->to = now + (flavour == FLAVOUR_GOOD ? signer_validity : 30 * 86400);
-    if (flavour == FLAVOUR_EXPIRED) d->to = now - 1;
-    if (flavour == FLAVOUR_EXPIRED) d->from = now - 86400;
-    if (flavour == FLAVOUR_NOT_YET) d->from = now + 43200;
+    d->to = now + (variant == SIGNER_GOOD ? signer_validity : 30 * 86400);
+    if (variant == SIGNER_EXPIRED) d->to = now - 1;
+    if (variant == SIGNER_EXPIRED) d->from = now - 86400;
+    if (variant == SIGNER_NOT_YET) d->from = now + 43200;
     d->cert = t->cert;
     simNextSerial(t->serial);
     simUtcTime(t->from, d->from);
     simUtcTime(t->to, d->to);
-    simSignCertificate(d, t->tbs, (size_t)t->len, flavour == FLAVOUR_FOREIGN ? KEY_SAME_NAME_CA : KEY_CA);
+    simSignCertificate(d, t->tbs, (size_t)t->len, variant == SIGNER_FOREIGN ? KEY_SAME_NAME_CA : KEY_CA);
     return d;
 }
 
@@ -404,7 +406,7 @@ static testBytes simSignReply(const testBytes *tbs, void *arg) {
     return simAlgorithmAndSignature(tbs, signer->key, signer->really);
 }
 
-/* ---- what was answered ------------------------------------------------------------------------------------------- */
+/* ---- the record of answers --------------------------------------------------------------------------------------- */
 
 static void simGrowTable(void) {
     size_t i, slots = answer_slots ? answer_slots * 2 : 4096;
@@ -473,9 +475,9 @@ long long simCaCount(void) {
     return (long long)answer_count;
 }
 
-/* ---- answering --------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-/* The last event of `kind` that has begun; those without a duration go on. */
+/* Returns the last event of `kind` that is under way, or NULL. An event without a duration does not end. */
 static const simEvent *simLatest(simKind kind) {
     const simWorld *w = simThisWorld();
     const simEvent *found = NULL;
@@ -489,7 +491,8 @@ static const simEvent *simLatest(simKind kind) {
     return found;
 }
 
-/* Was the certificate revoked at that time (true seconds)? A CA that rounds thisUpdate shows what it knows when it signs. */
+/* Whether the certificate was revoked at that time (true seconds). For a CA that rounds thisUpdate: its responses have
+ * the status of the time when they are signed. */
 static int simRevokedAt(int64_t signed_at) {
     const simWorld *w = simThisWorld();
     int64_t at = ((int64_t)signed_at - SIM_EPOCH) * 1000;
@@ -519,7 +522,7 @@ static const simAnswer *simErrorAnswer(simKind kind, const simCert *cert) {
     return simRecordAnswer(&made, bytes, n);
 }
 
-/* What it would say: its dates and its word. */
+/* Computes the dates and the status of an answer, without making it. */
 void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
@@ -541,13 +544,13 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     if (ca_presign) offer->this_update = now / ca_presign * ca_presign;
     if (kind == SIM_BACKDATED) offer->this_update = now - (int64_t)fault->a;
     if (kind == SIM_FUTURE) offer->this_update = now + (int64_t)fault->a;
-    /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
+    /* Responses signed in advance overlap, as those of real CAs do: one is published before the last one expires. */
     offer->next_update = offer->this_update + ca_validity + ca_presign;
     if (kind == SIM_EXPIRED) {
         offer->this_update -= ca_validity + ca_presign + 1 + (int64_t)simLogBetween(simWorldRng(), 1, 100000);
         offer->next_update = offer->this_update + ca_validity;
     }
-    if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
+    if (kind == SIM_BACKWARDS) { /* nextUpdate is in the future, so thisUpdate must be within the allowed clock skew */
         offer->this_update = now + 200;
         offer->next_update = now + 100;
         offer->acceptable = 0;
@@ -556,7 +559,7 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
 
     offer->produced_at = ca_presign ? offer->this_update : now;
     if (w->round_to && kind != SIM_FUTURE && kind != SIM_EXPIRED && kind != SIM_BACKWARDS) {
-        /* As CFSSL and Go's CAs do. Overlapping, as above. */
+        /* Rounded, as by CFSSL and Go's CAs. Responses overlap, as above. */
         offer->this_update -= offer->this_update % w->round_to;
         offer->produced_at -= offer->produced_at % (w->round_to >= 60 ? w->round_to / 60 : 1);
         if (offer->next_update) offer->next_update = offer->this_update + ca_validity + ca_presign + w->round_to;
@@ -570,7 +573,7 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     simAnswer made;
-    int flavour = -1, which_id = simOneIn(simWorldRng(), 8), by_key = simOneIn(simWorldRng(), 3);
+    int variant = -1, which_id = simOneIn(simWorldRng(), 8), by_key = simOneIn(simWorldRng(), 3);
     simSigning how = {KEY_CA, simOneIn(simWorldRng(), SIM_REAL_SIGNATURES)};
     testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
     testSingle *entries = reply.singles;
@@ -595,13 +598,13 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         if (about == cert) which_id = 2, made.acceptable = 0, made.cert = -1;
     }
     entries[0] = simSingleResponse(about, which_id, &made);
-    if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
+    if (many && !alone && kind == SIM_KINDS) { /* more SingleResponses: for this certificate, and for another one */
         testSingle *second = &entries[reply.count++];
         *second = entries[0];
         if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simWorldRng(), 2)) {
-            second->status = TEST_GOOD; /* as old: the revocation must not be lost */
+            second->status = TEST_GOOD; /* with equal thisUpdate, revoked must win */
         } else {
-            /* So old that it has expired by any clock: it never counts, also when the newer one does not for a while. */
+            /* Expired by any clock, so that it is never used, even while the newer one is not valid yet. */
             second->this_update -= SIM_LONG_AGO + simBetween(simWorldRng(), 0, 1000);
             second->next_update = second->this_update + 1000;
             second->status = simOneIn(simWorldRng(), 2) ? TEST_GOOD : TEST_REVOKED;
@@ -619,23 +622,23 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         }
     }
 
-    /* Its signer. */
-    if (signer_validity > 0) flavour = FLAVOUR_GOOD;
-    if (kind == SIM_SIGNER_NO_EKU) flavour = FLAVOUR_NO_EKU;
-    if (kind == SIM_SIGNER_EXPIRED) flavour = FLAVOUR_EXPIRED;
-    if (kind == SIM_SIGNER_NOT_YET) flavour = FLAVOUR_NOT_YET;
-    if (kind == SIM_SIGNER_FOREIGN) flavour = FLAVOUR_FOREIGN;
-    if (kind == SIM_SIGNER_KEY_USAGE) flavour = FLAVOUR_KEY_USAGE;
-    if (kind == SIM_SIGNER_CRITICAL) flavour = FLAVOUR_CRITICAL;
-    if (flavour >= 0) {
-        const simSignerCert *signer_cert = simGetSignerCert(flavour);
+    /* The signer. */
+    if (signer_validity > 0) variant = SIGNER_GOOD;
+    if (kind == SIM_SIGNER_NO_EKU) variant = SIGNER_NO_EKU;
+    if (kind == SIM_SIGNER_EXPIRED) variant = SIGNER_EXPIRED;
+    if (kind == SIM_SIGNER_NOT_YET) variant = SIGNER_NOT_YET;
+    if (kind == SIM_SIGNER_FOREIGN) variant = SIGNER_FOREIGN;
+    if (kind == SIM_SIGNER_KEY_USAGE) variant = SIGNER_KEY_USAGE;
+    if (kind == SIM_SIGNER_CRITICAL) variant = SIGNER_CRITICAL;
+    if (variant >= 0) {
+        const simSignerCert *signer_cert = simGetSignerCert(variant);
         reply.signer = signer_cert->cert;
         reply.sent_der = signer_cert->der;
         how.key = KEY_SIGNER;
         made.signer_from = signer_cert->from;
         made.signer_to = signer_cert->to;
-        if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_KEY_USAGE ||
-            flavour == FLAVOUR_CRITICAL)
+        if (variant == SIGNER_NO_EKU || variant == SIGNER_FOREIGN || variant == SIGNER_KEY_USAGE ||
+            variant == SIGNER_CRITICAL)
             made.acceptable = 0;
     }
     if (kind == SIM_SAME_NAME_CA) {
@@ -653,7 +656,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
         size_t at = (size_t)simBetween(simWorldRng(), 0, (int64_t)der.n - 1);
         int bit = (int)simBetween(simWorldRng(), 0, 7);
         der.p[at] ^= (unsigned char)(1 << bit);
-        simTrace("bit %d of byte %zu of %zu flips", bit, at, der.n);
+        simTrace("bit %d of byte %zu of %zu is flipped", bit, at, der.n);
     }
     if (kind == SIM_TRAILING) der = testJoin(der, testCopy("\0\0\0\0", (size_t)simBetween(simWorldRng(), 1, 4)));
     if (kind == SIM_TRUNCATED || kind == SIM_FLIPPED || kind == SIM_TRAILING) made.acceptable = made.well_formed = 0;
@@ -669,8 +672,8 @@ int simCompareTimes(const simAnswer *a, const simAnswer *b) {
     return 0;
 }
 
-/* A copy of a file has a new time: without nextUpdate what it holds counts as received within five minutes of its
- * signature. A time that lies in the future is judged as it is. */
+/* A copied file has a new mtime. Therefore a response without nextUpdate counts as received at most five minutes after
+ * it was signed. An mtime in the future is returned as it is. */
 int64_t simReceivedAt(const simAnswer *a, int64_t mtime, int64_t now) {
     int64_t signed_at = a->this_update > a->produced_at ? a->this_update : a->produced_at;
 
@@ -685,7 +688,7 @@ int simAcceptable(const simAnswer *a, const simCert *cert, int64_t now, int64_t 
     if (a->next_update) {
         *end = a->next_update;
     } else {
-        if (received > now + 300) return 0; /* a file from the future tells nothing about when it came */
+        if (received > now + 300) return 0; /* an mtime in the future does not show when it was received */
         *end = (received < now ? received : now) + 600;
     }
     if (cert->not_after < *end) *end = cert->not_after;
@@ -693,10 +696,10 @@ int simAcceptable(const simAnswer *a, const simCert *cert, int64_t now, int64_t 
     return now < *end;
 }
 
-/* ---- are the simulated signatures as good as real ones? ------------------------------------------------------------ */
+/* ---- the self-test of simulated signatures ----------------------------------------------------------------------- */
 
-/* Each bit of responses of each kind flips: with a simulated signature as with a real one, none may verify, and whole
- * ones must. */
+/* Flips each bit of responses with simulated and with real signatures: none may verify, and the intact response must.
+ * Returns 1 after a wrong result, else 0. */
 int simCaSelfTest(void) {
     static simWorld w;
     int with_signer_cert, by_key, really, wrong = 0;
@@ -724,7 +727,7 @@ int simCaSelfTest(void) {
                 int bit;
                 signer_validity = 86400;
                 ca_validity = 86400;
-                d = with_signer_cert ? simGetSignerCert(FLAVOUR_GOOD) : NULL;
+                d = with_signer_cert ? simGetSignerCert(SIGNER_GOOD) : NULL;
                 sk_X509_push(chain, ca);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
                 simAssert(id && id->issuer);
@@ -733,7 +736,7 @@ int simCaSelfTest(void) {
                 if (d) reply.sent_der = d->der;
                 der = testReplyDer(&reply);
                 if (!ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
-                    printf("self-test: a good response is refused: %s\n", err.text);
+                    printf("self-test: an intact response is rejected: %s\n", err.text);
                     wrong++;
                 }
                 ocspResponseClear(&r);
@@ -741,9 +744,10 @@ int simCaSelfTest(void) {
                     for (bit = 0; bit < 8; bit++, tried++) {
                         der.p[at] ^= (unsigned char)(1 << bit);
                         if (ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
-                            printf("self-test: bit %d of byte %zu of %zu flips, and the response is accepted (%s, "
-                                   "signed %s)\n",
-                                   bit, at, der.n, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");
+                            printf("self-test: response accepted although bit %d of byte %zu of %zu is flipped (%s, "
+                                   "%s)\n",
+                                   bit, at, der.n, d ? "signed by an authorized responder" : "signed by the CA",
+                                   really ? "real signature" : "simulated signature");
                             wrong++;
                             ocspResponseClear(&r);
                         }
@@ -761,7 +765,7 @@ int simCaSelfTest(void) {
     return wrong != 0;
 }
 
-/* ---- before OpenSSL ---------------------------------------------------------------------------------------------- */
+/* ---- wrapped functions of OpenSSL and the engine ----------------------------------------------------------------- */
 
 int __real_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
 int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
@@ -772,12 +776,12 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     const ASN1_OCTET_STRING *signature = OCSP_resp_get0_signature(basic);
     const X509_ALGOR *algorithm = OCSP_resp_get0_tbs_sigalg(basic);
     const ASN1_OBJECT *object;
-    unsigned char *tbs = NULL, right[SIM_SIGNATURE] = SIM_MARK;
+    unsigned char *tbs = NULL, expected[SIM_SIGNATURE] = SIM_MARK;
     int n, type;
     uint64_t h;
 
     X509_ALGOR_get0(&object, &type, NULL, algorithm);
-    /* The low bits of the flags: how many bits the signature lacks at its end. OpenSSL refuses such signatures. */
+    /* The low bits of the flags are the number of unused bits at the end. OpenSSL rejects such signatures. */
     if (ASN1_STRING_length(signature) != SIM_SIGNATURE || (signature->flags & 7) ||
         OBJ_obj2nid(object) != NID_ED25519 || type != V_ASN1_UNDEF ||
         memcmp(ASN1_STRING_get0_data(signature), SIM_MARK, sizeof(SIM_MARK) - 1) != 0 || sk_X509_num(helpers) != 1)
@@ -787,8 +791,8 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     if (n < 0) return 0;
     h = simHash(tbs, (size_t)n, simKeyNumber(X509_get0_pubkey(sk_X509_value(helpers, 0))));
     OPENSSL_free(tbs);
-    memcpy(right + SIM_SIGNATURE - 8, &h, 8);
-    return memcmp(ASN1_STRING_get0_data(signature), right, SIM_SIGNATURE) == 0;
+    memcpy(expected + SIM_SIGNATURE - 8, &h, 8);
+    return memcmp(ASN1_STRING_get0_data(signature), expected, SIM_SIGNATURE) == 0;
 }
 
 int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
@@ -804,7 +808,7 @@ int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
     return verdicts[at].verdict;
 }
 
-/* Pure, and asked about the same files after each store: by hash. */
+/* Caches results by hash: the function is pure, and called for the same files after each store. */
 int64_t __real_ocspPeekNextUpdate(const unsigned char *der, size_t len);
 int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len);
 int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len) {

@@ -1,6 +1,6 @@
-/* sim_disk.c - a small file system in memory, below the real ocsp_cache.c: the linker sends its system calls here
- * (--wrap). What fsync has not seen is lost in a power failure, or not, by chance; a rename likewise until its
- * directory was synced. A process can be killed before any operation that changes something.
+/* sim_disk.c - a small file system in memory, below the real ocsp_cache.c, whose system calls the linker redirects here
+ * (--wrap). In a power failure a rename whose directory was not synced is lost or kept, at random, and file contents
+ * that were not synced are lost. A process can be killed before each operation that changes the disk.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -26,16 +26,16 @@ typedef struct simBytes {
 } simBytes;
 
 typedef struct simFile { /* an inode */
-    int links;           /* names, durable names and descriptors */
+    int links;           /* count of names, durable names and descriptors */
     simBytes now, durable;
-    int sync_skipped; /* the disk said that it is synced, and it is not */
+    int sync_skipped; /* an fsync returned success without syncing */
     int64_t mtime;
     ino_t number;
 } simFile;
 
 typedef struct simName {
     char path[160];
-    simFile *file, *durable; /* NULL: no such name, now or after a power failure */
+    simFile *file, *durable; /* the file now, and after a power failure; NULL: none */
 } simName;
 
 static simName names[SIM_FILES];
@@ -44,10 +44,10 @@ static ino_t inodes;
 static int kill_in;
 
 static struct {
-    simFile *file; /* NULL and dir "" : free */
+    simFile *file; /* NULL and dir "": unused */
     char dir[64];
     size_t at;
-    int next; /* of readdir */
+    int next; /* index into names, for readdir */
 } fds[SIM_FDS];
 
 static void simFileUnref(simFile *f) {
@@ -78,7 +78,7 @@ static simName *simNameFind(const char *path, int create) {
     for (i = 0; i < name_count; i++)
         if (strcmp(names[i].path, path) == 0) return &names[i];
     if (!create) return NULL;
-    for (i = 0; i < name_count; i++) /* one that means nothing any more */
+    for (i = 0; i < name_count; i++) /* reuses an entry without a file */
         if (!names[i].file && !names[i].durable) break;
     if (i == SIM_FILES) abort();
     if (i == name_count) name_count++;
@@ -195,7 +195,8 @@ int simDiskTemporaries(void) {
     return count;
 }
 
-/* Before something is changed: is this where the process dies? Does the disk refuse? */
+/* Call it before each change: may kill the process (then it does not return). Returns 0 and sets errno if the disk
+ * refuses. */
 static int simWriteAllowed(void) {
     static const int errors[] = {ENOSPC, EIO, EROFS, EDQUOT};
 
@@ -210,12 +211,12 @@ static int simFdNew(void) {
 
     for (i = 0; i < SIM_FDS; i++)
         if (!fds[i].file && !fds[i].dir[0]) return i;
-    abort(); /* a descriptor leaks */
+    abort(); /* the engine leaks descriptors */
 }
 
 #define simIsSimulated(fd) ((fd) >= SIM_FIRST_FD)
 
-/* ---- before libc ------------------------------------------------------------------------------------------------- */
+/* ---- wrapped functions of libc ----------------------------------------------------------------------------------- */
 
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
@@ -244,7 +245,7 @@ int __wrap_open(const char *path, int flags, ...) {
     va_list ap;
     int i;
 
-    if (path[0] == '/') { /* not the engine's: what counts coverage, or a sanitizer */
+    if (path[0] == '/') { /* not the engine: a coverage tool or a sanitizer */
         va_start(ap, flags);
         i = __real_open(path, flags, va_arg(ap, int));
         va_end(ap);
@@ -286,7 +287,7 @@ int __wrap_close(int fd) {
     simFileUnref(fds[fd].file);
     memset(&fds[fd], 0, sizeof(fds[fd]));
     if (!simActive(SIM_DISK_FULL) || !simOneIn(simWorldRng(), 8)) return 0;
-    errno = EDQUOT; /* some file systems tell it only here */
+    errno = EDQUOT; /* some file systems report it only on close */
     return -1;
 }
 
@@ -322,7 +323,7 @@ ssize_t __wrap_write(int fd, const void *from, size_t n) {
         return -1;
     }
     if (!simWriteAllowed()) return -1;
-    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2; /* as much as there was room for */
+    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2; /* a short write */
     f->now.p = realloc(f->now.p, f->now.n + n + 1);
     if (!f->now.p) abort();
     memcpy(f->now.p + f->now.n, from, n);
@@ -352,7 +353,7 @@ int __wrap_fsync(int fd) {
 
 int __wrap_fchmod(int fd, mode_t mode) {
     (void)fd;
-    simRequire(mode == 0600, "private file", "a file is made with mode %o", mode);
+    simRequire(mode == 0600, "private file", "a file is created with mode %o", mode);
     return 0;
 }
 
@@ -365,7 +366,7 @@ int __wrap_rename(const char *from, const char *to) {
     }
     if (!simWriteAllowed()) return -1;
     b = simNameFind(to, 1);
-    a = simNameFind(from, 0); /* the table may have changed */
+    a = simNameFind(from, 0); /* simNameFind may have reused entries */
     simNameSet(&b->file, a->file);
     simNameSet(&a->file, NULL);
     simDiskChanged(to);
@@ -380,14 +381,14 @@ int __wrap_unlink(const char *path) {
         return -1;
     }
     if (kill_in > 0 && --kill_in == 0) simKilled();
-    /* A full disk lets files be removed; one that is mounted read-only, or broken, does not. */
+    /* Files on a full disk can be removed, but not on a read-only or broken one. */
     if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simWorldRng(), 3)) {
-        simTrace("%s cannot be removed", path);
+        simTrace("%s: removal refused", path);
         simDiskRemovalFailed(path);
         errno = simOneIn(simWorldRng(), 2) ? EROFS : EIO;
         return -1;
     }
-    simTrace("%s is removed", path);
+    simTrace("%s: removed", path);
     simDiskRemoved(path, n->file->now.p, n->file->now.n);
     simNameSet(&n->file, NULL);
     simDiskChanged(path);

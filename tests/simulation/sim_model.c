@@ -125,8 +125,8 @@ static int simCanQuery(const simCert *cert) {
 
 /* ---- the policy's numbers ---------------------------------------------------------------------------------------- */
 
-/* Returns the longest wait: a quarter of the remaining validity, at most an hour; without a valid response five minutes,
- * and one minute for must-staple. */
+/* Returns the longest wait: a quarter of the remaining validity, at most an hour; without a valid response five
+ * minutes, and one minute for must-staple. */
 static int64_t simRetryCapMs(const simCertModel *m, const simCert *cert) {
     int64_t left = simRemainingMs(m);
 
@@ -223,8 +223,8 @@ static int simCompareCurrent(const simCertModel *m, const simAnswer *a, int64_t 
     return a->produced_at == current->produced_at && revoked ? 1 : -1;
 }
 
-/* Schedules the next refresh after an acceptable answer that is not newer. Before the deadline: soon after it. After it:
- * the upper half of the longest wait. */
+/* Schedules the next refresh after an acceptable answer that is not newer. Before the deadline: soon after it. After
+ * the deadline: in the upper half of the longest wait. */
 static void simScheduleRecheck(simCertModel *m, const simCert *cert) {
     int64_t window, deadline = simRefreshDeadline(m, &window);
 
@@ -256,8 +256,8 @@ static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource s
         simScheduleRecheck(m, simCaCert((int)(m - models)));
 }
 
-/* Updates the schedule after the responder sent the current response again. The refresh was certainly due, certainly not
- * due, or jitter decides: then the model allows both. */
+/* Updates the schedule after the responder sent the current response again. The refresh was certainly due, certainly
+ * not due, or jitter decides: then the model allows both. */
 static void simResponseUnchanged(simCertModel *m, const simCert *cert) {
     int64_t now = simWallMs();
     int late;
@@ -1059,7 +1059,7 @@ void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len) {
         if (simIsFileOf(path, i) && simMayRemove(&models[i], a, simCaCert(i))) contradicted = 1;
     simRequire(
         old || contradicted, "disk",
-        "deleted a response that had not been expired for seven days and that the current response does not contradict");
+        "deleted a response that has not been expired for seven days and that the current one does not contradict");
     for (i = 0; i < n; i++)
         if (models[i].saved && strcmp(path, models[i].saved_path) == 0) {
             models[i].saved = NULL;

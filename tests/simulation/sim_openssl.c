@@ -1,13 +1,13 @@
-/* sim_openssl.c - what makes OpenSSL cheap enough for a hundred thousand years, without leaving anything out.
+/* sim_openssl.c - makes OpenSSL fast enough to simulate a hundred thousand years, with the same results.
  *
- * LOCKS AND MEMORY. There is one thread, so OpenSSL's locks are empty here (the program's functions come before
- * libc's), and its memory comes from lists of pieces of the same size. That is half of the time.
+ * LOCKS AND MEMORY. There is one thread, so OpenSSL's locks do nothing (the program's functions override libc's), and
+ * its memory comes from free lists by size. That saves half of the time.
  *
- * CERTIFICATES. OpenSSL 3 needs 200 us to parse the public key of a delegate's certificate, which is the same in a
- * thousand responses. So the linker puts functions before d2i_OCSP_RESPONSE and OCSP_response_get1_basic: where a
- * response ends with a certificate whose very bytes were parsed before, the rest is parsed without it, and the parsed
- * certificate added. Whatever is not exactly of that form is parsed as it is, and so is one in SIM_PARSE_WHOLE, which
- * must come out the same.
+ * CERTIFICATES. OpenSSL 3 needs 200 us to parse the public key of an authorized responder's certificate, which is the
+ * same in a thousand responses. Therefore the linker wraps d2i_OCSP_RESPONSE and OCSP_response_get1_basic: if a
+ * response ends with a certificate that was parsed before, byte for byte, the rest is parsed without it, and the parsed
+ * certificate is added. Any other form is parsed unchanged. One in SIM_PARSE_WHOLE is parsed both ways, and the results
+ * must be equal.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,7 +27,7 @@
 /* ---- locks and memory -------------------------------------------------------------------------------------------- */
 
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define SIM_EXPORTED __attribute__((visibility("default"))) /* or libcrypto would not find it */
+#define SIM_EXPORTED __attribute__((visibility("default"))) /* libcrypto must find it */
 
 SIM_EXPORTED int pthread_rwlock_rdlock(pthread_rwlock_t *lock) {
     (void)lock;
@@ -44,14 +44,14 @@ SIM_EXPORTED int pthread_rwlock_unlock(pthread_rwlock_t *lock) {
     return 0;
 }
 
-#define SIM_BLOCK_STEP 32 /* bytes from one size to the next */
-#define SIM_SIZES 64      /* longer ones come from malloc */
+#define SIM_BLOCK_STEP 32 /* bytes between two sizes */
+#define SIM_SIZES 64      /* larger blocks come from malloc */
 #define SIM_CHUNK (1 << 20)
 
 typedef union simBlock {
     struct {
         size_t size;
-        union simBlock *next; /* of the free ones */
+        union simBlock *next; /* in the free list */
     } head;
     _Alignas(max_align_t) unsigned char aligned[1];
 } simBlock;
@@ -114,7 +114,7 @@ static void *simReallocate(void *bytes, size_t size, const char *file, int line)
 }
 
 void simOpenSslBegin(void) {
-    /* Refused when OpenSSL has allocated already: then it is slower, and no less right. */
+    /* OpenSSL refuses after its first allocation: then the simulation is slower, but still correct. */
     (void)!CRYPTO_set_mem_functions(simAllocate, simReallocate, simRelease);
 }
 #else
@@ -142,8 +142,8 @@ OCSP_RESPONSE *__wrap_d2i_OCSP_RESPONSE(OCSP_RESPONSE **out, const unsigned char
     return response;
 }
 
-/* One DER value with tag `tag` at the front of *at; its contents become *inner. 0 when there is none, or its length is
- * not in the shortest form. */
+/* Reads one DER value with tag `tag` at *at and advances *at; *inner..*inner_end: its contents. Returns 0 if there is
+ * none, or if its length is not in the shortest form. */
 static int simReadDer(const unsigned char **at, const unsigned char *end, int tag, const unsigned char **inner,
                       const unsigned char **inner_end) {
     const unsigned char *p = *at;
@@ -166,7 +166,7 @@ static int simReadDer(const unsigned char **at, const unsigned char *end, int ta
     return 1;
 }
 
-/* The only value in begin..end. */
+/* Reads the DER value that fills begin..end. */
 static int simReadSingleDer(const unsigned char *begin, const unsigned char *end, int tag, const unsigned char **inner,
                             const unsigned char **inner_end) {
     const unsigned char *at = begin;
@@ -179,7 +179,7 @@ typedef struct simParts {
     const unsigned char *cert, *cert_end;
 } simParts;
 
-/* A successful basic response of exactly the expected form, with one certificate at its end? */
+/* Splits a successful basic response with exactly one certificate at its end. Returns 0 for any other form. */
 static int simSplitResponse(const unsigned char *der, size_t len, simParts *parts) {
     static const unsigned char basic_type[] = {0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1}; /* id-pkix-ocsp-basic */
     const unsigned char *a, *b, *c, *d, *at, *skip;
@@ -240,7 +240,7 @@ static int simSameBasic(OCSP_BASICRESP *a, OCSP_BASICRESP *b) {
 }
 
 OCSP_BASICRESP *__wrap_OCSP_response_get1_basic(OCSP_RESPONSE *response) {
-    static unsigned parsed_next;
+    static unsigned reused;
     OCSP_BASICRESP *basic, *well_formed;
     const STACK_OF(X509) *certs;
     simParts parts;
@@ -255,10 +255,10 @@ OCSP_BASICRESP *__wrap_OCSP_response_get1_basic(OCSP_RESPONSE *response) {
     if (known_certs[at].cert && known_certs[at].hash == hash && known_certs[at].len == len &&
         memcmp(known_certs[at].der, parts.cert, len) == 0 &&
         (basic = simParseWithout(&parts, known_certs[at].cert)) != NULL) {
-        if (++parsed_next % SIM_PARSE_WHOLE) return basic;
+        if (++reused % SIM_PARSE_WHOLE) return basic;
         well_formed = __real_OCSP_response_get1_basic(response);
         if (!well_formed || !simSameBasic(basic, well_formed)) {
-            fprintf(stderr, "the simulation failed: a response parsed in parts is not the whole\n");
+            fprintf(stderr, "the simulation failed: a response parsed in parts differs from the whole\n");
             abort();
         }
         OCSP_BASICRESP_free(basic);

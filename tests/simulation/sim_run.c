@@ -1,13 +1,13 @@
-/* sim_run.c - a world in virtual time: the machine's clocks, the network, a server process that is started and killed,
- * and an operator. One thread: the engine's own is never made (the linker puts an empty pthread_create here), and the
- * simulation takes the worker's steps itself, at the moments when something is due.
+/* sim_run.c - runs a world in virtual time: the machine's clocks, the network, a server process that is started and
+ * killed, and an operator. There is one thread: the engine's own is never created (the linker wraps pthread_create),
+ * and the simulation calls ocspThreadStep itself when something is due.
  *
- * WHAT IS LEFT OUT. The thread looks at the clock each second. In a year that is 31 million steps that find nothing.
- * The simulation goes from one moment to the next: what the engine's report announces, what the model waits for, what
- * a step asked for, the next event. Now and then it steps each second for a while, so that what is left out is seen to
- * be nothing.
+ * SKIPPED STEPS. The engine's thread wakes up each second. In a year, 31 million of these steps do nothing. Therefore
+ * the simulation advances to the next relevant time: a deadline in the engine's report, a check of the model, the wait
+ * that a step returned, or the next event. At random times it runs SIM_DENSE_STEPS steps of one second, which verifies
+ * that the skipped steps do nothing.
  *
- * A process dies by a longjmp out of the engine, wherever it is; what it leaves allocated is freed by ocspShutdown.
+ * A process is killed by a longjmp out of the engine, from any place; ocspShutdown frees its memory.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -39,20 +39,21 @@ static struct {
     int trace;
     struct {
         simRng rng;
-        int64_t at; /* true time that it was made for */
+        int64_t at; /* true time for which rng was seeded */
     } rng[2];       /* the world's, the engine's */
-    /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
+    /* Time: `now` is true milliseconds since the world began. The wall clock showed wall_base at wall_base_true, and
+     * drifts by `drift` ppm since then. */
     int64_t now, wall_base_true, wall_base, drift, slept;
     simAction actions[2 * SIM_MAX_EVENTS];
     int action_count, next_action;
     /* The process. */
-    int threaded;  /* its thread was made */
-    int up, dying; /* dying: 1 killed, 2 without power */
+    int threaded;  /* its thread was created */
+    int up, dying; /* dying: 1 killed, 2 by a power failure */
     int64_t start_at;
-    const ocspIoHooks *fetching; /* inside a fetch */
+    const ocspIoHooks *fetching; /* the hooks of the fetch under way, else NULL */
     jmp_buf dies, broken;
-    /* What it serves. */
-    int served[2], before[2], count, chainless;
+    /* What the process serves. */
+    int served[2], previous[2], count, chainless;
     SSL_CTX *ctx;
     SSL *ssl[2];
     int ssl_serves[2];
@@ -68,7 +69,7 @@ static ocspEnv real_env;
 static int have_real_env;
 static int locks_held;
 
-/* ---- what others ask --------------------------------------------------------------------------------------------- */
+/* ---- queries ----------------------------------------------------------------------------------------------------- */
 
 int64_t simTrueMs(void) {
     return sim.now;
@@ -95,7 +96,8 @@ int64_t simCaTime(void) {
     return (int64_t)(SIM_EPOCH + sim.now / 1000);
 }
 
-/* Chance hangs on the time alone, so that a history with less in it goes on like the whole one, as far as it can. */
+/* Returns a generator that is seeded anew for each millisecond. Random numbers depend on the world and the time only,
+ * so that a history with fewer events proceeds like the whole one, where possible. */
 static simRng *simRngOf(int which) {
     if (sim.rng[which].at != sim.now) {
         uint64_t seed[4] = {sim.world->number, sim.world->salt, (uint64_t)sim.now, (uint64_t)which};
@@ -166,12 +168,12 @@ void simBroken(const char *promise, const char *fmt, ...) {
 }
 
 void simKilled(void) {
-    simTrace("the process is killed while it writes");
+    simTrace("the process is killed during a disk operation");
     sim.dying = 1;
     longjmp(sim.dies, 1);
 }
 
-/* ---- the engine's world ------------------------------------------------------------------------------------------ */
+/* ---- the engine's environment ------------------------------------------------------------------------------------ */
 
 static uint32_t simEngineRandom(void) {
     return (uint32_t)(simRandom(simRngOf(1)) >> 32);
@@ -189,7 +191,7 @@ static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char *
                         ocspError *err) {
     int found = real_env.cache_load(dir, id, der, len, mtime, err);
 
-    simTrace("the cache in %s is read: %s", dir, found ? "found" : "nothing");
+    simTrace("cache in %s read: %s", dir, found ? "found" : "nothing");
     simModelFileRead(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
     return found;
 }
@@ -197,7 +199,7 @@ static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char *
 static int simReadResponseFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
     int found = real_env.read_file(path, der, len, mtime, err);
 
-    simTrace("the response-file is read: %s", found ? "found" : "nothing");
+    simTrace("response-file read: %s", found ? "found" : "nothing");
     simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelTrackedCert());
     return found;
 }
@@ -208,7 +210,7 @@ static int simCacheStore(const char *dir, const ocspIdentity *id, const unsigned
 
     ok = real_env.cache_store(dir, id, der, len, err);
     simTrace("stored: %s", ok ? "ok" : err->text);
-    simRequire(simDiskTemporaries() <= temporaries, "disk", "a store that returned left a temporary file behind");
+    simRequire(simDiskTemporaries() <= temporaries, "disk", "a completed store left a temporary file");
     simModelStored(simCertOf(id), ok);
     return ok;
 }
@@ -264,23 +266,23 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
         fails = 1;
     }
     if (simAdvanceTo(sim.now + takes)) {
-        simTrace("the fetch is cancelled");
+        simTrace("fetch cancelled");
         simModelCancelled(cert);
         sim.fetching = NULL;
         return OCSP_FETCH_CANCELLED;
     }
     if (fails) {
-        simTrace("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
+        simTrace("request to %s for certificate %d: %s", url, cert->index, simKindName(kind));
         simModelAnswerReceived(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
         ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
     }
     answer = simCaAnswer(cert, fault, 0);
-    simTrace("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock",
-             url, cert->index, answer->description, answer->status,
-             (long long)(answer->this_update - simWallMs() / 1000),
-             (long long)(answer->next_update - simWallMs() / 1000));
+    simTrace(
+        "request to %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock",
+        url, cert->index, answer->description, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
+        (long long)(answer->next_update - simWallMs() / 1000));
     simModelAnswerReceived(cert, answer, OCSP_ERR_NONE, last);
     if (answer->len) *body = ocspMemdup(answer->der, answer->len);
     *body_len = answer->len;
@@ -293,8 +295,8 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
 static void simLog(ocspLogLevel level, const char *sentence) {
     simTrace("log %d: %s", (int)level, sentence);
     if (level < OCSP_LOG_NOTICE) return;
-    simRequire(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log", "the same line twice: %s",
-               sentence);
+    simRequire(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log",
+               "line logged twice in a row: %s", sentence);
     snprintf(sim.last_line, sizeof(sim.last_line), "%s", sentence);
 }
 
@@ -309,20 +311,20 @@ static void simDropContext(void) {
     sim.ssl[0] = sim.ssl[1] = NULL;
 }
 
-/* Which certificates the newest contexts serve: one that was replaced may be attached late. */
+/* The certificates of the last 16 contexts, because a context may be attached after it was replaced. */
 static struct {
     const SSL_CTX *ctx;
     int served[2], count, chain;
 } contexts[16];
 static unsigned contexts_made;
 
-/* The linker's: ocspAttachContext asks for the store, nobody else does. So the model learns what was attached when. */
+/* Reports each attached context to the model. Only ocspAttachContext calls SSL_CTX_get_cert_store. */
 X509_STORE *__real_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     unsigned i, n = sizeof(contexts) / sizeof(contexts[0]);
 
-    for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed one's address may be used again */
+    for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed context's address may be reused */
         if (contexts[(contexts_made - i) % n].ctx == ctx) break;
     if (i <= n && i <= contexts_made)
         simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count,
@@ -330,7 +332,7 @@ X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     return __real_SSL_CTX_get_cert_store(ctx);
 }
 
-/* A context for what is served now, as a TLS load makes it. */
+/* Creates the context for the served certificates, as a TLS configuration does; `late`: without attaching it. */
 static void simLoadContext(int late) {
     X509 *leaf;
     int i;
@@ -338,7 +340,7 @@ static void simLoadContext(int late) {
     simDropContext();
     sim.ctx = SSL_CTX_new(TLS_server_method());
     for (i = 0; i < sim.count; i++) {
-        leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than the last time */
+        leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than in the last context */
         if (!leaf || SSL_CTX_use_certificate(sim.ctx, leaf) != 1 ||
             SSL_CTX_use_PrivateKey(sim.ctx, simCaCert(sim.served[i])->key) != 1)
             abort();
@@ -356,13 +358,13 @@ static void simLoadContext(int late) {
         SSL_set_accept_state(sim.ssl[i]);
         SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_FIRST);
         if (i) SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_NEXT);
-        /* OpenSSL's order is its own */
+        /* OpenSSL orders the certificates by type */
         leaf = SSL_get_certificate(sim.ssl[i]);
         sim.ssl_serves[i] = sim.served[X509_cmp(leaf, simCaCert(sim.served[i])->leaf) == 0 ? i : 1 - i];
     }
 }
 
-/* What a handshake would staple: the real callback on a server's SSL that has chosen its certificate. */
+/* Checks what a handshake would staple for each certificate, by calling the real callback. */
 static void simCheckStaples(void) {
     int i;
 
@@ -395,7 +397,7 @@ static void simStart(void) {
 
 static void simStop(void) {
     simModelEnd(sim.dying == 2);
-    locks_held = 0; /* the process that died may have held some */
+    locks_held = 0; /* the killed process may have held locks */
     ocspShutdown();
     simDropContext();
     simDiskCloseAll();
@@ -403,7 +405,7 @@ static void simStop(void) {
     sim.fetching = NULL;
 }
 
-/* ---- the operator, and all that happens -------------------------------------------------------------------------- */
+/* ---- the operator and other events ------------------------------------------------------------------------------- */
 
 static void simApplyOptions(void) {
     if (!sim.up) return;
@@ -414,7 +416,7 @@ static void simApplyOptions(void) {
 static void simRefreshDone(void *arg, const char *error) {
     (void)arg;
     sim.answered++;
-    simTrace("the refresh that was asked for: %s", error ? error : "OK");
+    simTrace("requested refresh: %s", error ? error : "OK");
 }
 
 static void simRefresh(void) {
@@ -425,7 +427,7 @@ static void simRefresh(void) {
         sim.requested++;
         simModelRefreshRequested();
     } else {
-        simTrace("refused: %s", why);
+        simTrace("refresh request refused: %s", why);
     }
 }
 
@@ -433,7 +435,7 @@ static void simRenew(int validity, int self_signed, int urls) {
     int i;
 
     if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
-    memcpy(sim.before, sim.served, sizeof(sim.before));
+    memcpy(sim.previous, sim.served, sizeof(sim.previous));
     for (i = 0; i < sim.count; i++)
         sim.served[i] = simCaIssue(validity, sim.world->must_staple, urls, i, self_signed)->index;
 }
@@ -487,7 +489,7 @@ static void simWriteResponseFile(int what) {
 }
 
 static void simSetWall(int64_t wall_ms) {
-    if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* 1999: clocks go back to 1970, certificates do not */
+    if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* no earlier than 2000 */
     sim.wall_base_true = sim.now;
     sim.wall_base = wall_ms;
 }
@@ -498,10 +500,10 @@ static void simKillProcess(int how, int64_t away) {
     longjmp(sim.dies, 1);
 }
 
-/* Things that begin or end. May not return: the process may die of it. */
+/* Applies the begin or end of an event. Does not return if the event kills the process. */
 static void simApplyEvent(const simEvent *e, int ends) {
     if (!simIsFault(e->kind) || sim.trace) simTrace("%s%s", simKindName(e->kind), ends ? ", over" : "");
-    /* What the operator does may be answered again; when the clock goes back, what has expired may expire again. */
+    /* After an operator's action the same line may be logged again; after a clock jump a response may expire again. */
     if (e->kind >= SIM_RELOAD || e->kind == SIM_JUMP) sim.last_line[0] = '\0';
     switch (e->kind) {
     case SIM_NEW_SIGNER:
@@ -538,9 +540,9 @@ static void simApplyEvent(const simEvent *e, int ends) {
         break;
     case SIM_ROLLBACK: {
         int swap[2] = {sim.served[0], sim.served[1]};
-        memcpy(sim.served, sim.before, sizeof(swap));
-        memcpy(sim.before, swap, sizeof(swap));
-        if (sim.up) simLoadContext(0); /* and at its end, back again */
+        memcpy(sim.served, sim.previous, sizeof(swap));
+        memcpy(sim.previous, swap, sizeof(swap));
+        if (sim.up) simLoadContext(0); /* the end of the event swaps back */
         break;
     }
     case SIM_SELF_SIGNED:
@@ -590,7 +592,7 @@ static void simApplyEvent(const simEvent *e, int ends) {
         simApplyOptions();
         break;
     case SIM_FILE:
-        if (sim.world->two_certs) break; /* whom a read is for cannot be told from outside then */
+        if (sim.world->two_certs) break; /* the model could not tell for which certificate the file is read */
         sim.file_depth += ends ? -1 : 1;
         sim.options.response_file = sim.file_depth ? SIM_RESPONSE_FILE : "";
         if (!ends) simWriteResponseFile(-1);
@@ -623,7 +625,7 @@ static void simListActions(void) {
     qsort(sim.actions, (size_t)sim.action_count, sizeof(sim.actions[0]), simByTime);
 }
 
-/* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
+/* Advances the time and applies the events on the way. Returns 1 if the fetch under way is cancelled. */
 static int simAdvanceTo(int64_t until) {
     const ocspIoHooks *wait = sim.fetching;
     int64_t slept = sim.slept;
@@ -639,7 +641,7 @@ static int simAdvanceTo(int64_t until) {
         simModelDisturbed(action->event->kind == SIM_JUMP || action->event->kind == SIM_DRIFT ||
                           action->event->kind == SIM_SLEEP);
         simCheckStaples();
-        until += sim.slept - slept; /* who waited by the monotonic clock waits on */
+        until += sim.slept - slept; /* a wait by the monotonic clock is longer by the sleep */
         if (until > sim.world->end_at) until = sim.world->end_at;
         slept = sim.slept;
         if (wait && wait->cancelled()) return 1;
@@ -651,7 +653,7 @@ static int simAdvanceTo(int64_t until) {
 
 /* ---- the run ----------------------------------------------------------------------------------------------------- */
 
-/* The engine's thread, until nothing is due. Returns how long it would wait. */
+/* Runs steps of the engine's thread until nothing is due. Returns how long the thread would wait, in milliseconds. */
 static int64_t simSteps(void) {
     int64_t began = sim.now, wait;
     int idle = 0;
@@ -675,7 +677,7 @@ static void simRunProcess(void) {
     while (sim.now < sim.world->end_at) {
         int64_t wait, next;
         ocspCron();
-        if (!sim.threaded && sim.options.stapling) { /* main looks each second whether one can be made */
+        if (!sim.threaded && sim.options.stapling) { /* the main thread tries each second to create one */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
             simAdvanceTo(next);
             continue;
@@ -688,7 +690,7 @@ static void simRunProcess(void) {
         }
         simModelIdle();
         if (sim.options.stapling)
-            simRequire(sim.answered == sim.requested, "late", "nothing is due, and %d refresh requests have no answer",
+            simRequire(sim.answered == sim.requested, "late", "nothing is due, but %d refresh requests have no reply",
                        sim.requested - sim.answered);
         next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextCheck();
         if (wait > 0 && sim.dense > 0) {
@@ -734,7 +736,7 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     sim.count = world->two_certs ? 2 : 1;
     for (i = 0; i < sim.count; i++)
         sim.served[i] = simCaIssue(world->cert_validity, world->must_staple, world->urls, i, 0)->index;
-    memcpy(sim.before, sim.served, sizeof(sim.before));
+    memcpy(sim.previous, sim.served, sizeof(sim.previous));
 }
 
 void simSelfWorld(const simWorld *world) {
@@ -773,7 +775,7 @@ void simRun(const simWorld *world, int trace, simOutcome *outcome) {
     ERR_clear_error();
 }
 
-/* ---- before libc: no thread is made, so no lock is needed -------------------------------------------------------- */
+/* ---- wrapped functions of libc: no thread is created, so locks are counted only ---------------------------------- */
 
 int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
 int __wrap_pthread_join(pthread_t which, void **result);

@@ -139,7 +139,7 @@ void simPrintWorld(const simWorld *w) {
     char at[48], duration[48];
 
     printf("  world %llu, %s long: responses valid for %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
-           "  %d URL%s,%s%s certificates of %d s, answers take about %d ms\n"
+           "  %d URL%s,%s%s certificates of %d s, latency about %d ms\n"
            "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
            (unsigned long long)w->number, simTimeText(w->end_at, at, sizeof(at)), w->validity,
            w->no_next_update ? ", without nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,

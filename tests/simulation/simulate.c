@@ -86,7 +86,7 @@ static int simMoveEarlier(simWorld *w, const simOutcome *first, simOutcome *agai
     return 0;
 }
 
-/* Removes events in ever smaller groups, then simplifies the parameters, then shortens the events, for half a minute. */
+/* Removes events in ever smaller groups, then simplifies the parameters, then shortens events, for half a minute. */
 static void simShrink(simWorld *w, const simOutcome *first) {
     static simWorld smaller;
     double until = simClock() + SIM_SHRINK_SECONDS;
@@ -244,10 +244,9 @@ static int simRunWorlds(const simPlan *plan) {
            total.of[SIM_ANY].worlds, (unsigned long long)plan->seed);
     simPrintTally("long", &total.of[SIM_LONG]);
     simPrintTally("short", &total.of[SIM_SHORT]);
-    printf(
-        "  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple; %.0f s, %.0f s of "
-        "processor time\n",
-        total.starts, total.steps, total.refreshes, total.answers, total.handshakes, now, simCpu());
+    printf("  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple; %.0f s, "
+           "%.0f s of processor time\n",
+           total.starts, total.steps, total.refreshes, total.answers, total.handshakes, now, simCpu());
     return 0;
 }
 
