@@ -758,17 +758,18 @@ static void simCheckInfo(const simCertModel *m, const simCert *cert, const simIn
 /* Returns the true time by which the current response must be on disk: at once, or after the disk's last failure. */
 static int64_t simStoreDeadline(const simCertModel *m) {
     const simWorld *w = simThisWorld();
-    int64_t well = m->dirty_since, end;
+    int64_t deadline = m->dirty_since, retried_by;
     int i;
 
     for (i = 0; i < w->event_count && w->events[i].at <= simTrueMs(); i++) {
         const simEvent *e = &w->events[i];
         /* a failed store is retried within a minute, in which the machine may have slept */
-        end = simMax(e->at + e->duration, clock_disturbed_at) + 61 * SIM_SECOND;
-        if (e->kind == SIM_DISK_FULL && !e->off && e->at + e->duration + 61 * SIM_SECOND > m->dirty_since && end > well)
-            well = end;
+        retried_by = simMax(e->at + e->duration, clock_disturbed_at) + 61 * SIM_SECOND;
+        if (e->kind == SIM_DISK_FULL && !e->off && e->at + e->duration + 61 * SIM_SECOND > m->dirty_since &&
+            retried_by > deadline)
+            deadline = retried_by;
     }
-    return well;
+    return deadline;
 }
 
 static void simCheckDisk(const simCertModel *m, const simCert *cert) {
