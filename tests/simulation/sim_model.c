@@ -65,7 +65,7 @@ typedef struct simCertModel {
     long long failures;
     /* The disk. */
     int64_t dirty_since;    /* true time, SIM_NEVER: nothing to store */
-    const simAnswer *saved; /* last one that the engine stored successfully */
+    const simAnswer *saved; /* the last response that the engine stored successfully */
     char saved_path[160];
     int tampered;
     int acceptable_answer;       /* the last answer was acceptable on its own, without comparison to `current` */
@@ -217,7 +217,7 @@ static int simCompareCurrent(const simCertModel *m, const simAnswer *a, int64_t 
     if (!current_revoked && m->expires_at <= now && a->next_update) return 1;
     if (!current_revoked && current->this_update > now + 300) return 1;
     if (a->this_update != current->this_update) return a->this_update > current->this_update ? 1 : -1;
-    /* "With an equal thisUpdate the later producedAt is newer"; an earlier producedAt does not make it older. */
+    /* "With an equal thisUpdate the later producedAt is newer"; an earlier one never replaces the current response. */
     if (a->produced_at > current->produced_at) return 1;
     if (revoked == current_revoked) return 0;
     return a->produced_at == current->produced_at && revoked ? 1 : -1;
@@ -284,7 +284,7 @@ static void simResponseUnchanged(simCertModel *m, const simCert *cert) {
         m->refresh_late = simMax(m->refresh_late, postponed.refresh_late);
         if (!postponed.retry_late) {
             m->refresh_early = now;
-        } else { /* may be due now, and be in the future again when the clock is set back */
+        } else { /* may be due now, and in the future again when the clock is set back */
             m->retry_late_open = 1;
             m->retry_early = simMonoMs() + SIM_SECOND;
             m->retry_late = simMax(postponed.retry_late, simMonoMs() + (m->refresh_late - now) * 1001 / 1000 + 1000);
@@ -616,8 +616,7 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
     m->maybe_manual = m->maybe_requested && !m->refresh_requested;
     m->refresh_requested = m->refresh_now = m->maybe_requested = 0;
     taken = a && simAccept(m, cert, a, source, received);
-    if (!taken && a && a->well_formed &&
-        a->cert != cert->index) { /* for another certificate: not stapled, not a failure */
+    if (!taken && a && a->well_formed && a->cert != cert->index) { /* for another one: not stapled, not a failure */
         m->retry_early = m->retry_late = 0;
     } else if (!taken) {
         simRefreshFailed(m, cert, a ? simFailureKind(m, a) : der ? OCSP_ERR_NONE : OCSP_ERR_NETWORK);
