@@ -1,20 +1,19 @@
-/* fleet.c - 100,000 nodes that were started in the same minute, four weeks, and what their CA gets to do.
+/* fleet.c - simulates 100,000 nodes that start in the same minute, for four weeks, and counts the requests at their CA.
  *
  *     fleet [--nodes N] [--seed N] [--out DIR]
  *
- * For responses signed at each request and for responses signed in advance, for lives of 1, 3.5 and 7 days and
- * margins of 10 % and 50 %: requests per minute with our chance and without it, and with the CA away for two hours.
- * Required:
+ * For responses signed at each request and for responses signed in advance, valid for 1, 3.5 and 7 days, with margins
+ * of 10 % and 50 %: requests per minute with and without jitter, and with an outage of the CA of two hours. Required:
  *
- *   spread    from the first refresh on, the busiest minute has at least 50 times fewer requests than without chance
- *   return    after two hours away, at the busiest time near the middle, no minute has more than 3 times the mean of
- *             the hour that follows the return; and when the two hours are moved, by 20 minutes and again, over 6
- *             hours around that time, no minute either that is above the level which `spread` allows
- *   rules     never later than the formula, a second between rounds (in every node's life; lives of 10 minutes and 20
- *             seconds too)
- *   engine    some nodes of each case are lived through by the engine's own steps: the same milliseconds
+ *   spread    from the first refresh on, the busiest minute has at least 50 times fewer requests than without jitter
+ *   return    after an outage in the busiest two hours near the middle, no minute has more than 3 times the mean of the
+ *             first hour after it. The outage is then shifted in steps of 20 minutes, over 6 hours around that time:
+ *             the same for each minute that is above the level which `spread` allows
+ *   rules     no refresh after the deadline, a second between refreshes (for every node; for a validity of 10 minutes
+ *             and of 20 seconds too)
+ *   engine    the whole engine, run for some nodes of each case, sends its requests at the same milliseconds
  *
- * Exit status 0 when all hold, 1 when not. The table goes to stdout and, with what the plot is made of, into DIR.
+ * Exit status 0 if all hold, else 1. The table goes to stdout and, with the data of the plot, into DIR.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -28,11 +27,11 @@
 
 #define FLEET_SPREAD 50
 #define FLEET_RETURN 3
-#define FLEET_AWAY (2 * 60)    /* minutes */
-#define FLEET_MOVES 9          /* how often the two hours are moved by FLEET_MOVE, either way */
-#define FLEET_MOVE 20          /* minutes */
-#define FLEET_SAMPLE 3         /* nodes that the engine lives through, of each case */
-#define FLEET_NODES_SHORT 1000 /* of the short lives */
+#define FLEET_OUTAGE (2 * 60)  /* minutes */
+#define FLEET_SHIFTS 9         /* the outage is shifted by FLEET_SHIFT this often, both ways */
+#define FLEET_SHIFT 20         /* minutes */
+#define FLEET_SAMPLE 3         /* nodes of each case that the whole engine simulates */
+#define FLEET_NODES_SHORT 1000 /* nodes with a short validity */
 #define FLEET_PLOT_BEFORE 180  /* minutes before the outage that the plot shows, */
 #define FLEET_PLOT_AFTER 300   /* and after it */
 
@@ -48,7 +47,7 @@ typedef struct fleetCount {
     long all;
 } fleetCount;
 
-static void fleetCountAsk(void *arg, int64_t at, int first) {
+static void fleetCountRequest(void *arg, int64_t at, int first) {
     fleetCount *count = arg;
 
     if (first) return;
@@ -61,7 +60,7 @@ static void fleetRun(const fleetCase *c, fleetCount *count) {
 
     memset(count, 0, sizeof(*count));
     for (i = 0; i < nodes; i++)
-        if (!fleetNode(c, i, fleetCountAsk, count)) exit(1);
+        if (!fleetNode(c, i, fleetCountRequest, count)) exit(1);
 }
 
 static int fleetPeak(const fleetCount *count, int from, int until) {
@@ -80,13 +79,13 @@ static double fleetMean(const fleetCount *count, int from, int until) {
     return (double)sum / (until - from);
 }
 
-/* The first minute of the two hours with the most requests in the ten days around the middle. */
+/* Returns the first minute of the busiest two hours in the ten days around the middle. */
 static int fleetBusiest(const fleetCount *count) {
     int from = (FLEET_DAYS / 2 - 5) * 24 * 60, until = (FLEET_DAYS / 2 + 5) * 24 * 60, at = from, i;
     double most = -1;
 
-    for (i = from; i + FLEET_AWAY <= until; i++) {
-        double mean = fleetMean(count, i, i + FLEET_AWAY);
+    for (i = from; i + FLEET_OUTAGE <= until; i++) {
+        double mean = fleetMean(count, i, i + FLEET_OUTAGE);
         if (mean > most) {
             most = mean;
             at = i;
@@ -99,25 +98,25 @@ static int fleetBusiest(const fleetCount *count) {
 
 typedef struct fleetKind {
     const char *name, *file;
-    double signs; /* part of the life; 0: at each request */
-    int required; /* 0: told, but the figures are the CA's doing */
+    double sign_fraction; /* fraction of the validity between two signatures; 0: at each request */
+    int required;         /* 0: printed only, because the CA's interval determines the figures */
 } fleetKind;
 
 static const fleetKind kinds[] = {
     {"on demand", "demand", 0, 1},
-    {"in advance, each 1/4 of the life", "quarter", 0.25, 1},
-    {"in advance, each 1/2 of the life", "half", 0.5, 1},
-    /* From the formula until the next signature each node asks in vain, as a quarter of what is left and the hour want
-     * it: that is the policy, not chance, and no chance takes it away. */
-    {"in advance, each 95 % of the life", "late", 0.95, 0},
+    {"in advance, every 1/4 of validity", "quarter", 0.25, 1},
+    {"in advance, every 1/2 of validity", "half", 0.5, 1},
+    /* From its deadline until the next signature each node repeats its request in vain, after a quarter of the
+     * remaining validity, at most an hour. That is the policy, and no jitter changes it. */
+    {"in advance, every 95 % of validity", "late", 0.95, 0},
 };
 
-static const double lives[] = {1, 3.5, 7}; /* days */
+static const double validities[] = {1, 3.5, 7}; /* days */
 static const int margins[] = {10, 50};
 
-static void fleetMiss(const char *promise, const fleetKind *kind, double days, int margin, const char *what) {
+static void fleetReportMiss(const char *promise, const fleetKind *kind, double days, int margin, const char *what) {
     failed++;
-    fprintf(stderr, "MISSED %s: %s, life %.1f days, margin %d %%: %s\n", promise, kind->name, days, margin, what);
+    fprintf(stderr, "MISSED %s: %s, validity %.1f days, margin %d %%: %s\n", promise, kind->name, days, margin, what);
 }
 
 static FILE *fleetOpen(const char *name) {
@@ -132,8 +131,8 @@ static FILE *fleetOpen(const char *name) {
     return f;
 }
 
-static void fleetTell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void fleetTell(const char *fmt, ...) {
+static void fleetPrint(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void fleetPrint(const char *fmt, ...) {
     char text[1000];
     va_list args;
 
@@ -145,7 +144,7 @@ static void fleetTell(const char *fmt, ...) {
     fputs(text, table);
 }
 
-/* Half hours, by their busiest minute: day, without, with. */
+/* Writes the busiest minute of each half hour: day, without jitter, with jitter. */
 static void fleetPlotWeeks(const char *name, const fleetCount *without, const fleetCount *with) {
     FILE *f = fleetOpen(name);
     int i;
@@ -155,102 +154,102 @@ static void fleetPlotWeeks(const char *name, const fleetCount *without, const fl
     fclose(f);
 }
 
-/* Minutes around the outage: hours since its begin, requests. */
-static void fleetPlotOutage(const char *name, const fleetCount *count, int away) {
+/* Writes the minutes around the outage: hours since its start, requests. */
+static void fleetPlotOutage(const char *name, const fleetCount *count, int outage_start) {
     FILE *f = fleetOpen(name);
     int i;
 
-    for (i = away - FLEET_PLOT_BEFORE; i < away + FLEET_AWAY + FLEET_PLOT_AFTER; i++)
-        fprintf(f, "%.4f %d\n", (i - away) / 60.0, count->minute[i]);
+    for (i = outage_start - FLEET_PLOT_BEFORE; i < outage_start + FLEET_OUTAGE + FLEET_PLOT_AFTER; i++)
+        fprintf(f, "%.4f %d\n", (i - outage_start) / 60.0, count->minute[i]);
     fclose(f);
 }
 
 /* ---- one case ---------------------------------------------------------------------------------------------------- */
 
 static fleetCount without, with, outage; /* large: not on the stack */
-static long engine_asked;
+static long engine_requests;
 static int engine_nodes;
 
-static void fleetEngine(const fleetCase *c) {
+static void fleetCompareEngine(const fleetCase *c) {
     int i;
 
     for (i = 0; i < FLEET_SAMPLE; i++, engine_nodes++)
-        if (!fleetEngineAgrees(c, (int)((i * (int64_t)7919 + 13) % nodes), &engine_asked)) failed++;
+        if (!fleetEngineAgrees(c, (int)((i * (int64_t)7919 + 13) % nodes), &engine_requests)) failed++;
 }
 
-static void fleetAway(fleetCase *c, int minute) {
+static void fleetSetOutage(fleetCase *c, int minute) {
     c->down = minute * FLEET_MINUTE;
-    c->up = c->down + FLEET_AWAY * FLEET_MINUTE;
+    c->up = c->down + FLEET_OUTAGE * FLEET_MINUTE;
 }
 
 static void fleetRow(const fleetKind *kind, double days, int margin) {
-    fleetCase c = {.life = (int64_t)(days * (double)FLEET_DAY),
+    fleetCase c = {.validity = (int64_t)(days * (double)FLEET_DAY),
                    .margin = margin,
                    .until = FLEET_DAYS * FLEET_DAY,
                    .seed = seed};
     char what[200], name[100];
-    int away, back, peak_without, peak_with, peak_away, peak_back, i;
+    int outage_start, outage_end, peak_without, peak_with, peak_outage, peak_after, i;
     double mean, ratio, spread, worst = 0, per_day = 1.0 / nodes / FLEET_DAYS;
 
-    c.signs = (int64_t)(kind->signs * (double)c.life);
-    c.phase = c.signs / 2;
+    c.sign_interval = (int64_t)(kind->sign_fraction * (double)c.validity);
+    c.phase = c.sign_interval / 2;
     fleetRun(&c, &without);
-    fleetEngine(&c);
+    fleetCompareEngine(&c);
     c.jitter = 1;
     fleetRun(&c, &with);
     peak_without = fleetPeak(&without, 0, FLEET_MINUTES);
     peak_with = fleetPeak(&with, 0, FLEET_MINUTES);
     spread = (double)peak_without / peak_with;
 
-    away = fleetBusiest(&with);
-    back = away + FLEET_AWAY;
-    fleetAway(&c, away);
+    outage_start = fleetBusiest(&with);
+    outage_end = outage_start + FLEET_OUTAGE;
+    fleetSetOutage(&c, outage_start);
     fleetRun(&c, &outage);
-    fleetEngine(&c);
-    peak_away = fleetPeak(&outage, away, back);
-    peak_back = fleetPeak(&outage, back, FLEET_MINUTES);
-    mean = fleetMean(&outage, back, back + 60);
-    ratio = peak_back / mean;
+    fleetCompareEngine(&c);
+    peak_outage = fleetPeak(&outage, outage_start, outage_end);
+    peak_after = fleetPeak(&outage, outage_end, FLEET_MINUTES);
+    mean = fleetMean(&outage, outage_end, outage_end + 60);
+    ratio = peak_after / mean;
     snprintf(name, sizeof(name), "%s-%g-%d.dat", kind->file, days, margin);
     fleetPlotWeeks(name, &without, &with);
     snprintf(name, sizeof(name), "%s-%g-%d-outage.dat", kind->file, days, margin);
-    fleetPlotOutage(name, &outage, away);
+    fleetPlotOutage(name, &outage, outage_start);
 
-    for (i = -FLEET_MOVES; kind->required && i <= FLEET_MOVES; i++) {
-        int from = away + i * FLEET_MOVE, most;
-        fleetAway(&c, from);
+    for (i = -FLEET_SHIFTS; kind->required && i <= FLEET_SHIFTS; i++) {
+        int from = outage_start + i * FLEET_SHIFT, most;
+        fleetSetOutage(&c, from);
         c.until = c.up + FLEET_HOUR;
         fleetRun(&c, &outage);
-        most = fleetPeak(&outage, from + FLEET_AWAY, from + FLEET_AWAY + 60);
+        most = fleetPeak(&outage, from + FLEET_OUTAGE, from + FLEET_OUTAGE + 60);
         if (most * FLEET_SPREAD <= peak_without) continue;
-        mean = fleetMean(&outage, from + FLEET_AWAY, from + FLEET_AWAY + 60);
+        mean = fleetMean(&outage, from + FLEET_OUTAGE, from + FLEET_OUTAGE + 60);
         if (most / mean > worst) worst = most / mean;
     }
-    mean = peak_back / ratio;
+    mean = peak_after / ratio;
 
-    fleetTell("%4.1f %5d%% | %7d %6d %5.0f | %6.3f %6.3f | %6.2f %7d %7d %6.0f %5.2f %5.2f\n", days, margin,
-              peak_without, peak_with, spread, (double)without.all * per_day, (double)with.all * per_day, away / 1440.0,
-              peak_away, peak_back, mean, ratio, worst);
+    fleetPrint("%4.1f %5d%% | %7d %6d %5.0f | %6.3f %6.3f | %6.2f %7d %7d %6.0f %5.2f %5.2f\n", days, margin,
+               peak_without, peak_with, spread, (double)without.all * per_day, (double)with.all * per_day,
+               outage_start / 1440.0, peak_outage, peak_after, mean, ratio, worst);
     if (!kind->required) return;
     if (spread < FLEET_SPREAD) {
-        snprintf(what, sizeof(what), "the busiest minute is only %.1f times lower with chance", spread);
-        fleetMiss("spread", kind, days, margin, what);
+        snprintf(what, sizeof(what), "the busiest minute is only %.1f times lower with jitter", spread);
+        fleetReportMiss("spread", kind, days, margin, what);
     }
     if (ratio > FLEET_RETURN) {
         snprintf(what, sizeof(what), "after the outage a minute has %.2f times the mean of the hour", ratio);
-        fleetMiss("return", kind, days, margin, what);
+        fleetReportMiss("return", kind, days, margin, what);
     }
     if (worst > FLEET_RETURN) {
-        snprintf(what, sizeof(what), "after an outage some hours off a minute has %.2f times the mean", worst);
-        fleetMiss("return", kind, days, margin, what);
+        snprintf(what, sizeof(what), "after a shifted outage a minute has %.2f times the mean of the hour", worst);
+        fleetReportMiss("return", kind, days, margin, what);
     }
 }
 
-/* ---- short lives ------------------------------------------------------------------------------------------------- */
+/* ---- short validity ---------------------------------------------------------------------------------------------- */
 
 static struct {
     int64_t last, shortest, longest;
-    long asks;
+    long requests;
 } gaps;
 
 static void fleetGap(void *arg, int64_t at, int first) {
@@ -258,23 +257,29 @@ static void fleetGap(void *arg, int64_t at, int first) {
     if (!first) {
         if (at - gaps.last < gaps.shortest) gaps.shortest = at - gaps.last;
         if (at - gaps.last > gaps.longest) gaps.longest = at - gaps.last;
-        gaps.asks++;
+        gaps.requests++;
     }
     gaps.last = at;
 }
 
-static void fleetShort(const char *name, int64_t life, int64_t signs, int margin) {
-    fleetCase c = {.life = life, .signs = signs, .margin = margin, .jitter = 1, .until = 100 * life, .seed = seed};
+static void fleetShortRow(const char *name, int64_t validity, int64_t sign_interval, int margin) {
+    fleetCase c = {.validity = validity,
+                   .sign_interval = sign_interval,
+                   .margin = margin,
+                   .jitter = 1,
+                   .until = 100 * validity,
+                   .seed = seed};
     int i;
 
-    c.phase = signs / 2;
+    c.phase = sign_interval / 2;
     memset(&gaps, 0, sizeof(gaps));
     gaps.shortest = INT64_MAX;
     for (i = 0; i < FLEET_NODES_SHORT; i++)
         if (!fleetNode(&c, i, fleetGap, NULL)) exit(1);
-    fleetEngine(&c);
-    fleetTell("%6llds %5d%% | %-34s | %6.2f | %8.1f %8.1f\n", (long long)life / 1000, margin, name,
-              (double)gaps.asks / FLEET_NODES_SHORT / 100, (double)gaps.shortest / 1000, (double)gaps.longest / 1000);
+    fleetCompareEngine(&c);
+    fleetPrint("%6llds %5d%% | %-34s | %6.2f | %8.1f %8.1f\n", (long long)validity / 1000, margin, name,
+               (double)gaps.requests / FLEET_NODES_SHORT / 100, (double)gaps.shortest / 1000,
+               (double)gaps.longest / 1000);
 }
 
 /* ---- main -------------------------------------------------------------------------------------------------------- */
@@ -298,7 +303,7 @@ int main(int argc, char **argv) {
     for (i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--nodes") == 0) {
-            nodes = (int)fleetNumber(argv[i], value, 20000); /* below that minutes are too empty to compare */
+            nodes = (int)fleetNumber(argv[i], value, 20000); /* with fewer, minutes have too few requests to compare */
         } else if (strcmp(argv[i], "--seed") == 0) {
             seed = (uint64_t)fleetNumber(argv[i], value, 0);
         } else if (strcmp(argv[i], "--out") == 0 && value) {
@@ -309,19 +314,20 @@ int main(int argc, char **argv) {
         }
     }
     table = fleetOpen("table.txt");
-    fleetTell(
-        "%d nodes started in the same minute, %d days, seed %llu. Requests per minute at the CA from the first\n"
-        "refresh on; requests per node and day; the CA away for two hours from the day given: the busiest minute\n"
-        "meanwhile, the busiest after, the mean of the hour after, the busiest's times of that; and the most such\n"
-        "times when the two hours are moved (0: no minute above the level that %d times lower allows).\n",
+    fleetPrint(
+        "%d nodes started in the same minute, %d days, seed %llu. Columns: validity in days, refresh-margin;\n"
+        "requests at the CA in the busiest minute from the first refresh on, without and with jitter, and their\n"
+        "ratio; requests per node and day; an outage of two hours: its start (day), the busiest minute during it\n"
+        "and after it, the mean minute of the hour after it, the ratio of the last two, and the largest ratio when\n"
+        "the outage is moved (0: no minute above 1/%d of the busiest minute without jitter).\n",
         nodes, FLEET_DAYS, (unsigned long long)seed, FLEET_SPREAD);
     for (i = 0; i < all; i++) {
-        fleetTell(
-            "\n%s%s\nlife margin | without   with times | without  with | away at  tries   after   mean times moved\n",
-            kinds[i].name, kinds[i].required ? "" : " (told, not required: for hours nothing newer is to be had)");
+        fleetPrint(
+            "\n%s%s\ndays margin | without   with ratio | without  with | outage  during   after   mean ratio moved\n",
+            kinds[i].name, kinds[i].required ? "" : " (printed, not required: for hours the CA has nothing newer)");
         for (l = 0; l < 3; l++) {
             for (m = 0; m < 2; m++) {
-                fleetRow(&kinds[i], lives[l], margins[m]);
+                fleetRow(&kinds[i], validities[l], margins[m]);
                 done++;
                 if (isatty(2))
                     fprintf(stderr, "  %d of %d cases, about %ld s to go\r", done, all * 6,
@@ -329,16 +335,16 @@ int main(int argc, char **argv) {
             }
         }
     }
-    fleetTell("\nshort lives: requests per node and life; the shortest and the longest time between two, in seconds\n");
+    fleetPrint("\nshort validity: requests per node and validity interval; shortest and longest interval in seconds\n");
     for (m = 0; m < 2; m++) {
-        fleetShort("on demand", 20 * FLEET_SECOND, 0, margins[m]);
-        fleetShort("in advance, each 1/2 of the life", 20 * FLEET_SECOND, 10 * FLEET_SECOND, margins[m]);
-        fleetShort("on demand", 10 * FLEET_MINUTE, 0, margins[m]);
-        fleetShort("in advance, each 1/2 of the life", 10 * FLEET_MINUTE, 5 * FLEET_MINUTE, margins[m]);
+        fleetShortRow("on demand", 20 * FLEET_SECOND, 0, margins[m]);
+        fleetShortRow("in advance, every 1/2 of validity", 20 * FLEET_SECOND, 10 * FLEET_SECOND, margins[m]);
+        fleetShortRow("on demand", 10 * FLEET_MINUTE, 0, margins[m]);
+        fleetShortRow("in advance, every 1/2 of validity", 10 * FLEET_MINUTE, 5 * FLEET_MINUTE, margins[m]);
     }
-    fleetTell("\nengine: %d nodes lived through by its own steps, %ld requests, %s\n", engine_nodes, engine_asked,
-              failed ? "see above" : "each at the same millisecond");
-    fleetTell("fleet: %s\n", failed ? "FAILED" : "passed");
+    fleetPrint("\nengine: %d nodes simulated with the whole engine, %ld requests, %s\n", engine_nodes, engine_requests,
+               failed ? "see above" : "each at the same millisecond");
+    fleetPrint("fleet: %s\n", failed ? "FAILED" : "passed");
     fclose(table);
     return failed ? 1 : 0;
 }

@@ -1,9 +1,9 @@
-/* fleet.h - a fleet of nodes and its CA: what is asked, and when.
+/* fleet.h - a fleet of nodes and its CA: the requests, and their times.
  *
- * A node's life depends on nothing but the CA's hours and its own chance, so nodes are lived through one after another
- * and only their requests are added up: 100,000 nodes for four weeks take a fraction of a second.
+ * A node depends only on the CA and on its own random numbers. Therefore nodes are simulated one after another, and
+ * only their requests are counted: 100,000 nodes for four weeks take a fraction of a second.
  *
- * Time is milliseconds since the fleet's start. Minutes are those of the start: each node starts within the first.
+ * Time is milliseconds since the fleet's start. Each node starts within the first minute.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -19,39 +19,39 @@
 #define FLEET_DAYS 28
 #define FLEET_MINUTES (FLEET_DAYS * 24 * 60)
 #define FLEET_EPOCH ((int64_t)1900000000 * 1000) /* the wall clock at the start; TEST_NOW of tests/c/support.h */
-#define FLEET_TAKES 50                           /* a round's length in milliseconds */
+#define FLEET_REFRESH_MS 50                      /* duration of a refresh */
 
 typedef struct fleetCase {
-    int64_t life;     /* nextUpdate - thisUpdate */
-    int64_t signs;    /* a new signature that often, for all nodes; 0: at each request */
-    int64_t phase;    /* how old the signature is when the fleet starts */
-    int margin;       /* percent */
-    int jitter;       /* 0: chance is 0 always */
-    int64_t until;    /* when to stop looking */
-    int64_t down, up; /* the CA is away; down == up: never */
+    int64_t validity;      /* nextUpdate - thisUpdate, milliseconds */
+    int64_t sign_interval; /* between two signatures of the CA, the same for all nodes; 0: signs at each request */
+    int64_t phase;         /* age of the signature when the fleet starts */
+    int margin;            /* refresh-margin, percent */
+    int jitter;            /* 0: each random number is 0 */
+    int64_t until;         /* the end of the simulation */
+    int64_t down, up;      /* the CA's outage; down == up: none */
     uint64_t seed;
 } fleetCase;
 
-/* What the CA answers at `at`: thisUpdate, in wall clock seconds. */
+/* Returns the thisUpdate of the CA's responses at `at`, in wall clock seconds. */
 time_t fleetThisUpdate(const fleetCase *c, int64_t at);
 
-/* Splitmix64 of a node. */
-typedef struct fleetChance {
+/* A node's random numbers, by splitmix64. */
+typedef struct fleetRng {
     uint64_t state;
     int jitter;
-} fleetChance;
+} fleetRng;
 
-fleetChance fleetChanceOf(const fleetCase *c, int node);
-uint32_t fleetDraw(fleetChance *chance);
-int64_t fleetStartOf(fleetChance *chance); /* the first draw: when the node starts */
+fleetRng fleetRngOf(const fleetCase *c, int node);
+uint32_t fleetDraw(fleetRng *rng);
+int64_t fleetStartTime(fleetRng *rng); /* the first draw: the node's start, milliseconds */
 
-/* Lives through one node; `asks` hears of each request. Returns 0 and a sentence on stderr when a rule was broken that
- * holds for every node: never later than the formula, a second between rounds. */
-typedef void fleetAsks(void *arg, int64_t at, int first);
-int fleetNode(const fleetCase *c, int node, fleetAsks *asks, void *arg);
+/* Simulates one node and calls `on_request` for each request. Returns 0, after a message on stderr, if a rule for every
+ * node is broken: no refresh after the deadline, a second between refreshes. */
+typedef void fleetOnRequest(void *arg, int64_t at, int first);
+int fleetNode(const fleetCase *c, int node, fleetOnRequest *on_request, void *arg);
 
-/* The same node lived through by the engine itself, with real signatures; the two must ask at the same milliseconds.
- * Adds to *asked; returns 0 and a sentence on stderr if they do not agree. */
-int fleetEngineAgrees(const fleetCase *c, int node, long *asked);
+/* Simulates the same node with the whole engine and real signatures. Both must send their requests at the same
+ * milliseconds. Adds the number of requests to *requests. Returns 0, after a message on stderr, if they differ. */
+int fleetEngineAgrees(const fleetCase *c, int node, long *requests);
 
 #endif

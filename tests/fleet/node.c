@@ -1,15 +1,15 @@
 /* node.c - one node of the fleet.
  *
  * The certificate's state machine is the engine's own (ocsp_cert.c), with the node's clock and randomness as its
- * environment. What the worker does around it, and what it would take minutes in place of a second to do for 100,000
- * nodes, is left out: steps in which nothing is due, HTTP, signatures. engine.c compares the two.
+ * environment. The worker's part is left out: steps in which nothing is due, HTTP, signatures. With them, 100,000 nodes
+ * would take minutes instead of a second. engine.c compares this simulation with the whole engine.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "fleet.h"
 #include <stdio.h>
 
-/* ---- chance ------------------------------------------------------------------------------------------------------ */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 static uint64_t fleetNext(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -19,26 +19,26 @@ static uint64_t fleetNext(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
-fleetChance fleetChanceOf(const fleetCase *c, int node) {
+fleetRng fleetRngOf(const fleetCase *c, int node) {
     uint64_t mixed = c->seed * 1000003 + (uint64_t)node;
 
-    return (fleetChance){fleetNext(&mixed), c->jitter};
+    return (fleetRng){fleetNext(&mixed), c->jitter};
 }
 
-int64_t fleetStartOf(fleetChance *chance) {
-    return (int64_t)(fleetNext(&chance->state) % (uint64_t)FLEET_MINUTE);
+int64_t fleetStartTime(fleetRng *rng) {
+    return (int64_t)(fleetNext(&rng->state) % (uint64_t)FLEET_MINUTE);
 }
 
-uint32_t fleetDraw(fleetChance *chance) {
-    uint32_t value = (uint32_t)(fleetNext(&chance->state) >> 32);
+uint32_t fleetDraw(fleetRng *rng) {
+    uint32_t value = (uint32_t)(fleetNext(&rng->state) >> 32);
 
-    return chance->jitter ? value : 0;
+    return rng->jitter ? value : 0;
 }
 
 /* ---- the CA ------------------------------------------------------------------------------------------------------ */
 
 time_t fleetThisUpdate(const fleetCase *c, int64_t at) {
-    int64_t signed_at = c->signs ? (at + c->phase) / c->signs * c->signs - c->phase : at;
+    int64_t signed_at = c->sign_interval ? (at + c->phase) / c->sign_interval * c->sign_interval - c->phase : at;
 
     return (time_t)((FLEET_EPOCH + signed_at) / 1000);
 }
@@ -47,7 +47,7 @@ time_t fleetThisUpdate(const fleetCase *c, int64_t at) {
 
 static struct {
     int64_t now; /* since the fleet's start */
-    fleetChance chance;
+    fleetRng rng;
 } node_now;
 
 static int64_t fleetNodeWall(void) {
@@ -59,12 +59,12 @@ static int64_t fleetNodeMono(void) {
 }
 
 static uint32_t fleetNodeRandom(void) {
-    return fleetDraw(&node_now.chance);
+    return fleetDraw(&node_now.rng);
 }
 
 static const ocspEnv env = {.wall_ms = fleetNodeWall, .mono_ms = fleetNodeMono, .random = fleetNodeRandom};
 
-/* One refresh that began at `at`. */
+/* Runs one refresh that begins at `at`. */
 static void fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *options, int64_t at) {
     ocspResponse fresh = {.this_update = fleetThisUpdate(c, at)};
     ocspError err;
@@ -75,45 +75,46 @@ static void fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *
         fresh.der = ocspMemdup("", 1);
         fresh.len = 1;
         fresh.certid_digest = cert->current.certid_digest;
-        fresh.next_update = fresh.expires_at = fresh.this_update + c->life / 1000;
+        fresh.next_update = fresh.expires_at = fresh.this_update + c->validity / 1000;
         ocspAcceptVerified(cert, options, &env, &fresh, OCSP_SOURCE_NETWORK, &err);
     }
     cert->schedule.last_refresh_ms = fleetNodeMono();
 }
 
-static int fleetBroken(const fleetCase *c, int node, int64_t at, const char *what) {
-    fprintf(stderr, "node %d of seed %llu (life %lld s, margin %d %%) at %lld ms %s\n", node,
-            (unsigned long long)c->seed, (long long)c->life / 1000, c->margin, (long long)at, what);
+static int fleetRuleBroken(const fleetCase *c, int node, int64_t at, const char *what) {
+    fprintf(stderr, "node %d of seed %llu (validity %lld s, margin %d %%) at %lld ms %s\n", node,
+            (unsigned long long)c->seed, (long long)c->validity / 1000, c->margin, (long long)at, what);
     return 0;
 }
 
-int fleetNode(const fleetCase *c, int node, fleetAsks *asks, void *arg) {
+int fleetNode(const fleetCase *c, int node, fleetOnRequest *on_request, void *arg) {
     static ocspIdentity id = {.serial = ""};
     ocspOptions options = OCSP_OPTIONS_DEFAULT;
     ocspCert *cert = ocspCertNew();
     int64_t at, deadline = INT64_MAX;
     int first = 1, fresh, ok = 1;
 
-    if (!cert) return fleetBroken(c, node, 0, "has no memory");
+    if (!cert) return fleetRuleBroken(c, node, 0, "is out of memory");
     options.refresh_margin = c->margin;
     cert->id = &id;
     cert->active = 1;
     cert->state = OCSP_STATE_PENDING;
     cert->schedule.refresh_now = 0;
-    node_now.chance = fleetChanceOf(c, node);
+    node_now.rng = fleetRngOf(c, node);
     node_now.now = 0;
-    for (at = fleetStartOf(&node_now.chance); ok && at < c->until; first = 0) {
-        /* The first refresh of a response comes by the deadline, or a second after the answer that brought it. */
+    for (at = fleetStartTime(&node_now.rng); ok && at < c->until; first = 0) {
+        /* The first refresh of a response is at its deadline at the latest, or a second after its arrival. */
         if (at > deadline && at > node_now.now + OCSP_MIN_INTERVAL_MS)
-            ok = fleetBroken(c, node, at, "refreshes later than the deadline");
-        if (!first && at < node_now.now + OCSP_MIN_INTERVAL_MS) ok = fleetBroken(c, node, at, "asks within a second");
-        asks(arg, at, first);
-        node_now.now = at + FLEET_TAKES;
+            ok = fleetRuleBroken(c, node, at, "refreshes after the deadline");
+        if (!first && at < node_now.now + OCSP_MIN_INTERVAL_MS)
+            ok = fleetRuleBroken(c, node, at, "refreshes again within a second");
+        on_request(arg, at, first);
+        node_now.now = at + FLEET_REFRESH_MS;
         fresh = !cert->current.der || fleetThisUpdate(c, at) != cert->current.this_update;
         fleetRefresh(cert, c, &options, at);
         deadline = INT64_MAX;
         if (!(at >= c->down && at < c->up) && fresh && !cert->schedule.retry_at_ms)
-            deadline = cert->current.expires_at * 1000 - FLEET_EPOCH - c->life / 100 * c->margin;
+            deadline = cert->current.expires_at * 1000 - FLEET_EPOCH - c->validity / 100 * c->margin;
         at = node_now.now + ocspDueIn(cert, &options, &env);
     }
     cert->id = NULL;

@@ -1,14 +1,14 @@
-/* sim.h - what the parts of the simulation show each other.
+/* sim.h - the interfaces between the files of the simulation.
  *
- * A world is a handful of parameters and a list of events, both drawn from one number. It is run against the real
- * engine on one thread, in virtual time; a model that was written from docs/, not from the engine, follows what
- * the engine was given and says after each step what must be stapled and when the responder may and must be asked.
+ * A world is a set of parameters and a list of events, both generated from one number. It runs against the real engine
+ * on one thread, in virtual time. A model, written from docs/ and not from the engine, gets the same inputs; after each
+ * step it states what must be stapled, and when a responder may and must be queried.
  *
  *     sim_world.c   number -> parameters and events; their names
  *     sim_run.c     the machine: clock, network, server process, operator; drives the engine
- *     sim_ca.c      the CA and its responders: certificates, answers of all kinds, signatures by memo
- *     sim_openssl.c what makes OpenSSL cheap: no locks, known certificates parsed once
- *     sim_disk.c    the disk: a small file system in memory below ocsp_cache.c, that fails, lies and loses power
+ *     sim_ca.c      the CA and its responders: certificates, answers of all kinds, cached and simulated signatures
+ *     sim_openssl.c cheap replacements for OpenSSL functions: no locks, each certificate parsed once
+ *     sim_disk.c    a file system in memory below ocsp_cache.c, with failures, skipped syncs and power failures
  *     sim_model.c   the promises
  *     simulate.c    command line, progress, the search for the shortest history
  *
@@ -24,26 +24,26 @@
 #define SIM_HOUR (60 * SIM_MINUTE)
 #define SIM_DAY (24 * SIM_HOUR)
 #define SIM_YEAR (INT64_C(31557600) * SIM_SECOND)
-#define SIM_EPOCH INT64_C(1900000000) /* seconds: when each world begins, in March 2030 */
+#define SIM_EPOCH INT64_C(1900000000) /* seconds: the start of each world, in March 2030 */
 #define SIM_NEVER INT64_MAX
 
-/* ---- chance ------------------------------------------------------------------------------------------------------ */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 typedef struct simRng {
     uint64_t state;
 } simRng;
 
 uint64_t simRandom(simRng *rng);
-int64_t simBetween(simRng *rng, int64_t low, int64_t high);    /* both may come */
-int64_t simLogBetween(simRng *rng, int64_t low, int64_t high); /* each order of magnitude as often; low > 0 */
+int64_t simBetween(simRng *rng, int64_t low, int64_t high);    /* both included */
+int64_t simLogBetween(simRng *rng, int64_t low, int64_t high); /* log-uniform; low > 0 */
 int simOneIn(simRng *rng, int n);
 uint64_t simHash(const void *bytes, size_t len, uint64_t seed);
 
 /* ---- a world (sim_world.c) --------------------------------------------------------------------------------------- */
 
-/* The order is that of the table of names in sim_world.c. `a` and `b` are an event's own numbers. */
+/* The kinds of events, in the order of the table of names in sim_world.c. `a` and `b` are an event's parameters. */
 typedef enum {
-    /* What a responder does for a while; b: which URLs, one bit each. Of several the one that began last. */
+    /* Faults of a responder, for the duration; b: which URLs, one bit each. The last one begun applies. */
     SIM_DOWN,
     SIM_HANG,
     SIM_SLOW,  /* a: milliseconds */
@@ -52,95 +52,99 @@ typedef enum {
     SIM_TRY_LATER,
     SIM_GARBAGE,
     SIM_EMPTY,
-    SIM_CUT,
-    SIM_TAIL,
+    SIM_TRUNCATED,
+    SIM_TRAILING,
     SIM_FLIPPED,
     SIM_EXPIRED,
-    SIM_FROZEN,    /* what it signed when this began, again and again */
-    SIM_OLDER,     /* what it signed a seconds before this began */
+    SIM_FROZEN,    /* always the response of the time when the event began */
+    SIM_OLDER,     /* always the response of a seconds before the event began */
     SIM_BACKDATED, /* thisUpdate a seconds ago */
-    SIM_FUTURE,    /* thisUpdate in a seconds */
+    SIM_FUTURE,    /* thisUpdate a seconds ahead */
     SIM_BACKWARDS,
     SIM_UNKNOWN,
     SIM_OTHER_SERIAL,
     SIM_OTHER_ISSUER,
-    SIM_TWIN, /* signed by a CA of the same name */
-    SIM_NO_EKU,
-    SIM_OLD_DELEGATE,
-    SIM_EARLY_DELEGATE,
-    SIM_FOREIGN_DELEGATE,
-    SIM_CRITICAL_DELEGATE,
-    SIM_WEAK_DELEGATE, /* OCSPSigning, but its key usage forbids signatures */
-    SIM_NO_NEXT,
-    SIM_LAST_FAULT = SIM_NO_NEXT,
-    /* The CA: for a while; from then on. */
-    SIM_REVOKED, /* b: also shown at a thisUpdate that was used for good before */
-    SIM_LIFE,    /* a: seconds */
-    SIM_PRESIGN, /* a: seconds between two signatures, 0: on demand */
-    SIM_ROLL,    /* a: seconds that the new delegate lives, 0: the CA signs itself */
+    SIM_SAME_NAME_CA, /* signed by a CA of the same name */
+    SIM_SIGNER_NO_EKU,
+    SIM_SIGNER_EXPIRED,
+    SIM_SIGNER_NOT_YET,
+    SIM_SIGNER_FOREIGN,
+    SIM_SIGNER_CRITICAL,
+    SIM_SIGNER_KEY_USAGE, /* OCSPSigning, but its key usage forbids signatures */
+    SIM_NO_NEXT_UPDATE,
+    SIM_LAST_FAULT = SIM_NO_NEXT_UPDATE,
+    /* The CA: SIM_REVOKED for the duration, the others from then on. */
+    SIM_REVOKED,    /* b: also in responses whose thisUpdate is older than the revocation */
+    SIM_VALIDITY,   /* a: seconds */
+    SIM_PRESIGN,    /* a: seconds between two signatures, 0: on demand */
+    SIM_NEW_SIGNER, /* a: validity of the new authorized responder in seconds, 0: the CA signs itself */
     /* The machine's clock. */
-    SIM_JUMP,  /* a: milliseconds; right again after the duration */
+    SIM_JUMP,  /* a: milliseconds; corrected after the duration */
     SIM_DRIFT, /* a: parts per million; likewise */
-    SIM_SLEEP, /* a: milliseconds; the monotonic clock stands. Ends early when something else happens */
-    /* The disk: for a while; once. */
+    SIM_SLEEP, /* a: milliseconds; the monotonic clock stops. Ends early at the next event */
+    /* The disk: three for the duration, four once. */
     SIM_DISK_FULL,
-    SIM_DISK_LIES, /* what is synced is not there after a power failure */
+    SIM_DISK_NO_SYNC, /* fsync reports success without a sync */
     SIM_DISK_UNREADABLE,
-    SIM_DISK_FLIP,
-    SIM_DISK_CUT,
-    SIM_DISK_GONE,
-    SIM_DISK_OLD, /* an answer from before, restored from a backup; a: its age in answers */
-    /* The process, which is away for the duration. */
+    SIM_DISK_FLIPPED,
+    SIM_DISK_TRUNCATED,
+    SIM_DISK_DELETED,
+    SIM_DISK_RESTORED, /* an earlier answer, restored from a backup; a: how many answers back */
+    /* The process, which is down for the duration. */
     SIM_RESTART,
     SIM_KILL,
-    SIM_KILL_WRITING, /* a: at this many disk operations from now */
+    SIM_KILL_IN_WRITE, /* a: after this many disk operations */
     SIM_POWER,
-    SIM_NO_THREAD, /* a restart, and for the duration no thread can be made */
+    SIM_NO_THREAD, /* a restart, and for the duration no thread can be created */
     /* The operator. */
     SIM_RELOAD,
-    SIM_RELOAD_LATE, /* on another thread: the context is found by a handshake */
-    SIM_RENEW,       /* a: seconds that the new certificate lives; b: late, as SIM_RELOAD_LATE */
-    SIM_ROLLBACK,    /* for the duration, as the next three */
+    SIM_RELOAD_LATE, /* on another thread: the context is detected in a handshake */
+    SIM_RENEW,       /* a: validity of the new certificate in seconds; b: as SIM_RELOAD_LATE */
+    SIM_ROLLBACK,    /* for the duration, like the next three */
     SIM_SELF_SIGNED,
     SIM_NO_URLS,
     SIM_NO_ISSUER, /* the same certificate, without its chain */
-    SIM_OFF,
+    SIM_STAPLING_OFF,
     SIM_MARGIN,
     SIM_RETRY_DELAY,
     SIM_TIMEOUT,
     SIM_URL,
     SIM_CACHE_OFF,
     SIM_CACHE_MOVED,
-    SIM_FILE,       /* a response-file for the duration */
-    SIM_FILE_FRESH, /* a new answer is put into it */
-    SIM_FILE_BAD,   /* or nonsense */
+    SIM_FILE,         /* response-file set for the duration */
+    SIM_FILE_UPDATED, /* a new answer is written to it */
+    SIM_FILE_BAD,     /* or an unacceptable one */
     SIM_REFRESH,
     SIM_KINDS
 } simKind;
 
 typedef struct simEvent {
     simKind kind;
-    int64_t at, lasts; /* milliseconds of true time since the world began */
+    int64_t at, duration; /* milliseconds of true time since the world began */
     int64_t a, b;
-    int off; /* left out, while a shorter history is looked for */
+    int off; /* left out in the search for a shorter history */
 } simEvent;
 
 #define SIM_MAX_EVENTS 400
 
-typedef enum { SIM_ANY, SIM_LONG, SIM_SHORT } simClass; /* responses live a day or more; less */
+typedef enum {
+    SIM_ANY,
+    SIM_LONG,
+    SIM_SHORT
+} simClass; /* SIM_LONG: responses valid for a day or more; SIM_SHORT: less */
 
 typedef struct simWorld {
-    uint64_t number, salt; /* salt: of its chance, another one in the search for a shorter history */
+    uint64_t number, salt; /* salt: changes the random numbers in the search for a shorter history */
     simClass class;
-    long long most_steps; /* of the engine; then the world ends early: some outages are long and all alike */
-    int64_t ends;         /* milliseconds */
-    int life;             /* seconds */
-    int presign, backdate, delegate_life;
-    int round; /* seconds that thisUpdate is rounded down to, and producedAt to a sixtieth of them; 0: neither is */
-    int no_next;
-    int late_delegates; /* the next one is made when the last has ended */
+    long long max_steps; /* of the engine; then the world ends early: long outages repeat themselves */
+    int64_t end_at;      /* milliseconds since it began */
+    int validity;        /* seconds */
+    int presign, backdate, signer_validity;
+    int round_to; /* thisUpdate is rounded down to this many seconds, producedAt to a sixtieth; 0: no rounding */
+    int no_next_update;
+    int signer_gap; /* a new authorized responder's certificate is issued only when the last has expired */
     int urls, must_staple, two_certs;
-    int cert_life;
+    int cert_validity;
     int latency; /* milliseconds, typical */
     ocspOptions options;
     int event_count;
@@ -152,24 +156,24 @@ void simPrintWorld(const simWorld *world);
 const char *simKindName(simKind kind);
 int simIsFault(simKind kind);
 
-/* ---- running it (sim_run.c) -------------------------------------------------------------------------------------- */
+/* ---- running a world (sim_run.c) --------------------------------------------------------------------------------- */
 
 typedef struct simOutcome {
     int broken;
     char promise[32], text[1000];
-    int64_t at; /* when */
-    long long rounds, steps, handshakes, starts, answers;
-    int64_t lived; /* milliseconds that were simulated */
+    int64_t at; /* true time of the break */
+    long long refreshes, steps, handshakes, starts, answers;
+    int64_t simulated_ms; /* how much of the world ran */
 } simOutcome;
 
-extern int64_t sim_trace_from; /* true time from which a trace is told */
+extern int64_t sim_trace_from; /* true time from which a trace is printed */
 void simRun(const simWorld *world, int trace, simOutcome *outcome);
-void simSelfWorld(const simWorld *world);                                /* as at the beginning of a run */
-void simSay(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of the trace */
+void simSelfWorld(const simWorld *world); /* sets up `world` without running it, for the self-test */
+void simTrace(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* prints a line of the trace */
 
-/* A promise is broken: ends the run. `promise` is a short name, which a shorter history must break too. */
+/* Ends the run because a promise is broken. `promise` is a short name; a shorter history must break the same one. */
 void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
-#define simWant(condition, promise, ...)                                        \
+#define simRequire(condition, promise, ...)                                     \
     do {                                                                        \
         if (__builtin_expect(!(condition), 0)) simBroken(promise, __VA_ARGS__); \
     } while (0)
@@ -178,12 +182,12 @@ int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
 int64_t simMonoMs(void);
 int64_t simCaTime(void);
-int simFaulty(void);         /* some responder is not well */
-simRng *simChance(void);     /* the world's, not the engine's */
-int simActive(simKind kind); /* is such an event under way? */
+int simHasFault(void);       /* whether a responder has a fault now */
+simRng *simWorldRng(void);   /* the world's; the engine has another one */
+int simActive(simKind kind); /* whether such an event is under way */
 const simWorld *simThisWorld(void);
-void simRoundDone(void);
-int simRefreshWaits(void); /* a refresh that was asked for has no answer yet */
+void simCountRefresh(void);
+int simRefreshPending(void); /* whether a refresh request of the operator has no reply yet */
 
 /* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
 
@@ -193,8 +197,8 @@ int simRefreshWaits(void); /* a refresh that was asked for has no answer yet */
 typedef struct simCert {
     int index;
     X509 *leaf;
-    X509 *parsed[2]; /* the same, read from bytes */
-    int turn;
+    X509 *parsed[2]; /* copies of leaf, parsed from DER, used in turn */
+    int parsed_next;
     EVP_PKEY *key;
     int64_t not_after;
     int must_staple, urls, self_signed;
@@ -208,92 +212,93 @@ typedef struct simAnswer {
     unsigned char *der;
     size_t len;
     uint64_t hash;
-    int sound; /* 0: no time makes it acceptable */
-    int whole; /* it parses, as a response about a certificate */
-    int odd;   /* nobody knows how it is wrong */
-    int cert;  /* whom it is about, -1: none of ours */
+    int acceptable;  /* 0: at no time */
+    int well_formed; /* parses as a response with a certificate's status */
+    int corrupted;   /* a flipped bit: the kind of failure is not predictable */
+    int cert;        /* index of the certificate, -1: none of this CA's */
     int status;
     int64_t this_update, next_update, produced_at;
-    int64_t signer_from, signer_to; /* of a delegate; 0: the CA itself */
-    const char *what;
+    int64_t signer_from, signer_to; /* validity of the authorized responder; 0: the CA signed */
+    const char *description;
 } simAnswer;
 
 void simCaBegin(void);
-void simCaEnd(void); /* forgets a world's certificates and answers */
-simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed);
+void simCaEnd(void); /* frees a world's certificates and answers */
+simCert *simCaIssue(int validity, int must_staple, int urls, int second, int self_signed);
 simCert *simCaCert(int index);
-X509 *simCaParsed(simCert *cert); /* in turn one of two objects */
+X509 *simCaParsed(simCert *cert); /* alternates between two objects */
 int simCaCertCount(void);
 simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
 X509 *simCaCertificate(void);
-void simCaRoll(int lives);
-int simCaDelegates(void); /* do delegates sign? They end when they do */
+void simCaReplaceSigner(int validity);
+int simCaHasSignerCert(void); /* whether an authorized responder signs: responses expire with its certificate */
 
-/* What a responder that does `fault` (NULL: nothing wrong) says about `cert` now; `alone`: and about no other. */
+/* Returns a responder's answer about `cert` now, with `fault` (NULL: none); `alone`: with one SingleResponse only. */
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone);
-void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer); /* its dates and status alone */
+void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer); /* dates and status only */
 const simAnswer *simCaFind(const unsigned char *der, size_t len);
-const simAnswer *simCaEarlier(int cert, int back); /* an answer that was given before */
+const simAnswer *simCaEarlier(int cert, int back); /* an earlier acceptable answer, or NULL */
 long long simCaCount(void);
 int simCaSelfTest(void); /* exit status */
 
-/* Of two answers about one certificate: 1 when `a` was signed later than `b`, -1 when earlier, by thisUpdate and then by
- * producedAt. */
-int simOrder(const simAnswer *a, const simAnswer *b);
+/* Compares two answers about one certificate by thisUpdate and then by producedAt: 1 if `a` is later than `b`, -1 if
+ * earlier, else 0. */
+int simCompareTimes(const simAnswer *a, const simAnswer *b);
 
-/* When something that was read from a file of this time was received, as far as one can tell. */
-int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now);
+/* Returns when an answer, read from a file with `mtime`, was received; an estimate. */
+int64_t simReceivedAt(const simAnswer *a, int64_t mtime, int64_t now);
 
-/* Would a client that follows RFC 6960 and docs/behavior.md take it, and until when? */
-int simJudge(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
+/* Whether a client that follows RFC 6960 and docs/behavior.md accepts `answer`; *end: until when. */
+int simAcceptable(const simAnswer *answer, const simCert *cert, int64_t now, int64_t received, int64_t *end);
 
-/* ---- OpenSSL (sim_openssl.c) -------------------------------------------------------------------------------------- */
+/* ---- OpenSSL (sim_openssl.c) ------------------------------------------------------------------------------------- */
 
-void simOpenSslBegin(void); /* before OpenSSL's first call */
+void simOpenSslBegin(void); /* call it before any OpenSSL function */
 
 /* ---- the disk (sim_disk.c) --------------------------------------------------------------------------------------- */
 
 void simDiskBegin(void);
 void simDiskEnd(void);
-void simDiskPower(void);            /* what was not synced is gone, or not */
-void simDiskCloseAll(void);         /* the process ended */
-void simDiskKillAt(int operations); /* 0: never */
-int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int64_t *mtime); /* for the model */
-int simDiskLied(const char *path);                                                           /* about the file there */
-void simDiskWrite(const char *path, const void *bytes, size_t len);                          /* from outside; durable */
+void simDiskPowerFailure(void);     /* unsynced contents are lost, unsynced renames at random */
+void simDiskCloseAll(void);         /* at the end of a process */
+void simDiskKillAt(int operations); /* kills the process at that operation; 0: never */
+int simDiskRead(const char *path, const unsigned char **bytes, size_t *len,
+                int64_t *mtime);                                    /* without faults, for the model */
+int simDiskSyncSkipped(const char *path);                           /* whether an fsync of the file did nothing */
+void simDiskWrite(const char *path, const void *bytes, size_t len); /* by another program; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
-void simKilled(void) __attribute__((noreturn));                                /* sim_run.c: the process ends here */
-void simDiskRemoved(const char *path, const unsigned char *bytes, size_t len); /* sim_model.c: the engine deletes */
-void simDiskRefused(const char *path);                                         /* sim_model.c: it may not */
-void simDiskChanged(const char *path); /* sim_model.c: a name was made, replaced or removed */
-void simDiskSynced(const char *dir);   /* sim_model.c: its names outlive a power failure */
+void simKilled(void) __attribute__((noreturn)); /* sim_run.c: the process is killed */
+void simDiskRemoved(const char *path, const unsigned char *bytes,
+                    size_t len);             /* sim_model.c: before the engine deletes a file */
+void simDiskRemovalFailed(const char *path); /* sim_model.c: the disk refused */
+void simDiskChanged(const char *path);       /* sim_model.c: a name was created, replaced or removed */
+void simDiskSynced(const char *dir);         /* sim_model.c: its names survive a power failure from now on */
 
 /* ---- the promises (sim_model.c) ---------------------------------------------------------------------------------- */
 
 void simModelBegin(void);
 void simModelStart(void);    /* a new process */
-void simModelEnd(int power); /* of the process; power: that went away */
+void simModelEnd(int power); /* the process ended; power: by a power failure */
 void simModelAttach(const int *certs, int count, int chain);
-void simModelDisturbed(int clock); /* something begins or ends; clock: so that waits may be reckoned anew */
+void simModelDisturbed(int clock); /* an event begins or ends; clock: one that changes clocks, and so the waits */
 void simModelOptions(const ocspOptions *options);
-void simModelRequest(void);
+void simModelRefreshRequested(void);
 void simModelStepBegins(void);
-void simModelIdle(void); /* nothing is due, says the engine */
-void simModelAsks(simCert *cert, int url);
-void simModelHears(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last); /* kind: of no answer */
+void simModelIdle(void); /* the engine reports that nothing is due */
+void simModelRequestSent(simCert *cert, int url);
+/* `answer`: NULL if none, and `kind` is the failure; `last`: no other URL is tried. */
+void simModelAnswerReceived(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last);
 void simModelCancelled(simCert *cert);
-simCert *simModelFollowed(void); /* the first certificate of the context that the engine has taken */
-/* `dir`: of the cache, NULL for a response-file. */
-void simModelReads(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
+simCert *simModelTrackedCert(void); /* the first certificate of the context that the engine adopted */
+/* `dir`: the cache directory, NULL for a response-file. */
+void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
 void simModelStored(simCert *cert, int ok);
 void simModelTampered(const char *path);
-void simModelPower(void);
+void simModelPowerFailure(void);
 void simModelFirstHandshake(void);
-void simModelStaple(simCert *cert, const unsigned char *der, size_t len);
-int64_t simModelNextLook(void); /* true time when the model wants to look, SIM_NEVER */
-void simModelWorldEnds(void);
-int simModelHolds(int cert);
-int64_t simTrueOfWall(int64_t wall_ms); /* sim_run.c: when the wall clock will show that, if nothing happens */
+void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len);
+int64_t simModelNextCheck(void);        /* true time of the model's next check, or SIM_NEVER */
+int64_t simTrueOfWall(int64_t wall_ms); /* sim_run.c: true time when the wall clock will show that, without events */
 
 #endif

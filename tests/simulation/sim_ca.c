@@ -1,11 +1,11 @@
-/* sim_ca.c - the simulated CA: certificates and answers of all kinds, made from fixed keys, so that a number makes the
- * same bytes in every run.
+/* sim_ca.c - the simulated CA: certificates and answers of all kinds. Keys are fixed, so that a world has the same
+ * bytes in every run.
  *
  * SIGNATURES. All keys are Ed25519 (a second certificate's: Ed448), whose signatures are deterministic. One answer in
- * SIM_REAL_SIGNATURES is really signed and really verified. The others carry a mark and a keyed hash of what is signed
- * in the signature's place, and the linker puts simulated checks of it before OpenSSL's (--wrap): the response is
- * still parsed, its signer found and judged by the engine and by OpenSSL's OCSP_basic_verify, which is only told to
- * leave the signature to us. X509_verify remembers its verdict for a certificate and a key.
+ * SIM_REAL_SIGNATURES is really signed and really verified. The others have a mark and a keyed hash of tbsResponseData
+ * in place of the signature, and the linker (--wrap) puts simulated checks of that hash before OpenSSL's. The response
+ * is still parsed, and its signer found and checked, by the engine and by OpenSSL's OCSP_basic_verify; only the check
+ * of the signature itself is skipped (OCSP_NOSIGS). X509_verify caches its result by certificate and key.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -23,7 +23,7 @@
 #define SIM_SIGNATURE 64 /* bytes of an Ed25519 signature */
 #define SIM_MARK "simulated signature: tbs hash  "
 
-#define simMust(condition)                                                                         \
+#define simAssert(condition)                                                                       \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
             fprintf(stderr, "%s:%d: the simulation failed: %s\n", __FILE__, __LINE__, #condition); \
@@ -31,41 +31,41 @@
         }                                                                                          \
     } while (0)
 
-enum { KEY_CA, KEY_TWIN, KEY_LEAF, KEY_SECOND_LEAF, KEY_DELEGATE, KEYS };
+enum { KEY_CA, KEY_SAME_NAME_CA, KEY_LEAF, KEY_SECOND_LEAF, KEY_SIGNER, KEYS };
 
 static EVP_PKEY *keys[KEYS];
 static uint64_t key_number[KEYS]; /* hash of the public key */
-static X509 *ca, *twin;
+static X509 *ca, *same_name_ca;
 
 static simCert *certs[SIM_MAX_CERTS];
 static int cert_count;
 static long serials;
 
-typedef struct simDelegate {
-    X509 *cert; /* whose name and key it has */
+typedef struct simSignerCert {
+    X509 *cert; /* the template, which has the same name and key */
     testBytes der;
     int64_t from, to;
-} simDelegate;
+} simSignerCert;
 
 enum {
-    FLAVOUR_GOOD,
-    FLAVOUR_NO_EKU,
-    FLAVOUR_OLD,
-    FLAVOUR_EARLY,
-    FLAVOUR_FOREIGN,
-    FLAVOUR_WEAK,
-    FLAVOUR_CRITICAL,
-    FLAVOURS
+    SIGNER_GOOD,
+    SIGNER_NO_EKU,
+    SIGNER_EXPIRED,
+    SIGNER_NOT_YET,
+    SIGNER_FOREIGN,
+    SIGNER_KEY_USAGE,
+    SIGNER_CRITICAL,
+    SIGNER_VARIANTS
 };
 
-static simDelegate delegates[FLAVOURS];
-static int ca_life, ca_presign, ca_backdate; /* as its answers are made now, seconds */
-static int delegate_life;                    /* seconds, 0: the CA signs itself */
+static simSignerCert signer_certs[SIGNER_VARIANTS];
+static int ca_validity, ca_presign, ca_backdate; /* of the current answers, seconds */
+static int signer_validity;                      /* seconds, 0: the CA signs itself */
 
-/* Every answer that was ever given, by hash. */
+/* All answers of this world, by hash. */
 static simAnswer **answers;
 static size_t answer_slots, answer_count;
-static int last_of_cert[SIM_MAX_CERTS][8]; /* the newest first */
+static int last_of_cert[SIM_MAX_CERTS][8]; /* indices into answer_list, the newest first */
 static simAnswer **answer_list;
 static size_t answer_list_size;
 
@@ -77,11 +77,11 @@ static void simExtend(X509 *cert, X509 *issuer, int nid, const char *value) {
 
     X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
     ext = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-    simMust(ext && X509_add_ext(cert, ext, -1));
+    simAssert(ext && X509_add_ext(cert, ext, -1));
     X509_EXTENSION_free(ext);
 }
 
-/* The next serial number: its bytes are found in requests. */
+/* Writes the next serial number. All 8 bytes are distinctive, because simCaCertOfRequest searches requests for them. */
 static void simNextSerial(unsigned char *out) {
     uint64_t number = 0x5a00000000000000u + (uint64_t)++serials * 0x10001;
     int i;
@@ -98,19 +98,19 @@ static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key
 
     simNextSerial(serial);
     bn = BN_bin2bn(serial, 8, NULL);
-    simMust(cert && subject && bn && X509_set_version(cert, X509_VERSION_3));
-    simMust(BN_to_ASN1_INTEGER(bn, X509_get_serialNumber(cert)));
+    simAssert(cert && subject && bn && X509_set_version(cert, X509_VERSION_3));
+    simAssert(BN_to_ASN1_INTEGER(bn, X509_get_serialNumber(cert)));
     BN_free(bn);
-    simMust(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0));
-    simMust(X509_set_subject_name(cert, subject));
-    simMust(X509_set_issuer_name(cert, issuer ? X509_get_subject_name(issuer) : subject));
+    simAssert(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0));
+    simAssert(X509_set_subject_name(cert, subject));
+    simAssert(X509_set_issuer_name(cert, issuer ? X509_get_subject_name(issuer) : subject));
     X509_NAME_free(subject);
-    simMust(ASN1_TIME_set(X509_getm_notBefore(cert), from) && ASN1_TIME_set(X509_getm_notAfter(cert), to));
-    simMust(X509_set_pubkey(cert, key));
+    simAssert(ASN1_TIME_set(X509_getm_notBefore(cert), from) && ASN1_TIME_set(X509_getm_notAfter(cert), to));
+    simAssert(X509_set_pubkey(cert, key));
     if (!issuer) {
         simExtend(cert, cert, NID_basic_constraints, "critical,CA:TRUE");
         simExtend(cert, cert, NID_key_usage, "critical,keyCertSign,cRLSign,digitalSignature");
-        simMust(X509_sign(cert, issuer_key, NULL));
+        simAssert(X509_sign(cert, issuer_key, NULL));
     }
     return cert;
 }
@@ -129,8 +129,8 @@ static uint64_t simKeyNumber(EVP_PKEY *key) {
     return EVP_PKEY_get_raw_public_key(key, raw, &n) ? simHash(raw, n, 1) : 0;
 }
 
-/* A delegate's certificate as OpenSSL makes it, once for each flavour; of the next ones only the serial number, the
- * dates and the signature are new, because making one takes OpenSSL 200 us. */
+/* The authorized responder's certificate of one variant, made by OpenSSL once. Further ones differ from it in serial
+ * number, dates and signature only, because OpenSSL needs 200 us to make one. */
 typedef struct simTemplate {
     X509 *cert;
     unsigned char *tbs;
@@ -138,28 +138,28 @@ typedef struct simTemplate {
     unsigned char *serial, *from, *to; /* in tbs */
 } simTemplate;
 
-static simTemplate templates[FLAVOURS];
+static simTemplate templates[SIGNER_VARIANTS];
 
 #define SIM_TEMPLATE_FROM INT64_C(1893456000) /* 2030-01-01 */
 #define SIM_TEMPLATE_TO INT64_C(1893542400)   /* 2030-01-02 */
 #define SIM_UTC_TIME 13                       /* bytes of YYMMDDhhmmssZ */
 
-static void simMakeTemplate(int flavour) {
-    simTemplate *t = &templates[flavour];
-    int foreign = flavour == FLAVOUR_FOREIGN;
+static void simMakeTemplate(int variant) {
+    simTemplate *t = &templates[variant];
+    int foreign = variant == SIGNER_FOREIGN;
 
-    t->cert =
-        simCertificate("responder", foreign ? twin : ca, NULL, keys[KEY_DELEGATE], SIM_TEMPLATE_FROM, SIM_TEMPLATE_TO);
-    simExtend(t->cert, ca, NID_ext_key_usage, flavour == FLAVOUR_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
-    if (flavour == FLAVOUR_WEAK) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
-    if (flavour == FLAVOUR_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,what is this?");
-    simMust(X509_sign(t->cert, keys[foreign ? KEY_TWIN : KEY_CA], NULL));
+    t->cert = simCertificate("responder", foreign ? same_name_ca : ca, NULL, keys[KEY_SIGNER], SIM_TEMPLATE_FROM,
+                             SIM_TEMPLATE_TO);
+    simExtend(t->cert, ca, NID_ext_key_usage, variant == SIGNER_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
+    if (variant == SIGNER_KEY_USAGE) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
+    if (variant == SIGNER_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,unknown extension");
+    simAssert(X509_sign(t->cert, keys[foreign ? KEY_SAME_NAME_CA : KEY_CA], NULL));
     t->len = i2d_re_X509_tbs(t->cert, &t->tbs);
-    simMust(t->len > 0);
+    simAssert(t->len > 0);
     t->serial = memmem(t->tbs, (size_t)t->len, "\x02\x08\x5a", 3);
     t->from = memmem(t->tbs, (size_t)t->len, "300101000000Z", SIM_UTC_TIME);
     t->to = memmem(t->tbs, (size_t)t->len, "300102000000Z", SIM_UTC_TIME);
-    simMust(t->serial && t->from && t->to);
+    simAssert(t->serial && t->from && t->to);
     t->serial += 2;
 }
 
@@ -169,25 +169,26 @@ void simCaBegin(void) {
     if (!ca) {
         for (i = 0; i < KEYS; i++) {
             keys[i] = simKey(i, i == KEY_SECOND_LEAF ? EVP_PKEY_ED448 : EVP_PKEY_ED25519);
-            simMust(keys[i]);
+            simAssert(keys[i]);
             key_number[i] = simKeyNumber(keys[i]);
         }
         serials = 0;
         ca = simCertificate("CA", NULL, keys[KEY_CA], keys[KEY_CA], 1, INT64_C(7000000000));
-        twin = simCertificate("CA", NULL, keys[KEY_TWIN], keys[KEY_TWIN], 1, INT64_C(7000000000));
-        for (i = 0; i < FLAVOURS; i++) simMakeTemplate(i);
+        same_name_ca =
+            simCertificate("CA", NULL, keys[KEY_SAME_NAME_CA], keys[KEY_SAME_NAME_CA], 1, INT64_C(7000000000));
+        for (i = 0; i < SIGNER_VARIANTS; i++) simMakeTemplate(i);
     }
     serials = 100;
     memset(last_of_cert, 0xff, sizeof(last_of_cert));
-    delegate_life = 0;
+    signer_validity = 0;
 }
 
 X509 *simCaCertificate(void) {
     return ca;
 }
 
-static void simDropDelegate(int flavour) {
-    simDelegate *d = &delegates[flavour];
+static void simDropSignerCert(int variant) {
+    simSignerCert *d = &signer_certs[variant];
 
     testBytesFree(&d->der);
     memset(d, 0, sizeof(*d));
@@ -204,7 +205,7 @@ void simCaEnd(void) {
         free(certs[c]);
     }
     cert_count = 0;
-    for (c = 0; c < FLAVOURS; c++) simDropDelegate(c);
+    for (c = 0; c < SIGNER_VARIANTS; c++) simDropSignerCert(c);
     for (i = 0; i < answer_count; i++) {
         free(answer_list[i]->der);
         free(answer_list[i]);
@@ -213,27 +214,27 @@ void simCaEnd(void) {
     if (answers) memset(answers, 0, answer_slots * sizeof(answers[0]));
 }
 
-static int simIntoId(unsigned char *out, X509 *issuer, X509 *leaf, const EVP_MD *md) {
+static int simWriteCertId(unsigned char *out, X509 *issuer, X509 *leaf, const EVP_MD *md) {
     OCSP_CERTID *id = OCSP_cert_to_id(md, leaf, issuer);
     unsigned char *p = out;
     int n = i2d_OCSP_CERTID(id, &p);
 
-    simMust(n > 0 && n <= 128);
+    simAssert(n > 0 && n <= 128);
     OCSP_CERTID_free(id);
     return n;
 }
 
-simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_signed) {
+simCert *simCaIssue(int validity, int must_staple, int urls, int second, int self_signed) {
     simCert *c = calloc(1, sizeof(*c));
     int64_t now = simCaTime();
     OCSP_CERTID *id;
     char access[SIM_MAX_URLS * 40] = "";
     int i;
 
-    simMust(c && cert_count < SIM_MAX_CERTS);
+    simAssert(c && cert_count < SIM_MAX_CERTS);
     c->index = cert_count;
     c->key = keys[second ? KEY_SECOND_LEAF : KEY_LEAF];
-    c->not_after = now + lives;
+    c->not_after = now + validity;
     c->must_staple = must_staple;
     c->urls = urls;
     c->self_signed = self_signed;
@@ -243,15 +244,15 @@ simCert *simCaIssue(int lives, int must_staple, int urls, int second, int self_s
                  i ? "," : "", i);
     if (urls) simExtend(c->leaf, ca, NID_info_access, access);
     if (must_staple) simExtend(c->leaf, ca, NID_tlsfeature, "status_request");
-    simMust(X509_sign(c->leaf, self_signed ? c->key : keys[KEY_CA], NULL));
-    simMust(BN_bn2binpad(ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL), c->serial, 8) == 8);
-    simMust(X509_digest(c->leaf, EVP_sha256(), c->sha256, NULL));
+    simAssert(X509_sign(c->leaf, self_signed ? c->key : keys[KEY_CA], NULL));
+    simAssert(BN_bn2binpad(ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL), c->serial, 8) == 8);
+    simAssert(X509_digest(c->leaf, EVP_sha256(), c->sha256, NULL));
     memcpy(c->file, "ocsp-", 5);
     for (i = 0; i < 32; i++) snprintf(c->file + 5 + 2 * i, 3, "%02x", c->sha256[i]);
     memcpy(c->file + 69, ".der", 5);
-    c->id_len[0] = (size_t)simIntoId(c->id[0], ca, c->leaf, EVP_sha1());
-    c->id_len[1] = (size_t)simIntoId(c->id[1], ca, c->leaf, EVP_sha256());
-    id = OCSP_cert_id_new(EVP_sha1(), X509_get_subject_name(twin), X509_get0_pubkey_bitstr(twin),
+    c->id_len[0] = (size_t)simWriteCertId(c->id[0], ca, c->leaf, EVP_sha1());
+    c->id_len[1] = (size_t)simWriteCertId(c->id[1], ca, c->leaf, EVP_sha256());
+    id = OCSP_cert_id_new(EVP_sha1(), X509_get_subject_name(same_name_ca), X509_get0_pubkey_bitstr(same_name_ca),
                           X509_get0_serialNumber(c->leaf));
     if (id) {
         unsigned char *p = c->id[2];
@@ -267,10 +268,10 @@ simCert *simCaCert(int index) {
 }
 
 X509 *simCaParsed(simCert *c) {
-    X509 **parsed = &c->parsed[c->turn++ & 1];
+    X509 **parsed = &c->parsed[c->parsed_next++ & 1];
 
     if (!*parsed) *parsed = X509_dup(c->leaf);
-    simMust(*parsed);
+    simAssert(*parsed);
     return *parsed;
 }
 
@@ -286,13 +287,13 @@ simCert *simCaCertOfRequest(const unsigned char *der, size_t len) {
     return NULL;
 }
 
-int simCaDelegates(void) {
-    return delegate_life > 0;
+int simCaHasSignerCert(void) {
+    return signer_validity > 0;
 }
 
-void simCaRoll(int lives) {
-    simDropDelegate(FLAVOUR_GOOD);
-    delegate_life = lives;
+void simCaReplaceSigner(int validity) {
+    simDropSignerCert(SIGNER_GOOD);
+    signer_validity = validity;
 }
 
 /* ---- signatures -------------------------------------------------------------------------------------------------- */
@@ -305,7 +306,7 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     if (really) {
         EVP_MD_CTX *ctx = EVP_MD_CTX_new();
         size_t n = SIM_SIGNATURE;
-        simMust(EVP_DigestSignInit(ctx, NULL, NULL, NULL, keys[key]) && EVP_DigestSign(ctx, out, &n, tbs, len));
+        simAssert(EVP_DigestSignInit(ctx, NULL, NULL, NULL, keys[key]) && EVP_DigestSign(ctx, out, &n, tbs, len));
         EVP_MD_CTX_free(ctx);
         return;
     }
@@ -314,7 +315,7 @@ static void simSign(unsigned char *out, const unsigned char *tbs, size_t len, in
     memcpy(out + SIM_SIGNATURE - 8, &h, 8);
 }
 
-/* AlgorithmIdentifier and signature of what `tbs` holds. */
+/* Returns the AlgorithmIdentifier and the signature of `tbs`. */
 static testBytes simAlgorithmAndSignature(const testBytes *tbs, int key, int really) {
     unsigned char signature[1 + SIM_SIGNATURE] = {0}; /* no unused bits */
 
@@ -323,15 +324,15 @@ static testBytes simAlgorithmAndSignature(const testBytes *tbs, int key, int rea
                     testTag(0x03, testCopy(signature, sizeof(signature))));
 }
 
-/* Verdicts about signatures, by the certificate's fingerprint and the key. A full bucket forgets. Most signatures that
- * were just made need no verification. */
+/* A cache of X509_verify's results, by the certificate's fingerprint and the key. A new entry replaces the old one in
+ * its bucket. */
 static struct {
     unsigned char sha1[20];
     uint64_t key;
     int verdict, known;
 } verdicts[4096];
 
-static void simRemember(const unsigned char *sha1, uint64_t key, int verdict) {
+static void simCacheVerdict(const unsigned char *sha1, uint64_t key, int verdict) {
     size_t at = simHash(sha1, 20, key) & 4095;
 
     verdicts[at].verdict = verdict;
@@ -340,14 +341,16 @@ static void simRemember(const unsigned char *sha1, uint64_t key, int verdict) {
     verdicts[at].known = 1;
 }
 
-static void simSignCertificate(simDelegate *d, const unsigned char *tbs, size_t len, int key) {
+/* Signs an authorized responder's certificate. One in 16 is left to the real X509_verify; the others are cached as
+ * verified. */
+static void simSignCertificate(simSignerCert *d, const unsigned char *tbs, size_t len, int key) {
     testBytes part = testCopy(tbs, len), signature = simAlgorithmAndSignature(&part, key, 1);
     unsigned char sha1[20];
 
     d->der = testTag(0x30, testJoin(part, signature));
-    if (simOneIn(simChance(), 16)) return;
-    simMust(EVP_Digest(d->der.p, d->der.n, sha1, NULL, EVP_sha1(), NULL));
-    simRemember(sha1, key_number[key], 1);
+    if (simOneIn(simWorldRng(), 16)) return;
+    simAssert(EVP_Digest(d->der.p, d->der.n, sha1, NULL, EVP_sha1(), NULL));
+    simCacheVerdict(sha1, key_number[key], 1);
 }
 
 static void simUtcTime(unsigned char *out, int64_t t) {
@@ -355,61 +358,61 @@ static void simUtcTime(unsigned char *out, int64_t t) {
     char text[64];
     struct tm tm;
 
-    simMust(gmtime_r(&when, &tm) && tm.tm_year < 150);
+    simAssert(gmtime_r(&when, &tm) && tm.tm_year < 150);
     snprintf(text, sizeof(text), "%02d%02d%02d%02d%02d%02dZ", tm.tm_year % 100, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
              tm.tm_min, tm.tm_sec);
     memcpy(out, text, SIM_UTC_TIME);
 }
 
-static simDelegate *simGetDelegate(int flavour) {
-    simDelegate *d = &delegates[flavour];
-    const simTemplate *t = &templates[flavour];
+static simSignerCert *simGetSignerCert(int variant) {
+    simSignerCert *d = &signer_certs[variant];
+    const simTemplate *t = &templates[variant];
     int64_t now = simCaTime();
-    int64_t overlap = simThisWorld()->late_delegates             ? 0
-                      : delegate_life / 2 < ca_life + ca_presign ? delegate_life / 2
-                                                                 : ca_life + ca_presign;
+    int64_t overlap = simThisWorld()->signer_gap                       ? 0
+                      : signer_validity / 2 < ca_validity + ca_presign ? signer_validity / 2
+                                                                       : ca_validity + ca_presign;
 
-    if (d->der.p && (flavour == FLAVOUR_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
+    if (d->der.p && (variant == SIGNER_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
         return d;
-    simDropDelegate(flavour);
+    simDropSignerCert(variant);
     d->from = now - 60;
-    d->to = now + (flavour == FLAVOUR_GOOD ? delegate_life : 30 * 86400);
-    if (flavour == FLAVOUR_OLD) d->to = now - 1;
-    if (flavour == FLAVOUR_OLD) d->from = now - 86400;
-    if (flavour == FLAVOUR_EARLY) d->from = now + 43200;
+    d->to = now + (variant == SIGNER_GOOD ? signer_validity : 30 * 86400);
+    if (variant == SIGNER_EXPIRED) d->to = now - 1;
+    if (variant == SIGNER_EXPIRED) d->from = now - 86400;
+    if (variant == SIGNER_NOT_YET) d->from = now + 43200;
     d->cert = t->cert;
     simNextSerial(t->serial);
     simUtcTime(t->from, d->from);
     simUtcTime(t->to, d->to);
-    simSignCertificate(d, t->tbs, (size_t)t->len, flavour == FLAVOUR_FOREIGN ? KEY_TWIN : KEY_CA);
+    simSignCertificate(d, t->tbs, (size_t)t->len, variant == SIGNER_FOREIGN ? KEY_SAME_NAME_CA : KEY_CA);
     return d;
 }
 
-static testSingle simEntry(const simCert *about, int which_id, const simAnswer *says) {
+static testSingle simSingleResponse(const simCert *about, int which_id, const simAnswer *values) {
     return (testSingle){.certid = {(unsigned char *)about->id[which_id], about->id_len[which_id]},
-                        .status = (testStatus)says->status, /* the same numbers as OpenSSL's */
+                        .status = (testStatus)values->status, /* the same numbers as OpenSSL's */
                         .revoked_at = SIM_EPOCH,
-                        .this_update = says->this_update,
-                        .next_update = says->next_update};
+                        .this_update = values->this_update,
+                        .next_update = values->next_update};
 }
 
-typedef struct simSigner {
+typedef struct simSigning {
     int key, really;
-} simSigner;
+} simSigning;
 
 static testBytes simSignReply(const testBytes *tbs, void *arg) {
-    const simSigner *signer = arg;
+    const simSigning *signer = arg;
 
     return simAlgorithmAndSignature(tbs, signer->key, signer->really);
 }
 
-/* ---- what was answered ------------------------------------------------------------------------------------------- */
+/* ---- the record of answers --------------------------------------------------------------------------------------- */
 
-static void simGrow(void) {
+static void simGrowTable(void) {
     size_t i, slots = answer_slots ? answer_slots * 2 : 4096;
     simAnswer **bigger = calloc(slots, sizeof(bigger[0]));
 
-    simMust(bigger);
+    simAssert(bigger);
     for (i = 0; i < answer_count; i++) {
         size_t at = answer_list[i]->hash & (slots - 1);
         while (bigger[at]) at = (at + 1) & (slots - 1);
@@ -431,32 +434,32 @@ const simAnswer *simCaFind(const unsigned char *der, size_t len) {
     return NULL;
 }
 
-static const simAnswer *simKeep(const simAnswer *made, const unsigned char *der, size_t len) {
+static const simAnswer *simRecordAnswer(const simAnswer *made, const unsigned char *der, size_t len) {
     const simAnswer *known = simCaFind(der, len);
     simAnswer **grown;
     simAnswer *a;
     size_t at;
 
     if (known) return known;
-    if (answer_count * 2 >= answer_slots) simGrow();
+    if (answer_count * 2 >= answer_slots) simGrowTable();
     if (answer_count == answer_list_size) {
         answer_list_size = answer_list_size ? answer_list_size * 2 : 4096;
         grown = realloc(answer_list, answer_list_size * sizeof(answer_list[0]));
-        simMust(grown);
+        simAssert(grown);
         answer_list = grown;
     }
     a = malloc(sizeof(*a));
-    simMust(a);
+    simAssert(a);
     *a = *made;
     a->der = malloc(len ? len : 1);
-    simMust(a->der);
+    simAssert(a->der);
     memcpy(a->der, der, len);
     a->len = len;
     a->hash = simHash(der, len, 0);
     answer_list[answer_count] = a;
     for (at = a->hash & (answer_slots - 1); answers[at]; at = (at + 1) & (answer_slots - 1)) continue;
     answers[at] = a;
-    if (a->sound) {
+    if (a->acceptable) {
         memmove(&last_of_cert[a->cert][1], &last_of_cert[a->cert][0], 7 * sizeof(int));
         last_of_cert[a->cert][0] = (int)answer_count;
     }
@@ -472,9 +475,9 @@ long long simCaCount(void) {
     return (long long)answer_count;
 }
 
-/* ---- answering --------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-/* The last event of `kind` that has begun; those without a duration go on. */
+/* Returns the last event of `kind` that is under way, or NULL. An event without a duration does not end. */
 static const simEvent *simLatest(simKind kind) {
     const simWorld *w = simThisWorld();
     const simEvent *found = NULL;
@@ -483,12 +486,13 @@ static const simEvent *simLatest(simKind kind) {
 
     for (i = 0; i < w->event_count && w->events[i].at <= now; i++) {
         const simEvent *e = &w->events[i];
-        if (e->kind == kind && !e->off && (!e->lasts || now < e->at + e->lasts)) found = e;
+        if (e->kind == kind && !e->off && (!e->duration || now < e->at + e->duration)) found = e;
     }
     return found;
 }
 
-/* Was the certificate revoked at that time (true seconds)? A CA that rounds thisUpdate shows what it knows when it signs. */
+/* Whether the certificate was revoked at that time (true seconds). For a CA that rounds thisUpdate: its responses have
+ * the status of the time when they are signed. */
 static int simRevokedAt(int64_t signed_at) {
     const simWorld *w = simThisWorld();
     int64_t at = ((int64_t)signed_at - SIM_EPOCH) * 1000;
@@ -496,29 +500,29 @@ static int simRevokedAt(int64_t signed_at) {
 
     for (i = 0; i < w->event_count; i++) {
         const simEvent *e = &w->events[i];
-        if (e->kind == SIM_REVOKED && !e->off && e->at <= at && at < e->at + e->lasts) return 1;
+        if (e->kind == SIM_REVOKED && !e->off && e->at <= at && at < e->at + e->duration) return 1;
     }
     return 0;
 }
 
-static const simAnswer *simRefusal(simKind kind, const simCert *cert) {
-    simAnswer made = {.cert = cert->index, .what = simKindName(kind)};
+static const simAnswer *simErrorAnswer(simKind kind, const simCert *cert) {
+    simAnswer made = {.cert = cert->index, .description = simKindName(kind)};
     unsigned char bytes[300];
     size_t i, n = 5;
 
-    if (kind == SIM_EMPTY) return simKeep(&made, bytes, 0);
+    if (kind == SIM_EMPTY) return simRecordAnswer(&made, bytes, 0);
     if (kind == SIM_TRY_LATER) {
         static const unsigned char statuses[] = {1, 2, 3, 5, 6};
         memcpy(bytes, "\x30\x03\x0a\x01", 4);
-        bytes[4] = statuses[simBetween(simChance(), 0, 4)];
+        bytes[4] = statuses[simBetween(simWorldRng(), 0, 4)];
     } else {
-        n = (size_t)simLogBetween(simChance(), 1, sizeof(bytes));
-        for (i = 0; i < n; i++) bytes[i] = (unsigned char)simRandom(simChance());
+        n = (size_t)simLogBetween(simWorldRng(), 1, sizeof(bytes));
+        for (i = 0; i < n; i++) bytes[i] = (unsigned char)simRandom(simWorldRng());
     }
-    return simKeep(&made, bytes, n);
+    return simRecordAnswer(&made, bytes, n);
 }
 
-/* What it would say: its dates and its word. */
+/* Computes the dates and the status of an answer, without making it. */
 void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
@@ -526,13 +530,13 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     int64_t now = simCaTime(), began = fault ? (int64_t)(SIM_EPOCH + fault->at / 1000) : 0;
 
     memset(offer, 0, sizeof(*offer));
-    offer->sound = offer->whole = 1;
+    offer->acceptable = offer->well_formed = 1;
     offer->cert = cert->index;
-    offer->what = simKindName(kind);
+    offer->description = simKindName(kind);
     offer->status = V_OCSP_CERTSTATUS_GOOD;
-    ca_life = (change = simLatest(SIM_LIFE)) ? (int)change->a : w->life;
+    ca_validity = (change = simLatest(SIM_VALIDITY)) ? (int)change->a : w->validity;
     ca_presign = (change = simLatest(SIM_PRESIGN)) ? (int)change->a : w->presign;
-    ca_backdate = w->backdate < ca_life ? w->backdate : 0;
+    ca_backdate = w->backdate < ca_validity ? w->backdate : 0;
 
     if (kind == SIM_FROZEN) now = began;
     if (kind == SIM_OLDER) now = began - (int64_t)fault->a;
@@ -540,25 +544,25 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     if (ca_presign) offer->this_update = now / ca_presign * ca_presign;
     if (kind == SIM_BACKDATED) offer->this_update = now - (int64_t)fault->a;
     if (kind == SIM_FUTURE) offer->this_update = now + (int64_t)fault->a;
-    /* Signed in advance responses overlap, as those of CAs do: the next one is out before this one ends. */
-    offer->next_update = offer->this_update + ca_life + ca_presign;
+    /* Responses signed in advance overlap, as those of real CAs do: one is published before the last one expires. */
+    offer->next_update = offer->this_update + ca_validity + ca_presign;
     if (kind == SIM_EXPIRED) {
-        offer->this_update -= ca_life + ca_presign + 1 + (int64_t)simLogBetween(simChance(), 1, 100000);
-        offer->next_update = offer->this_update + ca_life;
+        offer->this_update -= ca_validity + ca_presign + 1 + (int64_t)simLogBetween(simWorldRng(), 1, 100000);
+        offer->next_update = offer->this_update + ca_validity;
     }
-    if (kind == SIM_BACKWARDS) { /* nextUpdate still ahead: thisUpdate must be within the skew */
+    if (kind == SIM_BACKWARDS) { /* nextUpdate is in the future, so thisUpdate must be within the allowed clock skew */
         offer->this_update = now + 200;
         offer->next_update = now + 100;
-        offer->sound = 0;
+        offer->acceptable = 0;
     }
-    if (kind == SIM_NO_NEXT || (w->no_next && kind != SIM_BACKWARDS)) offer->next_update = 0;
+    if (kind == SIM_NO_NEXT_UPDATE || (w->no_next_update && kind != SIM_BACKWARDS)) offer->next_update = 0;
 
     offer->produced_at = ca_presign ? offer->this_update : now;
-    if (w->round && kind != SIM_FUTURE && kind != SIM_EXPIRED && kind != SIM_BACKWARDS) {
-        /* As CFSSL and Go's CAs do. Overlapping, as above. */
-        offer->this_update -= offer->this_update % w->round;
-        offer->produced_at -= offer->produced_at % (w->round >= 60 ? w->round / 60 : 1);
-        if (offer->next_update) offer->next_update = offer->this_update + ca_life + ca_presign + w->round;
+    if (w->round_to && kind != SIM_FUTURE && kind != SIM_EXPIRED && kind != SIM_BACKWARDS) {
+        /* Rounded, as by CFSSL and Go's CAs. Responses overlap, as above. */
+        offer->this_update -= offer->this_update % w->round_to;
+        offer->produced_at -= offer->produced_at % (w->round_to >= 60 ? w->round_to / 60 : 1);
+        if (offer->next_update) offer->next_update = offer->this_update + ca_validity + ca_presign + w->round_to;
         if (simRevokedAt(now)) offer->status = V_OCSP_CERTSTATUS_REVOKED;
     } else if (revoked && (revoked->b || offer->this_update >= (int64_t)(SIM_EPOCH + revoked->at / 1000)))
         offer->status = V_OCSP_CERTSTATUS_REVOKED;
@@ -569,122 +573,122 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
 const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alone) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     simAnswer made;
-    int flavour = -1, which_id = simOneIn(simChance(), 8), by_key = simOneIn(simChance(), 3);
-    simSigner how = {KEY_CA, simOneIn(simChance(), SIM_REAL_SIGNATURES)};
+    int variant = -1, which_id = simOneIn(simWorldRng(), 8), by_key = simOneIn(simWorldRng(), 3);
+    simSigning how = {KEY_CA, simOneIn(simWorldRng(), SIM_REAL_SIGNATURES)};
     testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
     testSingle *entries = reply.singles;
-    int many = simOneIn(simChance(), 16);
+    int many = simOneIn(simWorldRng(), 16);
     const simCert *about = cert;
     const simAnswer *kept;
     testBytes der;
 
-    if (kind == SIM_TRY_LATER || kind == SIM_GARBAGE || kind == SIM_EMPTY) return simRefusal(kind, cert);
+    if (kind == SIM_TRY_LATER || kind == SIM_GARBAGE || kind == SIM_EMPTY) return simErrorAnswer(kind, cert);
     simCaOffer(cert, fault, &made);
     if (kind == SIM_UNKNOWN) {
         made.status = V_OCSP_CERTSTATUS_UNKNOWN;
-        made.sound = 0;
+        made.acceptable = 0;
     }
     if (kind == SIM_OTHER_ISSUER) {
         which_id = 2;
-        made.sound = 0;
+        made.acceptable = 0;
     }
     if (kind == SIM_OTHER_SERIAL) {
         about = cert_count > 1 ? certs[(cert->index + 1) % cert_count] : cert;
         made.cert = about->index;
-        if (about == cert) which_id = 2, made.sound = 0, made.cert = -1;
+        if (about == cert) which_id = 2, made.acceptable = 0, made.cert = -1;
     }
-    entries[0] = simEntry(about, which_id, &made);
-    if (many && !alone && kind == SIM_KINDS) { /* an older word about the same certificate, and one about another */
+    entries[0] = simSingleResponse(about, which_id, &made);
+    if (many && !alone && kind == SIM_KINDS) { /* more SingleResponses: for this certificate, and for another one */
         testSingle *second = &entries[reply.count++];
         *second = entries[0];
-        if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simChance(), 2)) {
-            second->status = TEST_GOOD; /* as old: the revocation must not be lost */
+        if (made.status == V_OCSP_CERTSTATUS_REVOKED && simOneIn(simWorldRng(), 2)) {
+            second->status = TEST_GOOD; /* with equal thisUpdate, revoked must win */
         } else {
-            /* So old that it has expired by any clock: it never counts, also when the newer one does not for a while. */
-            second->this_update -= SIM_LONG_AGO + simBetween(simChance(), 0, 1000);
+            /* Expired by any clock, so that it is never used, even while the newer one is not valid yet. */
+            second->this_update -= SIM_LONG_AGO + simBetween(simWorldRng(), 0, 1000);
             second->next_update = second->this_update + 1000;
-            second->status = simOneIn(simChance(), 2) ? TEST_GOOD : TEST_REVOKED;
+            second->status = simOneIn(simWorldRng(), 2) ? TEST_GOOD : TEST_REVOKED;
         }
         if (cert_count > 1) {
             testSingle *third = &entries[reply.count++];
-            *third = simEntry(certs[(cert->index + 1) % cert_count], 0, &made);
+            *third = simSingleResponse(certs[(cert->index + 1) % cert_count], 0, &made);
             third->status = TEST_REVOKED;
             third->this_update++;
         }
-        if (simOneIn(simChance(), 2)) {
+        if (simOneIn(simWorldRng(), 2)) {
             testSingle first = entries[0];
             entries[0] = entries[reply.count - 1];
             entries[reply.count - 1] = first;
         }
     }
 
-    /* Its signer. */
-    if (delegate_life > 0) flavour = FLAVOUR_GOOD;
-    if (kind == SIM_NO_EKU) flavour = FLAVOUR_NO_EKU;
-    if (kind == SIM_OLD_DELEGATE) flavour = FLAVOUR_OLD;
-    if (kind == SIM_EARLY_DELEGATE) flavour = FLAVOUR_EARLY;
-    if (kind == SIM_FOREIGN_DELEGATE) flavour = FLAVOUR_FOREIGN;
-    if (kind == SIM_WEAK_DELEGATE) flavour = FLAVOUR_WEAK;
-    if (kind == SIM_CRITICAL_DELEGATE) flavour = FLAVOUR_CRITICAL;
-    if (flavour >= 0) {
-        const simDelegate *delegate = simGetDelegate(flavour);
-        reply.signer = delegate->cert;
-        reply.sent_der = delegate->der;
-        how.key = KEY_DELEGATE;
-        made.signer_from = delegate->from;
-        made.signer_to = delegate->to;
-        if (flavour == FLAVOUR_NO_EKU || flavour == FLAVOUR_FOREIGN || flavour == FLAVOUR_WEAK ||
-            flavour == FLAVOUR_CRITICAL)
-            made.sound = 0;
+    /* The signer. */
+    if (signer_validity > 0) variant = SIGNER_GOOD;
+    if (kind == SIM_SIGNER_NO_EKU) variant = SIGNER_NO_EKU;
+    if (kind == SIM_SIGNER_EXPIRED) variant = SIGNER_EXPIRED;
+    if (kind == SIM_SIGNER_NOT_YET) variant = SIGNER_NOT_YET;
+    if (kind == SIM_SIGNER_FOREIGN) variant = SIGNER_FOREIGN;
+    if (kind == SIM_SIGNER_KEY_USAGE) variant = SIGNER_KEY_USAGE;
+    if (kind == SIM_SIGNER_CRITICAL) variant = SIGNER_CRITICAL;
+    if (variant >= 0) {
+        const simSignerCert *signer_cert = simGetSignerCert(variant);
+        reply.signer = signer_cert->cert;
+        reply.sent_der = signer_cert->der;
+        how.key = KEY_SIGNER;
+        made.signer_from = signer_cert->from;
+        made.signer_to = signer_cert->to;
+        if (variant == SIGNER_NO_EKU || variant == SIGNER_FOREIGN || variant == SIGNER_KEY_USAGE ||
+            variant == SIGNER_CRITICAL)
+            made.acceptable = 0;
     }
-    if (kind == SIM_TWIN) {
+    if (kind == SIM_SAME_NAME_CA) {
         made.signer_from = made.signer_to = 0;
-        reply.signer = twin;
+        reply.signer = same_name_ca;
         reply.sent_der = (testBytes){0};
-        how.key = KEY_TWIN;
-        made.sound = 0;
+        how.key = KEY_SAME_NAME_CA;
+        made.acceptable = 0;
     }
 
     reply.produced_at = made.produced_at;
     der = testReplyDer(&reply);
-    if (kind == SIM_CUT) der.n = (size_t)simBetween(simChance(), 1, (int64_t)der.n - 1);
+    if (kind == SIM_TRUNCATED) der.n = (size_t)simBetween(simWorldRng(), 1, (int64_t)der.n - 1);
     if (kind == SIM_FLIPPED) {
-        size_t at = (size_t)simBetween(simChance(), 0, (int64_t)der.n - 1);
-        int bit = (int)simBetween(simChance(), 0, 7);
+        size_t at = (size_t)simBetween(simWorldRng(), 0, (int64_t)der.n - 1);
+        int bit = (int)simBetween(simWorldRng(), 0, 7);
         der.p[at] ^= (unsigned char)(1 << bit);
-        simSay("bit %d of byte %zu of %zu flips", bit, at, der.n);
+        simTrace("bit %d of byte %zu of %zu is flipped", bit, at, der.n);
     }
-    if (kind == SIM_TAIL) der = testJoin(der, testCopy("\0\0\0\0", (size_t)simBetween(simChance(), 1, 4)));
-    if (kind == SIM_CUT || kind == SIM_FLIPPED || kind == SIM_TAIL) made.sound = made.whole = 0;
-    made.odd = kind == SIM_FLIPPED;
-    kept = simKeep(&made, der.p, der.n);
+    if (kind == SIM_TRAILING) der = testJoin(der, testCopy("\0\0\0\0", (size_t)simBetween(simWorldRng(), 1, 4)));
+    if (kind == SIM_TRUNCATED || kind == SIM_FLIPPED || kind == SIM_TRAILING) made.acceptable = made.well_formed = 0;
+    made.corrupted = kind == SIM_FLIPPED;
+    kept = simRecordAnswer(&made, der.p, der.n);
     testBytesFree(&der);
     return kept;
 }
 
-int simOrder(const simAnswer *a, const simAnswer *b) {
+int simCompareTimes(const simAnswer *a, const simAnswer *b) {
     if (a->this_update != b->this_update) return a->this_update > b->this_update ? 1 : -1;
     if (a->produced_at != b->produced_at) return a->produced_at > b->produced_at ? 1 : -1;
     return 0;
 }
 
-/* A copy of a file has a new time: without nextUpdate what it holds counts as received within five minutes of its
- * signature. A time that lies in the future is judged as it is. */
-int64_t simReceived(const simAnswer *a, int64_t mtime, int64_t now) {
+/* A copied file has a new mtime. Therefore a response without nextUpdate counts as received at most five minutes after
+ * it was signed. An mtime in the future is returned as it is. */
+int64_t simReceivedAt(const simAnswer *a, int64_t mtime, int64_t now) {
     int64_t signed_at = a->this_update > a->produced_at ? a->this_update : a->produced_at;
 
     return mtime > signed_at + 300 && mtime <= now + 300 ? signed_at + 300 : mtime;
 }
 
-int simJudge(const simAnswer *a, const simCert *cert, int64_t now, int64_t received, int64_t *end) {
-    if (!a || !a->sound || a->cert != cert->index) return 0;
+int simAcceptable(const simAnswer *a, const simCert *cert, int64_t now, int64_t received, int64_t *end) {
+    if (!a || !a->acceptable || a->cert != cert->index) return 0;
     if (a->this_update > now + 300) return 0;
     if (a->signer_to && a->signer_from > now + 300) return 0;
     if (a->next_update && a->next_update < a->this_update) return 0;
     if (a->next_update) {
         *end = a->next_update;
     } else {
-        if (received > now + 300) return 0; /* a file from the future tells nothing about when it came */
+        if (received > now + 300) return 0; /* an mtime in the future does not show when it was received */
         *end = (received < now ? received : now) + 600;
     }
     if (cert->not_after < *end) *end = cert->not_after;
@@ -692,47 +696,47 @@ int simJudge(const simAnswer *a, const simCert *cert, int64_t now, int64_t recei
     return now < *end;
 }
 
-/* ---- are the simulated signatures as good as real ones? ------------------------------------------------------------ */
+/* ---- the self-test of simulated signatures ----------------------------------------------------------------------- */
 
-/* Each bit of responses of each kind flips: with a simulated signature as with a real one, none may verify, and whole
- * ones must. */
+/* Flips each bit of responses with simulated and with real signatures: none may verify, and the intact response must.
+ * Returns 1 after a wrong result, else 0. */
 int simCaSelfTest(void) {
     static simWorld w;
-    int delegated, by_key, really, wrong = 0;
+    int with_signer_cert, by_key, really, wrong = 0;
     long long tried = 0;
 
-    w.life = 86400;
+    w.validity = 86400;
     w.urls = 1;
     simSelfWorld(&w);
-    for (delegated = 0; delegated < 2; delegated++) {
+    for (with_signer_cert = 0; with_signer_cert < 2; with_signer_cert++) {
         for (by_key = 0; by_key < 2; by_key++) {
             for (really = 0; really < 2; really++) {
                 simCert *cert = simCaIssue(10 * 86400, 0, 1, 0, 0);
                 ocspIdentity *id;
                 STACK_OF(X509) *chain = sk_X509_new_null();
-                simAnswer says = {.status = V_OCSP_CERTSTATUS_GOOD,
-                                  .this_update = simCaTime(),
-                                  .next_update = simCaTime() + 86400};
-                simSigner how = {delegated ? KEY_DELEGATE : KEY_CA, really};
+                simAnswer values = {.status = V_OCSP_CERTSTATUS_GOOD,
+                                    .this_update = simCaTime(),
+                                    .next_update = simCaTime() + 86400};
+                simSigning how = {with_signer_cert ? KEY_SIGNER : KEY_CA, really};
                 testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
-                simDelegate *d;
+                simSignerCert *d;
                 ocspResponse r;
                 ocspError err;
                 testBytes der;
                 size_t at;
                 int bit;
-                delegate_life = 86400;
-                ca_life = 86400;
-                d = delegated ? simGetDelegate(FLAVOUR_GOOD) : NULL;
+                signer_validity = 86400;
+                ca_validity = 86400;
+                d = with_signer_cert ? simGetSignerCert(SIGNER_GOOD) : NULL;
                 sk_X509_push(chain, ca);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
-                simMust(id && id->issuer);
-                reply.singles[0] = simEntry(cert, 0, &says);
+                simAssert(id && id->issuer);
+                reply.singles[0] = simSingleResponse(cert, 0, &values);
                 if (d) reply.signer = d->cert;
                 if (d) reply.sent_der = d->der;
                 der = testReplyDer(&reply);
                 if (!ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
-                    printf("self-test: a good response is refused: %s\n", err.text);
+                    printf("self-test: an intact response is rejected: %s\n", err.text);
                     wrong++;
                 }
                 ocspResponseClear(&r);
@@ -740,9 +744,10 @@ int simCaSelfTest(void) {
                     for (bit = 0; bit < 8; bit++, tried++) {
                         der.p[at] ^= (unsigned char)(1 << bit);
                         if (ocspVerify((ocspBytes){der.p, der.n}, id, simCaTime(), simCaTime(), &r, &err)) {
-                            printf("self-test: bit %d of byte %zu of %zu flips, and the response is accepted (%s, "
-                                   "signed %s)\n",
-                                   bit, at, der.n, d ? "by a delegate" : "by the CA", really ? "really" : "by mark");
+                            printf("self-test: response accepted although bit %d of byte %zu of %zu is flipped (%s, "
+                                   "%s)\n",
+                                   bit, at, der.n, d ? "signed by an authorized responder" : "signed by the CA",
+                                   really ? "real signature" : "simulated signature");
                             wrong++;
                             ocspResponseClear(&r);
                         }
@@ -760,7 +765,7 @@ int simCaSelfTest(void) {
     return wrong != 0;
 }
 
-/* ---- before OpenSSL ---------------------------------------------------------------------------------------------- */
+/* ---- wrapped functions of OpenSSL and the engine ----------------------------------------------------------------- */
 
 int __real_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
 int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags);
@@ -771,12 +776,12 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     const ASN1_OCTET_STRING *signature = OCSP_resp_get0_signature(basic);
     const X509_ALGOR *algorithm = OCSP_resp_get0_tbs_sigalg(basic);
     const ASN1_OBJECT *object;
-    unsigned char *tbs = NULL, right[SIM_SIGNATURE] = SIM_MARK;
+    unsigned char *tbs = NULL, expected[SIM_SIGNATURE] = SIM_MARK;
     int n, type;
     uint64_t h;
 
     X509_ALGOR_get0(&object, &type, NULL, algorithm);
-    /* The low bits of the flags: how many bits the signature lacks at its end. OpenSSL refuses such signatures. */
+    /* The low bits of the flags are the number of unused bits at the end. OpenSSL rejects such signatures. */
     if (ASN1_STRING_length(signature) != SIM_SIGNATURE || (signature->flags & 7) ||
         OBJ_obj2nid(object) != NID_ED25519 || type != V_ASN1_UNDEF ||
         memcmp(ASN1_STRING_get0_data(signature), SIM_MARK, sizeof(SIM_MARK) - 1) != 0 || sk_X509_num(helpers) != 1)
@@ -786,8 +791,8 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     if (n < 0) return 0;
     h = simHash(tbs, (size_t)n, simKeyNumber(X509_get0_pubkey(sk_X509_value(helpers, 0))));
     OPENSSL_free(tbs);
-    memcpy(right + SIM_SIGNATURE - 8, &h, 8);
-    return memcmp(ASN1_STRING_get0_data(signature), right, SIM_SIGNATURE) == 0;
+    memcpy(expected + SIM_SIGNATURE - 8, &h, 8);
+    return memcmp(ASN1_STRING_get0_data(signature), expected, SIM_SIGNATURE) == 0;
 }
 
 int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
@@ -798,12 +803,12 @@ int __wrap_X509_verify(X509 *cert, EVP_PKEY *key) {
     if (!number || !X509_digest(cert, EVP_sha1(), sha1, NULL)) return __real_X509_verify(cert, key);
     at = simHash(sha1, 20, number) & 4095;
     if (!verdicts[at].known || verdicts[at].key != number || memcmp(verdicts[at].sha1, sha1, 20) != 0) {
-        simRemember(sha1, number, __real_X509_verify(cert, key));
+        simCacheVerdict(sha1, number, __real_X509_verify(cert, key));
     }
     return verdicts[at].verdict;
 }
 
-/* Pure, and asked about the same files after each store: by hash. */
+/* Caches results by hash: the function is pure, and called for the same files after each store. */
 int64_t __real_ocspPeekNextUpdate(const unsigned char *der, size_t len);
 int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len);
 int64_t __wrap_ocspPeekNextUpdate(const unsigned char *der, size_t len) {

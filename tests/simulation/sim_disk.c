@@ -1,6 +1,6 @@
-/* sim_disk.c - a small file system in memory, below the real ocsp_cache.c: the linker sends its system calls here
- * (--wrap). What fsync has not seen is lost in a power failure, or not, by chance; a rename likewise until its
- * directory was synced. A process can be killed before any operation that changes something.
+/* sim_disk.c - a small file system in memory, below the real ocsp_cache.c, whose system calls the linker redirects here
+ * (--wrap). In a power failure a rename whose directory was not synced is lost or kept, at random, and file contents
+ * that were not synced are lost. A process can be killed before each operation that changes the disk.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -26,16 +26,16 @@ typedef struct simBytes {
 } simBytes;
 
 typedef struct simFile { /* an inode */
-    int links;           /* names, durable names and descriptors */
+    int links;           /* count of names, durable names and descriptors */
     simBytes now, durable;
-    int lied; /* the disk said that it is synced, and it is not */
+    int sync_skipped; /* an fsync returned success without syncing */
     int64_t mtime;
     ino_t number;
 } simFile;
 
 typedef struct simName {
     char path[160];
-    simFile *file, *durable; /* NULL: no such name, now or after a power failure */
+    simFile *file, *durable; /* the file now, and after a power failure; NULL: none */
 } simName;
 
 static simName names[SIM_FILES];
@@ -44,20 +44,20 @@ static ino_t inodes;
 static int kill_in;
 
 static struct {
-    simFile *file; /* NULL and dir "" : free */
+    simFile *file; /* NULL and dir "": unused */
     char dir[64];
     size_t at;
-    int next; /* of readdir */
+    int next; /* index into names, for readdir */
 } fds[SIM_FDS];
 
-static void simFileDrop(simFile *f) {
+static void simFileUnref(simFile *f) {
     if (!f || --f->links > 0) return;
     free(f->now.p);
     free(f->durable.p);
     free(f);
 }
 
-static simFile *simFileHold(simFile *f) {
+static simFile *simFileRef(simFile *f) {
     if (f) f->links++;
     return f;
 }
@@ -78,7 +78,7 @@ static simName *simNameFind(const char *path, int create) {
     for (i = 0; i < name_count; i++)
         if (strcmp(names[i].path, path) == 0) return &names[i];
     if (!create) return NULL;
-    for (i = 0; i < name_count; i++) /* one that means nothing any more */
+    for (i = 0; i < name_count; i++) /* reuses an entry without a file */
         if (!names[i].file && !names[i].durable) break;
     if (i == SIM_FILES) abort();
     if (i == name_count) name_count++;
@@ -88,8 +88,8 @@ static simName *simNameFind(const char *path, int create) {
 }
 
 static void simNameSet(simFile **slot, simFile *f) {
-    simFileHold(f);
-    simFileDrop(*slot);
+    simFileRef(f);
+    simFileUnref(*slot);
     *slot = f;
 }
 
@@ -97,7 +97,7 @@ void simDiskCloseAll(void) {
     int i;
 
     for (i = 0; i < SIM_FDS; i++) {
-        simFileDrop(fds[i].file);
+        simFileUnref(fds[i].file);
         memset(&fds[i], 0, sizeof(fds[i]));
     }
 }
@@ -119,14 +119,14 @@ void simDiskEnd(void) {
     name_count = 0;
 }
 
-void simDiskPower(void) {
+void simDiskPowerFailure(void) {
     int i;
 
     simDiskCloseAll();
     for (i = 0; i < name_count; i++) {
         simName *n = &names[i];
         if (n->file != n->durable) {
-            if (simOneIn(simChance(), 2))
+            if (simOneIn(simWorldRng(), 2))
                 simNameSet(&n->file, n->durable);
             else
                 simNameSet(&n->durable, n->file);
@@ -153,10 +153,10 @@ int simDiskRead(const char *path, const unsigned char **bytes, size_t *len, int6
     return 1;
 }
 
-int simDiskLied(const char *path) {
+int simDiskSyncSkipped(const char *path) {
     simName *n = simNameFind(path, 0);
 
-    return n && n->file && n->file->lied;
+    return n && n->file && n->file->sync_skipped;
 }
 
 static simFile *simFileNew(void) {
@@ -195,13 +195,14 @@ int simDiskTemporaries(void) {
     return count;
 }
 
-/* Before something is changed: is this where the process dies? Does the disk refuse? */
-static int simMayWrite(void) {
+/* Call it before each change: may kill the process (then it does not return). Returns 0 and sets errno if the disk
+ * refuses. */
+static int simWriteAllowed(void) {
     static const int errors[] = {ENOSPC, EIO, EROFS, EDQUOT};
 
     if (kill_in > 0 && --kill_in == 0) simKilled();
-    if (!simActive(SIM_DISK_FULL) || simOneIn(simChance(), 3)) return 1;
-    errno = errors[simBetween(simChance(), 0, 3)];
+    if (!simActive(SIM_DISK_FULL) || simOneIn(simWorldRng(), 3)) return 1;
+    errno = errors[simBetween(simWorldRng(), 0, 3)];
     return 0;
 }
 
@@ -210,12 +211,12 @@ static int simFdNew(void) {
 
     for (i = 0; i < SIM_FDS; i++)
         if (!fds[i].file && !fds[i].dir[0]) return i;
-    abort(); /* a descriptor leaks */
+    abort(); /* the engine leaks descriptors */
 }
 
-#define simOurs(fd) ((fd) >= SIM_FIRST_FD)
+#define simIsSimulated(fd) ((fd) >= SIM_FIRST_FD)
 
-/* ---- before libc ------------------------------------------------------------------------------------------------- */
+/* ---- wrapped functions of libc ----------------------------------------------------------------------------------- */
 
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
@@ -244,7 +245,7 @@ int __wrap_open(const char *path, int flags, ...) {
     va_list ap;
     int i;
 
-    if (path[0] == '/') { /* not the engine's: what counts coverage, or a sanitizer */
+    if (path[0] == '/') { /* not the engine: a coverage tool or a sanitizer */
         va_start(ap, flags);
         i = __real_open(path, flags, va_arg(ap, int));
         va_end(ap);
@@ -256,7 +257,7 @@ int __wrap_open(const char *path, int flags, ...) {
         return SIM_FIRST_FD + i;
     }
     if (flags & O_CREAT) {
-        if (!simMayWrite()) return -1;
+        if (!simWriteAllowed()) return -1;
         simDiskChanged(path);
         n = simNameFind(path, 1);
         if (n->file && (flags & O_EXCL)) {
@@ -270,32 +271,32 @@ int __wrap_open(const char *path, int flags, ...) {
             errno = ENOENT;
             return -1;
         }
-        if (simActive(SIM_DISK_UNREADABLE) && simOneIn(simChance(), 2)) {
+        if (simActive(SIM_DISK_UNREADABLE) && simOneIn(simWorldRng(), 2)) {
             errno = EACCES;
             return -1;
         }
     }
     i = simFdNew();
-    fds[i].file = simFileHold(n->file);
+    fds[i].file = simFileRef(n->file);
     return SIM_FIRST_FD + i;
 }
 
 int __wrap_close(int fd) {
-    if (!simOurs(fd)) return __real_close(fd);
+    if (!simIsSimulated(fd)) return __real_close(fd);
     fd -= SIM_FIRST_FD;
-    simFileDrop(fds[fd].file);
+    simFileUnref(fds[fd].file);
     memset(&fds[fd], 0, sizeof(fds[fd]));
-    if (!simActive(SIM_DISK_FULL) || !simOneIn(simChance(), 8)) return 0;
-    errno = EDQUOT; /* some file systems tell it only here */
+    if (!simActive(SIM_DISK_FULL) || !simOneIn(simWorldRng(), 8)) return 0;
+    errno = EDQUOT; /* some file systems report it only on close */
     return -1;
 }
 
 ssize_t __wrap_read(int fd, void *to, size_t n) {
     size_t left;
 
-    if (!simOurs(fd)) return __real_read(fd, to, n);
+    if (!simIsSimulated(fd)) return __real_read(fd, to, n);
     fd -= SIM_FIRST_FD;
-    if (simOneIn(simChance(), 50)) {
+    if (simOneIn(simWorldRng(), 50)) {
         errno = EINTR;
         return -1;
     }
@@ -305,7 +306,7 @@ ssize_t __wrap_read(int fd, void *to, size_t n) {
     }
     left = fds[fd].file->now.n - fds[fd].at;
     if (n > left) n = left;
-    if (n > 1 && simOneIn(simChance(), 10)) n /= 2;
+    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2;
     memcpy(to, fds[fd].file->now.p + fds[fd].at, n);
     fds[fd].at += n;
     return (ssize_t)n;
@@ -314,15 +315,15 @@ ssize_t __wrap_read(int fd, void *to, size_t n) {
 ssize_t __wrap_write(int fd, const void *from, size_t n) {
     simFile *f;
 
-    if (!simOurs(fd)) return __real_write(fd, from, n);
+    if (!simIsSimulated(fd)) return __real_write(fd, from, n);
     fd -= SIM_FIRST_FD;
     f = fds[fd].file;
-    if (simOneIn(simChance(), 50)) {
+    if (simOneIn(simWorldRng(), 50)) {
         errno = EINTR;
         return -1;
     }
-    if (!simMayWrite()) return -1;
-    if (n > 1 && simOneIn(simChance(), 10)) n /= 2; /* as much as there was room for */
+    if (!simWriteAllowed()) return -1;
+    if (n > 1 && simOneIn(simWorldRng(), 10)) n /= 2; /* a short write */
     f->now.p = realloc(f->now.p, f->now.n + n + 1);
     if (!f->now.p) abort();
     memcpy(f->now.p + f->now.n, from, n);
@@ -335,9 +336,9 @@ int __wrap_fsync(int fd) {
     int i;
 
     fd -= SIM_FIRST_FD;
-    if (!simMayWrite()) return -1;
-    if (simActive(SIM_DISK_LIES)) {
-        if (fds[fd].file) fds[fd].file->lied = 1;
+    if (!simWriteAllowed()) return -1;
+    if (simActive(SIM_DISK_NO_SYNC)) {
+        if (fds[fd].file) fds[fd].file->sync_skipped = 1;
         return 0;
     }
     if (fds[fd].file) simBytesSet(&fds[fd].file->durable, fds[fd].file->now.p, fds[fd].file->now.n);
@@ -352,7 +353,7 @@ int __wrap_fsync(int fd) {
 
 int __wrap_fchmod(int fd, mode_t mode) {
     (void)fd;
-    simWant(mode == 0600, "private file", "a file is made with mode %o", mode);
+    simRequire(mode == 0600, "private file", "a file is created with mode %o", mode);
     return 0;
 }
 
@@ -363,9 +364,9 @@ int __wrap_rename(const char *from, const char *to) {
         errno = ENOENT;
         return -1;
     }
-    if (!simMayWrite()) return -1;
+    if (!simWriteAllowed()) return -1;
     b = simNameFind(to, 1);
-    a = simNameFind(from, 0); /* the table may have changed */
+    a = simNameFind(from, 0); /* simNameFind may have reused entries */
     simNameSet(&b->file, a->file);
     simNameSet(&a->file, NULL);
     simDiskChanged(to);
@@ -380,14 +381,14 @@ int __wrap_unlink(const char *path) {
         return -1;
     }
     if (kill_in > 0 && --kill_in == 0) simKilled();
-    /* A full disk lets files be removed; one that is mounted read-only, or broken, does not. */
-    if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simChance(), 3)) {
-        simSay("%s cannot be removed", path);
-        simDiskRefused(path);
-        errno = simOneIn(simChance(), 2) ? EROFS : EIO;
+    /* Files on a full disk can be removed, but not on a read-only or broken one. */
+    if (!strstr(path, ".tmp-") && simActive(SIM_DISK_FULL) && simOneIn(simWorldRng(), 3)) {
+        simTrace("%s: removal refused", path);
+        simDiskRemovalFailed(path);
+        errno = simOneIn(simWorldRng(), 2) ? EROFS : EIO;
         return -1;
     }
-    simSay("%s is removed", path);
+    simTrace("%s: removed", path);
     simDiskRemoved(path, n->file->now.p, n->file->now.n);
     simNameSet(&n->file, NULL);
     simDiskChanged(path);
@@ -402,7 +403,7 @@ int __wrap_unlinkat(int fd, const char *path, int flags) {
     return __wrap_unlink(full);
 }
 
-static int simFill(const simFile *f, struct stat *st) {
+static int simFillStat(const simFile *f, struct stat *st) {
     memset(st, 0, sizeof(*st));
     if (!f) {
         errno = ENOENT;
@@ -416,12 +417,12 @@ static int simFill(const simFile *f, struct stat *st) {
 }
 
 int __wrap_fstat(int fd, struct stat *st) {
-    return simFill(fds[fd - SIM_FIRST_FD].file, st);
+    return simFillStat(fds[fd - SIM_FIRST_FD].file, st);
 }
 
 int __wrap_stat(const char *path, struct stat *st) {
     simName *n = simNameFind(path, 0);
-    return simFill(n ? n->file : NULL, st);
+    return simFillStat(n ? n->file : NULL, st);
 }
 
 int __wrap_lstat(const char *path, struct stat *st) {

@@ -1,13 +1,13 @@
-/* sim_openssl.c - what makes OpenSSL cheap enough for a hundred thousand years, without leaving anything out.
+/* sim_openssl.c - makes OpenSSL fast enough to simulate a hundred thousand years, with the same results.
  *
- * LOCKS AND MEMORY. There is one thread, so OpenSSL's locks are empty here (the program's functions come before
- * libc's), and its memory comes from lists of pieces of the same size. That is half of the time.
+ * LOCKS AND MEMORY. There is one thread, so OpenSSL's locks do nothing (the program's functions override libc's), and
+ * its memory comes from free lists by size. That saves half of the time.
  *
- * CERTIFICATES. OpenSSL 3 needs 200 us to parse the public key of a delegate's certificate, which is the same in a
- * thousand responses. So the linker puts functions before d2i_OCSP_RESPONSE and OCSP_response_get1_basic: where a
- * response ends with a certificate whose very bytes were parsed before, the rest is parsed without it, and the parsed
- * certificate added. Whatever is not exactly of that form is parsed as it is, and so is one in SIM_PARSE_WHOLE, which
- * must come out the same.
+ * CERTIFICATES. OpenSSL 3 needs 200 us to parse the public key of an authorized responder's certificate, which is the
+ * same in a thousand responses. Therefore the linker wraps d2i_OCSP_RESPONSE and OCSP_response_get1_basic: if a
+ * response ends with a certificate that was parsed before, byte for byte, the rest is parsed without it, and the parsed
+ * certificate is added. Any other form is parsed unchanged. One in SIM_PARSE_WHOLE is parsed both ways, and the results
+ * must be equal.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -27,83 +27,84 @@
 /* ---- locks and memory -------------------------------------------------------------------------------------------- */
 
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define SIM_SHOWN __attribute__((visibility("default"))) /* or libcrypto would not find it */
+#define SIM_EXPORTED __attribute__((visibility("default"))) /* libcrypto must find it */
 
-SIM_SHOWN int pthread_rwlock_rdlock(pthread_rwlock_t *lock) {
+SIM_EXPORTED int pthread_rwlock_rdlock(pthread_rwlock_t *lock) {
     (void)lock;
     return 0;
 }
 
-SIM_SHOWN int pthread_rwlock_wrlock(pthread_rwlock_t *lock) {
+SIM_EXPORTED int pthread_rwlock_wrlock(pthread_rwlock_t *lock) {
     (void)lock;
     return 0;
 }
 
-SIM_SHOWN int pthread_rwlock_unlock(pthread_rwlock_t *lock) {
+SIM_EXPORTED int pthread_rwlock_unlock(pthread_rwlock_t *lock) {
     (void)lock;
     return 0;
 }
 
-#define SIM_STEP 32  /* bytes from one size to the next */
-#define SIM_SIZES 64 /* longer ones come from malloc */
+#define SIM_BLOCK_STEP 32 /* bytes between two sizes */
+#define SIM_SIZES 64      /* larger blocks come from malloc */
 #define SIM_CHUNK (1 << 20)
 
-typedef union simPiece {
+typedef union simBlock {
     struct {
         size_t size;
-        union simPiece *next; /* of the free ones */
+        union simBlock *next; /* in the free list */
     } head;
     _Alignas(max_align_t) unsigned char aligned[1];
-} simPiece;
+} simBlock;
 
-static simPiece *free_pieces[SIM_SIZES];
+static simBlock *free_blocks[SIM_SIZES];
 
 static void *simAllocate(size_t size, const char *file, int line) {
     static unsigned char *chunk, *chunk_end;
-    size_t class = (size + SIM_STEP - 1) / SIM_STEP, whole = sizeof(simPiece) + class * SIM_STEP;
-    simPiece *piece;
+    size_t class = (size + SIM_BLOCK_STEP - 1) / SIM_BLOCK_STEP,
+           well_formed = sizeof(simBlock) + class * SIM_BLOCK_STEP;
+    simBlock *block;
 
     (void)file;
     (void)line;
     if (size == 0) return NULL;
     if (class >= SIM_SIZES) {
-        piece = malloc(sizeof(simPiece) + size);
-        if (!piece) return NULL;
-    } else if (free_pieces[class]) {
-        piece = free_pieces[class];
-        free_pieces[class] = piece->head.next;
+        block = malloc(sizeof(simBlock) + size);
+        if (!block) return NULL;
+    } else if (free_blocks[class]) {
+        block = free_blocks[class];
+        free_blocks[class] = block->head.next;
     } else {
-        if ((size_t)(chunk_end - chunk) < whole) {
+        if ((size_t)(chunk_end - chunk) < well_formed) {
             chunk = malloc(SIM_CHUNK);
             if (!chunk) return NULL;
             chunk_end = chunk + SIM_CHUNK;
         }
-        piece = (simPiece *)(void *)chunk;
-        chunk += whole;
+        block = (simBlock *)(void *)chunk;
+        chunk += well_formed;
     }
-    piece->head.size = size;
-    return piece + 1;
+    block->head.size = size;
+    return block + 1;
 }
 
 static void simRelease(void *bytes, const char *file, int line) {
-    simPiece *piece;
+    simBlock *block;
     size_t class;
 
     (void)file;
     (void)line;
     if (!bytes) return;
-    piece = (simPiece *)bytes - 1;
-    class = (piece->head.size + SIM_STEP - 1) / SIM_STEP;
+    block = (simBlock *)bytes - 1;
+    class = (block->head.size + SIM_BLOCK_STEP - 1) / SIM_BLOCK_STEP;
     if (class >= SIM_SIZES) {
-        free(piece);
+        free(block);
         return;
     }
-    piece->head.next = free_pieces[class];
-    free_pieces[class] = piece;
+    block->head.next = free_blocks[class];
+    free_blocks[class] = block;
 }
 
 static void *simReallocate(void *bytes, size_t size, const char *file, int line) {
-    size_t before = bytes ? ((simPiece *)bytes - 1)->head.size : 0;
+    size_t before = bytes ? ((simBlock *)bytes - 1)->head.size : 0;
     void *other = simAllocate(size, file, line);
 
     if (size && !other) return NULL;
@@ -113,7 +114,7 @@ static void *simReallocate(void *bytes, size_t size, const char *file, int line)
 }
 
 void simOpenSslBegin(void) {
-    /* Refused when OpenSSL has allocated already: then it is slower, and no less right. */
+    /* OpenSSL refuses after its first allocation: then the simulation is slower, but still correct. */
     (void)!CRYPTO_set_mem_functions(simAllocate, simReallocate, simRelease);
 }
 #else
@@ -141,9 +142,9 @@ OCSP_RESPONSE *__wrap_d2i_OCSP_RESPONSE(OCSP_RESPONSE **out, const unsigned char
     return response;
 }
 
-/* One DER value with tag `tag` at the front of *at; its contents become *inner. 0 when there is none, or its length is
- * not in the shortest form. */
-static int simTakeDer(const unsigned char **at, const unsigned char *end, int tag, const unsigned char **inner,
+/* Reads one DER value with tag `tag` at *at and advances *at; *inner..*inner_end: its contents. Returns 0 if there is
+ * none, or if its length is not in the shortest form. */
+static int simReadDer(const unsigned char **at, const unsigned char *end, int tag, const unsigned char **inner,
                       const unsigned char **inner_end) {
     const unsigned char *p = *at;
     size_t n, left = (size_t)(end - p), head = 2;
@@ -165,12 +166,12 @@ static int simTakeDer(const unsigned char **at, const unsigned char *end, int ta
     return 1;
 }
 
-/* The only value in begin..end. */
-static int simOnlyDer(const unsigned char *begin, const unsigned char *end, int tag, const unsigned char **inner,
-                      const unsigned char **inner_end) {
+/* Reads the DER value that fills begin..end. */
+static int simReadSingleDer(const unsigned char *begin, const unsigned char *end, int tag, const unsigned char **inner,
+                            const unsigned char **inner_end) {
     const unsigned char *at = begin;
 
-    return simTakeDer(&at, end, tag, inner, inner_end) && at == end;
+    return simReadDer(&at, end, tag, inner, inner_end) && at == end;
 }
 
 typedef struct simParts {
@@ -178,29 +179,29 @@ typedef struct simParts {
     const unsigned char *cert, *cert_end;
 } simParts;
 
-/* A successful basic response of exactly the expected form, with one certificate at its end? */
-static int simSplit(const unsigned char *der, size_t len, simParts *parts) {
+/* Splits a successful basic response with exactly one certificate at its end. Returns 0 for any other form. */
+static int simSplitResponse(const unsigned char *der, size_t len, simParts *parts) {
     static const unsigned char basic_type[] = {0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1}; /* id-pkix-ocsp-basic */
     const unsigned char *a, *b, *c, *d, *at, *skip;
 
-    if (!simOnlyDer(der, der + len, 0x30, &a, &b)) return 0;
+    if (!simReadSingleDer(der, der + len, 0x30, &a, &b)) return 0;
     at = a;
-    if (!simTakeDer(&at, b, 0x0a, &c, &d) || d - c != 1 || *c != 0 || !simOnlyDer(at, b, 0xa0, &a, &b) ||
-        !simOnlyDer(a, b, 0x30, &a, &b))
+    if (!simReadDer(&at, b, 0x0a, &c, &d) || d - c != 1 || *c != 0 || !simReadSingleDer(at, b, 0xa0, &a, &b) ||
+        !simReadSingleDer(a, b, 0x30, &a, &b))
         return 0;
     at = a;
-    if (!simTakeDer(&at, b, 0x06, &c, &d) || d - c != (ptrdiff_t)sizeof(basic_type) ||
-        memcmp(c, basic_type, sizeof(basic_type)) != 0 || !simOnlyDer(at, b, 0x04, &a, &b) ||
-        !simOnlyDer(a, b, 0x30, &a, &b))
+    if (!simReadDer(&at, b, 0x06, &c, &d) || d - c != (ptrdiff_t)sizeof(basic_type) ||
+        memcmp(c, basic_type, sizeof(basic_type)) != 0 || !simReadSingleDer(at, b, 0x04, &a, &b) ||
+        !simReadSingleDer(a, b, 0x30, &a, &b))
         return 0;
     at = parts->signed_part = a;
-    if (!simTakeDer(&at, b, 0x30, &c, &d) || !simTakeDer(&at, b, 0x30, &c, &d) || !simTakeDer(&at, b, 0x03, &c, &d))
+    if (!simReadDer(&at, b, 0x30, &c, &d) || !simReadDer(&at, b, 0x30, &c, &d) || !simReadDer(&at, b, 0x03, &c, &d))
         return 0;
     parts->signed_end = at;
-    if (!simOnlyDer(at, b, 0xa0, &c, &d) || !simOnlyDer(c, d, 0x30, &c, &d)) return 0;
+    if (!simReadSingleDer(at, b, 0xa0, &c, &d) || !simReadSingleDer(c, d, 0x30, &c, &d)) return 0;
     parts->cert = c;
     parts->cert_end = d;
-    return simOnlyDer(c, d, 0x30, &at, &skip);
+    return simReadSingleDer(c, d, 0x30, &at, &skip);
 }
 
 static struct {
@@ -239,14 +240,14 @@ static int simSameBasic(OCSP_BASICRESP *a, OCSP_BASICRESP *b) {
 }
 
 OCSP_BASICRESP *__wrap_OCSP_response_get1_basic(OCSP_RESPONSE *response) {
-    static unsigned turn;
-    OCSP_BASICRESP *basic, *whole;
+    static unsigned reused;
+    OCSP_BASICRESP *basic, *well_formed;
     const STACK_OF(X509) *certs;
     simParts parts;
     uint64_t hash;
     size_t len, at;
 
-    if (response != last_parsed || !simSplit(last_bytes, last_len, &parts))
+    if (response != last_parsed || !simSplitResponse(last_bytes, last_len, &parts))
         return __real_OCSP_response_get1_basic(response);
     len = (size_t)(parts.cert_end - parts.cert);
     hash = simHash(parts.cert, len, 3);
@@ -254,14 +255,14 @@ OCSP_BASICRESP *__wrap_OCSP_response_get1_basic(OCSP_RESPONSE *response) {
     if (known_certs[at].cert && known_certs[at].hash == hash && known_certs[at].len == len &&
         memcmp(known_certs[at].der, parts.cert, len) == 0 &&
         (basic = simParseWithout(&parts, known_certs[at].cert)) != NULL) {
-        if (++turn % SIM_PARSE_WHOLE) return basic;
-        whole = __real_OCSP_response_get1_basic(response);
-        if (!whole || !simSameBasic(basic, whole)) {
-            fprintf(stderr, "the simulation failed: a response parsed in parts is not the whole\n");
+        if (++reused % SIM_PARSE_WHOLE) return basic;
+        well_formed = __real_OCSP_response_get1_basic(response);
+        if (!well_formed || !simSameBasic(basic, well_formed)) {
+            fprintf(stderr, "the simulation failed: a response parsed in parts differs from the whole\n");
             abort();
         }
         OCSP_BASICRESP_free(basic);
-        return whole;
+        return well_formed;
     }
     basic = __real_OCSP_response_get1_basic(response);
     certs = basic ? OCSP_resp_get0_certs(basic) : NULL;

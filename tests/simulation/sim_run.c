@@ -1,13 +1,13 @@
-/* sim_run.c - a world in virtual time: the machine's clocks, the network, a server process that is started and killed,
- * and an operator. One thread: the engine's own is never made (the linker puts an empty pthread_create here), and the
- * simulation takes the worker's steps itself, at the moments when something is due.
+/* sim_run.c - runs a world in virtual time: the machine's clocks, the network, a server process that is started and
+ * killed, and an operator. There is one thread: the engine's own is never created (the linker wraps pthread_create),
+ * and the simulation calls ocspThreadStep itself when something is due.
  *
- * WHAT IS LEFT OUT. The thread looks at the clock each second. In a year that is 31 million steps that find nothing.
- * The simulation goes from one moment to the next: what the engine's report announces, what the model waits for, what
- * a step asked for, the next event. Now and then it steps each second for a while, so that what is left out is seen to
- * be nothing.
+ * SKIPPED STEPS. The engine's thread wakes up each second. In a year, 31 million of these steps do nothing. Therefore
+ * the simulation advances to the next relevant time: a deadline in the engine's report, a check of the model, the wait
+ * that a step returned, or the next event. At random times it runs SIM_DENSE_STEPS steps of one second, which verifies
+ * that the skipped steps do nothing.
  *
- * A process dies by a longjmp out of the engine, wherever it is; what it leaves allocated is freed by ocspShutdown.
+ * A process is killed by a longjmp out of the engine, from any place; ocspShutdown frees its memory.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -39,20 +39,21 @@ static struct {
     int trace;
     struct {
         simRng rng;
-        int64_t at; /* true time that it was made for */
-    } chance[2];    /* the world's, the engine's */
-    /* Time: true milliseconds since the world began, and the wall clock's line through the last jump. */
-    int64_t now, line_true, line_wall, drift, slept;
+        int64_t at; /* true time for which rng was seeded */
+    } rng[2];       /* the world's, the engine's */
+    /* Time: `now` is true milliseconds since the world began. The wall clock showed wall_base at wall_base_true, and
+     * drifts by `drift` ppm since then. */
+    int64_t now, wall_base_true, wall_base, drift, slept;
     simAction actions[2 * SIM_MAX_EVENTS];
     int action_count, next_action;
     /* The process. */
-    int threaded;  /* its thread was made */
-    int up, dying; /* dying: 1 killed, 2 without power */
+    int threaded;  /* its thread was created */
+    int up, dying; /* dying: 1 killed, 2 by a power failure */
     int64_t start_at;
-    const ocspIoHooks *fetching; /* inside a fetch */
+    const ocspIoHooks *fetching; /* the hooks of the fetch under way, else NULL */
     jmp_buf dies, broken;
-    /* What it serves. */
-    int served[2], before[2], count, chainless;
+    /* What the process serves. */
+    int served[2], previous[2], count, chainless;
     SSL_CTX *ctx;
     SSL *ssl[2];
     int ssl_serves[2];
@@ -64,18 +65,18 @@ static struct {
 } sim;
 
 int64_t sim_trace_from;
-static ocspEnv real_world;
-static int have_real_world;
+static ocspEnv real_env;
+static int have_real_env;
 static int locks_held;
 
-/* ---- what others ask --------------------------------------------------------------------------------------------- */
+/* ---- queries ----------------------------------------------------------------------------------------------------- */
 
 int64_t simTrueMs(void) {
     return sim.now;
 }
 
 int64_t simWallMs(void) {
-    return sim.line_wall + (sim.now - sim.line_true) + (sim.now - sim.line_true) * sim.drift / 1000000;
+    return sim.wall_base + (sim.now - sim.wall_base_true) + (sim.now - sim.wall_base_true) * sim.drift / 1000000;
 }
 
 int64_t simMonoMs(void) {
@@ -83,11 +84,11 @@ int64_t simMonoMs(void) {
 }
 
 int64_t simTrueOfWall(int64_t wall_ms) {
-    int64_t left = wall_ms - sim.line_wall, at;
+    int64_t left = wall_ms - sim.wall_base, at;
 
     if (wall_ms <= simWallMs()) return sim.now;
-    at = sim.line_true + left * 1000000 / (1000000 + sim.drift) - 2;
-    while (sim.line_wall + (at - sim.line_true) + (at - sim.line_true) * sim.drift / 1000000 < wall_ms) at++;
+    at = sim.wall_base_true + left * 1000000 / (1000000 + sim.drift) - 2;
+    while (sim.wall_base + (at - sim.wall_base_true) + (at - sim.wall_base_true) * sim.drift / 1000000 < wall_ms) at++;
     return at;
 }
 
@@ -95,29 +96,30 @@ int64_t simCaTime(void) {
     return (int64_t)(SIM_EPOCH + sim.now / 1000);
 }
 
-/* Chance hangs on the time alone, so that a history with less in it goes on like the whole one, as far as it can. */
-static simRng *simChanceOf(int which) {
-    if (sim.chance[which].at != sim.now) {
+/* Returns a generator that is seeded anew for each millisecond. Random numbers depend on the world and the time only,
+ * so that a history with fewer events proceeds like the whole one, where possible. */
+static simRng *simRngOf(int which) {
+    if (sim.rng[which].at != sim.now) {
         uint64_t seed[4] = {sim.world->number, sim.world->salt, (uint64_t)sim.now, (uint64_t)which};
-        sim.chance[which].at = sim.now;
-        sim.chance[which].rng.state = simHash(seed, sizeof(seed), 4);
+        sim.rng[which].at = sim.now;
+        sim.rng[which].rng.state = simHash(seed, sizeof(seed), 4);
     }
-    return &sim.chance[which].rng;
+    return &sim.rng[which].rng;
 }
 
-simRng *simChance(void) {
-    return simChanceOf(0);
+simRng *simWorldRng(void) {
+    return simRngOf(0);
 }
 
 const simWorld *simThisWorld(void) {
     return sim.world;
 }
 
-void simRoundDone(void) {
-    sim.outcome->rounds++;
+void simCountRefresh(void) {
+    sim.outcome->refreshes++;
 }
 
-int simRefreshWaits(void) {
+int simRefreshPending(void) {
     return sim.answered != sim.requested;
 }
 
@@ -126,7 +128,7 @@ int simActive(simKind kind) {
 
     for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
         const simEvent *e = &sim.world->events[i];
-        if (e->kind == kind && !e->off && sim.now < e->at + e->lasts) return 1;
+        if (e->kind == kind && !e->off && sim.now < e->at + e->duration) return 1;
     }
     return 0;
 }
@@ -140,7 +142,7 @@ static const char *simNowText(void) {
     return text;
 }
 
-void simSay(const char *fmt, ...) {
+void simTrace(const char *fmt, ...) {
     va_list ap;
 
     if (!sim.trace || sim.now < sim_trace_from) return;
@@ -161,20 +163,20 @@ void simBroken(const char *promise, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(o->text, sizeof(o->text), fmt, ap);
     va_end(ap);
-    simSay("BROKEN %s: %s", promise, o->text);
+    simTrace("BROKEN %s: %s", promise, o->text);
     longjmp(sim.broken, 1);
 }
 
 void simKilled(void) {
-    simSay("the process is killed while it writes");
+    simTrace("the process is killed during a disk operation");
     sim.dying = 1;
     longjmp(sim.dies, 1);
 }
 
-/* ---- the engine's world ------------------------------------------------------------------------------------------ */
+/* ---- the engine's environment ------------------------------------------------------------------------------------ */
 
 static uint32_t simEngineRandom(void) {
-    return (uint32_t)(simRandom(simChanceOf(1)) >> 32);
+    return (uint32_t)(simRandom(simRngOf(1)) >> 32);
 }
 
 static simCert *simCertOf(const ocspIdentity *id) {
@@ -185,36 +187,37 @@ static simCert *simCertOf(const ocspIdentity *id) {
     return NULL;
 }
 
-static int simLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
-                   ocspError *err) {
-    int found = real_world.cache_load(dir, id, der, len, mtime, err);
+static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+                        ocspError *err) {
+    int found = real_env.cache_load(dir, id, der, len, mtime, err);
 
-    simSay("the cache in %s is read: %s", dir, found ? "found" : "nothing");
-    simModelReads(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
+    simTrace("cache in %s read: %s", dir, found ? "found" : "nothing");
+    simModelFileRead(dir, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simCertOf(id));
     return found;
 }
 
-static int simRead(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
-    int found = real_world.read_file(path, der, len, mtime, err);
+static int simReadResponseFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
+    int found = real_env.read_file(path, der, len, mtime, err);
 
-    simSay("the response-file is read: %s", found ? "found" : "nothing");
-    simModelReads(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelFollowed());
+    simTrace("response-file read: %s", found ? "found" : "nothing");
+    simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelTrackedCert());
     return found;
 }
 
-static int simStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
+static int simCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+                         ocspError *err) {
     int temporaries = simDiskTemporaries(), ok;
 
-    ok = real_world.cache_store(dir, id, der, len, err);
-    simSay("stored: %s", ok ? "ok" : err->text);
-    simWant(simDiskTemporaries() <= temporaries, "disk", "a store that returned left a temporary file behind");
+    ok = real_env.cache_store(dir, id, der, len, err);
+    simTrace("stored: %s", ok ? "ok" : err->text);
+    simRequire(simDiskTemporaries() <= temporaries, "disk", "a completed store left a temporary file");
     simModelStored(simCertOf(id), ok);
     return ok;
 }
 
 /* ---- the network ------------------------------------------------------------------------------------------------- */
 
-static int simPassTo(int64_t until);
+static int simAdvanceTo(int64_t until);
 
 static const simEvent *simFaultOf(int url) {
     const simEvent *found = NULL;
@@ -222,12 +225,12 @@ static const simEvent *simFaultOf(int url) {
 
     for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
         const simEvent *e = &sim.world->events[i];
-        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->lasts && (e->b >> url & 1)) found = e;
+        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->duration && (e->b >> url & 1)) found = e;
     }
     return found;
 }
 
-int simFaulty(void) {
+int simHasFault(void) {
     int i;
 
     for (i = 0; i < sim.world->urls || i == 0; i++)
@@ -245,41 +248,42 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
     const simEvent *fault;
     const simAnswer *answer;
     simKind kind;
-    int64_t takes = simLogBetween(simChance(), 1, (int64_t)sim.world->latency * 2);
+    int64_t takes = simLogBetween(simWorldRng(), 1, (int64_t)sim.world->latency * 2);
 
     *body = NULL;
     *body_len = 0;
     sim.fetching = exchange->io;
-    simModelAsks(cert, is_operators ? 0 : number);
+    simModelRequestSent(cert, is_operators ? 0 : number);
     fault = simFaultOf(number);
     kind = fault ? fault->kind : SIM_KINDS;
     if (kind == SIM_HANG) takes = timeout_ms;
     if (kind == SIM_SLOW) takes = fault->a;
     if (kind == SIM_DOWN) fails = 1;
     if (kind == SIM_HTTP) fails = 2;
-    if (kind == SIM_FLAKY && simBetween(simChance(), 1, 100) <= fault->a) fails = 1;
+    if (kind == SIM_FLAKY && simBetween(simWorldRng(), 1, 100) <= fault->a) fails = 1;
     if (takes >= timeout_ms) {
         takes = timeout_ms;
         fails = 1;
     }
-    if (simPassTo(sim.now + takes)) {
-        simSay("the fetch is cancelled");
+    if (simAdvanceTo(sim.now + takes)) {
+        simTrace("fetch cancelled");
         simModelCancelled(cert);
         sim.fetching = NULL;
         return OCSP_FETCH_CANCELLED;
     }
     if (fails) {
-        simSay("asked %s for certificate %d: %s", url, cert->index, simKindName(kind));
-        simModelHears(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
+        simTrace("request to %s for certificate %d: %s", url, cert->index, simKindName(kind));
+        simModelAnswerReceived(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
         ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
     }
     answer = simCaAnswer(cert, fault, 0);
-    simSay("asked %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock", url,
-           cert->index, answer->what, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
-           (long long)(answer->next_update - simWallMs() / 1000));
-    simModelHears(cert, answer, OCSP_ERR_NONE, last);
+    simTrace(
+        "request to %s for certificate %d: %s; status %d, thisUpdate %+lld s, nextUpdate %+lld s by the wall clock",
+        url, cert->index, answer->description, answer->status, (long long)(answer->this_update - simWallMs() / 1000),
+        (long long)(answer->next_update - simWallMs() / 1000));
+    simModelAnswerReceived(cert, answer, OCSP_ERR_NONE, last);
     if (answer->len) *body = ocspMemdup(answer->der, answer->len);
     *body_len = answer->len;
     sim.fetching = NULL;
@@ -289,10 +293,10 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
 /* ---- the process ------------------------------------------------------------------------------------------------- */
 
 static void simLog(ocspLogLevel level, const char *sentence) {
-    simSay("log %d: %s", (int)level, sentence);
+    simTrace("log %d: %s", (int)level, sentence);
     if (level < OCSP_LOG_NOTICE) return;
-    simWant(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log", "the same line twice: %s",
-            sentence);
+    simRequire(strncmp(sim.last_line, sentence, sizeof(sim.last_line) - 1) != 0, "log",
+               "line logged twice in a row: %s", sentence);
     snprintf(sim.last_line, sizeof(sim.last_line), "%s", sentence);
 }
 
@@ -307,20 +311,20 @@ static void simDropContext(void) {
     sim.ssl[0] = sim.ssl[1] = NULL;
 }
 
-/* Which certificates the newest contexts serve: one that was replaced may be attached late. */
+/* The certificates of the last 16 contexts, because a context may be attached after it was replaced. */
 static struct {
     const SSL_CTX *ctx;
     int served[2], count, chain;
 } contexts[16];
 static unsigned contexts_made;
 
-/* The linker's: ocspAttachContext asks for the store, nobody else does. So the model learns what was attached when. */
+/* Reports each attached context to the model. Only ocspAttachContext calls SSL_CTX_get_cert_store. */
 X509_STORE *__real_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
 X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     unsigned i, n = sizeof(contexts) / sizeof(contexts[0]);
 
-    for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed one's address may be used again */
+    for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed context's address may be reused */
         if (contexts[(contexts_made - i) % n].ctx == ctx) break;
     if (i <= n && i <= contexts_made)
         simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count,
@@ -328,7 +332,7 @@ X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     return __real_SSL_CTX_get_cert_store(ctx);
 }
 
-/* A context for what is served now, as a TLS load makes it. */
+/* Creates the context for the served certificates, as a TLS configuration does; `late`: without attaching it. */
 static void simLoadContext(int late) {
     X509 *leaf;
     int i;
@@ -336,7 +340,7 @@ static void simLoadContext(int late) {
     simDropContext();
     sim.ctx = SSL_CTX_new(TLS_server_method());
     for (i = 0; i < sim.count; i++) {
-        leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than the last time */
+        leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than in the last context */
         if (!leaf || SSL_CTX_use_certificate(sim.ctx, leaf) != 1 ||
             SSL_CTX_use_PrivateKey(sim.ctx, simCaCert(sim.served[i])->key) != 1)
             abort();
@@ -354,14 +358,14 @@ static void simLoadContext(int late) {
         SSL_set_accept_state(sim.ssl[i]);
         SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_FIRST);
         if (i) SSL_set_current_cert(sim.ssl[i], SSL_CERT_SET_NEXT);
-        /* OpenSSL's order is its own */
+        /* OpenSSL orders the certificates by type */
         leaf = SSL_get_certificate(sim.ssl[i]);
         sim.ssl_serves[i] = sim.served[X509_cmp(leaf, simCaCert(sim.served[i])->leaf) == 0 ? i : 1 - i];
     }
 }
 
-/* What a handshake would staple: the real callback on a server's SSL that has chosen its certificate. */
-static void simLook(void) {
+/* Checks what a handshake would staple for each certificate, by calling the real callback. */
+static void simCheckStaples(void) {
     int i;
 
     for (i = 0; sim.up && i < sim.count; i++) {
@@ -371,12 +375,12 @@ static void simLook(void) {
         ocspStatusCallback(sim.ssl[i], NULL);
         n = SSL_get_tlsext_status_ocsp_resp(sim.ssl[i], &der);
         sim.outcome->handshakes++;
-        simModelStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
+        simModelCheckStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
     }
 }
 
 static void simStart(void) {
-    simSay("the server starts");
+    simTrace("the server starts");
     sim.outcome->starts++;
     sim.last_line[0] = '\0';
     sim.requested = sim.answered = 0;
@@ -388,12 +392,12 @@ static void simStart(void) {
     if (sim.options.stapling) simModelStepBegins();
     ocspCron();
     simModelFirstHandshake();
-    simLook();
+    simCheckStaples();
 }
 
 static void simStop(void) {
     simModelEnd(sim.dying == 2);
-    locks_held = 0; /* the process that died may have held some */
+    locks_held = 0; /* the killed process may have held locks */
     ocspShutdown();
     simDropContext();
     simDiskCloseAll();
@@ -401,9 +405,9 @@ static void simStop(void) {
     sim.fetching = NULL;
 }
 
-/* ---- the operator, and all that happens -------------------------------------------------------------------------- */
+/* ---- the operator and other events ------------------------------------------------------------------------------- */
 
-static void simTellOptions(void) {
+static void simApplyOptions(void) {
     if (!sim.up) return;
     if (!ocspSetOptions(&sim.options)) abort();
     simModelOptions(&sim.options);
@@ -412,7 +416,7 @@ static void simTellOptions(void) {
 static void simRefreshDone(void *arg, const char *error) {
     (void)arg;
     sim.answered++;
-    simSay("the refresh that was asked for: %s", error ? error : "OK");
+    simTrace("requested refresh: %s", error ? error : "OK");
 }
 
 static void simRefresh(void) {
@@ -421,19 +425,19 @@ static void simRefresh(void) {
     if (!sim.up) return;
     if (ocspRequestRefresh(simRefreshDone, NULL, why, sizeof(why))) {
         sim.requested++;
-        simModelRequest();
+        simModelRefreshRequested();
     } else {
-        simSay("refused: %s", why);
+        simTrace("refresh request refused: %s", why);
     }
 }
 
-static void simRenew(int lives, int self_signed, int urls) {
+static void simRenew(int validity, int self_signed, int urls) {
     int i;
 
     if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
-    memcpy(sim.before, sim.served, sizeof(sim.before));
+    memcpy(sim.previous, sim.served, sizeof(sim.previous));
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(lives, sim.world->must_staple, urls, i, self_signed)->index;
+        sim.served[i] = simCaIssue(validity, sim.world->must_staple, urls, i, self_signed)->index;
 }
 
 static void simTamper(simKind kind, int64_t a) {
@@ -446,7 +450,7 @@ static void simTamper(simKind kind, int64_t a) {
 
     if (!*sim.options.cache_dir) return;
     snprintf(path, sizeof(path), "%s/%s", sim.options.cache_dir, simCaCert(sim.served[0])->file);
-    if (kind == SIM_DISK_OLD) {
+    if (kind == SIM_DISK_RESTORED) {
         old = simCaEarlier(sim.served[0], (int)a);
         if (old) simDiskWrite(path, old->der, old->len);
         simModelTampered(path);
@@ -454,9 +458,10 @@ static void simTamper(simKind kind, int64_t a) {
     }
     if (!simDiskRead(path, &bytes, &len, &mtime) || len < 2 || len > sizeof(copy)) return;
     memcpy(copy, bytes, len);
-    if (kind == SIM_DISK_FLIP) copy[simBetween(simChance(), 0, (int64_t)len - 1)] ^= 1 << simBetween(simChance(), 0, 7);
-    if (kind == SIM_DISK_CUT) len = (size_t)simBetween(simChance(), 0, (int64_t)len - 1);
-    if (kind == SIM_DISK_GONE)
+    if (kind == SIM_DISK_FLIPPED)
+        copy[simBetween(simWorldRng(), 0, (int64_t)len - 1)] ^= 1 << simBetween(simWorldRng(), 0, 7);
+    if (kind == SIM_DISK_TRUNCATED) len = (size_t)simBetween(simWorldRng(), 0, (int64_t)len - 1);
+    if (kind == SIM_DISK_DELETED)
         simDiskRemove(path);
     else
         simDiskWrite(path, copy, len);
@@ -467,9 +472,12 @@ static int64_t simNextActionAt(void) {
     return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
 }
 
-static void simFillFile(int what) {
+static void simWriteResponseFile(int what) {
     const simCert *cert = simCaCert(sim.served[0]);
-    simEvent bad = {.kind = what == 0 ? SIM_GARBAGE : what == 1 ? SIM_EXPIRED : what == 2 ? SIM_OTHER_SERIAL : SIM_CUT};
+    simEvent bad = {.kind = what == 0   ? SIM_GARBAGE
+                            : what == 1 ? SIM_EXPIRED
+                            : what == 2 ? SIM_OTHER_SERIAL
+                                        : SIM_TRUNCATED};
     const simAnswer *a;
 
     if (what == 3) {
@@ -481,44 +489,44 @@ static void simFillFile(int what) {
 }
 
 static void simSetWall(int64_t wall_ms) {
-    if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* 1999: clocks go back to 1970, certificates do not */
-    sim.line_true = sim.now;
-    sim.line_wall = wall_ms;
+    if (wall_ms < SIM_EPOCH * 500) wall_ms = SIM_EPOCH * 500; /* no earlier than 2000 */
+    sim.wall_base_true = sim.now;
+    sim.wall_base = wall_ms;
 }
 
-static void simDie(int how, int64_t away) {
+static void simKillProcess(int how, int64_t away) {
     sim.dying = how;
     sim.start_at = sim.now + away;
     longjmp(sim.dies, 1);
 }
 
-/* Things that begin or end. May not return: the process may die of it. */
-static void simAct(const simEvent *e, int ends) {
-    if (!simIsFault(e->kind) || sim.trace) simSay("%s%s", simKindName(e->kind), ends ? ", over" : "");
-    /* What the operator does may be answered again; when the clock goes back, what has expired may expire again. */
+/* Applies the begin or end of an event. Does not return if the event kills the process. */
+static void simApplyEvent(const simEvent *e, int ends) {
+    if (!simIsFault(e->kind) || sim.trace) simTrace("%s%s", simKindName(e->kind), ends ? ", over" : "");
+    /* After an operator's action the same line may be logged again; after a clock jump a response may expire again. */
     if (e->kind >= SIM_RELOAD || e->kind == SIM_JUMP) sim.last_line[0] = '\0';
     switch (e->kind) {
-    case SIM_ROLL:
-        if (!ends) simCaRoll((int)e->a);
+    case SIM_NEW_SIGNER:
+        if (!ends) simCaReplaceSigner((int)e->a);
         break;
     case SIM_JUMP:
     case SIM_DRIFT:
         simSetWall(ends ? SIM_EPOCH * 1000 + sim.now : simWallMs() + (e->kind == SIM_JUMP ? e->a : 0));
         if (ends || e->kind == SIM_DRIFT) sim.drift = ends ? 0 : e->a;
         break;
-    case SIM_DISK_FLIP:
-    case SIM_DISK_CUT:
-    case SIM_DISK_GONE:
-    case SIM_DISK_OLD: simTamper(e->kind, e->a); break;
+    case SIM_DISK_FLIPPED:
+    case SIM_DISK_TRUNCATED:
+    case SIM_DISK_DELETED:
+    case SIM_DISK_RESTORED: simTamper(e->kind, e->a); break;
     case SIM_RESTART:
     case SIM_KILL:
     case SIM_POWER:
-        if (!ends && sim.up) simDie(e->kind == SIM_POWER ? 2 : 1, e->lasts);
+        if (!ends && sim.up) simKillProcess(e->kind == SIM_POWER ? 2 : 1, e->duration);
         break;
     case SIM_NO_THREAD:
-        if (!ends && sim.up) simDie(1, 100);
+        if (!ends && sim.up) simKillProcess(1, 100);
         break;
-    case SIM_KILL_WRITING:
+    case SIM_KILL_IN_WRITE:
         if (!ends && sim.up) simDiskKillAt((int)e->a);
         sim.start_at = 0;
         break;
@@ -532,14 +540,14 @@ static void simAct(const simEvent *e, int ends) {
         break;
     case SIM_ROLLBACK: {
         int swap[2] = {sim.served[0], sim.served[1]};
-        memcpy(sim.served, sim.before, sizeof(swap));
-        memcpy(sim.before, swap, sizeof(swap));
-        if (sim.up) simLoadContext(0); /* and at its end, back again */
+        memcpy(sim.served, sim.previous, sizeof(swap));
+        memcpy(sim.previous, swap, sizeof(swap));
+        if (sim.up) simLoadContext(0); /* the end of the event swaps back */
         break;
     }
     case SIM_SELF_SIGNED:
     case SIM_NO_URLS:
-        simRenew(sim.world->cert_life, !ends && e->kind == SIM_SELF_SIGNED,
+        simRenew(sim.world->cert_validity, !ends && e->kind == SIM_SELF_SIGNED,
                  ends || e->kind == SIM_SELF_SIGNED ? sim.world->urls : 0);
         if (sim.up) simLoadContext(0);
         break;
@@ -550,48 +558,48 @@ static void simAct(const simEvent *e, int ends) {
     case SIM_SLEEP: {
         int64_t until = sim.now + e->a;
         if (until > simNextActionAt()) until = simNextActionAt();
-        if (until > sim.world->ends) until = sim.world->ends;
+        if (until > sim.world->end_at) until = sim.world->end_at;
         sim.slept += until - sim.now;
         sim.now = until;
         break;
     }
-    case SIM_OFF:
+    case SIM_STAPLING_OFF:
         sim.off_depth += ends ? -1 : 1;
         sim.options.stapling = sim.off_depth == 0;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_MARGIN:
         sim.options.refresh_margin = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_RETRY_DELAY:
         sim.options.retry_delay = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_TIMEOUT:
         sim.options.timeout = (int)e->a;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_URL:
         sim.url_depth += ends ? -1 : 1;
         sim.options.responder_url = sim.url_depth ? SIM_OPERATORS_URL : "";
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
         *(e->kind == SIM_CACHE_OFF ? &sim.cache_off_depth : &sim.moved_depth) += ends ? -1 : 1;
         sim.options.cache_dir = sim.cache_off_depth ? "" : sim.moved_depth ? "other" : sim.world->options.cache_dir;
-        simTellOptions();
+        simApplyOptions();
         break;
     case SIM_FILE:
-        if (sim.world->two_certs) break; /* whom a read is for cannot be told from outside then */
+        if (sim.world->two_certs) break; /* the model could not tell for which certificate the file is read */
         sim.file_depth += ends ? -1 : 1;
         sim.options.response_file = sim.file_depth ? SIM_RESPONSE_FILE : "";
-        if (!ends) simFillFile(-1);
-        simTellOptions();
+        if (!ends) simWriteResponseFile(-1);
+        simApplyOptions();
         break;
-    case SIM_FILE_FRESH: simFillFile(-1); break;
-    case SIM_FILE_BAD: simFillFile((int)e->a); break;
+    case SIM_FILE_UPDATED: simWriteResponseFile(-1); break;
+    case SIM_FILE_BAD: simWriteResponseFile((int)e->a); break;
     case SIM_REFRESH: simRefresh(); break;
     default: break;
     }
@@ -612,40 +620,40 @@ static void simListActions(void) {
         const simEvent *e = &sim.world->events[i];
         if (e->off) continue;
         sim.actions[sim.action_count++] = (simAction){e->at, e, 0};
-        if (e->lasts) sim.actions[sim.action_count++] = (simAction){e->at + e->lasts, e, 1};
+        if (e->duration) sim.actions[sim.action_count++] = (simAction){e->at + e->duration, e, 1};
     }
     qsort(sim.actions, (size_t)sim.action_count, sizeof(sim.actions[0]), simByTime);
 }
 
-/* Lets time pass, and what happens in it. In a fetch: 1 when it was cancelled by it. */
-static int simPassTo(int64_t until) {
+/* Advances the time and applies the events on the way. Returns 1 if the fetch under way is cancelled. */
+static int simAdvanceTo(int64_t until) {
     const ocspIoHooks *wait = sim.fetching;
     int64_t slept = sim.slept;
 
-    if (until > sim.world->ends) until = sim.world->ends;
+    if (until > sim.world->end_at) until = sim.world->end_at;
     while (simNextActionAt() <= until) {
         const simAction *action = &sim.actions[sim.next_action++];
         if (action->at > sim.now) {
             sim.now = action->at;
-            simLook();
+            simCheckStaples();
         }
-        simAct(action->event, action->ends);
+        simApplyEvent(action->event, action->ends);
         simModelDisturbed(action->event->kind == SIM_JUMP || action->event->kind == SIM_DRIFT ||
                           action->event->kind == SIM_SLEEP);
-        simLook();
-        until += sim.slept - slept; /* who waited by the monotonic clock waits on */
-        if (until > sim.world->ends) until = sim.world->ends;
+        simCheckStaples();
+        until += sim.slept - slept; /* a wait by the monotonic clock is longer by the sleep */
+        if (until > sim.world->end_at) until = sim.world->end_at;
         slept = sim.slept;
         if (wait && wait->cancelled()) return 1;
     }
     if (until > sim.now) sim.now = until;
-    simLook();
+    simCheckStaples();
     return 0;
 }
 
 /* ---- the run ----------------------------------------------------------------------------------------------------- */
 
-/* The engine's thread, until nothing is due. Returns how long it would wait. */
+/* Runs steps of the engine's thread until nothing is due. Returns how long the thread would wait, in milliseconds. */
 static int64_t simSteps(void) {
     int64_t began = sim.now, wait;
     int idle = 0;
@@ -657,78 +665,78 @@ static int64_t simSteps(void) {
         simModelStepBegins();
         wait = ocspThreadStep();
         sim.outcome->steps++;
-        simWant(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
-        simLook();
-        if (wait != 0 || sim.now >= sim.world->ends) return wait;
-        if (sim.outcome->steps > sim.world->most_steps) return 1000;
-        simWant(++idle < 50, "spin", "fifty steps without a wait");
+        simRequire(locks_held == 0, "lock", "%d mutexes are held after a step", locks_held);
+        simCheckStaples();
+        if (wait != 0 || sim.now >= sim.world->end_at) return wait;
+        if (sim.outcome->steps > sim.world->max_steps) return 1000;
+        simRequire(++idle < 50, "spin", "fifty steps without a wait");
     }
 }
 
-static void simLive(void) {
-    while (sim.now < sim.world->ends) {
+static void simRunProcess(void) {
+    while (sim.now < sim.world->end_at) {
         int64_t wait, next;
         ocspCron();
-        if (!sim.threaded && sim.options.stapling) { /* main looks each second whether one can be made */
+        if (!sim.threaded && sim.options.stapling) { /* the main thread tries each second to create one */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
-            simPassTo(next);
+            simAdvanceTo(next);
             continue;
         }
         wait = simSteps();
-        if (sim.now >= sim.world->ends) return;
-        if (sim.outcome->steps > sim.world->most_steps) {
-            sim.now = sim.world->ends;
+        if (sim.now >= sim.world->end_at) return;
+        if (sim.outcome->steps > sim.world->max_steps) {
+            sim.now = sim.world->end_at;
             return;
         }
         simModelIdle();
         if (sim.options.stapling)
-            simWant(sim.answered == sim.requested, "late", "nothing is due, and %d refresh requests have no answer",
-                    sim.requested - sim.answered);
-        next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextLook();
+            simRequire(sim.answered == sim.requested, "late", "nothing is due, but %d refresh requests have no reply",
+                       sim.requested - sim.answered);
+        next = wait < 0 ? SIM_NEVER : wait < 1000 ? sim.now + wait : simModelNextCheck();
         if (wait > 0 && sim.dense > 0) {
             sim.dense--;
             if (next > sim.now + 1000) next = sim.now + 1000;
-        } else if (simOneIn(simChance(), 5000)) {
+        } else if (simOneIn(simWorldRng(), 5000)) {
             sim.dense = SIM_DENSE_STEPS;
         }
-        if (simModelNextLook() < next) next = simModelNextLook();
+        if (simModelNextCheck() < next) next = simModelNextCheck();
         if (simNextActionAt() < next) next = simNextActionAt();
         if (next <= sim.now) next = sim.now + 1;
-        simPassTo(next);
+        simAdvanceTo(next);
     }
 }
 
 static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     int i;
 
-    if (!have_real_world) {
-        real_world = ocsp_env;
-        have_real_world = 1;
+    if (!have_real_env) {
+        real_env = ocsp_env;
+        have_real_env = 1;
     }
     memset(&sim, 0, sizeof(sim));
     memset(outcome, 0, sizeof(*outcome));
     sim.world = world;
     sim.outcome = outcome;
     sim.trace = trace;
-    sim.chance[0].at = sim.chance[1].at = -1;
-    sim.line_wall = SIM_EPOCH * 1000;
+    sim.rng[0].at = sim.rng[1].at = -1;
+    sim.wall_base = SIM_EPOCH * 1000;
     sim.options = world->options;
     ocsp_env.wall_ms = simWallMs;
     ocsp_env.mono_ms = simMonoMs;
     ocsp_env.random = simEngineRandom;
     ocsp_env.fetch = simFetch;
-    ocsp_env.cache_load = simLoad;
-    ocsp_env.cache_store = simStore;
-    ocsp_env.read_file = simRead;
+    ocsp_env.cache_load = simCacheLoad;
+    ocsp_env.cache_store = simCacheStore;
+    ocsp_env.read_file = simReadResponseFile;
     simCaBegin();
-    simCaRoll(world->delegate_life);
+    simCaReplaceSigner(world->signer_validity);
     simDiskBegin();
     simModelBegin();
     simListActions();
     sim.count = world->two_certs ? 2 : 1;
     for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(world->cert_life, world->must_staple, world->urls, i, 0)->index;
-    memcpy(sim.before, sim.served, sizeof(sim.before));
+        sim.served[i] = simCaIssue(world->cert_validity, world->must_staple, world->urls, i, 0)->index;
+    memcpy(sim.previous, sim.served, sizeof(sim.previous));
 }
 
 void simSelfWorld(const simWorld *world) {
@@ -740,26 +748,26 @@ void simSelfWorld(const simWorld *world) {
 void simRun(const simWorld *world, int trace, simOutcome *outcome) {
     simBegin(world, trace, outcome);
     if (setjmp(sim.broken) == 0) {
-        while (sim.now < world->ends) {
+        while (sim.now < world->end_at) {
             if (setjmp(sim.dies) == 0) {
                 if (!sim.up) {
-                    simPassTo(sim.start_at);
-                    if (sim.now >= world->ends) break;
+                    simAdvanceTo(sim.start_at);
+                    if (sim.now >= world->end_at) break;
                     simStart();
                 }
-                simLive();
+                simRunProcess();
             } else {
                 simStop();
                 simDiskKillAt(0);
                 if (sim.start_at <= sim.now) sim.start_at = sim.now + 100;
                 if (sim.dying == 2) {
-                    simDiskPower();
-                    simModelPower();
+                    simDiskPowerFailure();
+                    simModelPowerFailure();
                 }
             }
         }
     }
-    outcome->lived = sim.now;
+    outcome->simulated_ms = sim.now;
     outcome->answers = simCaCount();
     if (sim.up) simStop();
     simDiskEnd();
@@ -767,7 +775,7 @@ void simRun(const simWorld *world, int trace, simOutcome *outcome) {
     ERR_clear_error();
 }
 
-/* ---- before libc: no thread is made, so no lock is needed -------------------------------------------------------- */
+/* ---- wrapped functions of libc: no thread is created, so locks are counted only ---------------------------------- */
 
 int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
 int __wrap_pthread_join(pthread_t which, void **result);

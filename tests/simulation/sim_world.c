@@ -1,7 +1,7 @@
-/* sim_world.c - a number makes a world: its parameters, and what goes wrong in it and when.
+/* sim_world.c - generates a world from a number: its parameters, and its events with their times.
  *
- * Faults that come alone are survived by most servers. So events come in clusters, after a quiet time: a few within
- * seconds to days of each other, or all in one outage.
+ * Most servers survive isolated faults. Therefore events come in clusters, after a quiet time: a few within seconds to
+ * days of each other, or all in one outage.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- chance ------------------------------------------------------------------------------------------------------ */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 uint64_t simRandom(simRng *rng) { /* splitmix64: any two seeds give unrelated sequences */
     uint64_t z = rng->state += 0x9e3779b97f4a7c15u;
@@ -56,58 +56,58 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_DOWN] = "responder down",
     [SIM_HANG] = "responder hangs",
     [SIM_SLOW] = "responder slow (a ms)",
-    [SIM_FLAKY] = "responder fails now and then (a %)",
+    [SIM_FLAKY] = "responder fails intermittently (a %)",
     [SIM_HTTP] = "responder answers HTTP errors",
     [SIM_TRY_LATER] = "responder answers tryLater or internalError",
     [SIM_GARBAGE] = "responder answers garbage",
     [SIM_EMPTY] = "responder answers nothing",
-    [SIM_CUT] = "answers cut short",
-    [SIM_TAIL] = "answers with bytes behind them",
+    [SIM_TRUNCATED] = "answers truncated",
+    [SIM_TRAILING] = "answers with trailing bytes",
     [SIM_FLIPPED] = "answers with a flipped bit",
     [SIM_EXPIRED] = "answers that have expired",
-    [SIM_FROZEN] = "the same answer again and again",
-    [SIM_OLDER] = "an older answer again and again (a s)",
+    [SIM_FROZEN] = "always the same answer",
+    [SIM_OLDER] = "always an older answer (a s)",
     [SIM_BACKDATED] = "answers backdated (a s)",
     [SIM_FUTURE] = "answers from the future (a s)",
     [SIM_BACKWARDS] = "nextUpdate before thisUpdate",
     [SIM_UNKNOWN] = "status unknown",
     [SIM_OTHER_SERIAL] = "answers about another certificate",
     [SIM_OTHER_ISSUER] = "answers about another issuer",
-    [SIM_TWIN] = "answers signed by a CA of the same name",
-    [SIM_NO_EKU] = "a delegate without OCSPSigning",
-    [SIM_OLD_DELEGATE] = "a delegate that has expired",
-    [SIM_EARLY_DELEGATE] = "a delegate that is not valid yet",
-    [SIM_FOREIGN_DELEGATE] = "a delegate of another CA",
-    [SIM_CRITICAL_DELEGATE] = "a delegate with a critical extension that nobody knows",
-    [SIM_WEAK_DELEGATE] = "a delegate that may not sign",
-    [SIM_NO_NEXT] = "answers without nextUpdate",
+    [SIM_SAME_NAME_CA] = "answers signed by a CA of the same name",
+    [SIM_SIGNER_NO_EKU] = "an authorized responder without OCSPSigning",
+    [SIM_SIGNER_EXPIRED] = "an authorized responder that has expired",
+    [SIM_SIGNER_NOT_YET] = "an authorized responder that is not valid yet",
+    [SIM_SIGNER_FOREIGN] = "an authorized responder of another CA",
+    [SIM_SIGNER_CRITICAL] = "an authorized responder with an unknown critical extension",
+    [SIM_SIGNER_KEY_USAGE] = "an authorized responder whose key usage forbids signatures",
+    [SIM_NO_NEXT_UPDATE] = "answers without nextUpdate",
     [SIM_REVOKED] = "certificate revoked",
-    [SIM_LIFE] = "responses live a s from now on",
+    [SIM_VALIDITY] = "responses valid for a s from now on",
     [SIM_PRESIGN] = "responses are signed every a s from now on",
-    [SIM_ROLL] = "another signer, for a s",
+    [SIM_NEW_SIGNER] = "another signer, valid for a s",
     [SIM_JUMP] = "clock jumps by a ms",
     [SIM_DRIFT] = "clock drifts by a ppm",
     [SIM_SLEEP] = "the machine sleeps for a ms",
-    [SIM_DISK_FULL] = "disk refuses",
-    [SIM_DISK_LIES] = "disk does not sync what it says it did",
+    [SIM_DISK_FULL] = "disk refuses writes",
+    [SIM_DISK_NO_SYNC] = "disk skips syncs",
     [SIM_DISK_UNREADABLE] = "disk cannot be read",
-    [SIM_DISK_FLIP] = "a bit of the cache file flips",
-    [SIM_DISK_CUT] = "the cache file is cut short",
-    [SIM_DISK_GONE] = "the cache file is deleted",
-    [SIM_DISK_OLD] = "the cache file comes from a backup (a answers ago)",
+    [SIM_DISK_FLIPPED] = "cache file: a bit is flipped",
+    [SIM_DISK_TRUNCATED] = "cache file truncated",
+    [SIM_DISK_DELETED] = "cache file deleted",
+    [SIM_DISK_RESTORED] = "cache file restored from a backup (a answers ago)",
     [SIM_RESTART] = "restart",
     [SIM_KILL] = "kill",
-    [SIM_KILL_WRITING] = "kill at disk operation a from now",
+    [SIM_KILL_IN_WRITE] = "kill at disk operation a from now",
     [SIM_POWER] = "power failure",
-    [SIM_NO_THREAD] = "restart where no thread can be made",
+    [SIM_NO_THREAD] = "restart where no thread can be created",
     [SIM_RELOAD] = "TLS reload, same certificate",
     [SIM_RELOAD_LATE] = "TLS reload on another thread",
-    [SIM_RENEW] = "new certificate (for a s)",
-    [SIM_ROLLBACK] = "back to the certificate before",
+    [SIM_RENEW] = "new certificate (valid for a s)",
+    [SIM_ROLLBACK] = "back to the previous certificate",
     [SIM_SELF_SIGNED] = "a self-signed certificate",
     [SIM_NO_URLS] = "a certificate that names no responder",
     [SIM_NO_ISSUER] = "the certificate without its chain",
-    [SIM_OFF] = "stapling no",
+    [SIM_STAPLING_OFF] = "stapling no",
     [SIM_MARGIN] = "refresh-margin a",
     [SIM_RETRY_DELAY] = "retry-delay a",
     [SIM_TIMEOUT] = "timeout a",
@@ -115,13 +115,13 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_CACHE_OFF] = "cache-dir \"\"",
     [SIM_CACHE_MOVED] = "cache-dir changed",
     [SIM_FILE] = "response-file set",
-    [SIM_FILE_FRESH] = "response-file gets a new answer",
-    [SIM_FILE_BAD] = "response-file gets nonsense",
+    [SIM_FILE_UPDATED] = "response-file gets a new answer",
+    [SIM_FILE_BAD] = "response-file gets an unacceptable answer",
     [SIM_REFRESH] = "DEBUG OCSP-REFRESH",
 };
 
 const char *simKindName(simKind kind) {
-    return kind < SIM_KINDS ? kind_names[kind] : "well";
+    return kind < SIM_KINDS ? kind_names[kind] : "no fault";
 }
 
 int simIsFault(simKind kind) {
@@ -136,29 +136,29 @@ static const char *simTimeText(int64_t ms, char *out, size_t size) {
 
 void simPrintWorld(const simWorld *w) {
     int i;
-    char at[48], lasts[48];
+    char at[48], duration[48];
 
-    printf("  world %llu, %s long: responses live %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
-           "  %d URL%s,%s%s certificates of %d s, answers take about %d ms\n"
+    printf("  world %llu, %s long: responses valid for %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
+           "  %d URL%s,%s%s certificates of %d s, latency about %d ms\n"
            "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
-           (unsigned long long)w->number, simTimeText(w->ends, at, sizeof(at)), w->life,
-           w->no_next ? " but have no nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate, w->round,
-           w->delegate_life ? "delegates" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
-           w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_life, w->latency,
+           (unsigned long long)w->number, simTimeText(w->end_at, at, sizeof(at)), w->validity,
+           w->no_next_update ? ", without nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
+           w->round_to, w->signer_validity ? "authorized responders" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
+           w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_validity, w->latency,
            w->options.refresh_margin, w->options.retry_delay, w->options.timeout, w->options.cache_dir);
     for (i = 0; i < w->event_count; i++) {
         const simEvent *e = &w->events[i];
         if (e->off) continue;
         printf("  %20s  %s", simTimeText(e->at, at, sizeof(at)), simKindName(e->kind));
-        if (e->lasts) printf(", for %s", simTimeText(e->lasts, lasts, sizeof(lasts)));
+        if (e->duration) printf(", for %s", simTimeText(e->duration, duration, sizeof(duration)));
         if (e->a || e->b) printf("  [a=%lld b=%lld]", (long long)e->a, (long long)e->b);
         printf("\n");
     }
 }
 
-/* ---- making one -------------------------------------------------------------------------------------------------- */
+/* ---- generation -------------------------------------------------------------------------------------------------- */
 
-/* How often a kind comes, in relation to the others. */
+/* The relative frequency of each kind of event. */
 static const unsigned char weights[SIM_KINDS] = {
     [SIM_DOWN] = 16,
     [SIM_HANG] = 8,
@@ -168,8 +168,8 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_TRY_LATER] = 4,
     [SIM_GARBAGE] = 2,
     [SIM_EMPTY] = 1,
-    [SIM_CUT] = 1,
-    [SIM_TAIL] = 2,
+    [SIM_TRUNCATED] = 1,
+    [SIM_TRAILING] = 2,
     [SIM_FLIPPED] = 3,
     [SIM_EXPIRED] = 4,
     [SIM_FROZEN] = 8,
@@ -180,31 +180,31 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_UNKNOWN] = 3,
     [SIM_OTHER_SERIAL] = 3,
     [SIM_OTHER_ISSUER] = 2,
-    [SIM_TWIN] = 2,
-    [SIM_NO_EKU] = 2,
-    [SIM_OLD_DELEGATE] = 2,
-    [SIM_EARLY_DELEGATE] = 2,
-    [SIM_FOREIGN_DELEGATE] = 2,
-    [SIM_WEAK_DELEGATE] = 2,
-    [SIM_CRITICAL_DELEGATE] = 1,
-    [SIM_NO_NEXT] = 3,
+    [SIM_SAME_NAME_CA] = 2,
+    [SIM_SIGNER_NO_EKU] = 2,
+    [SIM_SIGNER_EXPIRED] = 2,
+    [SIM_SIGNER_NOT_YET] = 2,
+    [SIM_SIGNER_FOREIGN] = 2,
+    [SIM_SIGNER_KEY_USAGE] = 2,
+    [SIM_SIGNER_CRITICAL] = 1,
+    [SIM_NO_NEXT_UPDATE] = 3,
     [SIM_REVOKED] = 10,
-    [SIM_LIFE] = 4,
+    [SIM_VALIDITY] = 4,
     [SIM_PRESIGN] = 3,
-    [SIM_ROLL] = 5,
+    [SIM_NEW_SIGNER] = 5,
     [SIM_JUMP] = 10,
     [SIM_DRIFT] = 3,
     [SIM_SLEEP] = 3,
     [SIM_DISK_FULL] = 5,
-    [SIM_DISK_LIES] = 2,
+    [SIM_DISK_NO_SYNC] = 2,
     [SIM_DISK_UNREADABLE] = 2,
-    [SIM_DISK_FLIP] = 2,
-    [SIM_DISK_CUT] = 2,
-    [SIM_DISK_GONE] = 2,
-    [SIM_DISK_OLD] = 4,
+    [SIM_DISK_FLIPPED] = 2,
+    [SIM_DISK_TRUNCATED] = 2,
+    [SIM_DISK_DELETED] = 2,
+    [SIM_DISK_RESTORED] = 4,
     [SIM_RESTART] = 8,
     [SIM_KILL] = 6,
-    [SIM_KILL_WRITING] = 5,
+    [SIM_KILL_IN_WRITE] = 5,
     [SIM_POWER] = 4,
     [SIM_NO_THREAD] = 3,
     [SIM_RELOAD] = 5,
@@ -214,7 +214,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_SELF_SIGNED] = 1,
     [SIM_NO_URLS] = 2,
     [SIM_NO_ISSUER] = 2,
-    [SIM_OFF] = 6,
+    [SIM_STAPLING_OFF] = 6,
     [SIM_MARGIN] = 3,
     [SIM_RETRY_DELAY] = 3,
     [SIM_TIMEOUT] = 1,
@@ -222,7 +222,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_CACHE_OFF] = 2,
     [SIM_CACHE_MOVED] = 2,
     [SIM_FILE] = 3,
-    [SIM_FILE_FRESH] = 2,
+    [SIM_FILE_UPDATED] = 2,
     [SIM_FILE_BAD] = 2,
     [SIM_REFRESH] = 6,
 };
@@ -237,77 +237,77 @@ static simKind simPickKind(simRng *rng) {
     return (simKind)i;
 }
 
-static int simPickLife(simRng *rng, simClass class) {
+static int simPickValidity(simRng *rng, simClass class) {
     static const int usual[] = {86400, 4 * 86400, 7 * 86400};
 
     if (class == SIM_SHORT) return (int)simLogBetween(rng, 20, 86400);
     return simOneIn(rng, 4) ? usual[simBetween(rng, 0, 2)] : (int)simLogBetween(rng, 86400, 28 * 86400);
 }
 
-static int simOfTwo(int a, int b) {
+static int simLarger(int a, int b) {
     return a > b ? a : b;
 }
 
 static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEvent *e) {
-    int life = w->life;
+    int validity = w->validity;
 
-    e->a = e->b = e->lasts = 0;
+    e->a = e->b = e->duration = 0;
     if (simIsFault(e->kind)) {
-        /* Once nothing is held one day of an outage is like the next: few go on for long. */
-        e->lasts = simLogBetween(rng, SIM_SECOND,
-                                 class == SIM_SHORT   ? life * 4 * SIM_SECOND
-                                 : simOneIn(rng, 500) ? 30 * SIM_DAY
-                                 : simOneIn(rng, 20)  ? life * SIM_SECOND + 2 * SIM_DAY
-                                                      : SIM_DAY);
+        /* Once the response has expired, each day of an outage is like the last: few outages are long. */
+        e->duration = simLogBetween(rng, SIM_SECOND,
+                                    class == SIM_SHORT   ? validity * 4 * SIM_SECOND
+                                    : simOneIn(rng, 500) ? 30 * SIM_DAY
+                                    : simOneIn(rng, 20)  ? validity * SIM_SECOND + 2 * SIM_DAY
+                                                         : SIM_DAY);
         e->b = simOneIn(rng, 3) ? simBetween(rng, 1, (1 << w->urls) - 1) : (1 << w->urls) - 1;
     }
     switch (e->kind) {
     case SIM_SLOW: e->a = simLogBetween(rng, 100, 70000); break;
     case SIM_FLAKY: e->a = simBetween(rng, 5, 95); break;
-    case SIM_OLDER: e->a = simLogBetween(rng, 1, (int64_t)life * 2); break;
-    case SIM_BACKDATED: e->a = simLogBetween(rng, 1, (int64_t)life * 2); break;
+    case SIM_OLDER: e->a = simLogBetween(rng, 1, (int64_t)validity * 2); break;
+    case SIM_BACKDATED: e->a = simLogBetween(rng, 1, (int64_t)validity * 2); break;
     case SIM_FUTURE: e->a = simOneIn(rng, 3) ? simBetween(rng, 290, 310) : simLogBetween(rng, 1, 864000); break;
-    case SIM_NO_NEXT: e->lasts = simLogBetween(rng, SIM_MINUTE, 2 * SIM_DAY); break;
+    case SIM_NO_NEXT_UPDATE: e->duration = simLogBetween(rng, SIM_MINUTE, 2 * SIM_DAY); break;
     case SIM_REVOKED:
-        e->lasts = simLogBetween(rng, SIM_MINUTE, class == SIM_SHORT ? SIM_DAY : 10 * SIM_DAY);
+        e->duration = simLogBetween(rng, SIM_MINUTE, class == SIM_SHORT ? SIM_DAY : 10 * SIM_DAY);
         e->b = simOneIn(rng, 2);
         break;
-    case SIM_LIFE:
-        e->a = simPickLife(rng, class);
-        if (class == SIM_SHORT) e->a = simLogBetween(rng, simOfTwo(20, life / 8), simOfTwo(60, life * 4));
+    case SIM_VALIDITY:
+        e->a = simPickValidity(rng, class);
+        if (class == SIM_SHORT) e->a = simLogBetween(rng, simLarger(20, validity / 8), simLarger(60, validity * 4));
         if (!simOneIn(rng, 10)) break;
-        /* From weeks to minutes or back, for as long as some hundred answers live. */
+        /* From weeks to minutes or back, for up to 200 validity intervals. */
         e->a = simLogBetween(rng, 60, 28 * 86400);
-        e->lasts = simLogBetween(rng, e->a, e->a * 200) * SIM_SECOND;
+        e->duration = simLogBetween(rng, e->a, e->a * 200) * SIM_SECOND;
         break;
-    case SIM_PRESIGN: e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, 60 + life / 20, life); break;
-    case SIM_ROLL:
-        e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, class == SIM_LONG ? life : 60, (int64_t)life * 20);
+    case SIM_PRESIGN: e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, 60 + validity / 20, validity); break;
+    case SIM_NEW_SIGNER:
+        e->a = simOneIn(rng, 2) ? 0 : simLogBetween(rng, class == SIM_LONG ? validity : 60, (int64_t)validity * 20);
         break;
     case SIM_JUMP:
-        /* Somebody notices, or NTP does: at the end the clock is right again. */
-        e->lasts = simLogBetween(rng, SIM_SECOND, SIM_DAY / 4);
+        /* At the end of the event the clock is corrected, by an administrator or by NTP. */
+        e->duration = simLogBetween(rng, SIM_SECOND, SIM_DAY / 4);
         e->a = simLogBetween(rng, 1, simOneIn(rng, 4) ? 3 * SIM_YEAR : SIM_DAY) * (simOneIn(rng, 2) ? 1 : -1);
         break;
     case SIM_DRIFT:
         e->a = simBetween(rng, -500, 500);
-        e->lasts = simLogBetween(rng, SIM_SECOND, 5 * SIM_DAY);
+        e->duration = simLogBetween(rng, SIM_SECOND, 5 * SIM_DAY);
         break;
     case SIM_SLEEP: e->a = simLogBetween(rng, SIM_SECOND, 10 * SIM_DAY); break;
-    case SIM_NO_THREAD: e->lasts = simLogBetween(rng, SIM_SECOND, SIM_HOUR); break;
+    case SIM_NO_THREAD: e->duration = simLogBetween(rng, SIM_SECOND, SIM_HOUR); break;
     case SIM_DISK_FULL:
-    case SIM_DISK_LIES:
-    case SIM_DISK_UNREADABLE: e->lasts = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
-    case SIM_DISK_OLD: e->a = simBetween(rng, 1, 5); break;
-    case SIM_KILL_WRITING: e->a = simBetween(rng, 1, 9); /* fall through */
+    case SIM_DISK_NO_SYNC:
+    case SIM_DISK_UNREADABLE: e->duration = simLogBetween(rng, SIM_SECOND, 3 * SIM_DAY); break;
+    case SIM_DISK_RESTORED: e->a = simBetween(rng, 1, 5); break;
+    case SIM_KILL_IN_WRITE: e->a = simBetween(rng, 1, 9); /* fall through */
     case SIM_RESTART:
     case SIM_KILL:
-    case SIM_POWER: e->lasts = simLogBetween(rng, 10, simOneIn(rng, 10) ? 10 * SIM_DAY : SIM_MINUTE); break;
+    case SIM_POWER: e->duration = simLogBetween(rng, 10, simOneIn(rng, 10) ? 10 * SIM_DAY : SIM_MINUTE); break;
     case SIM_RENEW:
-        e->a = w->cert_life; /* the next renewal is planned, below */
+        e->a = w->cert_validity; /* the next regular renewal is a separate event, below */
         e->b = simOneIn(rng, 4);
         break;
-    case SIM_OFF:
+    case SIM_STAPLING_OFF:
     case SIM_URL:
     case SIM_CACHE_OFF:
     case SIM_CACHE_MOVED:
@@ -315,7 +315,7 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_SELF_SIGNED:
     case SIM_NO_URLS:
     case SIM_NO_ISSUER:
-    case SIM_FILE: e->lasts = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
+    case SIM_FILE: e->duration = simLogBetween(rng, SIM_SECOND, 2 * SIM_DAY); break;
     case SIM_MARGIN: e->a = simBetween(rng, 1, simOneIn(rng, 20) ? 99 : 40); break;
     case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
     case SIM_TIMEOUT: e->a = simBetween(rng, 1, 60); break;
@@ -339,21 +339,22 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     w->number = number;
     if (class == SIM_ANY) class = simOneIn(&rng, 4) ? SIM_SHORT : SIM_LONG;
     w->class = class;
-    w->life = simPickLife(&rng, class);
-    /* As many answers in a world of short ones as in one of long ones, about. */
-    w->ends = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->life * SIM_SECOND * 300;
-    w->most_steps = class == SIM_LONG ? 4000 + 4000 * (w->ends / SIM_YEAR) : 4000;
-    w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life / 20 + 1, w->life) : 0;
-    w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->life / 2) : 0;
-    w->delegate_life = simOneIn(&rng, 4) ? (int)simLogBetween(&rng, w->life, INT64_C(30) * w->life) : 0;
-    w->no_next = class == SIM_SHORT && simOneIn(&rng, 8);
+    w->validity = simPickValidity(&rng, class);
+    /* A short world gets about as many answers as a long one. */
+    w->end_at = class == SIM_LONG ? simBetween(&rng, SIM_YEAR / 2, 3 * SIM_YEAR) : w->validity * SIM_SECOND * 300;
+    w->max_steps = class == SIM_LONG ? 4000 + 4000 * (w->end_at / SIM_YEAR) : 4000;
+    w->presign = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->validity / 20 + 1, w->validity) : 0;
+    w->backdate = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, 1, w->validity / 2) : 0;
+    w->signer_validity = simOneIn(&rng, 4) ? (int)simLogBetween(&rng, w->validity, INT64_C(30) * w->validity) : 0;
+    w->no_next_update = class == SIM_SHORT && simOneIn(&rng, 8);
     w->urls = (int)simBetween(&rng, 1, SIM_MAX_URLS);
-    w->late_delegates = simOneIn(&rng, 6);
+    w->signer_gap = simOneIn(&rng, 6);
     w->must_staple = simOneIn(&rng, 4);
     w->two_certs = simOneIn(&rng, 4);
-    w->cert_life = simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->life * 4 + 60, 300 * 86400) : 10 * 366 * 86400;
+    w->cert_validity =
+        simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->validity * 4 + 60, 300 * 86400) : 10 * 366 * 86400;
     w->latency = (int)simLogBetween(&rng, 1, 2000);
-    if (simOneIn(&rng, 4)) w->round = w->life / 4 < 3600 ? w->life / 4 : 3600;
+    if (simOneIn(&rng, 4)) w->round_to = w->validity / 4 < 3600 ? w->validity / 4 : 3600;
     w->options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     w->options.stapling = 1;
     if (simOneIn(&rng, 3)) w->options.refresh_margin = (int)simBetween(&rng, 1, simOneIn(&rng, 20) ? 99 : 40);
@@ -361,30 +362,33 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     if (simOneIn(&rng, 3)) w->options.timeout = (int)simBetween(&rng, 1, 60);
     if (simOneIn(&rng, 10)) w->options.cache_dir = "";
 
-    /* Certificates are renewed before they end, most of the time, and then often late. */
+    /* Certificates are renewed, usually before they expire, and often late. */
     for (at = 0; w->event_count < SIM_MAX_EVENTS / 4;) {
-        int64_t lives = w->cert_life * SIM_SECOND;
-        at += simOneIn(&rng, 4) ? lives + simLogBetween(&rng, 1, SIM_DAY) : lives - simLogBetween(&rng, 1, lives / 2);
-        if (at >= w->ends) break;
-        w->events[w->event_count++] = (simEvent){SIM_RENEW, at, 0, w->cert_life, simOneIn(&rng, 4), 0};
+        int64_t validity = w->cert_validity * SIM_SECOND;
+        at += simOneIn(&rng, 4) ? validity + simLogBetween(&rng, 1, SIM_DAY)
+                                : validity - simLogBetween(&rng, 1, validity / 2);
+        if (at >= w->end_at) break;
+        w->events[w->event_count++] = (simEvent){SIM_RENEW, at, 0, w->cert_validity, simOneIn(&rng, 4), 0};
     }
     at = 0;
     while (w->event_count < SIM_MAX_EVENTS) {
-        int64_t cluster_span = simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 3 * SIM_DAY : w->life * SIM_SECOND);
+        int64_t cluster_span =
+            simLogBetween(&rng, SIM_SECOND, class == SIM_LONG ? 3 * SIM_DAY : w->validity * SIM_SECOND);
         int n = (int)simBetween(&rng, 1, 8), even = 0;
         at += class == SIM_LONG ? simLogBetween(&rng, SIM_DAY, 90 * SIM_DAY)
-                                : simLogBetween(&rng, w->life * SIM_SECOND / 10, w->life * SIM_SECOND * 30);
-        if (at >= w->ends) break;
-        if (simOneIn(&rng, 3) && w->event_count < SIM_MAX_EVENTS) { /* an outage, and the rest happens in it */
+                                : simLogBetween(&rng, w->validity * SIM_SECOND / 10, w->validity * SIM_SECOND * 30);
+        if (at >= w->end_at) break;
+        if (simOneIn(&rng, 3) &&
+            w->event_count < SIM_MAX_EVENTS) { /* an outage that contains the rest of the cluster */
             simEvent *e = &w->events[w->event_count++];
             e->kind = outages[simBetween(&rng, 0, (int64_t)(sizeof(outages) / sizeof(outages[0])) - 1)];
             e->at = at;
             simFillEvent(&rng, w, class, e);
             e->b = (1 << w->urls) - 1;
-            e->lasts = class == SIM_LONG
-                           ? simLogBetween(&rng, 10 * SIM_MINUTE, w->life * SIM_SECOND + SIM_DAY)
-                           : simLogBetween(&rng, w->life * SIM_SECOND / 4, w->life * SIM_SECOND * 4 + SIM_HOUR);
-            cluster_span = e->lasts;
+            e->duration = class == SIM_LONG ? simLogBetween(&rng, 10 * SIM_MINUTE, w->validity * SIM_SECOND + SIM_DAY)
+                                            : simLogBetween(&rng, w->validity * SIM_SECOND / 4,
+                                                            w->validity * SIM_SECOND * 4 + SIM_HOUR);
+            cluster_span = e->duration;
             even = 1;
         }
         while (n-- > 0 && w->event_count < SIM_MAX_EVENTS) {
@@ -392,7 +396,7 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
             e->kind = simPickKind(&rng);
             e->at = at + (even ? simBetween(&rng, 1, cluster_span) : simLogBetween(&rng, 1, cluster_span));
             simFillEvent(&rng, w, class, e);
-            if (e->kind == SIM_REFRESH && simOneIn(&rng, 2) && w->event_count < SIM_MAX_EVENTS) { /* impatient */
+            if (e->kind == SIM_REFRESH && simOneIn(&rng, 2) && w->event_count < SIM_MAX_EVENTS) { /* requested twice */
                 w->events[w->event_count] = *e;
                 w->events[w->event_count++].at += simLogBetween(&rng, 1, 5000);
             }

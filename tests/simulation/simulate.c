@@ -1,12 +1,12 @@
-/* simulate.c - runs worlds until enough years have passed, or one world again by its number.
+/* simulate.c - runs worlds until enough years have passed, or replays one world by its number.
  *
  *     simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]     worlds from number S on
- *     simulate --replay S [--long | --short] [--trace]                                  one; told line by line
+ *     simulate --replay S [--long | --short] [--trace]                                  one; --trace: line by line
  *     simulate --self-test                                                              see sim_ca.c
  *
- * Of four worlds one is short (responses live less than a day), unless one kind is chosen. The first broken promise
- * ends it with status 1: the world is run again and again with less in it, as long as the same promise breaks, and the
- * shortest history found is printed (--brief: it is not looked for).
+ * One of four worlds is short (responses valid for less than a day), unless --long or --short selects. The first broken
+ * promise ends the run with status 1. Before that, the world is reduced and run again, as long as the same promise
+ * breaks, and the shortest history found is printed (--brief: no such search).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -31,7 +31,7 @@ static double simClock(void) {
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* What this process has used of a core: other work on the machine does not change it. */
+/* Returns the processor time of this process in seconds, which other load on the machine does not change. */
 static double simCpu(void) {
     struct rusage used;
 
@@ -53,7 +53,7 @@ static void simCrashed(int signal_number) {
 
 #define SIM_SALTS 4
 
-/* With less in it, a world may need other luck to break. */
+/* Whether the reduced world breaks the same promise. It may need other random numbers for that: SIM_SALTS are tried. */
 static int simStillBreaks(simWorld *candidate, const simOutcome *first, simOutcome *again) {
     int i;
 
@@ -65,8 +65,9 @@ static int simStillBreaks(simWorld *candidate, const simOutcome *first, simOutco
     return 0;
 }
 
-/* The same, all of it earlier: so that what is left out before costs no time. */
-static int simEarlier(simWorld *w, const simOutcome *first, simOutcome *again) {
+/* Moves all events to the start of the world, so that the empty time before them is not simulated. Returns 1 if the
+ * world still breaks. */
+static int simMoveEarlier(simWorld *w, const simOutcome *first, simOutcome *again) {
     static simWorld earlier;
     int64_t by = 0;
     int i;
@@ -76,30 +77,30 @@ static int simEarlier(simWorld *w, const simOutcome *first, simOutcome *again) {
     for (; by > SIM_HOUR; by /= 2) {
         earlier = *w;
         for (i = 0; i < w->event_count; i++) earlier.events[i].at -= by;
-        earlier.ends -= by;
+        earlier.end_at -= by;
         if (!simStillBreaks(&earlier, first, again)) continue;
         *w = earlier;
-        w->ends = again->at + SIM_MINUTE;
+        w->end_at = again->at + SIM_MINUTE;
         return 1;
     }
     return 0;
 }
 
-/* Leaves events out, in ever smaller groups, then makes the rest simpler. */
+/* Removes events in ever smaller groups, then simplifies the parameters, then shortens events, for half a minute. */
 static void simShrink(simWorld *w, const simOutcome *first) {
     static simWorld smaller;
     double until = simClock() + SIM_SHRINK_SECONDS;
     simOutcome again;
     int size, i, j, better = 1;
 
-    if (w->most_steps > first->steps * 2 + 1000) w->most_steps = first->steps * 2 + 1000;
+    if (w->max_steps > first->steps * 2 + 1000) w->max_steps = first->steps * 2 + 1000;
     for (i = 0; i < w->event_count; i++)
         if (w->events[i].at > first->at) w->events[i].off = 1;
-    w->ends = first->at + SIM_MINUTE;
+    w->end_at = first->at + SIM_MINUTE;
     while (better && simClock() < until) {
         better = 0;
         for (size = w->event_count; size >= 1; size /= 2) {
-            if (size < 4 && simEarlier(w, first, &again)) better = 1;
+            if (size < 4 && simMoveEarlier(w, first, &again)) better = 1;
             for (i = 0; i < w->event_count && simClock() < until; i += size) {
                 int left_out = 0;
                 smaller = *w;
@@ -109,7 +110,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
                 }
                 if (!left_out || !simStillBreaks(&smaller, first, &again)) continue;
                 *w = smaller;
-                w->ends = again.at + SIM_MINUTE;
+                w->end_at = again.at + SIM_MINUTE;
                 better = 1;
             }
         }
@@ -118,30 +119,30 @@ static void simShrink(simWorld *w, const simOutcome *first) {
         smaller = *w;
         if (i == 0) smaller.presign = 0;
         if (i == 1) smaller.backdate = 0;
-        if (i == 2) smaller.delegate_life = 0;
+        if (i == 2) smaller.signer_validity = 0;
         if (i == 3) smaller.urls = 1;
         if (i == 4) smaller.must_staple = 0;
         if (i == 5) smaller.two_certs = 0;
         if (i == 6) smaller.options = (ocspOptions)OCSP_OPTIONS_DEFAULT, smaller.options.stapling = 1;
         if (i == 7) smaller.latency = 1;
-        if (i == 8) smaller.cert_life = 10 * 366 * 86400;
-        if (i == 9) smaller.no_next = 0;
-        if (i == 10) smaller.round = 0;
+        if (i == 8) smaller.cert_validity = 10 * 366 * 86400;
+        if (i == 9) smaller.no_next_update = 0;
+        if (i == 10) smaller.round_to = 0;
         if (memcmp(&smaller, w, sizeof(smaller)) == 0 || !simStillBreaks(&smaller, first, &again)) continue;
         *w = smaller;
-        w->ends = again.at + SIM_MINUTE;
+        w->end_at = again.at + SIM_MINUTE;
     }
-    for (i = 0; i < w->event_count; i++) { /* shorter */
-        while (!w->events[i].off && w->events[i].lasts > 2 * SIM_SECOND && simClock() < until) {
+    for (i = 0; i < w->event_count; i++) {
+        while (!w->events[i].off && w->events[i].duration > 2 * SIM_SECOND && simClock() < until) {
             smaller = *w;
-            smaller.events[i].lasts /= 2;
+            smaller.events[i].duration /= 2;
             if (!simStillBreaks(&smaller, first, &again)) break;
             *w = smaller;
         }
     }
 }
 
-static void simTellHistory(const simOutcome *first, const char *class_option) {
+static void simPrintHistory(const simOutcome *first, const char *class_option) {
     simOutcome last;
     int i, left = 0;
 
@@ -150,14 +151,14 @@ static void simTellHistory(const simOutcome *first, const char *class_option) {
     for (i = 0; i < world.event_count; i++) left += !world.events[i].off;
     printf("The shortest history found (%d of %d events):\n", left, world.event_count);
     simPrintWorld(&world);
-    printf("Its last half hour:\n");
+    printf("The last half hour of this history:\n");
     simRun(&world, 0, &last);
     sim_trace_from = last.at - SIM_HOUR / 2;
     simRun(&world, 1, &last);
-    printf("Again: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
+    printf("To replay the world: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
 }
 
-/* ---- many worlds -------------------------------------------------------------------------------------------------- */
+/* ---- many worlds ------------------------------------------------------------------------------------------------- */
 
 typedef struct simTally {
     long long worlds;
@@ -166,12 +167,12 @@ typedef struct simTally {
 
 typedef struct simTotal {
     simTally of[3]; /* by class; SIM_ANY is all */
-    long long starts, handshakes, steps, rounds, answers;
+    long long starts, handshakes, steps, refreshes, answers;
 } simTotal;
 
 static void simAdd(simTally *tally, const simOutcome *outcome, double cpu) {
     tally->worlds++;
-    tally->years += (double)outcome->lived / (double)SIM_YEAR;
+    tally->years += (double)outcome->simulated_ms / (double)SIM_YEAR;
     tally->cpu += cpu;
 }
 
@@ -179,9 +180,9 @@ static double simPerMinute(double years, double seconds) {
     return seconds > 0 ? years / seconds * 60 : 0;
 }
 
-static void simTellTally(const char *what, const simTally *tally) {
+static void simPrintTally(const char *what, const simTally *tally) {
     if (tally->worlds)
-        printf("  %lld worlds of %s responses, %.1f years, %.0f years a minute of one core\n", tally->worlds, what,
+        printf("  %lld %s worlds, %.1f years, %.0f years per minute of processor time\n", tally->worlds, what,
                tally->years, simPerMinute(tally->years, tally->cpu));
 }
 
@@ -191,10 +192,10 @@ typedef struct simPlan {
     const char *class_option;
     int brief;
     double years, minutes;
-    long long worlds; /* 0: no bound, as above */
+    long long worlds; /* of each bound 0: none */
 } simPlan;
 
-static double simShareDone(const simPlan *plan, const simTotal *total, double now) {
+static double simProgress(const simPlan *plan, const simTotal *total, double now) {
     double share = 0;
 
     if (plan->years > 0) share = total->of[SIM_ANY].years / plan->years;
@@ -204,12 +205,12 @@ static double simShareDone(const simPlan *plan, const simTotal *total, double no
     return share;
 }
 
-static int simMany(const simPlan *plan) {
-    double began = simClock(), told = 0, now = 0, share = 0, cpu;
+static int simRunWorlds(const simPlan *plan) {
+    double began = simClock(), printed_at = 0, now = 0, share = 0, cpu;
     static simTotal total;
     simOutcome outcome;
 
-    printf("simulate: worlds from number %llu on (simulate --seed %llu%s does the same again)\n",
+    printf("simulate: worlds from number %llu on (the same again: simulate --seed %llu%s)\n",
            (unsigned long long)plan->seed, (unsigned long long)plan->seed, plan->class_option);
     while (share < 1) {
         cpu = simCpu();
@@ -222,47 +223,47 @@ static int simMany(const simPlan *plan) {
         total.starts += outcome.starts;
         total.handshakes += outcome.handshakes;
         total.steps += outcome.steps;
-        total.rounds += outcome.rounds;
+        total.refreshes += outcome.refreshes;
         total.answers += outcome.answers;
         if (outcome.broken) {
             printf("BROKEN in world %llu after %.1f years: %s: %s\n", (unsigned long long)world.number,
                    total.of[SIM_ANY].years, outcome.promise, outcome.text);
-            if (!plan->brief) simTellHistory(&outcome, plan->class_option);
+            if (!plan->brief) simPrintHistory(&outcome, plan->class_option);
             return 1;
         }
         now = simClock() - began;
-        share = simShareDone(plan, &total, now);
-        if (share >= 1 || now - told < (isatty(1) ? 1 : 10)) continue;
-        printf("  %.0f s: %.0f years in %lld worlds, %.0f years a minute, %.0f s to go\n", now, total.of[SIM_ANY].years,
-               total.of[SIM_ANY].worlds, simPerMinute(total.of[SIM_ANY].years, now), now * (1 - share) / share);
+        share = simProgress(plan, &total, now);
+        if (share >= 1 || now - printed_at < (isatty(1) ? 1 : 10)) continue;
+        printf("  %.0f s: %.0f years in %lld worlds, %.0f years per minute, %.0f s left\n", now,
+               total.of[SIM_ANY].years, total.of[SIM_ANY].worlds, simPerMinute(total.of[SIM_ANY].years, now),
+               now * (1 - share) / share);
         fflush(stdout);
-        told = now;
+        printed_at = now;
     }
     printf("simulate: %.1f years in %lld worlds from %llu on, no promise broken\n", total.of[SIM_ANY].years,
            total.of[SIM_ANY].worlds, (unsigned long long)plan->seed);
-    simTellTally("long-lived", &total.of[SIM_LONG]);
-    simTellTally("short-lived", &total.of[SIM_SHORT]);
-    printf(
-        "  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple; %.0f s, %.0f s of "
-        "one core\n",
-        total.starts, total.steps, total.rounds, total.answers, total.handshakes, now, simCpu());
+    simPrintTally("long", &total.of[SIM_LONG]);
+    simPrintTally("short", &total.of[SIM_SHORT]);
+    printf("  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple; %.0f s, "
+           "%.0f s of processor time\n",
+           total.starts, total.steps, total.refreshes, total.answers, total.handshakes, now, simCpu());
     return 0;
 }
 
-static int simOne(const simPlan *plan, int trace) {
+static int simReplayWorld(const simPlan *plan, int trace) {
     simOutcome outcome;
 
     simMakeWorld(&world, plan->seed, plan->class);
     running = plan->seed;
     if (trace) simPrintWorld(&world);
     simRun(&world, trace, &outcome);
-    printf("  %lld starts, %lld steps, %lld rounds, %lld answers that differ, %lld looks at the staple, %.2f years, "
+    printf("  %lld starts, %lld steps, %lld refreshes, %lld different answers, %lld checks of the staple, %.2f years, "
            "%.2f s\n",
-           outcome.starts, outcome.steps, outcome.rounds, outcome.answers, outcome.handshakes,
-           (double)outcome.lived / (double)SIM_YEAR, simCpu());
+           outcome.starts, outcome.steps, outcome.refreshes, outcome.answers, outcome.handshakes,
+           (double)outcome.simulated_ms / (double)SIM_YEAR, simCpu());
     printf("world %llu: %s%s%s\n", (unsigned long long)plan->seed,
            outcome.broken ? outcome.promise : "all promises hold", outcome.broken ? ": " : "", outcome.text);
-    if (outcome.broken && !trace) simTellHistory(&outcome, plan->class_option);
+    if (outcome.broken && !trace) simPrintHistory(&outcome, plan->class_option);
     return outcome.broken;
 }
 
@@ -315,5 +316,5 @@ int main(int argc, char **argv) {
     signal(SIGSEGV, simCrashed);
     signal(SIGABRT, simCrashed);
     if (self_test) return simCaSelfTest();
-    return replay ? simOne(&plan, trace) : simMany(&plan);
+    return replay ? simReplayWorld(&plan, trace) : simRunWorlds(&plan);
 }
