@@ -1,19 +1,19 @@
 #!/bin/sh
-# all.sh - runs test programs and ends with one line over all of them: "N passed, N failed".
+# all.sh - runs test programs and prints a summary as its last line: "N passed, N failed".
 #
 # usage: sh tests/all.sh unit PROGRAM...                   the C programs (cmocka) alone
-#        sh tests/all.sh all PROGRAM... -- [RUN.TCL'S ARGUMENTS...]   them, a third of a minute of the simulation, then
+#        sh tests/all.sh all PROGRAM... -- [RUN.TCL'S ARGUMENTS...]   the C programs, 20 seconds of the simulation, then
 #                                                                     the Tcl suites of tests/run.tcl
 #
-# A program's output is kept in build/test-logs/ and shown only when something in it failed. A program that dies, or
-# that exits with a failure though each of its tests passed (a sanitizer's finding, say), counts as one more failure.
-# SAN=address|thread|undefined says which sanitizer the programs were built with.
+# A program's output is written to build/test-logs/ and printed only if a test failed. A program that crashes, or that
+# exits with a failure although all its tests passed (for example a sanitizer's finding), counts as one more failure.
+# SAN=address|thread|undefined names the sanitizer that the programs were built with.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
-mode=${1:?say unit or all; see the head of this file}
+mode=${1:?usage: unit or all; see the head of this file}
 shift
 san=${SAN:-}
 logs=build/test-logs${san:+/$san}
@@ -21,8 +21,8 @@ mkdir -p "$logs"
 passed=0
 failed=0
 
-# Findings make the program exit with a status of its own. Leaks count. OpenSSL is not built for ThreadSanitizer, so
-# what happens between two of its own functions is taken on trust; see the file of suppressions, where there is one.
+# A finding makes the program exit with status 66; leaks are findings. OpenSSL is not built for ThreadSanitizer, so
+# races between two of OpenSSL's own functions are suppressed: see the suppressions file, if there is one.
 export ASAN_OPTIONS="detect_leaks=1:exitcode=66${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 tsan="exitcode=66:second_deadlock_stack=1"
@@ -35,25 +35,26 @@ if [ "$san" = thread ] && setarch "$(uname -m)" -R true 2>/dev/null; then
     prefix="setarch $(uname -m) -R"
 fi
 
+# runUnit PROGRAM : runs a cmocka program, adds its results to $passed and $failed, and prints a line.
 runUnit() {
     name=$(basename "$1")
     log=$logs/$name.log
     # shellcheck disable=SC2086 # $prefix is words
     timeout 300 $prefix "$1" >"$log" 2>&1
     status=$?
-    # cmocka announces each test and then says OK or SKIPPED; what it announced and never approved has failed or died.
+    # cmocka prints RUN for each test, then OK or SKIPPED: a test that has neither has failed or crashed.
     started=$(grep -c '^\[ RUN      \]' "$log")
     good=$(grep -c '^\[       OK \]' "$log")
     skipped=$(grep -c '^\[  SKIPPED \] [a-zA-Z_0-9]*$' "$log")
-    [ "$skipped" -le $((started - good)) ] || skipped=$((started - good)) # cmocka lists them once more at its end
+    [ "$skipped" -le $((started - good)) ] || skipped=$((started - good)) # cmocka lists skipped tests again at its end
     bad=$((started - good - skipped))
     [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
-    if [ "$started" -eq 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi # a program without a test tests nothing
+    if [ "$started" -eq 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi # a program without a test is a failure
     passed=$((passed + good))
     failed=$((failed + bad))
     if [ "$bad" -gt 0 ]; then
         cat "$log"
-        printf '%s: %s passed, %s FAILED, exit status %s; its output: %s\n' "$name" "$good" "$bad" "$status" "$log"
+        printf '%s: %s passed, %s FAILED, exit status %s; output: %s\n' "$name" "$good" "$bad" "$status" "$log"
     else
         [ "$skipped" -eq 0 ] || skips=", $skipped skipped (they need root; see $log)"
         printf '%s: %s passed%s\n' "$name" "$good" "${skips:-}"
@@ -73,7 +74,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Runs a Tcl program that ends with a line "N passed, N failed", and shows its output while it runs.
+# runTcl TITLE PROGRAM ARGUMENTS... : runs a Tcl program whose last line is "N passed, N failed", and prints its output
+# while it runs.
 runTcl() {
     what=$1
     shift
@@ -94,7 +96,8 @@ runTcl() {
     failed=$((failed + bad))
 }
 
-# A run of build/simulate, which ends with status 0 or with a broken promise and its shortest history.
+# runSimulation SUFFIX ARGUMENTS... : runs build/simulate, which exits with status 0, or reports a broken promise and
+# the shortest history that leads to it.
 runSimulation() {
     name=simulate$1
     log=$logs/$name.log
@@ -107,19 +110,19 @@ runSimulation() {
     else
         failed=$((failed + 1))
         cat "$log"
-        printf '%s: FAILED, exit status %s; its output: %s\n' "$name" "$status" "$log"
+        printf '%s: FAILED, exit status %s; output: %s\n' "$name" "$status" "$log"
     fi
 }
 
 if [ "$mode" = all ]; then
-    echo "The engine in virtual time, in worlds that nobody has seen before"
+    echo "The engine in virtual time, in new random worlds"
     runSimulation -self-test --self-test
     runSimulation '' --minutes 0.3
     suites="Tcl suites on a real server"
-    runTcl "The mock responder, judged by openssl ocsp" tests/support/ocsp_selftest.tcl
+    runTcl "The mock responder, checked by openssl ocsp" tests/support/ocsp_selftest.tcl
     [ ! -f tests/patch.tcl ] || runTcl "The patch tool, on small trees" tests/patch.tcl
     runTcl "$suites" tests/run.tcl "$@"
-    echo "All together:"
+    echo "In total:"
 fi
 
 echo "$passed passed, $failed failed"

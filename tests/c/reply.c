@@ -82,39 +82,39 @@ static testBytes derOid(int nid) {
     return fromOpenSSL(p, n);
 }
 
-static testBytes derCertId(const testSingle *entry) {
-    if (entry->certid.p) return testCopy(entry->certid.p, entry->certid.n);
-    const EVP_MD *md = entry->md ? entry->md : EVP_sha1();
+static testBytes derCertId(const testSingle *single) {
+    if (single->certid.p) return testCopy(single->certid.p, single->certid.n);
+    const EVP_MD *md = single->md ? single->md : EVP_sha1();
     unsigned char hash[EVP_MAX_MD_SIZE];
     unsigned int len;
 
     testBytes id = testTag(0x30, testJoin(derOid(EVP_MD_get_type(md)), testCopy("\x05\x00", 2)));
-    testMust(X509_NAME_digest(X509_get_subject_name(entry->issuer), md, hash, &len));
-    id = testJoin(id, testTag(0x04, testCopy(hash, len - entry->cut_hash)));
-    testMust(X509_pubkey_digest(entry->key_of ? entry->key_of : entry->issuer, md, hash, &len));
-    id = testJoin(id, testTag(0x04, testCopy(hash, len - entry->cut_hash)));
+    testMust(X509_NAME_digest(X509_get_subject_name(single->issuer), md, hash, &len));
+    id = testJoin(id, testTag(0x04, testCopy(hash, len - single->cut_hash)));
+    testMust(X509_pubkey_digest(single->key_of ? single->key_of : single->issuer, md, hash, &len));
+    id = testJoin(id, testTag(0x04, testCopy(hash, len - single->cut_hash)));
 
     unsigned char *p = NULL;
-    int n = i2d_ASN1_INTEGER(X509_get0_serialNumber(entry->cert), &p);
+    int n = i2d_ASN1_INTEGER(X509_get0_serialNumber(single->cert), &p);
     return testTag(0x30, testJoin(id, fromOpenSSL(p, n)));
 }
 
-static testBytes derSingle(const testSingle *entry) {
-    testBytes e = derCertId(entry);
-    if (entry->status == TEST_GOOD) e = testJoin(e, testCopy("\x80\x00", 2));
-    if (entry->status == TEST_UNKNOWN) e = testJoin(e, testCopy("\x82\x00", 2));
-    if (entry->status == TEST_REVOKED) {
-        testBytes info = derTime(entry->revoked_at ? entry->revoked_at : TEST_NOW - 3600, entry->revoked_text);
-        unsigned char reason = (unsigned char)(entry->reason - 1);
-        if (entry->reason) info = testJoin(info, testTag(0xa0, testTag(0x0a, testCopy(&reason, 1))));
+static testBytes derSingle(const testSingle *single) {
+    testBytes e = derCertId(single);
+    if (single->status == TEST_GOOD) e = testJoin(e, testCopy("\x80\x00", 2));
+    if (single->status == TEST_UNKNOWN) e = testJoin(e, testCopy("\x82\x00", 2));
+    if (single->status == TEST_REVOKED) {
+        testBytes info = derTime(single->revoked_at ? single->revoked_at : TEST_NOW - 3600, single->revoked_text);
+        unsigned char reason = (unsigned char)(single->reason - 1);
+        if (single->reason) info = testJoin(info, testTag(0xa0, testTag(0x0a, testCopy(&reason, 1))));
         e = testJoin(e, testTag(0xa1, info));
     }
-    e = testJoin(e, derTime(entry->this_update, entry->this_text));
-    if (entry->next_update || entry->next_text) {
-        e = testJoin(e, testTag(0xa0, derTime(entry->next_update, entry->next_text)));
+    e = testJoin(e, derTime(single->this_update, single->this_text));
+    if (single->next_update || single->next_text) {
+        e = testJoin(e, testTag(0xa0, derTime(single->next_update, single->next_text)));
     }
-    if (entry->extensions.n)
-        e = testJoin(e, testTag(0xa1, testTag(0x30, testCopy(entry->extensions.p, entry->extensions.n))));
+    if (single->extensions.n)
+        e = testJoin(e, testTag(0xa1, testTag(0x30, testCopy(single->extensions.p, single->extensions.n))));
     return testTag(0x30, e);
 }
 
@@ -184,15 +184,15 @@ static testBytes derSigned(testBytes tbs, const testReply *reply) {
 testBytes testReplyDer(const testReply *reply) {
     unsigned char status = (unsigned char)reply->status;
     testBytes head = testTag(0x0a, testCopy(&status, 1));
-    if (reply->status != 0 || reply->bare) return testTag(0x30, head);
+    if (reply->status != 0 || reply->no_bytes) return testTag(0x30, head);
 
     testBytes tbs = derResponder(reply->responder ? reply->responder : reply->signer, reply->by_key);
     time_t produced = reply->produced_at ? reply->produced_at : reply->singles[0].this_update;
     tbs = testJoin(tbs, derTime(produced, reply->produced_text));
-    testBytes entries = testCopy("", 0);
+    testBytes singles = testCopy("", 0);
     for (int again = 0; again <= reply->repeat; again++)
-        for (int i = 0; i < reply->count; i++) entries = testJoin(entries, derSingle(&reply->singles[i]));
-    tbs = testJoin(tbs, testTag(0x30, entries));
+        for (int i = 0; i < reply->count; i++) singles = testJoin(singles, derSingle(&reply->singles[i]));
+    tbs = testJoin(tbs, testTag(0x30, singles));
     if (reply->padding) {
         void *zeros = calloc(1, reply->padding);
         testMust(zeros);

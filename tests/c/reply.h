@@ -58,7 +58,7 @@ typedef struct testReply {
     int status; /* OCSPResponseStatus; other than 0 has no body */
     testSingle singles[5];
     int count;
-    int repeat;           /* so many times all of them */
+    int repeat;           /* additional copies of all of them */
     testBytes extensions; /* DER of Extensions in responseExtensions; not consumed */
     X509 *signer;
     EVP_PKEY *key;
@@ -67,7 +67,7 @@ typedef struct testReply {
     testBytes (*sign)(const testBytes *tbs, void *arg);
     void *sign_arg;
     X509 *sent[4];      /* certificates included */
-    int sent_repeat;    /* so many times all of them */
+    int sent_repeat;    /* additional copies of all of them */
     testBytes sent_der; /* one more, not consumed */
     int by_key;         /* responderID is a key hash, not a name */
     X509 *responder;    /* whose responderID; NULL: signer's */
@@ -75,9 +75,9 @@ typedef struct testReply {
     const char *produced_text;
     const EVP_MD *pss_md; /* signed by RSASSA-PSS with this digest */
     int break_signature;  /* one bit of it is flipped */
-    int bare;             /* "successful", and nothing more */
+    int no_bytes;         /* "successful", without responseBytes */
     int other_type;       /* responseType is not id-pkix-ocsp-basic */
-    size_t inner_tail;    /* bytes behind the BasicOCSPResponse, inside the string that carries it */
+    size_t inner_tail;    /* bytes after the BasicOCSPResponse, inside its OCTET STRING */
     size_t padding;       /* bytes of an unknown extension */
 } testReply;
 

@@ -243,7 +243,7 @@ testReply testGoodReply(X509 *leaf) {
 
 testBytes testReplyOfSize(testReply reply, size_t size) {
     reply.padding = size > 500 ? size - 500 : 1;
-    for (int i = 0; i < 1000; i++) { /* an ECDSA signature has one of three lengths, by chance */
+    for (int i = 0; i < 1000; i++) { /* the length of an ECDSA signature varies randomly between three values */
         testBytes der = testReplyDer(&reply);
         if (der.n == size) return der;
         reply.padding += size - der.n;
@@ -271,19 +271,19 @@ int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, ti
 
     for (int i = 0; i < OCSP_resp_count(basic) && !verdict; i++) {
         OCSP_SINGLERESP *single = OCSP_resp_get0(basic, i);
-        const OCSP_CERTID *theirs = OCSP_SINGLERESP_get0_id(single);
+        const OCSP_CERTID *certid = OCSP_SINGLERESP_get0_id(single);
         ASN1_OBJECT *algorithm;
         ASN1_GENERALIZEDTIME *from, *until;
-        if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, (OCSP_CERTID *)theirs)) continue;
+        if (!OCSP_id_get0_info(NULL, &algorithm, NULL, NULL, (OCSP_CERTID *)certid)) continue;
         const EVP_MD *md = EVP_get_digestbyobj(algorithm);
-        OCSP_CERTID *ours = md ? OCSP_cert_to_id(md, leaf, issuer) : NULL;
-        if (ours && OCSP_id_cmp(ours, (OCSP_CERTID *)theirs) == 0) {
+        OCSP_CERTID *expected = md ? OCSP_cert_to_id(md, leaf, issuer) : NULL;
+        if (expected && OCSP_id_cmp(expected, (OCSP_CERTID *)certid) == 0) {
             int status = OCSP_single_get0_status(single, NULL, NULL, &from, &until);
             verdict = (status == V_OCSP_CERTSTATUS_GOOD || status == V_OCSP_CERTSTATUS_REVOKED) &&
                       ASN1_TIME_cmp_time_t(from, at + OCSP_CLOCK_SKEW) <= 0 &&
                       (!until || ASN1_TIME_cmp_time_t(until, at) > 0);
         }
-        OCSP_CERTID_free(ours);
+        OCSP_CERTID_free(expected);
     }
 out:
     OCSP_BASICRESP_free(basic);

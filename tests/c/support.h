@@ -2,7 +2,7 @@
  * signer, an independent verifier of responses (OpenSSL's own OCSP_basic_verify), TLS handshakes over memory, and a few
  * ways to wait and to make files.
  *
- * Every time is chosen by the test; TEST_NOW lies years ahead, so that a room that uses the real clock in place of its
+ * Every time is chosen by the test. TEST_NOW is years ahead, so that code that uses the real clock instead of its
  * argument fails.
  *
  * OCSP_TEST_ONLY=pattern in the environment runs only the tests of that name (with * and ?), or of that scenario.
@@ -130,8 +130,8 @@ ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checke
 testReply testGoodReply(X509 *leaf);
 testBytes testReplyOfSize(testReply reply, size_t size); /* padded to exactly that many bytes */
 
-/* OpenSSL's own opinion with `issuer` as the only anchor: signature, signer and purpose by OCSP_basic_verify, an entry
- * for `leaf`, its dates around `at`. Returns 1 (good or revoked) or 0. */
+/* Verifies a response by OpenSSL alone, with `issuer` as the only anchor: signature, signer and purpose by
+ * OCSP_basic_verify, a SingleResponse for `leaf`, and its dates at the time `at`. Returns 1 (good or revoked) or 0. */
 int testJudge(const unsigned char *der, size_t len, X509 *leaf, X509 *issuer, time_t at);
 
 /* ---- work (counted.c) -------------------------------------------------------------------------------------------- */
@@ -159,7 +159,7 @@ void testShakeFree(testShake *shake);
 
 /* ---- files and waiting ------------------------------------------------------------------------------------------- */
 
-char *testDir(void); /* a new directory; testDirFree removes it and what lies in it */
+char *testDir(void); /* a new directory; testDirFree removes it with its contents */
 void testDirFree(char *dir);
 char *testPath(const char *dir, const char *name); /* free() it */
 void testWriteFile(const char *path, const void *bytes, size_t n);

@@ -2,10 +2,10 @@
  * OpenSSL makes inside the engine's calls.
  *
  * Each walk runs one scenario again and again and lets the first, the second, the third ... allocation fail (in the
- * longest walks one of a few, begun by chance; `make kills`, or FAULT_STRIDE=1, refuses each), until one run comes to
- * its end without reaching the one that should fail. After each: nothing crashed, nothing that is not valid was stapled
- * or taken for verified, nothing of the host's memory is lost (of OpenSSL's, LeakSanitizer tells with SAN=address), and
- * with memory back the right staple comes by itself, without a reload.
+ * longest walks one of a few, from a random start; `make kills`, or FAULT_STRIDE=1, refuses each), until one run ends
+ * without reaching the one that should fail. After each run: nothing crashed, nothing invalid was stapled or accepted,
+ * no memory of the host is lost (OpenSSL's is checked by LeakSanitizer with SAN=address), and once memory is available
+ * again the right staple is back without a reload.
  *
  * Only the engine's own calls are counted: `scarce` is raised around them, on this thread. The program says how many
  * allocations each walk went through. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
@@ -133,8 +133,8 @@ PROGRAM_FIXTURE(beginProgram, NULL);
 #endif
 
 /* Calls `once` with each allocation failing in turn, or, where OpenSSL makes thousands by itself, with one of `stride`
- * beginning by chance; FAULT_STRIDE=1 in the environment is each. The first call, without a failure, also lets OpenSSL
- * set up what it keeps for good. */
+ * from a random start; with FAULT_STRIDE=1 in the environment each. In the first call, without a failure, OpenSSL also
+ * creates its permanent state. */
 static void walkBy(long stride, const char *name, void (*once)(void)) {
     long blocks;
 
@@ -351,9 +351,9 @@ TEST(verify_survivesEachRefusedAllocation) {
     reply_to_verify.key = pki->responder_key;
     reply_to_verify.sent[0] = pki->responder;
     reply_to_verify.by_key = 1;
-    walk("verify, signed by a delegate", verifyOnce);
+    walk("verify, signed by an authorized responder", verifyOnce);
     reply_to_verify.break_signature = 1;
-    walk("verify, forged by a delegate", verifyForged);
+    walk("verify, forged by an authorized responder", verifyForged);
     reply_to_verify = testGoodReply(pki->leaf);
     reply_to_verify.singles[1] = reply_to_verify.singles[0];
     reply_to_verify.singles[1].status = TEST_REVOKED;
@@ -527,7 +527,7 @@ static int64_t readWall(void) {
 static int64_t readMono(void) {
     return mono;
 }
-static uint32_t chance(void) {
+static uint32_t constantRandom(void) {
     return UINT32_MAX / 2;
 }
 static void pass(int64_t ms) {
@@ -659,7 +659,7 @@ static void setOptions(const ocspOptions *options) {
     int ok;
     asleep = 0;
     engine(ok = ocspSetOptions(options));
-    if (!ok) assert_int_equal(ocspSetOptions(options), 1); /* the operator is told, and tries again */
+    if (!ok) assert_int_equal(ocspSetOptions(options), 1); /* the operator gets an error and retries */
 }
 
 static void attach(SSL_CTX *ctx) {
@@ -681,7 +681,7 @@ static void begin(void) {
     ocsp_env = real_env;
     ocsp_env.wall_ms = readWall;
     ocsp_env.mono_ms = readMono;
-    ocsp_env.random = chance;
+    ocsp_env.random = constantRandom;
     ocsp_env.fetch = answer;
     wall = (int64_t)TEST_NOW * 1000;
     mono = -1000000000000;
@@ -759,7 +759,7 @@ static void revocation(void) {
     pass(5000);
     ca_says_revoked = 1;
     request();
-    /* The thread is not there to be asked; a reload of the same certificate asks too. */
+    /* There is no thread that a request could wake; a reload of the same certificate refreshes too. */
     attach(ctx);
     steps();
     shake(ctx, client12);
@@ -805,7 +805,7 @@ static void refusedRevocation(void) {
     finish(ctx);
 }
 
-/* A newer response lies in the directory, of another server, as one is to be stored there. */
+/* Another server has stored a newer response in the directory before this server stores one. */
 static void adoption(void) {
     long saved = fail_at;
     SSL_CTX *ctx;

@@ -129,7 +129,7 @@ TEST(store_replacesTheFileAtomically, "16") {
     assert_int_equal(ocspCacheStore(dir, id, first.p, first.n, NULL), 1);
     testBytesFree(&first);
     char *path = filePath(dir, id);
-    FILE *open_before = fopen(path, "rb"); /* who has the old file open reads it to its end */
+    FILE *open_before = fopen(path, "rb"); /* an open descriptor still reads the old file to its end */
     assertStores();
     char buf[64] = {0};
     assert_int_equal(fread(buf, 1, sizeof(buf), open_before), 5);
@@ -178,7 +178,7 @@ int fsync(int fd) {
     return (int)syscall(SYS_fsync, fd);
 }
 
-/* A directory entry that is not synced is lost in a power failure: an error, so that the store is tried again. */
+/* A rename whose directory is not synced is lost in a power failure: an error, so that the store is tried again. */
 TEST(store_failsWhenTheDirectoryCannotBeSynced, "16") {
     ocspError err = {0};
     sync_fault = EIO;

@@ -65,10 +65,10 @@ TEST(callback_acceptsOnTheClientSide, "21") {
     SSL_CTX *both = testClientCtx(TLS1_3_VERSION, 0);
     ocspInstallCallback(both);
     long long unstapled = infoNumber("handshakes_unstapled");
-    for (int round = 0; round < 2; round++) { /* without a staple to see, and with one */
+    for (int stapled = 0; stapled < 2; stapled++) { /* before and after the first refresh */
         testShake shake = testHandshake(ctx, both, 1);
         assert_true(shake.ok);
-        assert_int_equal(shake.got_staple, round);
+        assert_int_equal(shake.got_staple, stapled);
         testShakeFree(&shake);
         runUntilIdle();
     }

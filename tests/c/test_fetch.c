@@ -29,8 +29,8 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 
-#define PATIENT_MS 30000 /* for exchanges that end by themselves */
-#define BRIEF_MS 400     /* for those that only the time-out ends */
+#define LONG_TIMEOUT_MS 30000 /* for exchanges that end by themselves */
+#define BRIEF_MS 400          /* for those that only the time-out ends */
 
 /* ---- the responder ----------------------------------------------------------------------------------------------- */
 
@@ -318,7 +318,7 @@ static turn answering(const char *head) {
 /* The same turn for every connection; the expected error and number of requests. */
 static void assertGoodFrom(turn t) {
     startServer(&t, 1, NULL);
-    assertBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assertBody(fetch(LONG_TIMEOUT_MS), answer, sizeof(answer));
     assert_int_equal(seenRequests(), 1);
     stopServer();
 }
@@ -379,7 +379,7 @@ TEST(body_ofTheLargestSize) {
                   .body = big,
                   .body_len = OCSP_MAX_RESPONSE_BYTES};
         startServer(&t, 1, NULL);
-        assertBody(fetch(PATIENT_MS), big, OCSP_MAX_RESPONSE_BYTES);
+        assertBody(fetch(LONG_TIMEOUT_MS), big, OCSP_MAX_RESPONSE_BYTES);
         stopServer();
     }
     free(big);
@@ -391,7 +391,7 @@ TEST(body_emptyIsHandedOn, "7") {
     for (int i = 0; i < 2; i++) {
         turn t = {.head = heads[i], .body = "", .body_len = 0};
         startServer(&t, 1, NULL);
-        got g = fetch(PATIENT_MS);
+        got g = fetch(LONG_TIMEOUT_MS);
         assert_int_equal(g.result, OCSP_FETCH_OK);
         assert_null(g.body);
         assert_int_equal(g.n, 0);
@@ -405,7 +405,7 @@ TEST(answer_htmlWithStatus200IsRejected, "7") {
     assertErrorFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\n\r\n",
                            .body = "<html>hello<",
                            .body_len = 12},
-                    OCSP_ERR_HTTP, 1, PATIENT_MS);
+                    OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 TEST(answer_wrongOrMissingTypeIsRejected, "7") {
@@ -416,7 +416,7 @@ TEST(answer_wrongOrMissingTypeIsRejected, "7") {
                                         "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-responses\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp\r\n\r\n",
                                         "HTTP/1.0 200 OK\r\nX: application/ocsp-response\r\n\r\n"};
-    for (size_t i = 0; i < 7; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+    for (size_t i = 0; i < 7; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 /* Chunked, in one piece and byte by byte, on a connection that is closed or not. */
@@ -442,7 +442,7 @@ TEST(body_chunked, "7") {
 /* The expected kind, one request (no GET), and words of the message. */
 static void assertMessageFrom(turn t, ocspErrorKind kind, const char *words) {
     startServer(&t, 1, NULL);
-    got g = fetch(PATIENT_MS);
+    got g = fetch(LONG_TIMEOUT_MS);
     assertKind(g, kind);
     if (!strstr(g.err.text, words)) fail_msg("no \"%s\" in: %s", words, g.err.text);
     assert_int_equal(seenRequests(), 1);
@@ -474,17 +474,17 @@ TEST(body_malformedChunksAreRejected, "7") {
                                .body = rows[i].body,
                                .body_len = strlen(rows[i].body),
                                .then = rows[i].then},
-                        rows[i].kind, 1, PATIENT_MS);
+                        rows[i].kind, 1, LONG_TIMEOUT_MS);
     turn endless = {.head = "HTTP/1.1 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n",
                     .body = "5\r\nhello\r\n",
                     .body_len = 10,
                     .then = REPEAT,
                     .repeat = 10};
-    assertErrorFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
+    assertErrorFrom(endless, OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
     endless.body = "0\r\nX-Trailer: y\r\n";
     endless.body_len = 17;
     endless.repeat = 14;
-    assertErrorFrom(endless, OCSP_ERR_HTTP, 1, PATIENT_MS);
+    assertErrorFrom(endless, OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 TEST(body_lengthOver64KiBIsRejected, "7") {
@@ -497,7 +497,7 @@ TEST(body_lengthOver64KiBIsRejected, "7") {
     for (int i = 0; i < 4; i++) {
         turn t = answering(heads[i]);
         t.then = THEN_HANG; /* judged by the header alone: the body never comes */
-        assertErrorFrom(t, OCSP_ERR_HTTP, 1, PATIENT_MS);
+        assertErrorFrom(t, OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
     }
 }
 
@@ -506,7 +506,7 @@ TEST(body_endlessIsCutAt64KiB, "7") {
     for (int i = 0; i < 2; i++)
         assertErrorFrom(
             (turn){.head = OK10, .body = begins[i], .body_len = strlen(begins[i]), .then = REPEAT, .repeat = 9},
-            OCSP_ERR_HTTP, 1, PATIENT_MS);
+            OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 /* A DER SEQUENCE that is complete. */
@@ -521,13 +521,13 @@ TEST(body_withoutLengthEndsWithTheDer) {
                   .pace_ms = pace,
                   .then = THEN_HANG};
         startServer(&t, 1, NULL);
-        assertBody(fetch(PATIENT_MS), sequence, 24);
+        assertBody(fetch(LONG_TIMEOUT_MS), sequence, 24);
         stopServer();
     }
     /* Trailing bytes are handed on: ocspVerify rejects them. */
     turn t = {.head = OK10, .body = sequence, .body_len = 25, .then = THEN_HANG};
     startServer(&t, 1, NULL);
-    assertBody(fetch(PATIENT_MS), sequence, 25);
+    assertBody(fetch(LONG_TIMEOUT_MS), sequence, 25);
     stopServer();
 }
 
@@ -540,13 +540,13 @@ TEST(answer_interimOnesAreSkipped) {
     /* The status that counts is the final one. */
     turn script[2] = {answering("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 405 No\r\n\r\n"), answering(OK10)};
     startServer(script, 2, NULL);
-    assertBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assertBody(fetch(LONG_TIMEOUT_MS), answer, sizeof(answer));
     assert_int_equal(seenRequests(), 2);
     stopServer();
     assertErrorFrom((turn){.head = "HTTP/1.1 100 Continue\r\n\r\n", .then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1,
-                    PATIENT_MS);
+                    LONG_TIMEOUT_MS);
     assertErrorFrom((turn){.head = "HTTP/1.1 100 Continue\r\n\r\n", .then = REPEAT, .repeat = 25}, OCSP_ERR_NETWORK, 1,
-                    PATIENT_MS);
+                    LONG_TIMEOUT_MS);
     assertMessageFrom(answering("HTTP/1.1 101 Switching Protocols\r\n\r\n"), OCSP_ERR_HTTP, "HTTP status 101");
 }
 
@@ -575,7 +575,7 @@ TEST(contentLength_invalidIsRejected) {
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length:\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 10 20\r\n\r\n",
                                         "HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 10\r\nContent-Length: 20\r\n\r\n"};
-    for (int i = 0; i < 5; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+    for (int i = 0; i < 5; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 /* RFC 9112 section 2.2: LF alone ends a line too. CR alone does not, and is refused. */
@@ -592,7 +592,7 @@ TEST(answer_notHttpIsRejected) {
                                         "HTTP/1.1 2OO OK\r\n" TYPE "\r\n",  "HTTP/1.1 20 OK\r\n" TYPE "\r\n",
                                         "HTTP/1.1 2000 OK\r\n" TYPE "\r\n", "HTTP/1.1200 OK\r\n" TYPE "\r\n",
                                         "ICY 200 OK\r\n" TYPE "\r\n"};
-    for (int i = 0; i < 7; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, PATIENT_MS);
+    for (int i = 0; i < 7; i++) assertErrorFrom(answering(heads[i]), OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
 }
 
 TEST(status_redirectsAreNotFollowed, "7") {
@@ -600,7 +600,7 @@ TEST(status_redirectsAreNotFollowed, "7") {
     for (size_t i = 0; i < 7; i++) {
         char head[200];
         snprintf(head, sizeof(head), "HTTP/1.1 %d Moved\r\nLocation: http://127.0.0.1:1/\r\n" TYPE "\r\n", statuses[i]);
-        assertErrorFrom(answering(head), OCSP_ERR_HTTP, 1, PATIENT_MS);
+        assertErrorFrom(answering(head), OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS);
     }
 }
 
@@ -609,7 +609,7 @@ TEST(status_not200IsRejectedWithAnyBody, "7") {
     for (size_t i = 0; i < 11; i++) {
         char head[200];
         snprintf(head, sizeof(head), "HTTP/1.1 %d Hm\r\n" TYPE "\r\n", statuses[i]);
-        assertErrorFrom(answering(head), OCSP_ERR_HTTP, 1, PATIENT_MS); /* and no GET */
+        assertErrorFrom(answering(head), OCSP_ERR_HTTP, 1, LONG_TIMEOUT_MS); /* and no GET */
     }
 }
 
@@ -623,7 +623,7 @@ TEST(get_followsARejectedPost, "4") {
                  statuses[i]);
         turn script[2] = {{.head = head, .body = "", .then = THEN_HANG}, answering(OK10)};
         startServer(script, 2, NULL);
-        assertBody(fetch(PATIENT_MS), answer, sizeof(answer));
+        assertBody(fetch(LONG_TIMEOUT_MS), answer, sizeof(answer));
         assert_int_equal(seenRequests(), 2);
         assert_memory_equal(server.request[0].p, "POST ", 5);
         assert_memory_equal(server.request[1].p, "GET ", 4);
@@ -634,7 +634,7 @@ TEST(get_followsARejectedPost, "4") {
 TEST(get_rejectedTooIsOneFailure, "7") {
     turn t = answering("HTTP/1.1 404 Not Found\r\n" TYPE "\r\n");
     startServer(&t, 1, NULL);
-    got g = fetch(PATIENT_MS);
+    got g = fetch(LONG_TIMEOUT_MS);
     assertKind(g, OCSP_ERR_HTTP);
     assert_non_null(strstr(g.err.text, "404"));
     assert_int_equal(seenRequests(), 2);
@@ -644,7 +644,7 @@ TEST(get_rejectedTooIsOneFailure, "7") {
 TEST(get_itsErrorKindCounts) {
     turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), {.then = THEN_RESET}};
     startServer(script, 2, NULL);
-    assertKind(fetch(PATIENT_MS), OCSP_ERR_NETWORK);
+    assertKind(fetch(LONG_TIMEOUT_MS), OCSP_ERR_NETWORK);
     assert_int_equal(seenRequests(), 2);
     stopServer();
 }
@@ -660,7 +660,7 @@ TEST(post_isAsRfc6960Says) {
     for (int i = 0; i < 5; i++) {
         turn t = answering(OK10);
         startServer(&t, 1, NULL);
-        assertBody(fetchWith(urlOf(rows[i].path), NULL, PATIENT_MS, NULL), answer, sizeof(answer));
+        assertBody(fetchWith(urlOf(rows[i].path), NULL, LONG_TIMEOUT_MS, NULL), answer, sizeof(answer));
         testBytes r = testJoin(testCopy(server.request[0].p, server.request[0].n), testCopy("", 1));
         char host[64];
         snprintf(host, sizeof(host), "\r\nHost: 127.0.0.1:%d\r\n", server.port);
@@ -687,7 +687,7 @@ TEST(get_carriesTheRequestInThePath) {
     for (int i = 0; i < 5; i++) {
         turn script[2] = {answering("HTTP/1.1 405 No\r\n\r\n"), answering(OK10)};
         startServer(script, 2, NULL);
-        assertBody(fetchWith(urlOf(rows[i].path), NULL, PATIENT_MS, NULL), answer, sizeof(answer));
+        assertBody(fetchWith(urlOf(rows[i].path), NULL, LONG_TIMEOUT_MS, NULL), answer, sizeof(answer));
         const char *line = (const char *)server.request[1].p;
         size_t n = strlen(rows[i].before);
         assert_memory_equal(line, rows[i].before, n);
@@ -721,16 +721,16 @@ TEST(get_carriesTheRequestInThePath) {
 
 TEST(body_shorterThanContentLength, "7") {
     assertErrorFrom(answering("HTTP/1.1 200 OK\r\n" TYPE "Content-Length: 5000\r\n\r\n"), OCSP_ERR_NETWORK, 1,
-                    PATIENT_MS);
+                    LONG_TIMEOUT_MS);
 }
 
 TEST(connection_resetOrClosedAtOnce, "7") {
-    assertErrorFrom((turn){.then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
-    assertErrorFrom((turn){.then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
-    assertErrorFrom((turn){.then = CLOSE_AT_ONCE}, OCSP_ERR_NETWORK, 0, PATIENT_MS);
+    assertErrorFrom((turn){.then = THEN_RESET}, OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
+    assertErrorFrom((turn){.then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
+    assertErrorFrom((turn){.then = CLOSE_AT_ONCE}, OCSP_ERR_NETWORK, 0, LONG_TIMEOUT_MS);
     assertErrorFrom((turn){.head = "HTTP/1.1 200 OK\r\nContent-Ty", .then = THEN_CLOSE}, OCSP_ERR_NETWORK, 1,
-                    PATIENT_MS);
-    assertErrorFrom((turn){.head = "HT", .then = THEN_RESET}, OCSP_ERR_NETWORK, 1, PATIENT_MS);
+                    LONG_TIMEOUT_MS);
+    assertErrorFrom((turn){.head = "HT", .then = THEN_RESET}, OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
 }
 
 TEST(timeout_noAnswer, "7") {
@@ -750,9 +750,9 @@ TEST(timeout_boundsTheWholeExchange, "7") {
 
 TEST(header_endlessIsRejected, "7") {
     assertErrorFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy\r\n", .then = REPEAT, .repeat = 20},
-                    OCSP_ERR_NETWORK, 1, PATIENT_MS);
+                    OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
     assertErrorFrom((turn){.head = "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyy", .then = REPEAT, .repeat = 10},
-                    OCSP_ERR_NETWORK, 1, PATIENT_MS);
+                    OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
 }
 
 TEST(header_isReadToALimit) {
@@ -764,7 +764,7 @@ TEST(header_isReadToALimit) {
         memset(head + k, 'y', n);
         memcpy(head + k + n, "\r\n\r\n", 5);
         if (over)
-            assertErrorFrom(answering(head), OCSP_ERR_NETWORK, 1, PATIENT_MS);
+            assertErrorFrom(answering(head), OCSP_ERR_NETWORK, 1, LONG_TIMEOUT_MS);
         else
             assertGoodFrom(answering(head));
         free(head);
@@ -777,9 +777,9 @@ TEST(connection_refused, "4") {
     char url[100];
     snprintf(url, sizeof(url), "http://127.0.0.1:%d/", server.port);
     stopServer();
-    got g = fetchWith(url, NULL, PATIENT_MS, &counting);
+    got g = fetchWith(url, NULL, LONG_TIMEOUT_MS, &counting);
     assertKind(g, OCSP_ERR_NETWORK);
-    assertKind(fetchWith("http://nobody.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    assertKind(fetchWith("http://nobody.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting), OCSP_ERR_NETWORK);
 }
 
 /* ---- a name with several addresses ------------------------------------------------------------------------------- */
@@ -800,12 +800,12 @@ static void fetchByName(const char *const *addresses, int64_t timeout) {
 }
 
 TEST(addresses_firstRefuses, "4") {
-    fetchByName((const char *const[]){"127.0.0.2", "127.0.0.1", NULL}, PATIENT_MS);
+    fetchByName((const char *const[]){"127.0.0.2", "127.0.0.1", NULL}, LONG_TIMEOUT_MS);
 }
 
 TEST(addresses_firstHasNoRoute, "4") {
     /* A link-local address without its link: connect() refuses it before any packet is sent. */
-    fetchByName((const char *const[]){"fe80::1", "127.0.0.1", NULL}, PATIENT_MS);
+    fetchByName((const char *const[]){"fe80::1", "127.0.0.1", NULL}, LONG_TIMEOUT_MS);
 }
 
 /* An address whose listener's queue is full answers to no SYN: as a black hole does, and all on loopback. */
@@ -835,7 +835,7 @@ TEST(addresses_firstIsABlackHole, "4") {
 TEST(addresses_firstIsSilent, "4") {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
-    int silent = listenOn("127.0.0.3", server.port, 8); /* the kernel accepts; nobody reads */
+    int silent = listenOn("127.0.0.3", server.port, 8); /* the kernel accepts; no process reads */
     assert_true(silent >= 0);
     fake_addresses[0] = "127.0.0.3";
     fake_addresses[1] = "127.0.0.1";
@@ -853,7 +853,7 @@ TEST(addresses_brokenGetGoesOnToTheNext, "4") {
     fake_addresses[0] = fake_addresses[1] = "127.0.0.1"; /* twice the same: what counts is the turn */
     char url[100];
     snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
-    assertBody(fetchWith(url, NULL, PATIENT_MS, &counting), answer, sizeof(answer));
+    assertBody(fetchWith(url, NULL, LONG_TIMEOUT_MS, &counting), answer, sizeof(answer));
     assert_int_equal(seenRequests(), 3);
     stopServer();
     memset(fake_addresses, 0, sizeof(fake_addresses));
@@ -866,7 +866,7 @@ TEST(addresses_allDead, "4") {
     fake_addresses[1] = "127.0.0.4";
     char url[100];
     snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
-    assertKind(fetchWith(url, NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    assertKind(fetchWith(url, NULL, LONG_TIMEOUT_MS, &counting), OCSP_ERR_NETWORK);
     stopServer();
     memset(fake_addresses, 0, sizeof(fake_addresses));
 }
@@ -932,7 +932,7 @@ TEST(openSsl_isLeftForEachWait) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     left = entered = 0;
-    assertBody(fetch(PATIENT_MS), answer, sizeof(answer));
+    assertBody(fetch(LONG_TIMEOUT_MS), answer, sizeof(answer));
     assert_true(left >= 2); /* the look-up of the name, and at least one poll */
     assert_int_equal(left, entered);
     stopServer();
@@ -942,7 +942,7 @@ TEST(openSsl_isLeftForEachWait) {
 
 static X509 *tls_ca, *tls_cert;
 
-/* Certificates that are valid by the real clock: TLS looks at no other. */
+/* Certificates that are valid by the real clock, the only one that TLS uses. */
 static SSL_CTX *responderTls(const char *alt_names, int expired) {
     time_t now = time(NULL);
     X509_free(tls_ca);
@@ -979,14 +979,14 @@ static got fetchTls(SSL_CTX *tls, turn t, const char *host, X509_STORE *store, i
 TEST(https_rightNameAndTrustedCa) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid,IP:127.0.0.1", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
-    assertBody(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
-    assertBody(fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS), answer, sizeof(answer));
+    assertBody(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, LONG_TIMEOUT_MS), answer, sizeof(answer));
+    assertBody(fetchTls(tls, answering(OK10), "127.0.0.1", store, LONG_TIMEOUT_MS), answer, sizeof(answer));
     turn slow = answering(OK10);
     slow.pace_ms = 1;
-    assertBody(fetchTls(tls, slow, "ocsp.test.invalid", store, PATIENT_MS), answer, sizeof(answer));
+    assertBody(fetchTls(tls, slow, "ocsp.test.invalid", store, LONG_TIMEOUT_MS), answer, sizeof(answer));
     assertKind(fetchTls(tls, (turn){.then = THEN_HANG}, "ocsp.test.invalid", store, BRIEF_MS), OCSP_ERR_NETWORK);
     turn open = {.head = OK10, .body = sequence, .body_len = 24, .then = THEN_HANG}; /* the DER ends it here too */
-    assertBody(fetchTls(tls, open, "ocsp.test.invalid", store, PATIENT_MS), sequence, 24);
+    assertBody(fetchTls(tls, open, "ocsp.test.invalid", store, LONG_TIMEOUT_MS), sequence, 24);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -994,10 +994,10 @@ TEST(https_rightNameAndTrustedCa) {
 TEST(https_otherNameIsRejected) {
     SSL_CTX *tls = responderTls("DNS:other.test.invalid,IP:127.0.0.9", 0);
     X509_STORE *store = testStore(tls_ca, NULL);
-    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
+    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, LONG_TIMEOUT_MS);
     assertKind(g, OCSP_ERR_NETWORK);
     assert_non_null(strstr(g.err.text, "certificate is not valid for the name ocsp.test.invalid: use a URL"));
-    g = fetchTls(tls, answering(OK10), "127.0.0.1", store, PATIENT_MS);
+    g = fetchTls(tls, answering(OK10), "127.0.0.1", store, LONG_TIMEOUT_MS);
     assertKind(g, OCSP_ERR_NETWORK);
     assert_non_null(strstr(g.err.text, "certificate is not valid for the name 127.0.0.1: use a URL"));
     X509_STORE_free(store);
@@ -1015,7 +1015,7 @@ TEST(https_otherNameIsRejectedWithSystemRoots) {
     assert_int_equal(PEM_write_X509(file, tls_ca), 1);
     fclose(file);
     setenv("SSL_CERT_FILE", path, 1);
-    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS);
+    got g = fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, LONG_TIMEOUT_MS);
     unsetenv("SSL_CERT_FILE");
     unlink(path);
     assertKind(g, OCSP_ERR_NETWORK);
@@ -1027,13 +1027,13 @@ TEST(https_otherNameIsRejectedWithSystemRoots) {
 TEST(https_unknownCaOrExpiredIsRejected) {
     SSL_CTX *tls = responderTls("DNS:ocsp.test.invalid", 0);
     X509_STORE *store = testStore(testGetPki()->root, NULL);
-    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
-    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", NULL, PATIENT_MS), OCSP_ERR_NETWORK);
+    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, LONG_TIMEOUT_MS), OCSP_ERR_NETWORK);
+    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", NULL, LONG_TIMEOUT_MS), OCSP_ERR_NETWORK);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
     tls = responderTls("DNS:ocsp.test.invalid", 1);
     store = testStore(tls_ca, NULL);
-    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, PATIENT_MS), OCSP_ERR_NETWORK);
+    assertKind(fetchTls(tls, answering(OK10), "ocsp.test.invalid", store, LONG_TIMEOUT_MS), OCSP_ERR_NETWORK);
     X509_STORE_free(store);
     SSL_CTX_free(tls);
 }
@@ -1066,7 +1066,8 @@ TEST(proxy_ofTheEnvironmentIsUsedForHttp) {
     turn t = answering(OK10);
     startServer(&t, 1, NULL);
     setProxy("http_proxy", "");
-    got g = fetchWith("http://far.test.invalid:8080/ocsp", NULL, PATIENT_MS, &counting); /* resolves nowhere here */
+    got g =
+        fetchWith("http://far.test.invalid:8080/ocsp", NULL, LONG_TIMEOUT_MS, &counting); /* resolves nowhere here */
     noProxies();
     assertBody(g, answer, sizeof(answer));
     static const char line[] = "POST http://far.test.invalid:8080/ocsp HTTP/1.1\r\n";
@@ -1090,7 +1091,7 @@ TEST(proxy_withCredentials) {
             turn t = answering(tunnel ? "HTTP/1.1 403 Forbidden\r\n\r\n" : OK10);
             startServer(&t, 1, NULL);
             setProxy(tunnel ? "https_proxy" : "http_proxy", rows[i].in_url);
-            got g = fetchWith(tunnel ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS,
+            got g = fetchWith(tunnel ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, LONG_TIMEOUT_MS,
                               &counting);
             noProxies();
             if (tunnel)
@@ -1116,8 +1117,8 @@ TEST(proxy_badlyEncodedCredentials) {
             char url[100];
             snprintf(url, sizeof(url), "http://%s127.0.0.1:1", bad[i]);
             setenv(tls ? "https_proxy" : "http_proxy", url, 1);
-            got g =
-                fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS, &counting);
+            got g = fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, LONG_TIMEOUT_MS,
+                              &counting);
             noProxies();
             assertKind(g, OCSP_ERR_NETWORK);
             if (!strstr(g.err.text,
@@ -1138,8 +1139,8 @@ TEST(proxy_authenticationRequired) {
                       .then = THEN_HANG};
             startServer(&t, 1, NULL);
             setProxy(tls ? "https_proxy" : "http_proxy", with ? "user:secret@" : "");
-            got g =
-                fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, PATIENT_MS, &counting);
+            got g = fetchWith(tls ? "https://far.test.invalid/" : "http://far.test.invalid/", NULL, LONG_TIMEOUT_MS,
+                              &counting);
             noProxies();
             assertKind(g, tls ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP);
             if (!strstr(g.err.text, words[with][0]) || !strstr(g.err.text, tls ? "https_proxy" : words[with][1]) ||
@@ -1151,7 +1152,7 @@ TEST(proxy_authenticationRequired) {
     /* From the responder itself it is like any other status. */
     turn t = answering("HTTP/1.1 407 Hm\r\n\r\n");
     startServer(&t, 1, NULL);
-    assertKind(fetch(PATIENT_MS), OCSP_ERR_HTTP);
+    assertKind(fetch(LONG_TIMEOUT_MS), OCSP_ERR_HTTP);
     assert_int_equal(seenRequests(), 2);
     stopServer();
 }
@@ -1161,7 +1162,7 @@ TEST(noProxy_goesDirect) {
     startServer(&t, 1, NULL);
     setenv("http_proxy", "http://127.0.0.2:1", 1); /* nothing listens there */
     setenv("no_proxy", "other.example,127.0.0.1", 1);
-    got g = fetch(PATIENT_MS);
+    got g = fetch(LONG_TIMEOUT_MS);
     noProxies();
     assertBody(g, answer, sizeof(answer));
     assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.1\r\n", 21);
@@ -1193,7 +1194,7 @@ TEST(noProxy_matchesDomains) {
         char url[100];
         snprintf(url, sizeof(url), "http://ocsp.test.invalid:%d/ocsp", server.port);
         fake_addresses[0] = "127.0.0.1";
-        got g = fetchWith(url, NULL, PATIENT_MS, &counting);
+        got g = fetchWith(url, NULL, LONG_TIMEOUT_MS, &counting);
         fake_addresses[0] = NULL;
         noProxies();
         if ((g.result == OCSP_FETCH_OK) != rows[i].direct) fail_msg("no_proxy \"%s\"", rows[i].list);
@@ -1204,7 +1205,7 @@ TEST(noProxy_matchesDomains) {
 
 TEST(proxy_deadOneIsNamed) {
     setenv("http_proxy", "http://127.0.0.2:1", 1);
-    got g = fetchWith("http://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
+    got g = fetchWith("http://far.test.invalid/ocsp", NULL, LONG_TIMEOUT_MS, &counting);
     noProxies();
     assertKind(g, OCSP_ERR_NETWORK);
     assert_non_null(strstr(g.err.text, "proxy"));
@@ -1218,7 +1219,7 @@ TEST(proxy_tunnelsHttps) {
     t.tunnel = 1;
     startServer(&t, 1, tls);
     setProxy("https_proxy", "");
-    got g = fetchWith("https://far.test.invalid:8443/ocsp", store, PATIENT_MS, &counting);
+    got g = fetchWith("https://far.test.invalid:8443/ocsp", store, LONG_TIMEOUT_MS, &counting);
     noProxies();
     assertBody(g, answer, sizeof(answer));
     static const char line[] = "CONNECT far.test.invalid:8443 HTTP/1.1\r\nHost: far.test.invalid:8443\r\n";
@@ -1233,7 +1234,7 @@ TEST(proxy_rejectsTheTunnel) {
     turn t = {.head = "HTTP/1.1 403 Forbidden\r\n\r\n"};
     startServer(&t, 1, NULL);
     setProxy("https_proxy", "");
-    got g = fetchWith("https://far.test.invalid/ocsp", NULL, PATIENT_MS, &counting);
+    got g = fetchWith("https://far.test.invalid/ocsp", NULL, LONG_TIMEOUT_MS, &counting);
     noProxies();
     assertKind(g, OCSP_ERR_NETWORK);
     assert_non_null(strstr(g.err.text, "HTTP status 403: allow CONNECT to port 443"));
@@ -1243,9 +1244,9 @@ TEST(proxy_rejectsTheTunnel) {
 
 TEST(proxy_unusableIsReported) {
     setenv("http_proxy", "https://127.0.0.1:1", 1);
-    assertKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    assertKind(fetchWith("http://far.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting), OCSP_ERR_NETWORK);
     setenv("http_proxy", "http://[::", 1);
-    assertKind(fetchWith("http://far.test.invalid/", NULL, PATIENT_MS, &counting), OCSP_ERR_NETWORK);
+    assertKind(fetchWith("http://far.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting), OCSP_ERR_NETWORK);
     noProxies();
 }
 

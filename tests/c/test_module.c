@@ -11,7 +11,7 @@
 #include <openssl/crypto.h>
 
 /* Some of OpenSSL's functions are wrapped in this program, which would look like a second OpenSSL. */
-static int no_answer; /* the loader cannot tell where a function is */
+static int no_answer; /* dladdr() fails */
 
 static int wherever(const void *address, Dl_info *info) {
     int known = dladdr(address, info);
@@ -601,7 +601,7 @@ TEST(setting_withoutConfigCommandNothingIsAssumed) {
     assert_int_equal(server.sets, 0);
 }
 
-/* If the command is gone, an ACL check cannot be made: that denies nobody. */
+/* If the command does not exist, the ACL check fails with ENOENT, which does not mean denied. */
 TEST(refreshCommand_removedCommandDeniesNobody) {
     ServerString *argv[2];
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);

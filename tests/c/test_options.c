@@ -45,7 +45,7 @@ TEST(stapling_offAndOnActWithTheNextHandshake, "18") {
     SSL_CTX_free(ctx);
 }
 
-/* Without a valid response, turning stapling on asks at once, however long the wait for the next retry is. */
+/* Without a valid response, turning stapling on fetches at once, however long the wait for the next retry is. */
 TEST(stapling_onWithoutResponseAsksAtOnce, "18") {
     responder.down = 1;
     SSL_CTX *ctx = loadLeaf();

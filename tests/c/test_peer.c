@@ -376,7 +376,8 @@ TEST(resumedSession_countsAsMissing) {
     SSL_CTX_set_session_cache_mode(peer, SSL_SESS_CACHE_SERVER);
     SSL_CTX_set_session_id_context(peer, (const unsigned char *)"peer", 4);
     SSL_CTX_set_num_tickets(peer, 1);
-    for (int round = 0; round < 3; round++) { /* a full handshake, then resumed ones by soft and by require */
+    for (int handshake = 0; handshake < 3;
+         handshake++) { /* a full handshake, then resumed ones by soft and by require */
         SSL *s = SSL_new(peer), *c = SSL_new(links[1]);
         BIO *sb, *cb;
         char byte;
@@ -387,11 +388,11 @@ TEST(resumedSession_countsAsMissing) {
         SSL_set_accept_state(s);
         SSL_set_connect_state(c);
         if (session) assert_true(SSL_set_session(c, session));
-        setPolicy(round == 1 ? OCSP_PEERS_SOFT : OCSP_PEERS_REQUIRE);
+        setPolicy(handshake == 1 ? OCSP_PEERS_SOFT : OCSP_PEERS_REQUIRE);
         for (int i = 0; i < 10; i++) up = (SSL_do_handshake(c) == 1) & (SSL_do_handshake(s) == 1);
-        assert_int_equal(up, round != 2);
-        assert_int_equal(SSL_session_reused(c), round > 0);
-        if (round == 0) {
+        assert_int_equal(up, handshake != 2);
+        assert_int_equal(SSL_session_reused(c), handshake > 0);
+        if (handshake == 0) {
             SSL_read(c, &byte, 1); /* the ticket */
             session = SSL_get1_session(c);
         }
@@ -463,19 +464,19 @@ TEST(log_recoveryBeforeTheFailureWasLogged) {
 
 /* An active context without the peer check: links are not checked, and INFO and the log say so. */
 TEST(context_withoutCheckIsReported) {
-    SSL_CTX *bare = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
-    ocspInstallCallback(bare);
-    ocspAttachContext(bare);
+    SSL_CTX *unchecked = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    ocspInstallCallback(unchecked);
+    ocspAttachContext(unchecked);
     assert_int_equal(lines[1], 0);
     setPolicy(OCSP_PEERS_REQUIRE);
-    ocspAttachContext(bare);
+    ocspAttachContext(unchecked);
     assert_int_equal(lines[1], 1);
     readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "NOT checked"));
-    ocspInstallPeerCheck(bare);
-    ocspAttachContext(bare);
+    ocspInstallPeerCheck(unchecked);
+    ocspAttachContext(unchecked);
     assert_int_equal(lines[1], 1);
-    SSL_CTX_free(bare);
+    SSL_CTX_free(unchecked);
 }
 
 /* How many signatures the engine verifies for one link, whose outcome must be `up`. */

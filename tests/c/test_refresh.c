@@ -1,4 +1,4 @@
-/* test_refresh.c - when the engine asks the responder again: refreshes in time, retries after failures, and jumps of
+/* test_refresh.c - when the engine fetches again: refreshes in time, retries after failures, and jumps of
  * the wall clock.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -11,19 +11,19 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 /* ---- refreshes in time ------------------------------------------------------------------------------------------- */
 
-static void assertRefreshedAtTheMargin(int life, int margin) {
+static void assertRefreshedAtTheMargin(int validity, int margin) {
     options.refresh_margin = margin;
     applyOptions();
-    responder.validity = life;
+    responder.validity = validity;
     SSL_CTX *ctx = loadLeaf();
-    runFor((int64_t)life * 1000 * 12);
+    runFor((int64_t)validity * 1000 * 12);
     assert_true(requestCount() >= 12);
     for (int i = 1; i < requestCount(); i++) {
-        int64_t window = (int64_t)life * margin * 10, from = responder.at_wall[i - 1] / 1000 * 1000;
-        int64_t formula = from + (int64_t)life * 1000 - window, fifth = (formula - from) / 5;
-        if (formula < responder.at_wall[i - 1] + 1000) formula = responder.at_wall[i - 1] + 1000; /* the floor */
-        assert_true(responder.at_wall[i] <= formula);
-        assert_true(responder.at_wall[i] >= formula - fifth - 1);
+        int64_t window = (int64_t)validity * margin * 10, from = responder.at_wall[i - 1] / 1000 * 1000;
+        int64_t deadline = from + (int64_t)validity * 1000 - window, fifth = (deadline - from) / 5;
+        if (deadline < responder.at_wall[i - 1] + 1000) deadline = responder.at_wall[i - 1] + 1000; /* the floor */
+        assert_true(responder.at_wall[i] <= deadline);
+        assert_true(responder.at_wall[i] >= deadline - fifth - 1);
     }
     assert_true(isStapled(ctx));
     assert_int_equal(infoNumber("refresh_failures"), 0);
@@ -68,9 +68,9 @@ TEST(refresh_unchangedResponseIsNoFailure, "13") {
     assert_int_equal(requestCount(), 1);
     runFor(9001 * 1000); /* once before the deadline, once soon after it, then rarely: no failure, no quick retries */
     assert_true(requestCount() >= 4 && requestCount() <= 6);
-    int64_t formula = (int64_t)(TEST_NOW + 36000) * 1000;
-    assert_true(responder.at_wall[1] <= formula);
-    assert_true(responder.at_wall[2] >= formula && responder.at_wall[2] <= formula + 1000 * 1000);
+    int64_t deadline = (int64_t)(TEST_NOW + 36000) * 1000;
+    assert_true(responder.at_wall[1] <= deadline);
+    assert_true(responder.at_wall[2] >= deadline && responder.at_wall[2] <= deadline + 1000 * 1000);
     for (int i = 3; i < requestCount(); i++) {
         int64_t longest = ((int64_t)(TEST_NOW + 40000) * 1000 - responder.at_wall[i - 1]) / 4;
         int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1];

@@ -38,7 +38,7 @@ TEST(reload_asksAtOnce, "17") {
     SSL_CTX_free(ctx);
 }
 
-/* Reloads ask at once, but no faster than automatic refreshes may follow each other. */
+/* Reloads fetch at once, but not sooner than the minimum interval between automatic refreshes. */
 TEST(reload_asksAtMostOnceASecond, "17") {
     SSL_CTX *ctx = loadLeaf();
     for (int i = 0; i < 50; i++) {

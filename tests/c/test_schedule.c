@@ -1,4 +1,4 @@
-/* test_schedule.c - when to ask next: the refresh deadline, its jitter, and the waits after failures, each compared
+/* test_schedule.c - when to refresh next: the refresh deadline, its jitter, and the waits after failures, each compared
  * with the table in docs/behavior.md over wide ranges. No clock runs here. At the end a small fleet, which is what the
  * rules are for (`make fleet` is the large one).
  *
@@ -14,7 +14,7 @@ static ocspResponse currentResponse(time_t from, time_t until) {
 }
 
 /* Random numbers: both ends, the middle, and any. */
-static uint32_t someChance(int i) {
+static uint32_t someRandom(int i) {
     static const uint32_t special[] = {0, 1, 0x7fffffff, 0x80000000, UINT32_MAX - 1, UINT32_MAX};
     return i < 6 ? special[i] : testRandom();
 }
@@ -40,7 +40,7 @@ TEST(refreshAt_twentySecondResponse, "10") {
     assert_int_equal(ocspRefreshAtMs(&current, 10, start, 0), start + 18000);
     assert_int_equal(ocspRefreshAtMs(&current, 50, start, 0), start + 10000);
     for (int i = 0; i < 1000; i++) {
-        int64_t at = ocspRefreshAtMs(&current, 50, start, someChance(i));
+        int64_t at = ocspRefreshAtMs(&current, 50, start, someRandom(i));
         assert_true(at <= start + 10000 && at >= start + 9000);
     }
 }
@@ -49,35 +49,35 @@ TEST(refreshAt_neverAfterTheDeadline, "10") {
     for (int margin = 1; margin <= 99; margin++) {
         for (int i = 0; i < 300; i++) {
             time_t from = TEST_NOW - (time_t)between(0, 400 * TEST_DAY);
-            int64_t life = i < 30 ? i + 1 : between(1, i % 2 ? 3600 : 4000LL * TEST_DAY);
-            ocspResponse current = currentResponse(from, from + (time_t)life);
-            /* Exact, in milliseconds, by other arithmetic than the room's. */
-            __int128 window = (__int128)life * 1000 * margin / 100;
-            int64_t formula = (int64_t)((__int128)current.expires_at * 1000 - window);
-            int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&current, margin, now, someChance(i));
-            assert_true(at <= formula);
+            int64_t validity = i < 30 ? i + 1 : between(1, i % 2 ? 3600 : 4000LL * TEST_DAY);
+            ocspResponse current = currentResponse(from, from + (time_t)validity);
+            /* Exact, in milliseconds, by other arithmetic than in ocsp_schedule.c. */
+            __int128 window = (__int128)validity * 1000 * margin / 100;
+            int64_t deadline = (int64_t)((__int128)current.expires_at * 1000 - window);
+            int64_t now = (int64_t)TEST_NOW * 1000, at = ocspRefreshAtMs(&current, margin, now, someRandom(i));
+            assert_true(at <= deadline);
             /* A tenth of the margin's window, or a fifth of the wait beyond half an hour. */
-            __int128 tenth = window / 10, fifth = (formula - (int64_t)from * 1000 - 1800000) / 5;
-            assert_true(at >= formula - (int64_t)(tenth > fifth ? tenth : fifth) - 1);
+            __int128 tenth = window / 10, fifth = (deadline - (int64_t)from * 1000 - 1800000) / 5;
+            assert_true(at >= deadline - (int64_t)(tenth > fifth ? tenth : fifth) - 1);
             /* A refresh that is not due is not due within half of the remaining time either. */
-            assert_true(formula > now ? at >= now + (formula - now) / 2 : at == formula);
-            if (fifth <= 0 && formula > now) assert_true(at >= formula - (formula - now) / 10 - 1);
+            assert_true(deadline > now ? at >= now + (deadline - now) / 2 : at == deadline);
+            if (fifth <= 0 && deadline > now) assert_true(at >= deadline - (deadline - now) / 10 - 1);
             /* The one in seconds is the same to a second. */
             time_t seconds = ocspRefreshDeadline(&current, margin);
-            assert_true((int64_t)seconds * 1000 >= formula - 1000 && (int64_t)seconds * 1000 <= formula + 1000);
+            assert_true((int64_t)seconds * 1000 >= deadline - 1000 && (int64_t)seconds * 1000 <= deadline + 1000);
         }
     }
 }
 
 TEST(jitter_coversItsWholeRange) {
-    ocspResponse current =
-        currentResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY); /* formula 9 days; a fifth but six minutes */
-    int64_t formula = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = (9LL * TEST_DAY - 1800) * 200;
-    int64_t nows[] = {(int64_t)TEST_NOW * 1000, formula - 3600 * 1000}; /* in the last hour: half an hour */
+    /* The deadline is after 9 days, and jitter a fifth of that without the first half hour. */
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + 10 * TEST_DAY);
+    int64_t deadline = (int64_t)(TEST_NOW + 9 * TEST_DAY) * 1000, whole = (9LL * TEST_DAY - 1800) * 200;
+    int64_t nows[] = {(int64_t)TEST_NOW * 1000, deadline - 3600 * 1000}; /* in the last hour: half an hour */
     for (int n = 0; n < 2; n++, whole = 1800 * 1000) {
         int64_t least = INT64_MAX, most = 0;
         for (int i = 0; i < 2000; i++) {
-            int64_t early = formula - ocspRefreshAtMs(&current, 10, nows[n], someChance(i));
+            int64_t early = deadline - ocspRefreshAtMs(&current, 10, nows[n], someRandom(i));
             if (early < least) least = early;
             if (early > most) most = early;
         }
@@ -90,7 +90,7 @@ TEST(jitter_coversItsWholeRange) {
  * range. */
 TEST(recheck_isSpreadAfterTheDeadline) {
     static const struct {
-        int64_t life;
+        int64_t validity;
         int margin;
         int64_t longest; /* ms: a quarter of the window, an hour at most */
     } rows[] = {{7 * TEST_DAY, 50, 3600000},
@@ -101,19 +101,19 @@ TEST(recheck_isSpreadAfterTheDeadline) {
                 {600, 10, 15000},
                 {600, 99, 148500}};
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
-        ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].life);
-        int64_t formula = (int64_t)current.expires_at * 1000 - rows[r].life * 10 * rows[r].margin, least = INT64_MAX,
-                most = 0;
+        ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)rows[r].validity);
+        int64_t deadline = (int64_t)current.expires_at * 1000 - rows[r].validity * 10 * rows[r].margin,
+                least = INT64_MAX, most = 0;
         for (int i = 0; i < 1000; i++) {
-            int64_t late = ocspRecheckAtMs(&current, rows[r].margin, formula - 1 - i, someChance(i)) - formula;
+            int64_t late = ocspRecheckAtMs(&current, rows[r].margin, deadline - 1 - i, someRandom(i)) - deadline;
             if (late < least) least = late;
             if (late > most) most = late;
         }
         assert_true(least >= 0 && least <= rows[r].longest / 100);
         assert_true(most <= rows[r].longest && most >= rows[r].longest * 99 / 100 - 1);
         /* Not early: it is for the caller to wait. */
-        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, formula, 7), 0);
-        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, formula + 1000000, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, deadline, 7), 0);
+        assert_int_equal(ocspRecheckAtMs(&current, rows[r].margin, deadline + 1000000, 7), 0);
     }
 }
 
@@ -131,7 +131,7 @@ TEST(deadline_withoutNextUpdateIsFiveMinutes) {
     for (int margin = 1; margin <= 99; margin += 7) {
         assert_int_equal(ocspRefreshDeadline(&current, margin), TEST_NOW + 300);
         for (int i = 0; i < 100; i++) {
-            int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+            int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someRandom(i));
             assert_true(at <= (int64_t)(TEST_NOW + 300) * 1000);
             assert_true(at >= (int64_t)(TEST_NOW + 300 - 30) * 1000);
         }
@@ -143,7 +143,7 @@ TEST(refreshAt_revokedAtLeastHourly) {
     current.revoked = 1;
     int64_t now = (int64_t)(TEST_NOW + TEST_DAY) * 1000;
     for (int i = 0; i < 500; i++) {
-        int64_t at = ocspRefreshAtMs(&current, 10, now, someChance(i));
+        int64_t at = ocspRefreshAtMs(&current, 10, now, someRandom(i));
         assert_true(at <= now + 3600 * 1000);
         assert_true(at >= now + 2880 * 1000 - 1); /* and a fifth earlier at most */
     }
@@ -166,11 +166,11 @@ TEST(refreshAt_extremeDatesStayInBounds) {
                 ocspResponse current = currentResponse((time_t)years[a], (time_t)years[b]);
                 assert_true(ocspRefreshDeadline(&current, margin) <= current.expires_at);
                 for (int i = 0; i < 8; i++) {
-                    int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someChance(i));
+                    int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000, someRandom(i));
                     assert_true(at <= (int64_t)current.expires_at * 1000);
                     /* Never before the window of the largest margin and its tenth. */
-                    int64_t life = years[b] > years[a] ? years[b] - years[a] : 0;
-                    assert_true(at >= (int64_t)current.expires_at * 1000 - life * 1100);
+                    int64_t validity = years[b] > years[a] ? years[b] - years[a] : 0;
+                    assert_true(at >= (int64_t)current.expires_at * 1000 - validity * 1100);
                 }
             }
         }
@@ -214,7 +214,7 @@ TEST(retry_doublesUpToAMinute, "11") {
             int64_t middle = rows[r][0] * 1000LL << (attempt - 1), most = middle * 12 / 10;
             if (most > 3600000) most = 3600000;
             for (int i = 0; i < 500; i++) {
-                int64_t wait = ocspRetryDelayMs(rows[r][0], (unsigned)attempt, far, 0, someChance(i));
+                int64_t wait = ocspRetryDelayMs(rows[r][0], (unsigned)attempt, far, 0, someRandom(i));
                 assert_true(wait >= middle * 8 / 10 && wait <= most);
             }
             /* Both ends are reached: 0 and UINT32_MAX are more than a third apart. */
@@ -246,7 +246,7 @@ TEST(retry_outageWaitsInTheUpperHalfOfTheCap, "11") {
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
         int64_t low = INT64_MAX, high = 0, span = rows[r].high - rows[r].low;
         for (int i = 0; i < 1000; i++) {
-            int64_t wait = ocspRetryDelayMs(rows[r].delay, rows[r].attempt, rows[r].remaining, i % 2, someChance(i));
+            int64_t wait = ocspRetryDelayMs(rows[r].delay, rows[r].attempt, rows[r].remaining, i % 2, someRandom(i));
             if (wait < low) low = wait;
             if (wait > high) high = wait;
         }
@@ -262,7 +262,7 @@ TEST(retry_withoutResponseKeepsDoubling) {
             int64_t cap = must ? 60000 : 300000, middle = attempt < 10 ? 10000LL << (attempt - 1) : cap;
             if (middle > cap) middle = cap;
             for (int i = 0; i < 200; i++) {
-                int64_t wait = ocspRetryDelayMs(10, attempt, 0, must, someChance(i));
+                int64_t wait = ocspRetryDelayMs(10, attempt, 0, must, someRandom(i));
                 assert_true(wait >= middle * 8 / 10 && wait <= middle * 12 / 10 && wait <= cap);
             }
         }
@@ -271,8 +271,8 @@ TEST(retry_withoutResponseKeepsDoubling) {
 
 TEST(retry_liesBetweenFloorAndCap) {
     static const int delays[] = {1, 2, 5, 10, 59, 60, 300, 3600};
-    static const int64_t lives[] = {INT64_MIN, -1,    0,       1,        999,          4000,
-                                    5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
+    static const int64_t remaining[] = {INT64_MIN, -1,    0,       1,        999,          4000,
+                                        5000,      39999, 1200000, 14400000, 999999999999, INT64_MAX};
     static const unsigned attempts[] = {
         1, 2, 3, 9, 25, 26, 27, 31, 32, 33, 63, 64, 65, 1000, INT_MAX, (unsigned)INT_MAX + 1, UINT_MAX - 1, UINT_MAX};
     for (size_t d = 0; d < 8; d++) {
@@ -280,14 +280,14 @@ TEST(retry_liesBetweenFloorAndCap) {
             for (size_t a = 0; a < 18; a++) {
                 for (int must = 0; must < 2; must++) {
                     for (int i = 0; i < 8; i++) {
-                        int64_t cap = tableCap(lives[l], must);
+                        int64_t cap = tableCap(remaining[l], must);
                         long double plain = (long double)delays[d] * 1000;
                         for (unsigned n = 1; n < attempts[a] && plain < cap; n++) plain *= 2;
                         if (plain > cap) plain = cap;
-                        int64_t wait = ocspRetryDelayMs(delays[d], attempts[a], lives[l], must, someChance(i));
+                        int64_t wait = ocspRetryDelayMs(delays[d], attempts[a], remaining[l], must, someRandom(i));
                         assert_true(wait >= 1000);
                         assert_true(wait <= cap);
-                        if (plain <= 60000 || plain <= delays[d] * 1000 || lives[l] <= 0)
+                        if (plain <= 60000 || plain <= delays[d] * 1000 || remaining[l] <= 0)
                             assert_true(wait <= plain * 1.2L + 1);
                         assert_true(wait >= plain * 0.8L - 1);
                     }
@@ -313,10 +313,10 @@ TEST(retry_neverGetsShorterWithMoreFailures) {
 
 TEST(retry_nearExpiryGoesBelowRetryDelay) {
     for (int i = 0; i < 200; i++) {
-        int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someChance(i));
+        int64_t wait = ocspRetryDelayMs(3600, 1, 20000, 0, someRandom(i));
         assert_true(wait >= 4000 && wait <= 5000);
-        assert_int_equal(ocspRetryDelayMs(3600, 9, 3000, 0, someChance(i)), 1000);
-        assert_int_equal(ocspRetryDelayMs(1, 1, 1, 1, someChance(i)), 1000);
+        assert_int_equal(ocspRetryDelayMs(3600, 9, 3000, 0, someRandom(i)), 1000);
+        assert_int_equal(ocspRetryDelayMs(1, 1, 1, 1, someRandom(i)), 1000);
     }
 }
 
@@ -329,19 +329,20 @@ static int fleet_minute[2 * FLEET_WINDOW];
 
 /* Nodes with the same current response: their first refresh after it and, with the CA down from `down` to `up` (minutes
  * relative to the deadline), their retries until one succeeds. */
-static void liveThroughAFleet(int64_t life, int margin, int without_chance, int64_t down, int64_t up) {
-    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)life);
-    int64_t formula = (int64_t)current.expires_at * 1000 - life * 10 * margin, end = (int64_t)current.expires_at * 1000;
+static void simulateFleet(int64_t validity, int margin, int without_jitter, int64_t down, int64_t up) {
+    ocspResponse current = currentResponse(TEST_NOW, TEST_NOW + (time_t)validity);
+    int64_t deadline = (int64_t)current.expires_at * 1000 - validity * 10 * margin,
+            end = (int64_t)current.expires_at * 1000;
     memset(fleet_minute, 0, sizeof(fleet_minute));
     for (int i = 0; i < FLEET_NODES; i++) {
-        uint32_t chance = without_chance ? 0 : testRandom();
-        int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000 + i * 3, chance);
+        uint32_t random = without_jitter ? 0 : testRandom();
+        int64_t at = ocspRefreshAtMs(&current, margin, (int64_t)TEST_NOW * 1000 + i * 3, random);
         for (unsigned failed = 1;; failed++) {
-            int64_t minute = (at - formula + FLEET_WINDOW * 60000LL) / 60000;
+            int64_t minute = (at - deadline + FLEET_WINDOW * 60000LL) / 60000;
             assert_true(minute >= 0 && minute < 2 * FLEET_WINDOW && at < end);
             fleet_minute[minute]++;
             if (minute - FLEET_WINDOW < down || minute - FLEET_WINDOW >= up) break;
-            at += ocspRetryDelayMs(10, failed, end - at, 0, without_chance ? 0 : testRandom());
+            at += ocspRetryDelayMs(10, failed, end - at, 0, without_jitter ? 0 : testRandom());
         }
     }
 }
@@ -356,9 +357,9 @@ static int busiestMinute(int from, int until) {
 TEST(fleet_isSpreadFiftyfold) {
     for (int days = 1; days <= 2; days++) { /* longer validities spread wider than is counted here */
         for (int margin = 10; margin <= 50; margin += 40) {
-            liveThroughAFleet(days * TEST_DAY, margin, 1, 0, 0);
+            simulateFleet(days * TEST_DAY, margin, 1, 0, 0);
             assert_int_equal(busiestMinute(-FLEET_WINDOW, FLEET_WINDOW), FLEET_NODES);
-            liveThroughAFleet(days * TEST_DAY, margin, 0, 0, 0);
+            simulateFleet(days * TEST_DAY, margin, 0, 0, 0);
             assert_true(busiestMinute(-FLEET_WINDOW, FLEET_WINDOW) * 50 <= FLEET_NODES);
         }
     }
@@ -371,7 +372,7 @@ TEST(fleet_doesNotRushAReturningResponder) {
     } rows[] = {{1, 10, -60}, {1, 50, 0}, {1, 50, -12}, {2, 10, -60}, {2, 10, -200}, {2, 50, 0}, {2, 50, -60}};
     for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
         int up = rows[r].up, sum = 0;
-        liveThroughAFleet(rows[r].days * TEST_DAY, rows[r].margin, 0, up - 120, up);
+        simulateFleet(rows[r].days * TEST_DAY, rows[r].margin, 0, up - 120, up);
         for (int i = up + FLEET_WINDOW; i < up + FLEET_WINDOW + 60; i++) sum += fleet_minute[i];
         int most = busiestMinute(up, FLEET_WINDOW);
         if (most * 60 > sum * 3) fail_msg("row %zu: %d in a minute, %d in the hour", r, most, sum);

@@ -108,10 +108,10 @@ static void *publishTwo(void *arg) {
 }
 
 TEST(slot_setInUseOutlivesItsReplacement) {
-    int held_token;
+    int reader_token;
     pthread_t publisher;
     ocspSlotPublish(madeSet(1));
-    const ocspStapleSet *held = ocspSlotEnter(&held_token);
+    const ocspStapleSet *in_use = ocspSlotEnter(&reader_token);
     assert_int_equal(pthread_create(&publisher, NULL, publishTwo, NULL), 0);
 
     /* The publisher has swapped the sets and waits for this reader; new readers get the new set at once. */
@@ -125,13 +125,13 @@ TEST(slot_setInUseOutlivesItsReplacement) {
         int token;
         assert_int_equal(ocspSlotEnter(&token)->staples[0].expires_at, 2);
         ocspSlotLeave(token);
-        assert_int_equal(held->staples[0].expires_at, 1);
-        for (int k = 0; k < DER_BYTES; k += 64) assert_int_equal(held->staples[0].der[k], 1);
+        assert_int_equal(in_use->staples[0].expires_at, 1);
+        for (int k = 0; k < DER_BYTES; k += 64) assert_int_equal(in_use->staples[0].der[k], 1);
     }
     testSleepMs(30); /* a publisher that did not wait would have freed it by now */
     assert_int_equal(atomic_load(&freed_sets), 0);
-    assert_int_equal(held->staples[1].der[0], 1);
-    ocspSlotLeave(held_token);
+    assert_int_equal(in_use->staples[1].der[0], 1);
+    ocspSlotLeave(reader_token);
     pthread_join(publisher, NULL);
     assert_int_equal(atomic_load(&freed_sets), 1);
 }
@@ -200,12 +200,12 @@ TEST(slot_moreThreadsThanStripes) {
     long long stapled, unstapled, stapled_before, unstapled_before;
     ocspSumHandshakes(&stapled_before, &unstapled_before);
     ocspSlotPublish(madeSet(1));
-    for (int round = 0; round < 5; round++) {
+    for (int generation = 0; generation < 5; generation++) {
         pthread_t threads[40];
         for (int i = 0; i < 40; i++) {
             assert_int_equal(pthread_create(&threads[i], NULL, readOnce, i % 4 ? &threads : NULL), 0);
         }
-        ocspSlotPublish(madeSet(round + 2));
+        ocspSlotPublish(madeSet(generation + 2));
         for (int i = 0; i < 40; i++) pthread_join(threads[i], NULL);
     }
     assert_int_equal(atomic_load(&torn), 0);

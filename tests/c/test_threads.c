@@ -80,7 +80,7 @@ TEST(exit_doesNotWaitForTheNetwork, "20") {
 }
 
 #ifdef __linux__
-/* Before libc's: pipes that the engine asks for. */
+/* Replaces libc's: the engine's pipes. */
 static atomic_int pipes_made, pipe_flags;
 int pipe2(int fds[2], int flags) {
     atomic_store(&pipe_flags, flags);
@@ -280,7 +280,7 @@ TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
 static struct {
     pthread_mutex_t lock; /* guards ctx */
     SSL_CTX *ctx;
-    atomic_long left, failed, bare, wrong, done;
+    atomic_long left, failed, unstapled, wrong, done;
 } load = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void *handshakeUntilDone(void *arg) {
@@ -295,7 +295,7 @@ static void *handshakeUntilDone(void *arg) {
         if (!s.ok)
             atomic_fetch_add(&load.failed, 1);
         else if (!s.got_staple)
-            atomic_fetch_add(&load.bare, 1);
+            atomic_fetch_add(&load.unstapled, 1);
         else if (!testJudge(s.staple.p, s.staple.n, s.peer, pki->ca, wallNow()))
             atomic_fetch_add(&load.wrong, 1);
         atomic_fetch_add(&load.done, 1);
@@ -308,7 +308,7 @@ static void *handshakeUntilDone(void *arg) {
 static void startHandshakes(pthread_t *threads, SSL_CTX *ctx, long handshakes) {
     load.ctx = ctx;
     atomic_store(&load.left, handshakes);
-    load.failed = load.bare = load.wrong = load.done = 0;
+    load.failed = load.unstapled = load.wrong = load.done = 0;
     for (int i = 0; i < HANDSHAKE_THREADS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, handshakeUntilDone, (void *)(intptr_t)i), 0);
     }
@@ -318,7 +318,7 @@ static void endHandshakes(pthread_t *threads, long handshakes) {
     for (int i = 0; i < HANDSHAKE_THREADS; i++) pthread_join(threads[i], NULL);
     if (handshakes >= 0) assert_int_equal(atomic_load(&load.done), handshakes);
     assert_int_equal(atomic_load(&load.failed), 0);
-    assert_int_equal(atomic_load(&load.bare), 0);
+    assert_int_equal(atomic_load(&load.unstapled), 0);
     assert_int_equal(atomic_load(&load.wrong), 0);
 }
 

@@ -113,7 +113,7 @@ TEST(response_endsAfter2038And2106) {
         assert_true(r.expires_at == end);
         if (far) assert_true(r.this_update == IN_2150);
         assert_true(ocspPeekNextUpdate(der.p, der.n) == (far ? IN_2151 + 365 * 86400 : IN_2039));
-        /* The margin of what is left of its life, in seconds and in milliseconds. */
+        /* The margin of the remaining validity, in seconds and in milliseconds. */
         assert_true(ocspRefreshDeadline(&r, 10) == end - (end - r.this_update) / 10);
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) / 1000 <= ocspRefreshDeadline(&r, 10));
         assert_true(ocspRefreshAtMs(&r, 10, now * 1000, 0) > now * 1000);

@@ -481,7 +481,7 @@ TEST(der_berBoolean, "7") {
 
 TEST(response_successfulWithoutBytesOrOfAnotherType, "7") {
     testReply reply = goodReply();
-    reply.bare = 1;
+    reply.no_bytes = 1;
     assertRejected(&reply, OCSP_ERR_RESPONSE);
     reply = goodReply();
     reply.other_type = 1;
@@ -991,7 +991,7 @@ TEST(work_manySingleResponses) {
     reply.singles[3].md = EVP_sha512();
     reply.count = 4;
     reply.repeat = 15;
-    assertWorkIsBounded(&reply, 0, 4, 1); /* 64 entries, four digests */
+    assertWorkIsBounded(&reply, 0, 4, 1); /* 64 SingleResponses, four digests */
     reply.repeat = 16;
     assertRejectedUnparsed(&reply);
     reply.repeat = 150;

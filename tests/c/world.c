@@ -169,9 +169,9 @@ static X509 *requestedLeaf(const unsigned char *der, size_t n) {
     OCSP_CERTID *id = request ? OCSP_onereq_get0_id(OCSP_request_onereq_get0(request, 0)) : NULL;
     X509 *found = NULL;
     for (int i = 0; i < 5 && id && !found; i++) {
-        OCSP_CERTID *ours = OCSP_cert_to_id(NULL, known[i], pki->ca);
-        if (OCSP_id_cmp(ours, id) == 0) found = known[i];
-        OCSP_CERTID_free(ours);
+        OCSP_CERTID *expected = OCSP_cert_to_id(NULL, known[i], pki->ca);
+        if (OCSP_id_cmp(expected, id) == 0) found = known[i];
+        OCSP_CERTID_free(expected);
     }
     OCSP_REQUEST_free(request);
     return found;
@@ -179,13 +179,13 @@ static X509 *requestedLeaf(const unsigned char *der, size_t n) {
 
 static testReply replyFor(X509 *leaf, const char *url) {
     testReply reply = testGoodReply(leaf);
-    testSingle *entry = &reply.singles[0];
-    entry->this_update = responder.this_update ? (time_t)responder.this_update : wallNow() - responder.backdate;
-    if (responder.next_this_update) entry->this_update = (time_t)atomic_fetch_add(&responder.next_this_update, 1);
-    entry->next_update = responder.no_next_update ? 0 : entry->this_update + responder.validity;
-    if (responder.revoked) entry->status = TEST_REVOKED;
-    if (responder.unknown) entry->status = TEST_UNKNOWN;
-    entry->md = responder.md;
+    testSingle *single = &reply.singles[0];
+    single->this_update = responder.this_update ? (time_t)responder.this_update : wallNow() - responder.backdate;
+    if (responder.next_this_update) single->this_update = (time_t)atomic_fetch_add(&responder.next_this_update, 1);
+    single->next_update = responder.no_next_update ? 0 : single->this_update + responder.validity;
+    if (responder.revoked) single->status = TEST_REVOKED;
+    if (responder.unknown) single->status = TEST_UNKNOWN;
+    single->md = responder.md;
     reply.status = responder.response_status;
     if (responder.wrong_signer || (responder.wrong_signer_url && !strcmp(url, responder.wrong_signer_url))) {
         reply.signer = pki->twin;

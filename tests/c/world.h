@@ -2,8 +2,8 @@
  * handshakes over memory. Clock, network, disk and randomness are replaced (ocsp_env), so that days pass in a moment.
  *
  * Two ways to run the engine. Most tests have no thread: the test itself takes the worker's steps (runFor,
- * runUntilIdle) and advances the clock by what each step asks to wait. Where threads are the point (test_threads.c),
- * the real thread runs; it is woken through public calls, and the test polls for what must come.
+ * runUntilIdle) and advances the clock by the wait that each step returns. Where threads are the point
+ * (test_threads.c), the real thread runs; it is woken through public calls, and the test polls for what must come.
  *
  *     FIXTURE(worldSetUp, worldTearDown);
  *     PROGRAM_FIXTURE(worldOpen, worldClose);

@@ -1,9 +1,9 @@
-/* cache.c - fuzz target: a cache directory with whatever lies in it, to ocspReadFile, ocspCacheLoad, ocspCacheStore and
- * ocspCachePrune. Nothing that is not ours may ever be removed, and nothing of ours that can still be stapled.
+/* cache.c - fuzz target: a cache directory with any contents, to ocspReadFile, ocspCacheLoad, ocspCacheStore and
+ * ocspCachePrune. Pruning must never remove foreign files, nor a response that can still be stapled.
  *
- * Input: up to 8 entries, each a byte (bits 0-2: which name, 3-4: file, directory, symbolic link, FIFO; 5: store a
- * response at the end, 6: from the future), two bytes of age (in steps of ten minutes), two bytes of length, and that
- * many bytes: what the file holds, and before it, up to a zero byte, the name where that is free.
+ * Input: up to 8 directory entries, each a byte of flags (bits 0-2: name, 3-4: file, directory, symbolic link or FIFO;
+ * 5: store a response at the end, 6: mtime in the future), two bytes of age (in steps of ten minutes), two bytes of
+ * length, and that many bytes: the contents, preceded by the name and a zero byte where the flags leave the name free.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -29,13 +29,13 @@ typedef struct entry {
     int64_t mtime;
     const uint8_t *bytes;
     size_t size;
-    int made; /* 0: there was no making it (a slash in its name, or the name is taken) */
+    int made; /* 0: it could not be created (a slash in its name, or the name exists) */
 } entry;
 
-static int dir_fd = -1; /* of `dir`, which lives as long as the process */
+static int dir_fd = -1; /* of `dir`, which exists until the process exits */
 static char *dir;
 
-static void leaveNoDirectory(void) {
+static void removeDirectory(void) {
     testDirFree(dir);
 }
 
@@ -44,13 +44,15 @@ static void nameEntry(entry *e, int which) {
     size_t n;
 
     switch (which) {
-    case 0: /* the file of our certificate */ snprintf(e->name, sizeof(e->name), "ocsp-%s.der", id->sha256_hex); break;
-    case 1: /* of another one */ snprintf(e->name, sizeof(e->name), "ocsp-%064d.der", 7); break;
+    case 0: /* the file of pki->leaf */ snprintf(e->name, sizeof(e->name), "ocsp-%s.der", id->sha256_hex); break;
+    case 1: /* of another certificate */ snprintf(e->name, sizeof(e->name), "ocsp-%064d.der", 7); break;
     case 2: /* a temporary file */ snprintf(e->name, sizeof(e->name), "ocsp-%s.der.tmp-12345", id->sha256_hex); break;
-    case 3: /* and four that look like ours */ snprintf(e->name, sizeof(e->name), "ocsp-%063d.der", 7); break;
+    case 3: /* and three names that are similar to the cache's */
+        snprintf(e->name, sizeof(e->name), "ocsp-%063d.der", 7);
+        break;
     case 4: snprintf(e->name, sizeof(e->name), "ocsp-%064X.der", 0xabc); break;
     case 5: snprintf(e->name, sizeof(e->name), "ocsp-%s.der.tmp-", id->sha256_hex); break;
-    default: /* any name, or any end of one */
+    default: /* any name, or a valid beginning with any end */
         n = strnlen((const char *)e->bytes, e->size);
         if (which == 6)
             snprintf(e->name, sizeof(e->name), "%.*s", (int)n, (const char *)e->bytes);
@@ -71,7 +73,7 @@ static int readEntries(const uint8_t *data, size_t size, entry *entries, int *st
         int64_t age = (int64_t)(data[1] << 8 | data[2]) * AGE_STEP;
         size_t len = (size_t)(data[3] << 8 | data[4]);
         memset(e, 0, sizeof(*e));
-        if (len == 0xffff) len = size; /* all that is left: how a file can be longer than two bytes tell */
+        if (len == 0xffff) len = size; /* the rest of the input, for files that are longer than 65534 bytes */
         if (len > size - 5) len = size - 5;
         e->type = (entryType)(data[0] >> 3 & 3);
         e->mtime = data[0] & 0x40 ? TEST_NOW + age : TEST_NOW - age;
@@ -102,7 +104,7 @@ static void makeEntry(entry *e, int number) {
     switch (e->type) {
     case A_FILE: e->made = makeFile(e->name, e); break;
     case A_DIRECTORY: e->made = mkdirat(dir_fd, e->name, 0700) == 0; break;
-    case A_LINK: /* to a file that lies beside it; Kubernetes does so */
+    case A_LINK: /* to a file in the same directory, as in Kubernetes */
         snprintf(target, sizeof(target), "target-%d", number);
         e->made = makeFile(target, e) && symlinkat(target, dir_fd, e->name) == 0;
         if (e->made) utimensat(dir_fd, target, times, 0);
@@ -118,8 +120,8 @@ static int exists(const char *name) {
     return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* A second reading of the rule for what may be removed. */
-static int mayGo(const entry *e) {
+/* Returns 1 if pruning must remove the entry: an independent implementation of the rule. */
+static int mustPrune(const entry *e) {
     const char *end = e->name + 5 + 64;
     int64_t until;
 
@@ -135,7 +137,7 @@ static int mayGo(const entry *e) {
 
 static void checkLoad(const entry *entries, int count) {
     const ocspIdentity *id = fuzzGetPki()->id;
-    const entry *ours = NULL;
+    const entry *found = NULL;
     char name[300];
     unsigned char *der = (unsigned char *)"not set";
     size_t len = 0;
@@ -145,39 +147,39 @@ static void checkLoad(const entry *entries, int count) {
 
     snprintf(name, sizeof(name), "ocsp-%s.der", id->sha256_hex);
     for (i = 0; i < count; i++)
-        if (entries[i].made && strcmp(entries[i].name, name) == 0) ours = &entries[i];
+        if (entries[i].made && strcmp(entries[i].name, name) == 0) found = &entries[i];
     if (ocspCacheLoad(dir, id, &der, &len, &mtime, &err)) {
-        fuzzCheck(ours && (ours->type == A_FILE || ours->type == A_LINK));
-        fuzzCheck(len == ours->size && len >= 1 && len <= OCSP_MAX_RESPONSE_BYTES);
-        fuzzCheck(memcmp(der, ours->bytes, len) == 0 && mtime == ours->mtime);
+        fuzzCheck(found && (found->type == A_FILE || found->type == A_LINK));
+        fuzzCheck(len == found->size && len >= 1 && len <= OCSP_MAX_RESPONSE_BYTES);
+        fuzzCheck(memcmp(der, found->bytes, len) == 0 && mtime == found->mtime);
         ocspFree(der);
     } else {
         fuzzCheck(!der);
         if (err.kind != OCSP_ERR_NONE) fuzzCheckError(&err);
-        fuzzCheck((err.kind == OCSP_ERR_NONE) == !ours);
-        fuzzCheck(!ours || ours->type == A_DIRECTORY || ours->type == A_FIFO || ours->size == 0 ||
-                  ours->size > OCSP_MAX_RESPONSE_BYTES);
+        fuzzCheck((err.kind == OCSP_ERR_NONE) == !found);
+        fuzzCheck(!found || found->type == A_DIRECTORY || found->type == A_FIFO || found->size == 0 ||
+                  found->size > OCSP_MAX_RESPONSE_BYTES);
     }
 }
 
 static void checkPrune(const entry *entries, int count) {
-    int i, round;
+    int i, pass;
 
-    for (round = 0; round < 2; round++) { /* a second time changes nothing */
+    for (pass = 0; pass < 2; pass++) { /* pruning again changes nothing */
         ocspCachePrune(dir, TEST_NOW, NULL);
         for (i = 0; i < count; i++) {
             char target[32];
             if (!entries[i].made) continue;
-            fuzzCheck(exists(entries[i].name) == !mayGo(&entries[i]));
+            fuzzCheck(exists(entries[i].name) == !mustPrune(&entries[i]));
             snprintf(target, sizeof(target), "target-%d", i);
             if (entries[i].type == A_LINK) fuzzCheck(exists(target));
         }
     }
 }
 
-/* Whatever lay there, a response is stored whole or not at all; a directory in the way is a sentence. */
+/* Checks that a response is stored completely, or that the store fails because a directory has the file's name. */
 static void checkStore(const entry *entries, int count) {
-    static const unsigned char bytes[] = "what is stored";
+    static const unsigned char bytes[] = "a new response";
     const ocspIdentity *id = fuzzGetPki()->id;
     unsigned char *der;
     size_t len;
@@ -199,7 +201,7 @@ static void checkStore(const entry *entries, int count) {
     }
 }
 
-static void sweep(void) {
+static void emptyDirectory(void) {
     DIR *d = opendir(dir);
     struct dirent *e;
 
@@ -218,7 +220,7 @@ static void one(const uint8_t *data, size_t size) {
     if (!dir) {
         dir = testDir();
         dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        fuzzCheck(dir_fd >= 0 && atexit(leaveNoDirectory) == 0);
+        fuzzCheck(dir_fd >= 0 && atexit(removeDirectory) == 0);
     }
     ERR_clear_error();
     count = readEntries(data, size, entries, &store);
@@ -227,7 +229,7 @@ static void one(const uint8_t *data, size_t size) {
     checkPrune(entries, count);
     if (store) checkStore(entries, count);
     fuzzCheckQueue();
-    sweep();
+    emptyDirectory();
 }
 
 /* ---- seeds ------------------------------------------------------------------------------------------------------- */
@@ -260,7 +262,8 @@ static void keepEntry(fuzzKeep *keep, const char *name, int flags, int64_t age, 
 
 static void seeds(fuzzKeep *keep) {
     static const char *const names[] = {"file", "directory", "link", "fifo"};
-    testBytes live = reply(TEST_NOW + TEST_DAY), ended = reply(TEST_NOW - 8 * TEST_DAY), endless = reply(0), all;
+    testBytes valid = reply(TEST_NOW + TEST_DAY), expired = reply(TEST_NOW - 8 * TEST_DAY), no_next_update = reply(0),
+              all;
     void *zeros = calloc(1, OCSP_MAX_RESPONSE_BYTES + 1);
     char name[64];
     int type, which;
@@ -269,13 +272,13 @@ static void seeds(fuzzKeep *keep) {
     for (type = 0; type < 4; type++) {
         for (which = 0; which < 8; which++) {
             snprintf(name, sizeof(name), "%s-%d", names[type], which);
-            keepEntry(keep, name, type << 3 | which, 9 * TEST_DAY, ended.p, ended.n);
+            keepEntry(keep, name, type << 3 | which, 9 * TEST_DAY, expired.p, expired.n);
         }
     }
-    keepEntry(keep, "live", 0, 3600, live.p, live.n);
-    keepEntry(keep, "endless-young", 0x20, 3600, endless.p, endless.n);
-    keepEntry(keep, "endless-old", 0, 8 * TEST_DAY, endless.p, endless.n);
-    keepEntry(keep, "endless-future", 0x40, 8 * TEST_DAY, endless.p, endless.n);
+    keepEntry(keep, "live", 0, 3600, valid.p, valid.n);
+    keepEntry(keep, "endless-young", 0x20, 3600, no_next_update.p, no_next_update.n);
+    keepEntry(keep, "endless-old", 0, 8 * TEST_DAY, no_next_update.p, no_next_update.n);
+    keepEntry(keep, "endless-future", 0x40, 8 * TEST_DAY, no_next_update.p, no_next_update.n);
     keepEntry(keep, "young-temporary", 2, 1200, "", 0);
     keepEntry(keep, "empty", 0x20, 9 * TEST_DAY, "", 0);
     keepEntry(keep, "no-der", 0, 9 * TEST_DAY, "junk", 4);
@@ -284,14 +287,14 @@ static void seeds(fuzzKeep *keep) {
     keepEntry(keep, "odd-name", 6, 9 * TEST_DAY, "ocsp-\0x", 7);
     keepEntry(keep, "temporary-with-letters", 7, 9 * TEST_DAY, ".der.tmp-1x\0", 12);
     keepEntry(keep, "directory-in-the-way", 0x28, 9 * TEST_DAY, "", 0);
-    all = testJoin(entryBytes(0, 3600, live.p, live.n), entryBytes(1, 9 * TEST_DAY, ended.p, ended.n));
+    all = testJoin(entryBytes(0, 3600, valid.p, valid.n), entryBytes(1, 9 * TEST_DAY, expired.p, expired.n));
     all = testJoin(all, entryBytes(2, 9 * TEST_DAY, "half", 4));
-    all = testJoin(all, entryBytes(0x31, 9 * TEST_DAY, ended.p, ended.n));
+    all = testJoin(all, entryBytes(0x31, 9 * TEST_DAY, expired.p, expired.n));
     keep("several", all.p, all.n);
     testBytesFree(&all);
-    testBytesFree(&live);
-    testBytesFree(&ended);
-    testBytesFree(&endless);
+    testBytesFree(&valid);
+    testBytesFree(&expired);
+    testBytesFree(&no_next_update);
     free(zeros);
 }
 

@@ -1,5 +1,5 @@
-/* certificate.c - fuzz target: the certificate that is served, with whatever stands in its extensions, to
- * ocspIdentityNew. The operator chose it, but a CA wrote it, and it is read before anything else.
+/* certificate.c - fuzz target: the served certificate, with any extensions, to ocspIdentityNew. The operator selects
+ * it, but the CA determines its contents, and it is parsed before anything else.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -9,8 +9,8 @@
 #include <string.h>
 #include <openssl/err.h>
 
-/* Is the text, whole, an OCSP access description of the certificate? A zero byte must not hide the rest of one. */
-static int stands(const ocspIdentity *id, const char *url) {
+/* Returns 1 if the certificate has an OCSP access description with exactly this URL, not truncated at a zero byte. */
+static int hasAccess(const ocspIdentity *id, const char *url) {
     AUTHORITY_INFO_ACCESS *list = X509_get_ext_d2i(id->leaf, NID_info_access, NULL, NULL);
     int i, found = 0;
 
@@ -37,25 +37,25 @@ static void checkUrls(const ocspIdentity *id) {
         for (c = id->urls[i]; *c; c++) fuzzCheck(*c > 32 && *c < 127);
         fuzzCheck(strncasecmp(id->urls[i], "http", 4) == 0 && ocspCheckResponderUrl(id->urls[i], &why));
         for (j = 0; j < i; j++) fuzzCheck(strcmp(id->urls[i], id->urls[j]) != 0);
-        fuzzCheck(ocspUrlParse(&url, id->urls[i])); /* what is kept can be asked */
+        fuzzCheck(ocspUrlParse(&url, id->urls[i])); /* each URL that is kept is usable */
         ocspUrlClear(&url);
-        fuzzCheck(stands(id, id->urls[i]));
+        fuzzCheck(hasAccess(id, id->urls[i]));
     }
 }
 
-/* The request asks for this certificate and no other. */
+/* Checks that the request is for this certificate only. */
 static void checkRequest(const ocspIdentity *id) {
     const unsigned char *p = id->request;
     OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &p, (long)id->request_len);
-    OCSP_CERTID *ours = OCSP_cert_to_id(EVP_sha1(), id->leaf, id->issuer);
+    OCSP_CERTID *certid = OCSP_cert_to_id(EVP_sha1(), id->leaf, id->issuer);
 
     fuzzCheck(request && p == id->request + id->request_len && OCSP_request_onereq_count(request) == 1);
-    fuzzCheck(ours && OCSP_id_cmp(ours, OCSP_onereq_get0_id(OCSP_request_onereq_get0(request, 0))) == 0);
-    OCSP_CERTID_free(ours);
+    fuzzCheck(certid && OCSP_id_cmp(certid, OCSP_onereq_get0_id(OCSP_request_onereq_get0(request, 0))) == 0);
+    OCSP_CERTID_free(certid);
     OCSP_REQUEST_free(request);
 }
 
-/* A good answer for our usual certificate: it is one for this certificate only if the serial is the same. */
+/* Checks that a good response for pki->leaf is accepted for this certificate only if the serial number is the same. */
 static void checkForeign(const ocspIdentity *id) {
     static testBytes reply;
     const fuzzPki *pki = fuzzGetPki();
@@ -87,17 +87,17 @@ static void one(const uint8_t *data, size_t size) {
     const fuzzPki *pki = fuzzGetPki();
     const unsigned char *p = data;
     X509 *leaf = d2i_X509(NULL, &p, (long)size);
-    int round;
+    int pass;
 
     ERR_clear_error();
-    if (!leaf) return; /* the server itself would not have loaded it */
+    if (!leaf) return; /* the server would not have loaded it either */
     if (!chain) {
         chain = testStack(pki->ca, NULL, NULL);
         store = testStore(pki->ca, pki->twin);
         ERR_clear_error();
     }
-    for (round = 0; round < 2; round++) {
-        ocspIdentity *id = ocspIdentityNew(leaf, round ? NULL : chain, round ? store : NULL);
+    for (pass = 0; pass < 2; pass++) {
+        ocspIdentity *id = ocspIdentityNew(leaf, pass ? NULL : chain, pass ? store : NULL);
         fuzzCheckQueue();
         fuzzCheck(id && id->leaf == leaf);
         fuzzCheck(strlen(id->sha256_hex) == 64 && strspn(id->sha256_hex, "0123456789abcdef") == 64);
@@ -113,7 +113,8 @@ static void one(const uint8_t *data, size_t size) {
     X509_free(leaf);
 }
 
-/* Signed again by the CA most of the time: without an issuer half of the room is never entered. */
+/* Mutates inside the DER, then usually signs again with the CA's key: without an issuer much of the code is not
+ * reached. */
 static size_t mutate(uint8_t *data, size_t size, size_t max, unsigned seed, fuzzBytes *bytes) {
     const fuzzPki *pki = fuzzGetPki();
     unsigned random = seed, times;
@@ -121,7 +122,7 @@ static size_t mutate(uint8_t *data, size_t size, size_t max, unsigned seed, fuzz
     if (fuzzRandom(&random) % 16 == 0) return bytes(data, size, max);
     for (times = fuzzRandom(&random) % 3 + 1; times > 0; times--) size = fuzzDerMutate(data, size, max, &random, bytes);
     if (fuzzRandom(&random) % 4)
-        fuzzSignAgain(data, size, 0, fuzzRandom(&random) % 4 ? pki->ca_key : pki->delegate_key);
+        fuzzSignAgain(data, size, 0, fuzzRandom(&random) % 4 ? pki->ca_key : pki->responder_key);
     return size;
 }
 
@@ -132,7 +133,7 @@ static void keepCert(fuzzKeep *keep, const char *name, testCertSpec spec) {
     int n;
 
     spec.name = "server.test.invalid";
-    spec.key = pki->delegate_key;
+    spec.key = pki->responder_key;
     if (!spec.serial) spec.serial = "0ABC";
     if (!spec.issuer_key) {
         spec.issuer = pki->ca;
@@ -164,8 +165,8 @@ static void seeds(fuzzKeep *keep) {
     keepCert(keep, "must-staple", (testCertSpec){.urls = {TEST_URL}, .tls_feature = "status_request"});
     keepCert(keep, "key-ids", (testCertSpec){.urls = {TEST_URL}, .key_ids = 1, .key_usage = "digitalSignature"});
     keepCert(keep, "long-serial", (testCertSpec){.serial = "7F00000000000000000000000000000000000001"});
-    keepCert(keep, "twin", (testCertSpec){.issuer = pki->twin, .issuer_key = pki->delegate_key});
-    keepCert(keep, "self-signed", (testCertSpec){.issuer_key = pki->delegate_key, .urls = {TEST_URL}});
+    keepCert(keep, "twin", (testCertSpec){.issuer = pki->twin, .issuer_key = pki->responder_key});
+    keepCert(keep, "self-signed", (testCertSpec){.issuer_key = pki->responder_key, .urls = {TEST_URL}});
     keepCert(keep, "expired", (testCertSpec){.not_after = TEST_NOW - 1, .not_before = TEST_NOW - TEST_DAY});
 }
 

@@ -1,5 +1,5 @@
-/* der.c - mutations that leave DER whole: a mutated length stops every parser at its first step, so blind bytes would
- * never reach the rules behind it.
+/* der.c - mutations that keep DER well-formed. A wrong length stops every parser at once, so that mutations of plain
+ * bytes would rarely reach the rules after the parser.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,7 +13,7 @@
 
 typedef struct value {
     size_t at, head, len; /* head: bytes of tag and length */
-    size_t inside;        /* where the values in it begin; 0: none */
+    size_t inside;        /* offset of the first nested value; 0: none */
 } value;
 
 unsigned fuzzRandom(unsigned *random) {
@@ -21,7 +21,7 @@ unsigned fuzzRandom(unsigned *random) {
     return *random >> 8;
 }
 
-/* The value at data[at], which must end before `end`. */
+/* Parses the tag and length of the value at data[at], which must end by `end`. Returns 0 if it is malformed. */
 static int parse(const uint8_t *data, size_t at, size_t end, value *v) {
     size_t i, octets;
 
@@ -38,7 +38,8 @@ static int parse(const uint8_t *data, size_t at, size_t end, value *v) {
     return v->len <= end - at - v->head;
 }
 
-static int chain(const uint8_t *data, size_t at, size_t end, int depth) {
+/* Returns 1 if data[at..end) is a sequence of well-formed values. */
+static int isSequence(const uint8_t *data, size_t at, size_t end, int depth) {
     value v;
 
     for (; at < end; at = v.at + v.head + v.len)
@@ -46,8 +47,9 @@ static int chain(const uint8_t *data, size_t at, size_t end, int depth) {
     return 1;
 }
 
-/* As parse, and finds out whether the value holds others: by its tag, or because it wraps DER, as extensions do. */
-static int look(const uint8_t *data, size_t at, size_t end, int depth, value *v) {
+/* Parses a value as parse does, and sets v->inside if it contains others: by its tag, or because it wraps DER as
+ * extensions do. */
+static int parseNested(const uint8_t *data, size_t at, size_t end, int depth, value *v) {
     size_t from, to;
 
     if (!parse(data, at, end, v)) return 0;
@@ -56,14 +58,16 @@ static int look(const uint8_t *data, size_t at, size_t end, int depth, value *v)
     v->inside = 0;
     if (data[at] == 0x03 && v->len > 0 && data[from] == 0) from++; /* the count of unused bits */
     if (from == to || depth >= MAX_DEPTH) return 1;
-    if ((data[at] & 0x20 || data[at] == 0x04 || data[at] == 0x03) && chain(data, from, to, depth)) v->inside = from;
+    if ((data[at] & 0x20 || data[at] == 0x04 || data[at] == 0x03) && isSequence(data, from, to, depth))
+        v->inside = from;
     return 1;
 }
 
+/* Adds the values in data[at..end), with all nested ones, to `nodes`. Returns the new count. */
 static size_t collect(const uint8_t *data, size_t at, size_t end, int depth, value *nodes, size_t count) {
     value v;
 
-    for (; at < end && count < MAX_NODES && look(data, at, end, depth, &v); at = v.at + v.head + v.len) {
+    for (; at < end && count < MAX_NODES && parseNested(data, at, end, depth, &v); at = v.at + v.head + v.len) {
         nodes[count++] = v;
         if (v.inside) count = collect(data, v.inside, v.at + v.head + v.len, depth + 1, nodes, count);
     }
@@ -86,13 +90,13 @@ static size_t putHead(uint8_t *out, uint8_t tag, size_t len) {
 
 typedef struct edit {
     const uint8_t *data;
-    size_t at, end;       /* the bytes that are replaced ... */
+    size_t at, end;       /* the bytes to replace ... */
     const uint8_t *bytes; /* ... by these */
     size_t size;
 } edit;
 
-/* Copies data[at..end) to `out` with the edit made and the lengths around it set right. Returns the bytes written; out
- * has room for the whole and the edit. */
+/* Copies data[at..end) to `out`, applies the edit and corrects the lengths around it. Returns the number of bytes
+ * written; `out` must have room for the data and the edit. */
 static size_t copyEdited(const edit *e, size_t at, size_t end, int depth, uint8_t *out) {
     size_t n = 0;
     value v;
@@ -105,7 +109,7 @@ static size_t copyEdited(const edit *e, size_t at, size_t end, int depth, uint8_
             at = e->end;
             continue;
         }
-        if (!look(e->data, at, end, depth, &v)) { /* not reached: the edit is at a value that `collect` saw */
+        if (!parseNested(e->data, at, end, depth, &v)) { /* not reached: the edit is at a value that `collect` saw */
             memcpy(out + n, e->data + at, end - at);
             return n + end - at;
         }
@@ -127,7 +131,7 @@ static size_t copyEdited(const edit *e, size_t at, size_t end, int depth, uint8_
     return n;
 }
 
-/* What a responder, or somebody between it and us, might write in a value's place. Octal: a digit may follow. */
+/* Values that a responder or an attacker may send in place of another one. Octal, as a digit may follow. */
 static const struct {
     const char *bytes;
     size_t size;
@@ -136,9 +140,9 @@ static const struct {
     { text, sizeof(text) - 1 }
     ODD("\005\000"),                        /* NULL */
     ODD("\001\001\377"),                    /* TRUE */
-    ODD("\001\001\001"),                    /* TRUE as BER has it */
+    ODD("\001\001\001"),                    /* TRUE in BER */
     ODD("\002\001\000"),                    /* INTEGER 0 */
-    ODD("\002\002\000\001"),                /* INTEGER 1, too long */
+    ODD("\002\002\000\001"),                /* INTEGER 1, not minimal */
     ODD("\012\001\006"),                    /* ENUMERATED 6 */
     ODD("\200\000"),                        /* good */
     ODD("\202\000"),                        /* unknown */
@@ -150,12 +154,12 @@ static const struct {
     ODD("\030\02120300101000000.5Z"),       /* with a fraction */
     ODD("\030\02320300101000000+0100"),     /* with an offset */
     ODD("\027\015300101000000Z"),           /* UTCTime */
-    ODD("\060\200\000\000"),                /* a length that BER leaves open */
-    ODD("\044\200\004\001a\000\000"),       /* a string in pieces */
-    ODD("\060\201\000"),                    /* a length that is too long */
+    ODD("\060\200\000\000"),                /* BER: indefinite length */
+    ODD("\044\200\004\001a\000\000"),       /* BER: constructed string */
+    ODD("\060\201\000"),                    /* BER: length not minimal */
     ODD("\206\000"),                        /* an empty URI */
     ODD("\206\007http://"),
-    ODD("\206\014http://a\000.b"), /* a URI that C ends early */
+    ODD("\206\014http://a\000.b"), /* a URI with a zero byte */
     ODD("\206\011HTTPS://a"),
 #undef ODD
 };
@@ -174,23 +178,23 @@ size_t fuzzDerMutate(uint8_t *data, size_t size, size_t max, unsigned *random, f
     e.at = v->at;
     e.end = v->at + len;
     switch (fuzzRandom(random) % 12) {
-    case 0: /* left out */ break;
-    case 1: /* twice */
+    case 0: /* deleted */ break;
+    case 1: /* duplicated */
         memcpy(piece, data + v->at, len);
         memcpy(piece + len, data + v->at, len);
         e.size = 2 * len;
         break;
-    case 2: /* another one in its place */
+    case 2: /* replaced by another value */
         e.size = other->head + other->len;
         memcpy(piece, data + other->at, e.size);
         break;
-    case 3: /* another one before it */
+    case 3: /* preceded by another value */
         e.size = other->head + other->len;
         memcpy(piece, data + other->at, e.size);
         memcpy(piece + e.size, data + v->at, len);
         e.size += len;
         break;
-    case 4: /* something odd in its place, or before it */
+    case 4: /* replaced or preceded by one of `odd` */
     case 5:
         n = fuzzRandom(random) % (sizeof(odd) / sizeof(odd[0]));
         memcpy(piece, odd[n].bytes, odd[n].size);
@@ -205,7 +209,7 @@ size_t fuzzDerMutate(uint8_t *data, size_t size, size_t max, unsigned *random, f
         piece[0] = (uint8_t)(piece[0] ^ (1u << fuzzRandom(random) % 8));
         e.size = len;
         break;
-    case 7: /* BER: a length that is longer than it has to be, or left open */
+    case 7: /* BER: a length that is not minimal, or indefinite */
         if (data[v->at] & 0x20 && fuzzRandom(random) % 2) {
             piece[0] = data[v->at];
             piece[1] = 0x80;
@@ -222,12 +226,12 @@ size_t fuzzDerMutate(uint8_t *data, size_t size, size_t max, unsigned *random, f
             e.size = v->len + 5;
         }
         break;
-    case 8: /* wrapped once more */
+    case 8: /* wrapped in a SEQUENCE or an OCTET STRING */
         n = putHead(piece, fuzzRandom(random) % 2 ? 0x30 : 0x04, len);
         memcpy(piece + n, data + v->at, len);
         e.size = n + len;
         break;
-    default: /* other bytes in it */
+    default: /* other contents */
         memcpy(piece + 5, data + v->at + v->head, v->len);
         n = bytes(piece + 5, v->len, v->len + 64 < FUZZ_MAX_BYTES ? v->len + 64 : FUZZ_MAX_BYTES);
         len = putHead(piece, data[v->at], n);
@@ -244,7 +248,7 @@ size_t fuzzDerFind(const uint8_t *data, size_t size, const int *path) {
     size_t at = 0, end = size;
     value v;
 
-    if (!look(data, 0, size, 0, &v)) return NOWHERE;
+    if (!parseNested(data, 0, size, 0, &v)) return NOWHERE;
     for (; *path >= 0; path++) {
         int i;
         if (!v.inside) return NOWHERE;
@@ -252,7 +256,7 @@ size_t fuzzDerFind(const uint8_t *data, size_t size, const int *path) {
         at = v.inside;
         for (i = 0; i <= *path; i++) {
             if (i > 0) at = v.at + v.head + v.len;
-            if (at >= end || !look(data, at, end, 0, &v)) return NOWHERE;
+            if (at >= end || !parseNested(data, at, end, 0, &v)) return NOWHERE;
         }
     }
     return v.at;
@@ -271,7 +275,7 @@ void fuzzSignAgain(uint8_t *data, size_t size, size_t at, EVP_PKEY *key) {
     uint8_t signature[1024];
     size_t len = sizeof(signature), end;
 
-    if (at >= size || !look(data, at, size, 0, &all) || !all.inside) return;
+    if (at >= size || !parseNested(data, at, size, 0, &all) || !all.inside) return;
     end = all.at + all.head + all.len;
     if (!parse(data, all.inside, end, &tbs) || !parse(data, tbs.at + tbs.head + tbs.len, end, &algorithm) ||
         !parse(data, algorithm.at + algorithm.head + algorithm.len, end, &bits))
@@ -292,7 +296,8 @@ static int isDer(const uint8_t *data, size_t at, size_t end, int depth) {
         if (depth > 2 * MAX_DEPTH || !parse(data, at, end, &v)) return 0;
         shortest = v.len < 128 ? 2 : v.len < 256 ? 3 : v.len < 65536 ? 4 : 5;
         if (v.head != shortest) return 0;
-        if (data[at] < 0x40 && data[at] & 0x20 && data[at] != 0x30 && data[at] != 0x31) return 0; /* in pieces */
+        if (data[at] < 0x40 && data[at] & 0x20 && data[at] != 0x30 && data[at] != 0x31)
+            return 0; /* constructed string */
         if (data[at] & 0x20 && !isDer(data, at + v.head, at + v.head + v.len, depth + 1)) return 0;
     }
     return 1;

@@ -1,5 +1,5 @@
-/* directive.c - fuzz target: what an operator may write for a directive, and URLs from anywhere, to
- * ocspParseRefreshMargin, ocspCheckResponderUrl, ocspUrlParse and ocspCleanText.
+/* directive.c - fuzz target: values of directives, and URLs of any origin, to ocspParseRefreshMargin,
+ * ocspCheckResponderUrl, ocspUrlParse and ocspCleanText.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <openssl/err.h>
 
-/* A second reading of the rule: digits, perhaps a percent sign, 1 to 99. */
+/* Returns the margin, or 0 if the text is invalid: an independent implementation (digits, an optional %, 1 to 99). */
 static int marginOf(const char *text) {
     size_t digits = strspn(text, "0123456789"), i;
     long value = 0;
@@ -36,7 +36,7 @@ static void checkMargin(const char *text) {
     }
 }
 
-/* A user and a password decide nothing about the rest: without them the verdict is the same. */
+/* Checks that a URL parses if and only if it parses without its user and password. */
 static void checkUser(const char *text, int parsed) {
     const char *begin = text + strlen("http://"), *at;
     ocspUrl url;
@@ -44,7 +44,7 @@ static void checkUser(const char *text, int parsed) {
 
     if (strncmp(text, "http://", 7) != 0) return;
     at = memchr(begin, '@', strcspn(begin, "/?#"));
-    if (!at || memchr(at + 1, '@', strcspn(at + 1, "/?#"))) return; /* with two of them it means nothing */
+    if (!at || memchr(at + 1, '@', strcspn(at + 1, "/?#"))) return; /* two @: not comparable */
     plain = malloc(strlen(text) + 1);
     fuzzCheck(plain);
     sprintf(plain, "http://%s", at + 1);
@@ -74,7 +74,7 @@ static void checkUrl(const char *text) {
         for (c = text; *c; c++) fuzzCheck(*c > 32 && *c < 127);
         fuzzCheck(!*url.user && url.use_tls == (strncasecmp(text, "https:", 6) == 0));
         fuzzCheck(!strchr(url.authority, '@'));
-        /* Put together again it means the same. */
+        /* A URL that is built from the parts parses to the same parts. */
         size = strlen(url.authority) + strlen(url.target) + 9;
         whole = malloc(size);
         fuzzCheck(whole);
@@ -105,7 +105,7 @@ static void checkClean(const char *text) {
 }
 
 static void one(const uint8_t *data, size_t size) {
-    char *text = malloc(size + 1); /* its end is the heap's: a sanitizer sees a byte too far */
+    char *text = malloc(size + 1); /* of this exact size, so that a sanitizer detects an overread */
 
     fuzzCheck(text);
     if (size) memcpy(text, data, size);

@@ -21,10 +21,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argv;
     target = fuzzFind(name ? name : "");
     if (!target) {
-        fprintf(stderr, "say which target: OCSP_FUZZ=http, response, certificate, cache, directive or peer\n");
+        fprintf(stderr, "set OCSP_FUZZ to a target: http, response, certificate, cache, directive or peer\n");
         exit(2);
     }
-    fuzzGetPki(); /* not inside the first input's time and memory */
+    fuzzGetPki(); /* created here so that it does not count towards the first input's time and memory */
     return 0;
 }
 

@@ -1,13 +1,13 @@
-/* http.c - fuzz target: what a responder, or a proxy, sends back, to ocspFetch.
+/* http.c - fuzz target: the HTTP response of a responder or a proxy, to ocspFetch.
  *
- * The whole exchange happens on one thread and without a network: connect() is replaced at link time
- * (-Wl,--wrap=connect) by one that makes the socket one end of a socket pair, and the answer is written to the other
- * end in the hook that ocspFetch calls right before it waits. So each wait finds the next piece of the answer, pieces
- * are cut where the input says, and nothing depends on time.
+ * The whole exchange runs on one thread and without a network: connect() is replaced at link time (-Wl,--wrap=connect)
+ * by a function that makes the socket one end of a socket pair, and the response is written to the other end in the
+ * hook that ocspFetch calls right before it waits. So each wait finds the next segment of the response, the input
+ * determines the segments, and nothing depends on time.
  *
- * Input: a byte of flags (0-1: direct http, http by a proxy, https by a proxy, https; 2: IPv6 address), a byte that
- * says how long the first pieces are (0: all at once), and the answer; NEXT in it begins the answer to the second
- * connection (the GET that follows a refused POST), which otherwise gets the same one.
+ * Input: a byte of flags (bits 0-1: http, http through a proxy, https through a proxy, https; 2: IPv6 address), a byte
+ * with the size of the first segments (0: all at once), and the response. NEXT in it starts the response to the second
+ * connection (the GET after a refused POST), which otherwise gets the same response.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -25,26 +25,27 @@
 #include <openssl/err.h>
 
 #define MAX_PIECES \
-    48 /* then the rest at once: 64 KiB in single bytes show nothing new, and take as long as 1000 inputs */
+    48 /* then the rest at once: 64 KiB in single bytes reach no new code and take as long as 1000 inputs */
 #define NEXT "\n--next--\n"
 
 /* The responder's side of the exchange. */
 static struct {
     int fd; /* -1: closed */
     int connections;
-    const uint8_t *answers[2];
+    const uint8_t *responses[2];
     size_t sizes[2], sent, piece;
-    int pieces;         /* cut so far */
-    char request[4096]; /* its beginning */
+    int pieces;         /* sent so far */
+    char request[4096]; /* the first bytes of the request */
     size_t request_len;
-    int inside; /* OpenSSL, as the thread would be; -1: nobody is in ocspFetch */
+    int inside; /* 1: the OpenSSL lock would be held, 0: not, -1: ocspFetch is not running */
 } peer = {.fd = -1, .inside = -1};
 
+/* Returns the index of the response for the current connection. */
 static int which(void) {
     return peer.connections > 1;
 }
 
-static void hangUp(void) {
+static void closePeer(void) {
     if (peer.fd >= 0) close(peer.fd);
     peer.fd = -1;
 }
@@ -57,7 +58,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len) {
     fuzzCheck(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     fuzzCheck(dup3(pair[0], fd, O_CLOEXEC) == fd);
     close(pair[0]);
-    hangUp();
+    closePeer();
     peer.fd = pair[1];
     peer.connections++;
     peer.sent = peer.request_len = 0;
@@ -65,7 +66,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len) {
     return 0;
 }
 
-/* Right before ocspFetch waits: take what it has asked, send one more piece, hang up after the last one. */
+/* Called right before ocspFetch waits: reads its request, sends one more segment, and closes after the last one. */
 static void leave(void) {
     char rest[4096];
     ssize_t n;
@@ -82,11 +83,11 @@ static void leave(void) {
     if (peer.sent < peer.sizes[which()]) {
         size_t left = peer.sizes[which()] - peer.sent, piece = left;
         if (peer.piece && peer.piece < left && peer.pieces++ < MAX_PIECES) piece = peer.piece;
-        n = send(peer.fd, peer.answers[which()] + peer.sent, piece, MSG_NOSIGNAL);
+        n = send(peer.fd, peer.responses[which()] + peer.sent, piece, MSG_NOSIGNAL);
         if (n > 0) peer.sent += (size_t)n;
-        if (n < 0 && errno != EAGAIN) hangUp();
+        if (n < 0 && errno != EAGAIN) closePeer();
     }
-    if (peer.fd >= 0 && peer.sent == peer.sizes[which()]) hangUp();
+    if (peer.fd >= 0 && peer.sent == peer.sizes[which()]) closePeer();
 }
 
 static void enter(void) {
@@ -94,39 +95,40 @@ static void enter(void) {
     peer.inside = 1;
 }
 
-/* A second reader of answers, of the whole bytes at once: *at moves behind a line, which is returned without its end. */
-static char *lineAt(const uint8_t *answer, size_t size, size_t *at) {
-    const uint8_t *lf = memchr(answer + *at, '\n', size - *at);
+/* Returns a copy of the line at *at, without its line end, and moves *at to the next line. Part of an independent
+ * parser, for complete responses. */
+static char *lineAt(const uint8_t *response, size_t size, size_t *at) {
+    const uint8_t *lf = memchr(response + *at, '\n', size - *at);
     size_t n;
     char *line;
 
     fuzzCheck(lf);
-    n = (size_t)(lf - answer) - *at;
-    line = strndup((const char *)answer + *at, n);
+    n = (size_t)(lf - response) - *at;
+    line = strndup((const char *)response + *at, n);
     fuzzCheck(line && strlen(line) == n);
     if (n > 0 && line[n - 1] == '\r') line[n - 1] = '\0';
     fuzzCheck(!strchr(line, '\r'));
-    *at += (size_t)(lf - answer) - *at + 1;
+    *at += (size_t)(lf - response) - *at + 1;
     return line;
 }
 
-/* Reads one header: its status, and in *framing 'c' chunked, 'l' with *length, or 'e' to the end. */
-static int headAt(const uint8_t *answer, size_t size, size_t *at, char *framing, unsigned long *length) {
+/* Parses one header and returns its status. Sets *framing: 'c' chunked, 'l' *length bytes, 'e' up to the end. */
+static int headAt(const uint8_t *response, size_t size, size_t *at, char *framing, unsigned long *length) {
     char *line;
     int status, typed = 0;
 
-    while (*at < size && (answer[*at] == '\r' || answer[*at] == '\n')) ++*at;
-    line = lineAt(answer, size, at);
+    while (*at < size && (response[*at] == '\r' || response[*at] == '\n')) ++*at;
+    line = lineAt(response, size, at);
     fuzzCheck(strncmp(line, "HTTP/1.", 7) == 0 && strlen(line) >= 12);
     status = atoi(line + 9);
     free(line);
     *framing = 'e';
     for (;;) {
         char *end;
-        line = lineAt(answer, size, at);
+        line = lineAt(response, size, at);
         if (!*line) break;
-        while (*at < size && (answer[*at] == ' ' || answer[*at] == '\t')) {
-            char *fold = lineAt(answer, size, at), *both;
+        while (*at < size && (response[*at] == ' ' || response[*at] == '\t')) {
+            char *fold = lineAt(response, size, at), *both;
             fuzzCheck(asprintf(&both, "%s %s", line, fold) > 0);
             free(fold);
             free(line);
@@ -147,54 +149,54 @@ static int headAt(const uint8_t *answer, size_t size, size_t *at, char *framing,
     return status;
 }
 
-/* The body of an accepted answer is what a second reader finds. */
+/* Checks that the body of an accepted response is the one that the independent parser finds. */
 static void checkBody(const unsigned char *body, size_t len) {
-    const uint8_t *answer = peer.answers[which()];
+    const uint8_t *response = peer.responses[which()];
     size_t size = peer.sizes[which()], at = 0, got = 0;
     unsigned long length = 0;
     char framing;
     int status;
 
     fuzzCheck(len <= OCSP_MAX_RESPONSE_BYTES && !body == (len == 0));
-    while ((status = headAt(answer, size, &at, &framing, &length)) != 200) fuzzCheck(status >= 100 && status < 200);
+    while ((status = headAt(response, size, &at, &framing, &length)) != 200) fuzzCheck(status >= 100 && status < 200);
     if (framing == 'c') {
         for (;;) {
-            char *line = lineAt(answer, size, &at);
+            char *line = lineAt(response, size, &at);
             length = strtoul(line, NULL, 16);
             free(line);
             if (length == 0) break;
             fuzzCheck(length <= len - got && length <= size - at);
-            fuzzCheck(memcmp(body + got, answer + at, length) == 0);
+            fuzzCheck(memcmp(body + got, response + at, length) == 0);
             got += length;
             at += length;
-            line = lineAt(answer, size, &at);
+            line = lineAt(response, size, &at);
             fuzzCheck(!*line);
             free(line);
         }
         fuzzCheck(got == len);
     } else {
         size_t behind = size - at;
-        fuzzCheck(len <= behind && (len == 0 || memcmp(body, answer + at, len) == 0));
+        fuzzCheck(len <= behind && (len == 0 || memcmp(body, response + at, len) == 0));
         if (framing == 'l')
             fuzzCheck(len == length);
-        else if (len < behind) { /* it ended with a complete SEQUENCE of definite length */
-            /* One byte more than the body, because OpenSSL wants one behind a long length, even if that is 0. */
-            const unsigned char *p = answer + at;
+        else if (len < behind) { /* the body ended with a complete SEQUENCE of definite length */
+            /* One byte more than the body: OpenSSL requires one after a long length, even if the length is 0. */
+            const unsigned char *p = response + at;
             long content;
             int tag, class;
             fuzzCheck(len >= 2 && body[0] == 0x30 && body[1] != 0x80);
             fuzzCheck(!(ASN1_get_object(&p, &content, &tag, &class, (long)len + 1) & 0x80));
-            fuzzCheck(content <= (long)(answer + at + len - p));
+            fuzzCheck(content <= (long)(response + at + len - p));
         }
     }
 }
 
-/* What was asked can be asked of anybody: one request, whole, and no line of it from outside. */
+/* Checks the request: exactly one, complete, with no line that comes from a URL or a response. */
 static void checkRequest(void) {
     const char *end;
 
     peer.request[peer.request_len] = '\0';
-    if (peer.request_len == 0) return;   /* nobody waited for an answer */
+    if (peer.request_len == 0) return;   /* ocspFetch never waited for a response */
     if (peer.request[0] == 0x16) return; /* TLS */
     end = strstr(peer.request, "\r\n\r\n");
     fuzzCheck(end && strstr(peer.request, " HTTP/1.1\r\nHost: "));
@@ -224,16 +226,16 @@ static void one(const uint8_t *data, size_t size) {
     if (size < 2) return;
     mode = data[0] & 3;
     peer.piece = data[1];
-    peer.answers[0] = peer.answers[1] = data + 2;
+    peer.responses[0] = peer.responses[1] = data + 2;
     peer.sizes[0] = peer.sizes[1] = size - 2;
     next = memmem(data + 2, size - 2, NEXT, strlen(NEXT));
     if (next) {
         peer.sizes[0] = (size_t)(next - data - 2);
-        peer.answers[1] = next + strlen(NEXT);
-        peer.sizes[1] = (size_t)(data + size - peer.answers[1]);
+        peer.responses[1] = next + strlen(NEXT);
+        peer.sizes[1] = (size_t)(data + size - peer.responses[1]);
     }
     peer.connections = 0;
-    putenv(no_roots); /* reading the system's roots takes longer than all the rest */
+    putenv(no_roots); /* loading the system's roots would dominate the run time */
     unsetenv("no_proxy");
     unsetenv("NO_PROXY");
     unsetenv("http_proxy");
@@ -243,7 +245,7 @@ static void one(const uint8_t *data, size_t size) {
     if (mode == 1) putenv(http_proxy);
     if (mode == 2) putenv(https_proxy);
 
-    signal(SIGPIPE, SIG_IGN); /* as every host does: OpenSSL writes without MSG_NOSIGNAL */
+    signal(SIGPIPE, SIG_IGN); /* as in every host: OpenSSL writes without MSG_NOSIGNAL */
     ERR_clear_error();
     peer.inside = 1;
     memset(&err, 0, sizeof(err));
@@ -257,16 +259,16 @@ static void one(const uint8_t *data, size_t size) {
         if (data[0] & 4 || mode < 2)
             checkBody(body, len);
         else
-            fuzzCheck(!"an answer over a TLS that nobody spoke");
+            fuzzCheck(!"a response over TLS without a handshake");
     } else {
         fuzzCheckError(&err);
         fuzzCheck(!body && len == 0 && (err.kind == OCSP_ERR_NETWORK || err.kind == OCSP_ERR_HTTP));
-        /* Whoever hangs up is never waited for. Errors of the kind HTTP may quote the answer. */
+        /* A closed connection never leads to a timeout. Errors of the kind HTTP may quote the response. */
         fuzzCheck(err.kind != OCSP_ERR_NETWORK || !strstr(err.text, "in time"));
     }
     checkRequest();
     ocspFree(body);
-    hangUp();
+    closePeer();
 }
 
 #define OK_HEAD "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\n"

@@ -1,7 +1,7 @@
-/* pki.c - the keys and certificates of the fuzz targets: the same bytes in every process, so that a seed of one run and
- * a finding of another are signed by the CA that this one trusts.
+/* pki.c - the keys and certificates of the fuzz targets. They are the same bytes in every process, so that the CA of a
+ * run has signed the seeds and findings of earlier runs.
  *
- * The keys are RSA with 1024 bits: too short for anything but a test, and fast to sign with after each mutation.
+ * The keys are RSA with 1024 bits: sufficient for tests only, and fast to sign with after each mutation.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -14,14 +14,14 @@
 #include <openssl/err.h>
 #include <openssl/param_build.h>
 
-/* Two primes each. */
+/* The two primes of each key. */
 static const char *const ca_primes[] = {
     "C8CC7A99CD2AD3342BC5F8E40EA56BB9B0A02E09028E2D40223C26C007178DF92DBAC233BBDAA5638F6BD0F0C7C512DD"
     "4FBFF3E61D6EAF979E9D227038E3452B",
     "CD8C6F9767B0D8FA99648E13010CFDFBF646ED39F031216207170969CB20DA8310C800C1EE746433754C6AD005ABB6C8"
     "FAAA74E63FF829EE0C860B144CCE53F3",
 };
-static const char *const delegate_primes[] = {
+static const char *const responder_primes[] = {
     "C0293E9FB8E4D1BCFCCD24327EA879E198F083A80F890C98D3736785326ED0E42642BEBAB963150081173D7FAC3878A2"
     "948DCAA4F8832768EF3939BB70E0A3C3",
     "E8DE7FCF9E4D3D6D94ECD5C0212E59AE56248978544A4C198DC82B445757944F1926631E5D1260EFAD85F4E76B0B72E2"
@@ -70,7 +70,7 @@ static EVP_PKEY *rsaFromPrimes(const char *const primes[2]) {
     return key;
 }
 
-/* A critical extension of no known kind, and the signature made again. */
+/* Adds an unknown critical extension to a certificate and signs it again. */
 static void addCritical(X509 *cert, EVP_PKEY *issuer_key) {
     ASN1_OBJECT *kind = OBJ_txt2obj("1.3.6.1.4.1.99999.1", 1);
     ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
@@ -87,44 +87,44 @@ static void addCritical(X509 *cert, EVP_PKEY *issuer_key) {
 const fuzzPki *fuzzGetPki(void) {
     static fuzzPki pki;
     testCertSpec leaf = {.name = "server.test.invalid", .serial = "0ABC", .urls = {TEST_URL}};
-    testCertSpec delegate = {.name = "Responder", .extended = "OCSPSigning"};
+    testCertSpec responder = {.name = "Responder", .extended = "OCSPSigning"};
 
     if (pki.id) return &pki;
     pki.ca_key = rsaFromPrimes(ca_primes);
-    pki.delegate_key = rsaFromPrimes(delegate_primes);
+    pki.responder_key = rsaFromPrimes(responder_primes);
     pki.ca = testCert(&(testCertSpec){.name = "CA", .key = pki.ca_key, .ca = 1, .key_ids = 1, .serial = "01"});
-    pki.twin = testCert(&(testCertSpec){.name = "CA", .key = pki.delegate_key, .ca = 1, .key_ids = 1, .serial = "02"});
+    pki.twin = testCert(&(testCertSpec){.name = "CA", .key = pki.responder_key, .ca = 1, .key_ids = 1, .serial = "02"});
 
     leaf.issuer = pki.ca;
     leaf.issuer_key = pki.ca_key;
-    leaf.key = pki.delegate_key; /* whose key is no matter */
+    leaf.key = pki.responder_key; /* any key */
     pki.leaf = testCert(&leaf);
     leaf.issuer = pki.twin;
-    leaf.issuer_key = pki.delegate_key;
+    leaf.issuer_key = pki.responder_key;
     pki.twin_leaf = testCert(&leaf);
 
-    delegate.issuer = pki.ca;
-    delegate.issuer_key = pki.ca_key;
-    delegate.key = pki.delegate_key;
-    delegate.serial = "03";
-    pki.delegate = testCert(&delegate);
-    delegate.extended = "serverAuth";
-    delegate.serial = "04";
-    pki.delegate_no_eku = testCert(&delegate);
-    delegate.extended = "OCSPSigning";
-    delegate.serial = "05";
-    delegate.not_before = TEST_NOW - 10 * TEST_DAY;
-    delegate.not_after = TEST_NOW - TEST_DAY;
-    pki.delegate_expired = testCert(&delegate);
+    responder.issuer = pki.ca;
+    responder.issuer_key = pki.ca_key;
+    responder.key = pki.responder_key;
+    responder.serial = "03";
+    pki.responder = testCert(&responder);
+    responder.extended = "serverAuth";
+    responder.serial = "04";
+    pki.responder_no_eku = testCert(&responder);
+    responder.extended = "OCSPSigning";
+    responder.serial = "05";
+    responder.not_before = TEST_NOW - 10 * TEST_DAY;
+    responder.not_after = TEST_NOW - TEST_DAY;
+    pki.responder_expired = testCert(&responder);
 
-    delegate.serial = "06";
-    delegate.not_before = 0;
-    delegate.not_after = TEST_NOW + 100;
-    pki.delegate_short = testCert(&delegate);
-    delegate.serial = "07";
-    delegate.not_after = 0;
-    pki.delegate_critical = testCert(&delegate);
-    addCritical(pki.delegate_critical, pki.ca_key);
+    responder.serial = "06";
+    responder.not_before = 0;
+    responder.not_after = TEST_NOW + 100;
+    pki.responder_short = testCert(&responder);
+    responder.serial = "07";
+    responder.not_after = 0;
+    pki.responder_critical = testCert(&responder);
+    addCritical(pki.responder_critical, pki.ca_key);
 
     pki.twin_id = testIdentity(pki.twin_leaf, pki.twin);
     pki.id = testIdentity(pki.leaf, pki.ca);
@@ -132,7 +132,7 @@ const fuzzPki *fuzzGetPki(void) {
     return &pki;
 }
 
-/* ---- what every target checks ------------------------------------------------------------------------------------ */
+/* ---- checks of every target -------------------------------------------------------------------------------------- */
 
 void fuzzCheckError(const ocspError *err) {
     const char *c;

@@ -1,11 +1,11 @@
-/* replay.c - the fuzz targets without a fuzzer, for `make test`: each seed, and OCSP_FUZZ_RUNS (default 4000) mutations
- * of the seeds in an order that never changes.
+/* replay.c - runs the fuzz targets without a fuzzer, for `make test`: each seed, and OCSP_FUZZ_RUNS (default 4000)
+ * mutations of the seeds in a fixed order.
  *
- * usage: fuzz-replay                      as a test program: one test a target
- *        fuzz-replay --seeds TARGET DIR   writes the target's seeds to files, for libFuzzer to begin with
- *        fuzz-replay TARGET FILE...       runs these files: how a finding is looked at, with any compiler and debugger
+ * usage: fuzz-replay                      runs as a test program, with one test per target
+ *        fuzz-replay --seeds TARGET DIR   writes the target's seeds to files, as libFuzzer's initial corpus
+ *        fuzz-replay TARGET FILE...       runs these files, to debug a finding with any compiler and debugger
  *
- * An input that breaks a promise is kept as replay-finding in the directory that OCSP_FUZZ_KEEP names (build).
+ * An input that fails a check is saved as replay-finding in the directory $OCSP_FUZZ_KEEP (default: build).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -36,38 +36,39 @@ static void keepFile(const char *name, const void *bytes, size_t size) {
     free(path);
 }
 
-/* Blind bytes, as libFuzzer would throw them, by a generator of our own: a failure can be seen again. */
-static unsigned blind_random;
+/* The state of a generator for mutations like libFuzzer's, of its own so that a failure can be reproduced. */
+static unsigned byte_random;
 
-static size_t blindBytes(uint8_t *data, size_t size, size_t max) {
-    size_t at = size ? fuzzRandom(&blind_random) % size : 0, n;
+static size_t mutateBytes(uint8_t *data, size_t size, size_t max) {
+    size_t at = size ? fuzzRandom(&byte_random) % size : 0, n;
 
-    switch (size ? fuzzRandom(&blind_random) % 5 : 4) {
-    case 0: data[at] ^= (uint8_t)(1u << fuzzRandom(&blind_random) % 8); break;
-    case 1: data[at] = (uint8_t)fuzzRandom(&blind_random); break;
+    switch (size ? fuzzRandom(&byte_random) % 5 : 4) {
+    case 0: data[at] ^= (uint8_t)(1u << fuzzRandom(&byte_random) % 8); break;
+    case 1: data[at] = (uint8_t)fuzzRandom(&byte_random); break;
     case 2: /* shorter */
-        n = fuzzRandom(&blind_random) % (size - at) + 1;
+        n = fuzzRandom(&byte_random) % (size - at) + 1;
         memmove(data + at, data + at + n, size - at - n);
         return size - n;
     case 3: return at; /* cut */
     default:           /* longer */
         if (size == max) break;
         memmove(data + at + 1, data + at, size - at);
-        data[at] = (uint8_t)fuzzRandom(&blind_random);
+        data[at] = (uint8_t)fuzzRandom(&byte_random);
         return size + 1;
     }
     return size;
 }
 
-static const uint8_t *running; /* the input of this moment, for whoever dies of it */
+static const uint8_t *running; /* the current input, saved by keepFinding if it crashes */
 static size_t running_size;
 static char finding[4096];
 
+/* Signal handler: saves the current input, then dies of the signal. */
 static void keepFinding(int number) {
     int fd = open(finding, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (fd >= 0 && write(fd, running, running_size) == (ssize_t)running_size) {
-        (void)!write(2, "the input is kept in ", 21);
+        (void)!write(2, "the input is saved in ", 22);
         (void)!write(2, finding, strlen(finding));
         (void)!write(2, "\n", 1);
     }
@@ -75,17 +76,18 @@ static void keepFinding(int number) {
     raise(number);
 }
 
-/* The input lies in memory of exactly its size, so that a sanitizer sees one byte too far. */
+/* Runs one input, in a buffer of its exact size, so that a sanitizer detects an overread. */
 static void runOne(const fuzzTarget *target, const uint8_t *bytes, size_t size) {
     testBytes copy = testCopy(bytes, size);
 
     running = copy.p;
     running_size = copy.n;
-    signal(SIGABRT, keepFinding); /* each time: cmocka sets its own for the time of a test */
+    signal(SIGABRT, keepFinding); /* each time, as cmocka sets its own handler during a test */
     target->one(copy.p, copy.n);
     testBytesFree(&copy);
 }
 
+/* Runs the seeds of a target, then OCSP_FUZZ_RUNS mutations of them. */
 static void replay(const fuzzTarget *target) {
     static uint8_t data[FUZZ_MAX_BYTES];
     long runs = testEnvNumber("OCSP_FUZZ_RUNS", 4000), run;
@@ -93,16 +95,16 @@ static void replay(const fuzzTarget *target) {
 
     target->seeds(keepHere);
     for (i = 0; i < seed_count; i++) runOne(target, seeds[i].p, seeds[i].n);
-    blind_random = 1;
+    byte_random = 1;
     for (run = 0; run < runs; run++) {
         const testBytes *seed = &seeds[run % seed_count];
         size_t size = seed->n;
-        unsigned times = fuzzRandom(&blind_random) % 3 + 1;
+        unsigned times = fuzzRandom(&byte_random) % 3 + 1;
         fuzzCheck(size <= sizeof(data));
         memcpy(data, seed->p, size);
         for (; times > 0; times--)
-            size = target->mutate ? target->mutate(data, size, sizeof(data), fuzzRandom(&blind_random), blindBytes)
-                                  : blindBytes(data, size, sizeof(data));
+            size = target->mutate ? target->mutate(data, size, sizeof(data), fuzzRandom(&byte_random), mutateBytes)
+                                  : mutateBytes(data, size, sizeof(data));
         runOne(target, data, size);
     }
     print_message("%s: %d seeds, %ld mutations\n", target->name, seed_count, runs);

@@ -1,6 +1,6 @@
-/* response.c - fuzz target: the bytes of an OCSP response, to ocspVerify and ocspPeekNextUpdate, for a certificate that
- * never changes. Whatever is accepted is judged again by others: OpenSSL's OCSP_basic_verify with the issuer as the
- * only anchor, our own reader of DER, and the engine itself at other times and for another CA of the same name.
+/* response.c - fuzz target: an OCSP response, to ocspVerify and ocspPeekNextUpdate, for a constant certificate. Each
+ * accepted response is checked again by OpenSSL's OCSP_basic_verify with the issuer as the only anchor, by the DER
+ * parser of der.c, and by the engine at other times and for another CA of the same name.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -10,8 +10,8 @@
 #include <string.h>
 #include <openssl/err.h>
 
-/* Do the entries name more than one issuer, or one in two ways? RFC 6960 allows it, and we look at our own entry alone;
- * OpenSSL then wants a signer that it trusts for everything. */
+/* Returns 1 if the SingleResponses name more than one issuer, or one issuer with different digests. RFC 6960 allows
+ * this, and the engine checks the matching SingleResponse only; OpenSSL then requires a globally trusted signer. */
 static int severalIssuers(OCSP_BASICRESP *basic) {
     ASN1_OCTET_STRING *name, *key, *first_name, *first_key;
     ASN1_OBJECT *md, *first_md;
@@ -28,8 +28,8 @@ static int severalIssuers(OCSP_BASICRESP *basic) {
     return 0;
 }
 
-/* OpenSSL's opinion of who signed, with each certificate that may have: the issuer, and those sent along, one at a time
- * (given several of one name it would look at the first alone). */
+/* OCSP_basic_verify gets each candidate signer alone, the issuer and the included certificates: of several with one
+ * name it would try only the first. */
 int fuzzSignedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at) {
     const STACK_OF(X509) *sent = OCSP_resp_get0_certs(basic);
     X509_STORE *anchor = testStore(issuer, NULL);
@@ -47,12 +47,12 @@ int fuzzSignedForIssuer(OCSP_BASICRESP *basic, X509 *issuer, time_t at) {
     return ok;
 }
 
-/* Where in an OCSPResponse the BasicOCSPResponse stands, the certificates sent along, and the first of them. */
+/* Paths in an OCSPResponse to the BasicOCSPResponse, the included certificates, and the first of these. */
 static const int basic_path[] = {1, 0, 1, 0, -1}, certs_path[] = {1, 0, 1, 0, 3, 0, -1},
                  first_path[] = {1, 0, 1, 0, 3, 0, 0, -1};
 
-/* At that time the SingleResponse that was taken at TEST_NOW must not be. */
-static void notThatOne(const uint8_t *data, size_t size, const ocspResponse *r, time_t at) {
+/* Checks that the SingleResponse accepted at TEST_NOW is not accepted at the time `at`. */
+static void checkNotAcceptedAt(const uint8_t *data, size_t size, const ocspResponse *r, time_t at) {
     ocspResponse other;
     ocspError err = {0};
 
@@ -64,7 +64,7 @@ static void notThatOne(const uint8_t *data, size_t size, const ocspResponse *r, 
     }
 }
 
-static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
+static void checkAccepted(const uint8_t *data, size_t size, const ocspResponse *r) {
     const fuzzPki *pki = fuzzGetPki();
     const unsigned char *p = data;
     OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)size);
@@ -77,13 +77,13 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
 
     fuzzCheck(r->len == size && memcmp(r->der, data, size) == 0);
     fuzzCheck(size <= OCSP_MAX_RESPONSE_BYTES && fuzzIsDer(data, size));
-    inner = fuzzDerFind(data, size, basic_path); /* wrapped in a string, which fuzzIsDer does not open */
+    inner = fuzzDerFind(data, size, basic_path); /* in an OCTET STRING, which fuzzIsDer does not parse */
     fuzzCheck(inner != (size_t)-1 && fuzzIsDer(data + inner, fuzzDerNext(data, size, inner) - inner));
     fuzzCheck(response && p == data + size && OCSP_response_status(response) == OCSP_RESPONSE_STATUS_SUCCESSFUL);
     fuzzCheck(i2d_OCSP_RESPONSE(response, &again) == (int)size && memcmp(again, data, size) == 0);
     OPENSSL_free(again);
     basic = OCSP_response_get1_basic(response);
-    /* A delegate may begin to be valid within our skew; OpenSSL knows none. */
+    /* The second time is for a responder whose notBefore is within the clock skew, which OpenSSL does not allow. */
     fuzzCheck(basic && (fuzzSignedForIssuer(basic, pki->ca, TEST_NOW) ||
                         fuzzSignedForIssuer(basic, pki->ca, TEST_NOW + OCSP_CLOCK_SKEW)));
     OCSP_BASICRESP_free(basic);
@@ -96,18 +96,18 @@ static void judge(const uint8_t *data, size_t size, const ocspResponse *r) {
     fuzzCheck(r->expires_at <= pki->id->not_after);
     fuzzCheck(r->revoked == 0 || r->revoked == 1);
     peek = ocspPeekNextUpdate(data, size);
-    fuzzCheck(peek == 0 || (r->next_update && peek >= r->next_update)); /* never cleared away too early */
+    fuzzCheck(peek == 0 || (r->next_update && peek >= r->next_update)); /* never pruned too early */
 
-    /* The last second of its life, the first one after it, and before it began: only another SingleResponse for the
-     * same certificate can take its place then. */
+    /* In the last second of validity, right after it and before it started: then only another SingleResponse for the
+     * same certificate can be accepted instead. */
     fuzzCheck(ocspVerify((ocspBytes){data, size}, pki->id, r->expires_at - 1, TEST_NOW, &other, &err));
     fuzzCheck(
         other.this_update > r->this_update ||
         (other.expires_at == r->expires_at && other.this_update == r->this_update && other.revoked == r->revoked));
     ocspResponseClear(&other);
-    notThatOne(data, size, r, r->expires_at);
-    notThatOne(data, size, r, r->this_update - OCSP_CLOCK_SKEW - 1);
-    /* Another CA of the same name never said this. */
+    checkNotAcceptedAt(data, size, r, r->expires_at);
+    checkNotAcceptedAt(data, size, r, r->this_update - OCSP_CLOCK_SKEW - 1);
+    /* It is no response for the certificate of the other CA of this name. */
     fuzzCheck(!ocspVerify((ocspBytes){data, size}, pki->twin_id, TEST_NOW, TEST_NOW, &other, &err));
     fuzzCheckError(&err);
 }
@@ -123,7 +123,7 @@ static void one(const uint8_t *data, size_t size) {
     if (ocspVerify((ocspBytes){data, size}, pki->id, TEST_NOW, TEST_NOW, &r, &err)) {
         fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
         fuzzCheckQueue();
-        judge(data, size, &r);
+        checkAccepted(data, size, &r);
         ocspResponseClear(&r);
     } else {
         fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
@@ -135,8 +135,8 @@ static void one(const uint8_t *data, size_t size) {
     fuzzCheckQueue();
 }
 
-/* Mutates inside the DER, then signs again what the mutation has made invalid: the certificates sent along by the CA,
- * the response by the CA or the delegate. Not always: a wrong signature must go on being one. */
+/* Mutates inside the DER, then usually renews the invalid signatures: those of the included certificates by the CA,
+ * that of the response by the CA or the authorized responder. Sometimes it does not, to test invalid signatures too. */
 static size_t mutate(uint8_t *data, size_t size, size_t max, unsigned seed, fuzzBytes *bytes) {
     const fuzzPki *pki = fuzzGetPki();
     unsigned random = seed, times;
@@ -152,7 +152,7 @@ static size_t mutate(uint8_t *data, size_t size, size_t max, unsigned seed, fuzz
     }
     at = fuzzDerFind(data, size, basic_path);
     if (at != (size_t)-1 && fuzzRandom(&random) % 8)
-        fuzzSignAgain(data, size, at, fuzzRandom(&random) % 2 ? pki->ca_key : pki->delegate_key);
+        fuzzSignAgain(data, size, at, fuzzRandom(&random) % 2 ? pki->ca_key : pki->responder_key);
     return size;
 }
 
@@ -163,8 +163,8 @@ static void keepReply(fuzzKeep *keep, const char *name, const testReply *reply) 
     testBytesFree(&der);
 }
 
-/* The CA's certificate with one length that is longer than it has to be. OpenSSL keeps the bytes that it has read, so
- * that its own encoding of the whole response is no proof of DER. */
+/* Returns the CA's certificate with one length that is not minimal. OpenSSL keeps the original bytes of a certificate,
+ * so that its re-encoding of the whole response does not prove DER. */
 static X509 *berCertificate(void) {
     unsigned char *der = NULL;
     int n = i2d_X509(fuzzGetPki()->ca, &der);
@@ -188,25 +188,25 @@ static X509 *berCertificate(void) {
 
 static void seeds(fuzzKeep *keep) {
     const fuzzPki *pki = fuzzGetPki();
-    const testSingle ours = {.cert = pki->leaf,
-                             .issuer = pki->ca,
-                             .this_update = TEST_NOW - 3600,
-                             .next_update = TEST_NOW + TEST_DAY};
-    const testReply good = {.count = 1, .singles = {ours}, .signer = pki->ca, .key = pki->ca_key};
-    const testReply delegated = {
-        .count = 1, .singles = {ours}, .signer = pki->delegate, .key = pki->delegate_key, .sent = {pki->delegate}};
+    const testSingle single = {.cert = pki->leaf,
+                               .issuer = pki->ca,
+                               .this_update = TEST_NOW - 3600,
+                               .next_update = TEST_NOW + TEST_DAY};
+    const testReply good = {.count = 1, .singles = {single}, .signer = pki->ca, .key = pki->ca_key};
+    const testReply by_responder = {
+        .count = 1, .singles = {single}, .signer = pki->responder, .key = pki->responder_key, .sent = {pki->responder}};
     testReply r;
     char name[32];
     int i;
 
     keepReply(keep, "good", &good);
-    keepReply(keep, "delegate", &delegated);
-    for (i = 1; i <= 6; i++) { /* tryLater and its like */
+    keepReply(keep, "delegate", &by_responder);
+    for (i = 1; i <= 6; i++) { /* tryLater and the other error statuses */
         r = (testReply){.status = i};
         snprintf(name, sizeof(name), "status-%d", i);
         keepReply(keep, name, &r);
     }
-    r = good, r.bare = 1, keepReply(keep, "bare", &r);
+    r = good, r.no_bytes = 1, keepReply(keep, "bare", &r);
     r = good, r.by_key = 1, keepReply(keep, "by-key", &r);
     r = good, r.sent[0] = pki->ca, keepReply(keep, "issuer-sent", &r);
     r = good, r.singles[0].status = TEST_REVOKED, keepReply(keep, "revoked", &r);
@@ -219,8 +219,8 @@ static void seeds(fuzzKeep *keep) {
     r.singles[0].this_update -= 100, r.singles[0].next_update = TEST_NOW + 100, keepReply(keep, "backwards", &r);
     r = good, r.singles[0].next_update = TEST_NOW + 400 * TEST_DAY, keepReply(keep, "outlives-all", &r);
     r = good, r.singles[0].this_text = "20300101000000.5Z", keepReply(keep, "fraction", &r);
-    r = good, r.singles[0].cert = pki->delegate, keepReply(keep, "not-ours", &r);
-    r = good, r.count = 3, r.singles[0].cert = pki->delegate, r.singles[1] = r.singles[2] = ours;
+    r = good, r.singles[0].cert = pki->responder, keepReply(keep, "not-ours", &r);
+    r = good, r.count = 3, r.singles[0].cert = pki->responder, r.singles[1] = r.singles[2] = single;
     r.singles[1].this_update -= 100, keepReply(keep, "three", &r);
     r.singles[1].this_update += 100, r.singles[1].status = TEST_REVOKED, keepReply(keep, "equal-times", &r);
     r = good, r.sign_md = EVP_sha1(), keepReply(keep, "sha1-signature", &r);
@@ -229,19 +229,19 @@ static void seeds(fuzzKeep *keep) {
     r = good, r.other_type = 1, keepReply(keep, "other-type", &r);
     r = good, r.inner_tail = 2, keepReply(keep, "inner-tail", &r);
     r = good, r.padding = 200, keepReply(keep, "extension", &r);
-    r = delegated, r.by_key = 1, keepReply(keep, "delegate-by-key", &r);
-    r = delegated, r.sent[0] = pki->delegate_no_eku, keepReply(keep, "delegate-no-eku", &r);
-    r.sent[1] = pki->delegate, keepReply(keep, "second-delegate", &r);
-    r = delegated, r.sent[0] = pki->delegate_expired, keepReply(keep, "delegate-expired", &r);
-    r.sent[0] = pki->delegate_short, keepReply(keep, "delegate-short", &r);
-    r.sent[0] = pki->delegate_critical, keepReply(keep, "delegate-critical", &r);
-    r = delegated, r.sent[0] = NULL, keepReply(keep, "delegate-not-sent", &r);
-    r = delegated, r.sent[0] = pki->twin, r.signer = pki->twin, keepReply(keep, "twin", &r);
+    r = by_responder, r.by_key = 1, keepReply(keep, "delegate-by-key", &r);
+    r = by_responder, r.sent[0] = pki->responder_no_eku, keepReply(keep, "delegate-no-eku", &r);
+    r.sent[1] = pki->responder, keepReply(keep, "second-delegate", &r);
+    r = by_responder, r.sent[0] = pki->responder_expired, keepReply(keep, "delegate-expired", &r);
+    r.sent[0] = pki->responder_short, keepReply(keep, "delegate-short", &r);
+    r.sent[0] = pki->responder_critical, keepReply(keep, "delegate-critical", &r);
+    r = by_responder, r.sent[0] = NULL, keepReply(keep, "delegate-not-sent", &r);
+    r = by_responder, r.sent[0] = pki->twin, r.signer = pki->twin, keepReply(keep, "twin", &r);
     r = good, r.padding = OCSP_MAX_RESPONSE_BYTES - 400, keepReply(keep, "long", &r);
     r.padding += 4096, keepReply(keep, "too-long", &r);
-    r = delegated, r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->delegate_no_eku, r.break_signature = 1;
+    r = by_responder, r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->responder_no_eku, r.break_signature = 1;
     keepReply(keep, "four-named", &r);
-    r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->delegate, keepReply(keep, "four-certified", &r);
+    r.sent[0] = r.sent[1] = r.sent[2] = r.sent[3] = pki->responder, keepReply(keep, "four-certified", &r);
     r = good, r.sent[0] = berCertificate(), keepReply(keep, "ber-sent-along", &r);
     X509_free(r.sent[0]);
     keep("empty", "", 0);

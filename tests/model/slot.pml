@@ -1,46 +1,48 @@
 /* slot.pml - a Promela model of src/ocsp_slot.c, explored in full by Spin: `sh tests/model/run`.
  *
- * What it proves, for three readers on two stripes and any number of generations (the publisher never stops, and two
- * places of memory are used again and again):
- *   - no reader touches an object that was freed, and none is freed in a reader's hands (the assertions);
- *   - there are never more than two objects (the publisher finds a free place among two each time);
- *   - no counter falls below zero, nothing deadlocks;
- *   - the publisher always comes to its end, whatever readers do, as long as each of them is given a core now and then
- *     (no cycle without a `progress` label, under weak fairness).
+ * The model has three readers on two stripes and any number of generations: the publisher never stops and reuses two
+ * places of memory. Spin proves that
+ *   - no reader accesses a freed object, and no object is freed while a reader uses it (the assertions);
+ *   - there are never more than two objects (the publisher always finds one of two places free);
+ *   - no counter falls below zero, and nothing deadlocks;
+ *   - the publisher always finishes, whatever the readers do, as long as each reader is scheduled from time to time (no
+ *     cycle without a `progress` label, under weak fairness).
  * The letters A to E are those of the comment at the head of ocsp_slot.c. One Promela statement is one atomic step, and
- * all steps stand in one order: that is what seq_cst promises for A, B, C and D. What is weaker is modelled apart:
- *   - the load of `parity`, relaxed: with -DANY_PARITY it returns any value at all, more than C's memory model allows.
- *     Safety is proved with it. Progress needs a load that sees a new parity at some time: there it sees the last one.
- *   - E, a release, against D, an acquire: the copy's end comes before E and the free after D, as they stand here.
- * What it does not prove: that the compiler and the machine keep those promises (ThreadSanitizer and the stress test
- * look at that), and that 64 stripes behave as two do (the publisher looks at them one after another, in both cases).
+ * all steps are in one total order, as seq_cst guarantees for A, B, C and D. Weaker accesses are modelled separately:
+ *   - The load of `parity` is relaxed: with -DANY_PARITY it returns any value, more than C's memory model allows.
+ *     Safety is proved with it. Progress requires that a new parity is seen eventually: there the load returns the last
+ *     one.
+ *   - E is a release and D an acquire: the copy ends before E and the free follows D, in the order of the statements
+ *     here.
+ * Not proved: that the compiler and the machine implement this memory order (ThreadSanitizer and the stress test cover
+ * that), and that 64 stripes behave like two (the publisher checks stripes one after another in both cases).
  *
- * Each -DMUTANT_... breaks one rule. tests/model/run wants Spin to find every one: a model that cannot fail shows
- * nothing.
+ * Each -DMUTANT_... breaks one rule. tests/model/run requires Spin to find every mutant: a model that cannot fail
+ * proves nothing.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define READERS 3
-#define STRIPES 2 /* readers 0 and 2 share one: OCSP_STRIPES with more threads than stripes */
+#define STRIPES 2 /* readers 0 and 2 share one, as with more threads than OCSP_STRIPES */
 #define NONE 0    /* the pointer NULL; objects are the places 1 and 2 */
 
 byte current = NONE;           /* _Atomic(ocspStapleSet *) current */
-bit parity = 0;                /* atomic_uint parity, of which only the last bit is ever used */
+bit parity = 0;                /* atomic_uint parity, of which only the last bit is used */
 byte announced[STRIPES * 2];   /* stripes[i].readers[side], at 2 * i + side */
-bool allocated[3];             /* what malloc knows; [NONE] is not used */
-byte held[READERS] = NONE;     /* the pointer that a reader holds from B to E: for the assertions, not in the C file */
+bool allocated[3];             /* whether the place is allocated; [NONE] is not used */
+byte in_use[READERS] = NONE;   /* the pointer that a reader uses from B to E: for the assertions, not in the C file */
 #ifdef MUTANT_STALE_LOAD
 byte before = NONE;            /* what `current` was before the last exchange */
 #endif
 
 #define MINE announced[2 * (me % STRIPES) + side]
 
-/* The copy is made in more than one step, so that a free can come in its middle. */
+/* The copy takes more than one step, so that a free can occur in between. */
 inline copy() {
     if
-    :: held[me] != NONE ->
-        assert(allocated[held[me]]); /* the staple is looked up ... */
-        assert(allocated[held[me]])  /* ... and its bytes are copied */
+    :: in_use[me] != NONE ->
+        assert(allocated[in_use[me]]); /* the staple is looked up ... */
+        assert(allocated[in_use[me]])  /* ... and its bytes are copied */
     :: else                          /* nothing was ever published: ocspSlotEnter returned NULL */
     fi
 }
@@ -49,30 +51,30 @@ inline copy() {
 inline load() {
 #ifdef MUTANT_STALE_LOAD
     if /* B weaker than seq_cst: the value from before C may still be seen */
-    :: held[me] = current
-    :: held[me] = before
+    :: in_use[me] = current
+    :: in_use[me] = before
     fi
 #else
-    held[me] = current
+    in_use[me] = current
 #endif
 }
 
 /* E: atomic_fetch_sub_explicit(&ocspMyStripe()->readers[token], 1, release) */
 inline leave() {
 #ifdef MUTANT_LEAVE_BY_PARITY
-    side = parity; /* the token is not kept: the counter of the moment is taken down */
+    side = parity; /* the token is ignored: the current counter is decremented */
 #endif
     atomic {
-        assert(MINE > 0); /* an unsigned counter would wrap and hold the publisher up for ever */
+        assert(MINE > 0); /* an unsigned counter would wrap and block the publisher forever */
         MINE--;
 #ifndef MUTANT_LEAVE_BEFORE_COPY
-        held[me] = NONE; /* the reader forgets its pointer */
+        in_use[me] = NONE; /* clears the pointer ... */
 #endif
-        side = 0         /* and its token; both only make equal states equal */
+        side = 0         /* ... and the token; both only reduce the number of states */
     }
 }
 
-/* A handshake: ocspSlotEnter, the copy, ocspSlotLeave; as many as it likes, with pauses of any length. */
+/* Handshakes: ocspSlotEnter, the copy, ocspSlotLeave; any number of them, with pauses of any length. */
 active [READERS] proctype reader() {
     byte me = _pid;
     bit side = 0;
@@ -80,12 +82,12 @@ active [READERS] proctype reader() {
     :: break /* no more handshakes on this thread, ever */
     ::
 #ifdef ANY_PARITY
-        if /* side = atomic_load_explicit(&parity, relaxed) & 1, as stale as can be */
+        if /* side = atomic_load_explicit(&parity, relaxed) & 1, arbitrarily stale */
         :: side = 0
         :: side = 1
         fi;
 #else
-        side = parity; /* the same load; the reader may be suspended after it for as long as it likes */
+        side = parity; /* the same load; the reader may be suspended after it for any time */
 #endif
 #ifdef MUTANT_LOAD_BEFORE_ANNOUNCE
         load(); /* B before A */
@@ -95,9 +97,9 @@ active [READERS] proctype reader() {
         load();
 #endif
 #ifdef MUTANT_LEAVE_BEFORE_COPY
-        leave(); /* what a release in E forbids: the copy sinks below it */
+        leave(); /* the copy is reordered after E, which release forbids */
         copy();
-        held[me] = NONE
+        in_use[me] = NONE
 #else
         copy();
         leave()
@@ -106,27 +108,27 @@ active [READERS] proctype reader() {
 }
 
 #ifdef MUTANT_ONE_STRIPE
-#define LOOKED_AT 1 /* the loop over the stripes ends too early */
+#define CHECKED 1 /* the loop over the stripes ends too early */
 #else
-#define LOOKED_AT STRIPES
+#define CHECKED STRIPES
 #endif
 
-/* One pass of the loop in ocspSlotPublish: newcomers are pointed to the other side, then this one is waited for. */
+/* One pass of the loop in ocspSlotPublish: points new readers to the other side, then waits for this side. */
 inline wait_for_one_side() {
 #ifdef MUTANT_NO_FLIP
-    was = pass; /* each side is waited for, but newcomers go on announcing themselves where they did */
+    was = pass; /* waits for each side, but new readers keep announcing themselves on the same side */
 #else
     atomic { was = parity; parity = 1 - parity }; /* side = atomic_fetch_add_explicit(&parity, 1, relaxed) & 1 */
 #endif
     i = 0; /* for (i = 0; i < OCSP_STRIPES; i++) */
     do
-    :: i < LOOKED_AT ->
+    :: i < CHECKED ->
         do /* D: while (atomic_load_explicit(&stripes[i].readers[side], seq_cst) != 0) */
         :: announced[2 * i + was] == 0 -> break
 #ifdef MUTANT_STALE_COUNT
         :: true -> break /* D weaker than seq_cst: an announcement may not be seen yet */
 #endif
-        :: else -> skip  /* sched_yield, nanosleep: looks again, and may miss a moment at which it was zero */
+        :: else -> skip  /* sched_yield, nanosleep: checks again, and may miss a moment at which it was zero */
         od;
         i++
     :: else -> break
@@ -139,7 +141,7 @@ inline wait_for_readers() {
     wait_for_one_side(); /* pass 0 */
 #ifndef MUTANT_ONE_PASS
     pass = 1;
-    wait_for_one_side(); /* pass 1, the roles changed */
+    wait_for_one_side(); /* pass 1, with the roles exchanged */
 #endif
     pass = 0
 }
@@ -147,7 +149,7 @@ inline wait_for_readers() {
 /* ocspStapleSetFree(old) */
 inline release(object) {
     d_step {
-        assert(held[0] != object && held[1] != object && held[2] != object);
+        assert(in_use[0] != object && in_use[1] != object && in_use[2] != object);
         allocated[object] = false
     }
 }
@@ -164,13 +166,13 @@ inline exchange() {
     }
 }
 
-/* The OCSP thread: makes a set and calls ocspSlotPublish, for ever. */
+/* The OCSP thread: creates a set and calls ocspSlotPublish, forever. */
 active proctype publisher() {
     byte fresh = NONE, old = NONE, i = 0;
     bit pass = 0, was = 0;
     do
     ::
-        d_step { /* the caller's ocspAlloc; that a place is free says that there are never more than two objects */
+        d_step { /* the caller's ocspAlloc; a place is always free, as there are never more than two objects */
             fresh = (allocated[1] -> 2 : 1);
             assert(!allocated[fresh]);
             allocated[fresh] = true

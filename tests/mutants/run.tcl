@@ -1,21 +1,21 @@
 #!/usr/bin/env tclsh
-# run.tcl - breaks the engine's rules one at a time, as list.txt says, and wants a test to fail on each mutant.
+# run.tcl - breaks the engine's rules one at a time, as list.txt defines, and expects a test to fail on each mutant.
 #
 #   tclsh tests/mutants/run.tcl [options] [ID...]      ID may be a pattern: 'verify-*'
-#     --simulation      try the simulation alone, to see what it finds without the unit tests; lists what it misses
+#     --simulation      run the simulation alone, to see what it finds without the unit tests; lists what it misses
 #     --seed N          the simulation's first world, by default 1
-#     --worlds N        how many of them it lives through with one mutant, by default 100
-#     --list            ids and rules
-#     --check           only whether list.txt follows the engine: each old text stands once where its entry says
+#     --worlds N        the number of worlds simulated with each mutant, by default 100
+#     --list            print ids and rules
+#     --check           only check that list.txt matches the engine: each old text occurs once where its entry says
 #
-# Works on a copy in build/mutants/tree, so that the tree itself is never a mutant. The copy has to pass first, unmutated,
-# also each test that list.txt names, alone; with IDs only what they need. Then each mutant is compiled and shown to its
-# likely killer, to the other unit programs, to the replayed fuzz corpora, to the simulation, and to the model where
-# list.txt says that it has the same fault; the first that fails ends it. A crash kills, and so does a hang: silence ten
-# times as long as unmutated, and 20 seconds. A mutant that does not compile, or whose old text does not stand there
-# exactly once, proves nothing and is an error.
+# Works on a copy in build/mutants/tree, so that the tree itself is never mutated. First the unmutated copy has to pass,
+# also each test that list.txt names, run alone; with IDs, only what they need. Then each mutant is compiled and run by
+# its likely killer, the other unit programs, the replayed fuzz seeds and the simulation. The model is the killer where
+# list.txt names a fault of the model. The first failure kills the mutant. A crash kills, and so does a hang: no output for
+# ten times as long as unmutated, plus 20 seconds. A mutant that does not compile, or whose old text does not occur exactly
+# once, proves nothing and is an error.
 #
-# Exit status 0: every mutant was killed but those whose entry explains why it lives, at least 48 of 50.
+# Exit status 0: every mutant was killed, except those whose entry explains why it lives, and at least 48 of 50.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -27,7 +27,7 @@ set ::copied {Makefile tests/rules.mk src deps tests/c tests/fuzz tests/simulati
 set ::simulation_only 0
 set ::seed 1
 set ::worlds 100
-array set ::patience {} ;# seconds that a killer may be silent
+array set ::patience {} ;# seconds without output after which a killer counts as hanging
 
 proc stop_with {sentence} {
     puts stderr "mutants: $sentence"
@@ -44,7 +44,7 @@ proc read_file {path} {
     return $text
 }
 
-# The entries of list.txt, each a dictionary.
+# Returns the entries of list.txt, each a dictionary.
 proc read_list {} {
     set entries {}
     set entry {}
@@ -62,7 +62,7 @@ proc read_list {} {
                   ![dict exists $entry $key]} {
             dict set entry $key $value
         } else {
-            stop_with "list.txt, line $number: \"$line\" is no part of an entry; the head of the list tells what is"
+            stop_with "list.txt, line $number: \"$line\" is not part of an entry; the head of the list describes the format"
         }
     }
     set ids [lmap entry $entries {dict get $entry id}]
@@ -81,16 +81,16 @@ proc complete {entry number} {
     }
     lassign [killer_of [dict get $entry by]] kind program test
     if {$kind eq "unit" && $test ne "" && ![regexp "\\m$test\\M" [read_file $::project/tests/c/$program.c]]} {
-        stop_with "[dict get $entry id]: there is no test $test in tests/c/$program.c; list.txt has to follow the tests"
+        stop_with "[dict get $entry id]: there is no test $test in tests/c/$program.c; update list.txt"
     }
     return $entry
 }
 
-# The mutated text of the entry's file.
+# Returns the mutated text of the entry's file.
 proc mutate {entry} {
     set id [dict get $entry id]
     set file [dict get $entry file]
-    if {![file exists $::project/$file]} {stop_with "$id: there is no $file; list.txt has to follow the engine"}
+    if {![file exists $::project/$file]} {stop_with "$id: there is no file $file; update list.txt"}
     set text [read_file $::project/$file]
     set from 0
     set to [string length $text]
@@ -98,9 +98,9 @@ proc mutate {entry} {
     if {[dict exists $entry in]} {
         set name [dict get $entry in]
         set where "$name in $file"
-        # The function's definition begins in the first column and ends with the first brace there.
+        # The definition starts in the first column and ends at the next closing brace in the first column.
         if {![regexp -indices -line "^\[a-z\].*\\m$name\\(\[^;\]*\$" $text begins]} {
-            stop_with "$id: there is no function $name in $file; list.txt has to follow the engine"
+            stop_with "$id: there is no function $name in $file; update list.txt"
         }
         set from [lindex $begins 0]
         set to [string first "\n\}" $text $from]
@@ -113,8 +113,7 @@ proc mutate {entry} {
         incr at
     }
     if {[llength $found] != 1} {
-        stop_with "$id: its old text stands in $where [llength $found] times and must stand there once; list.txt has to\
-            follow the engine: $old"
+        stop_with "$id: the old text occurs [llength $found] times in $where and must occur there once; update list.txt: $old"
     }
     set at [lindex $found 0]
     return [string replace $text $at [expr {$at + [string length $old] - 1}] [dict get $entry new]]
@@ -122,7 +121,7 @@ proc mutate {entry} {
 
 # ---- the copy ---------------------------------------------------------------------------------------------------------
 
-# Writes only what differs, so that only that is compiled again.
+# Writes a file only if its text differs, so that make compiles only what changed.
 proc put {path text} {
     if {[file exists $path] && [read_file $path] eq $text} return
     file mkdir [file dirname $path]
@@ -151,7 +150,8 @@ proc copy_tree {} {
     }
 }
 
-# Warnings are no errors here: a rule that is left out leaves a variable unused. A word of what make said, or "".
+# Builds targets in the copy. Returns make's output if make failed, else "". Warnings are not errors here: a deleted rule
+# can leave a variable unused.
 proc build {targets} {
     set failed [catch {exec make -C $::tree --no-print-directory -j2 WARN= {*}$targets 2>@1} said]
     return [expr {$failed ? $said : ""}]
@@ -173,17 +173,17 @@ proc command_of {killer dir} {
     return [concat [expr {$test eq "" ? {} : [list env OCSP_TEST_ONLY=$test]}] $dir/[lindex $killer 1]]
 }
 
-# What a line of a killer's output says about the mutant: who killed it, or "".
+# Returns what killed the mutant according to one line of a killer's output, or "".
 proc verdict {killer line} {
     if {[regexp {^\[  FAILED  \] (\w+)} $line - test]} {return "[lindex $killer 1] $test"}
-    if {[regexp {^BROKEN in world (\d+) after ([\d.]+) years: ([^:]*)} $line - world years promise]} {
-        return "simulate: $promise (world $world, after $years years)"
+    if {[regexp {^BROKEN in world (\d+) after ([\d.]+) years: ([^:]*)} $line - world years property]} {
+        return "simulate: $property (world $world, after $years years)"
     }
     return ""
 }
 
-# Runs a killer from `dir`, until its output ends, tells enough, or stays away for `patience` seconds. Returns who killed
-# and by what, or "". ::silence is the longest time without a word, in seconds.
+# Runs a killer from `dir` until its output ends, shows a failure, or stops for `patience` seconds. Returns the killer and
+# the failure, or "". Sets ::silence to the longest time without output, in seconds.
 proc try {killer patience dir} {
     set name [expr {[lindex $killer 0] eq "unit" ? [join [lrange $killer 1 end]] : "simulate:"}]
     set ::silence 0
@@ -205,7 +205,7 @@ proc try {killer patience dir} {
             incr tests [string match {\[       OK \]*} $line]
         }
     }
-    if {$killed ne ""} { ;# the rest of its run tells nothing more
+    if {$killed ne ""} { ;# the rest of the run is not needed
         catch {exec kill -KILL {*}[pid $channel]}
         catch {close $channel}
         return $killed
@@ -216,16 +216,16 @@ proc try {killer patience dir} {
     return ""
 }
 
-# The same without a mutant: it has to pass. How long it was silent bounds how long a mutant may be.
+# Runs a killer without a mutant: it has to pass. Its longest silence sets the limit for mutants.
 proc pass_unmutated {killer} {
     set killed [try $killer 900 sound]
     if {$killed ne ""} {
-        stop_with "without any mutant: $killed. Mend that first (make test), or list.txt where it names a test"
+        stop_with "without a mutant: $killed. Fix this first (make test), or the test that list.txt names"
     }
     set ::patience($killer) [expr {20 + round(10 * $::silence)}]
 }
 
-# Shows the mutant to a killer. A machine that has become busy is told from a hang by the same program without the mutant.
+# Runs a killer on the mutant. After a hang, runs it without the mutant too, to tell a hang from a busy machine.
 proc show {killer} {
     if {![info exists ::patience($killer)]} {pass_unmutated $killer}
     while 1 {
@@ -237,10 +237,10 @@ proc show {killer} {
     }
 }
 
-# The model's mutants that Spin finds; the model is explored once, with all of them.
+# Sets ::found_by_model to the model's mutants that Spin finds. The model is explored once, with all of them.
 proc explore_model {} {
     set failed [catch {exec sh $::tree/tests/model/run 2>@1} said]
-    if {$failed} {stop_with "the model does not hold, or does not find its own mutants: make model\n$said"}
+    if {$failed} {stop_with "the model has an error, or does not find its own mutants: make model\n$said"}
     set ::found_by_model {}
     foreach line [split $said \n] {
         if {[regexp {^([A-Z_]+) +\w+ +found: (.*)$} $line - name fault]} {dict set ::found_by_model $name $fault}
@@ -258,12 +258,12 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
         --simulation {set ::simulation_only 1}
         --seed - --worlds {
             set value [lindex $argv [incr i]]
-            if {![string is integer -strict $value] || $value < 1} {stop_with "$argument wants a number above 0"}
+            if {![string is integer -strict $value] || $value < 1} {stop_with "$argument needs a number above 0"}
             set ::[string range $argument 2 end] $value
         }
         --list {set list_only 1}
         --check {set check_only 1}
-        -* {stop_with "there is no option $argument; the head of tests/mutants/run.tcl tells those there are"}
+        -* {stop_with "there is no option $argument; the head of tests/mutants/run.tcl lists the options"}
         default {lappend patterns $argument}
     }
 }
@@ -286,7 +286,7 @@ if {$check_only} {
     foreach entry $entries {mutate $entry}
     exit 0
 }
-foreach entry $entries {mutate $entry} ;# an entry that does not apply any more is told before anything is built
+foreach entry $entries {mutate $entry} ;# reports an outdated entry before anything is built
 
 fconfigure stdout -buffering line
 set began [clock seconds]
@@ -297,7 +297,7 @@ set programs [lmap file [lsort [glob -directory $::tree/tests/c test_*.c]] {file
 set everything [concat [lmap program $programs {list unit $program}] {{unit fuzz-replay} simulate}]
 puts "mutants: [llength $entries]; building and testing without one first"
 set said [build [concat [lmap program $programs {string cat build/ $program}] build/fuzz-replay build/simulate]]
-if {$said ne ""} {stop_with "the tree does not build without any mutant:\n$said"}
+if {$said ne ""} {stop_with "the tree does not build without a mutant:\n$said"}
 file delete -force sound ;# the programs without a mutant
 file mkdir sound
 foreach program [concat $programs fuzz-replay simulate] {file copy build/$program sound/$program}
@@ -307,7 +307,7 @@ if {$::simulation_only} {
     set hints {}
 }
 foreach killer $everything {
-    if {[llength $patterns] > 0} break ;# when they are needed
+    if {[llength $patterns] > 0} break ;# each is run when it is needed
     set since [clock milliseconds]
     pass_unmutated $killer
     puts [format "  passes: %-24s %.1f s" [join $killer] [expr {([clock milliseconds] - $since) / 1000.0}]]
@@ -317,7 +317,7 @@ foreach killer $hints {
 }
 if {"model" in [lmap killer $hints {lindex $killer 0}]} {
     explore_model
-    puts "  holds:  the model, and finds [dict size $::found_by_model] faults of its own"
+    puts "  passes: the model, which finds [dict size $::found_by_model] mutants of its own"
 }
 puts "  ready after [expr {[clock seconds] - $began}] s"
 
@@ -333,7 +333,7 @@ foreach entry $entries {
     set original [read_file $::project/$file]
     set hint [killer_of [dict get $entry by]]
     put $::tree/$file [mutate $entry]
-    # The room's own test can see it soonest where the model is the likely killer.
+    # Where the model is the likely killer, test_slot runs first, as it may fail sooner.
     set first [expr {[lindex $hint 0] eq "model" ? [list [list unit test_slot] $hint] : [list $hint [lrange $hint 0 1]]}]
     if {$::simulation_only} {set first {}}
     set by ""
@@ -348,7 +348,7 @@ foreach entry $entries {
         } else {
             set said [build build/[lindex [concat $killer simulate] [expr {[lindex $killer 0] eq "unit"}]]]
             if {$said ne ""} {
-                puts stderr "$id does not compile, which proves nothing:\n$said"
+                puts stderr "$id does not compile and proves nothing:\n$said"
                 break
             }
             set by [show $killer]
@@ -366,7 +366,7 @@ foreach entry $entries {
             default {dict incr killed_by unit}
         }
         set words "killed by [string range $by 0 90]"
-        if {[dict exists $entry lives]} {append words " - list.txt says that it lives: take that line away"}
+        if {[dict exists $entry lives]} {append words " - list.txt has a `lives` line for it: delete that line"}
     } elseif {[dict exists $entry lives]} {
         set words "lives, as explained"
         lappend explained $entry

@@ -1,7 +1,7 @@
-/* fail_at.c - a library to preload into a tool under test: makes the Nth change of a directory fail, or kills there.
+/* fail_at.c - a preloaded library that makes the Nth change of a directory fail, or ends the process there.
  *
- * $FAIL_AT=N: the Nth rename, or removal of a file that is no temporary one, fails with ENOSPC, as on a full disk; with
- * $FAIL_HARD set the process ends there and then, as if it had been killed.
+ * FAIL_AT=N: the Nth rename or removal fails with ENOSPC, as on a full disk; removals of temporary files are not
+ * counted. With FAIL_HARD set the process exits instead, as if it were killed.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

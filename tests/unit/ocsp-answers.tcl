@@ -296,14 +296,14 @@ foreach {name behaviour environment url kind pattern} [list \
     {a proxy that answers 407 with a page} \
         {http 407 body html type text/html} [list http_proxy $proxy] http://far.invalid/x http \
         {*through the proxy 127.0.0.1:*: the proxy requires a user and a password (HTTP status 407): put them into *\
-         http_proxy like http://user:password@*} \
+         http_proxy as in http://user:password@*} \
     {a proxy that answers 407 to a wrong password} \
         {http 407 body html type text/html} [list http_proxy [string map [list // //user:$password@] $proxy]] \
         http://far.invalid/x http \
         {*the proxy rejects the user and the password in * http_proxy (HTTP status 407): correct them*} \
     {a proxy that answers 407 to CONNECT} \
         {proxy_status 407} [list https_proxy $proxy] https://far.invalid/x network \
-        {*the proxy requires a user and a password (HTTP status 407): put them into * https_proxy like *} \
+        {*the proxy requires a user and a password (HTTP status 407): put them into * https_proxy as in *} \
     {a proxy that refuses CONNECT} \
         {proxy_status 403} [list https_proxy $proxy] https://far.invalid/x network \
         {*refuses the tunnel with HTTP status 403: allow CONNECT to port 443 of the responder there, or put *no_proxy*} \
@@ -312,7 +312,7 @@ foreach {name behaviour environment url kind pattern} [list \
         {*password in the environment variable http_proxy is not percent-encoded *: write % as %25, *} \
     {a certificate for another name} \
         good {} https://127.0.0.1:[dict get $secure port]/ network \
-        {*the responder's TLS certificate is not valid for the name 127.0.0.1: use a URL that stands in *} \
+        {*the responder's TLS certificate is not valid for the name 127.0.0.1: use a URL with a name that *} \
 ] {
     test "answer: $name: $kind failure, last_error says what to do (7.[incr number])" {
         ocsp_responder_behave $responder2 $behaviour

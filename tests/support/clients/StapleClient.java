@@ -1,9 +1,11 @@
-/* StapleClient.java - Java's own TLS client, for the table of clients: StapleClient PORT CA-FILE check|leaf|plain.
- * Exit status 0: it accepted the server, 3: it refused, with the reason on standard output.
+/* StapleClient.java - a client with Java's TLS, for the table of clients.
  *
- * "check" turns revocation checking on, as an application does with PKIXBuilderParameters. Nothing else is set: Java
- * asks for the staple by itself, and looks for a responder or a list only where it is told to. "leaf" checks
- * the server's certificate alone and not the CAs between it and the root.
+ * usage: StapleClient PORT CA-FILE check|leaf|plain
+ * Exit status 0: the server was accepted, 3: it was rejected, with the reason on standard output.
+ *
+ * "check" enables revocation checking, as an application does with PKIXBuilderParameters, and sets nothing else: Java
+ * requests the staple by default, but contacts a responder or fetches a CRL only if configured to. "leaf" checks the
+ * server's certificate only, without the intermediate CAs. "plain" checks no revocation.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 

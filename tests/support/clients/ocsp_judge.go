@@ -1,6 +1,8 @@
-// ocsp_judge.go - golang.org/x/crypto/ocsp, which Go's clients and servers judge staples with, for the table of what
-// a response may use: ocsp_judge RESPONSE CERTIFICATE ISSUER. Exit status 0: good. 3: not taken, with the reason on
-// standard output.
+// ocsp_judge.go - verifies a response with golang.org/x/crypto/ocsp, which Go's clients and servers use for staples,
+// for the table of the features that a response may use.
+//
+// usage: ocsp_judge RESPONSE CERTIFICATE ISSUER
+// Exit status 0: good, 3: not accepted, with the reason on standard output.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 

@@ -1,6 +1,8 @@
-// staple_client.go - Go's own TLS library, for the table of clients: staple_client PORT CA-FILE. Exit status 0: it
-// accepted the server; then it prints how many bytes of a staple it hands out, which is all that crypto/tls does with
-// one. 3: it refused, with the reason on standard output.
+// staple_client.go - a client with Go's TLS library, for the table of clients.
+//
+// usage: staple_client PORT CA-FILE
+// Exit status 0: the server was accepted, 3: it was rejected, with the reason on standard output. On success it prints
+// the size of the staple: crypto/tls does not verify a staple, but only returns it to the application.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 

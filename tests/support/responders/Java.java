@@ -67,15 +67,15 @@ public class Java {
     }
 
     static byte[] answer(byte[] der) throws Exception {
-        boolean delegate = Files.exists(dir.resolve("responder.crt"));
-        X509CertificateHolder signer = (X509CertificateHolder)pem(delegate ? "responder.crt" : "ca.crt");
-        PrivateKey key = key(delegate ? "responder.key" : "ca.key");
+        boolean authorized = Files.exists(dir.resolve("responder.crt"));
+        X509CertificateHolder signer = (X509CertificateHolder)pem(authorized ? "responder.crt" : "ca.crt");
+        PrivateKey key = key(authorized ? "responder.key" : "ca.key");
         BasicOCSPRespBuilder builder = new BasicOCSPRespBuilder(new RespID(signer.getSubject()));
         Date now = new Date(), next = new Date(now.getTime() + 4 * 3600 * 1000L);
         for (Req request : new OCSPReq(der).getRequestList())
             builder.addResponse(request.getCertID(), statusOf(request.getCertID().getSerialNumber()), now, next, null);
         String algorithm = key.getAlgorithm().equals("RSA") ? "SHA256withRSA" : "SHA256withECDSA";
-        X509CertificateHolder[] sent = delegate ? new X509CertificateHolder[] {signer} : null;
+        X509CertificateHolder[] sent = authorized ? new X509CertificateHolder[] {signer} : null;
         return new OCSPRespBuilder()
             .build(OCSPRespBuilder.SUCCESSFUL,
                    builder.build(new JcaContentSignerBuilder(algorithm).build(key), sent, now))

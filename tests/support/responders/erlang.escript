@@ -4,7 +4,7 @@
 %%
 %% usage: escript erlang.escript DIR PORT (README.md in this folder describes both)
 %%
-%% Records are written as tuples: their header files are in a package that nothing else needs.
+%% Records are written as tuples: their header files are in a package that is not needed otherwise.
 %%
 %% SPDX-License-Identifier: BSD-3-Clause
 
@@ -36,7 +36,7 @@ end_with_input() ->
         _ -> end_with_input()
     end.
 
-%% Called by httpd for each request; the entity's body is the 12th field of its record #mod.
+%% Called by httpd for each request; the body is the 12th field of its record #mod.
 do(Mod) ->
     Body = answer(iolist_to_binary(element(13, Mod))),
     Head = [
@@ -51,16 +51,16 @@ answer(Der) ->
     {'TBSRequest', _, _, Requests, _} = Tbs,
     {Signer, KeyFile} = signer(),
     Now = os:system_time(second),
-    Entries = [entry(Id, Now) || {'Request', Id, _} <- Requests],
+    Singles = [single(Id, Now) || {'Request', Id, _} <- Requests],
     Data =
-        {'ResponseData', v1, {byName, subject(Signer)}, generalized(Now), Entries, asn1_NOVALUE},
+        {'ResponseData', v1, {byName, subject(Signer)}, generalized(Now), Singles, asn1_NOVALUE},
     Key = public_key:pem_entry_decode(hd(pem(KeyFile))),
     Signature = public_key:sign(public_key:der_encode('ResponseData', Data), sha256, Key),
     Basic = {'BasicOCSPResponse', Data, algorithm(Key), Signature, [Signer || KeyFile =:= "responder.key"]},
     Bytes = {'ResponseBytes', ?OCSP_BASIC, public_key:der_encode('BasicOCSPResponse', Basic)},
     public_key:der_encode('OCSPResponse', {'OCSPResponse', successful, Bytes}).
 
-entry({'CertID', _, _, _, Serial} = Id, Now) ->
+single({'CertID', _, _, _, Serial} = Id, Now) ->
     {'SingleResponse', Id, status(Serial), generalized(Now), generalized(Now + 4 * 3600), asn1_NOVALUE}.
 
 %% The CertStatus of a serial number by index.txt.
@@ -76,7 +76,7 @@ status(Serial) ->
 revocation([Time, "holdInstruction" | _]) -> {'RevokedInfo', "20" ++ Time, certificateHold};
 revocation([Time | _]) -> {'RevokedInfo', "20" ++ Time, asn1_NOVALUE}.
 
-%% {Certificate, its key's file}: the delegate if there is one, else the CA.
+%% {Certificate, file of its key}: the authorized responder if there is one, else the CA.
 signer() ->
     case filelib:is_file(path("responder.crt")) of
         true -> {certificate("responder.crt"), "responder.key"};

@@ -79,9 +79,9 @@ function statusOf (serial) {
 
 function answer (der) {
   const request = OCSPRequest.decode(der, 'der')
-  const delegate = fs.existsSync(path.join(dir, 'responder.crt'))
-  const signer = new crypto.X509Certificate(read(delegate ? 'responder.crt' : 'ca.crt'))
-  const key = crypto.createPrivateKey(read(delegate ? 'responder.key' : 'ca.key'))
+  const authorized = fs.existsSync(path.join(dir, 'responder.crt'))
+  const signer = new crypto.X509Certificate(read(authorized ? 'responder.crt' : 'ca.crt'))
+  const key = crypto.createPrivateKey(read(authorized ? 'responder.key' : 'ca.key'))
   const now = Date.now()
   const spki = PublicKey.decode(signer.publicKey.export({ type: 'spki', format: 'der' }), 'der')
   const data = {
@@ -96,7 +96,7 @@ function answer (der) {
     algorithm: { algorithm: rsa ? [1, 2, 840, 113549, 1, 1, 11] : [1, 2, 840, 10045, 4, 3, 2],
       ...(rsa && { parameters: Buffer.from([5, 0]) }) },
     signature: { unused: 0, data: crypto.sign('sha256', Data.encode(data, 'der'), key) },
-    ...(delegate && { certs: [signer.raw] })
+    ...(authorized && { certs: [signer.raw] })
   }
   return OCSPResponse.encode({ status: 'successful',
     bytes: { type: OID_BASIC, response: Basic.encode(basic, 'der') } }, 'der')

@@ -3,10 +3,10 @@
 #
 # usage: tclsh nss.tcl DIR PORT PRELOAD (README.md in this folder describes the first two)
 #
-# httpserv knows revocations from a CRL, which it reads when it starts and which is made here from index.txt: a changed
-# index.txt counts after a restart. It signs with the CA's key, over SHA-1, leaves out the reason of a revocation, and
-# answers at the path /ocsp. It would listen on all interfaces: PRELOAD is tests/support/loopback_only.c, compiled, which
-# makes it listen on 127.0.0.1.
+# httpserv reads revocations from a CRL at startup. This program generates the CRL from index.txt, so that a changed
+# index.txt takes effect after a restart. httpserv signs with the CA's key and SHA-1, omits the reason of a revocation,
+# and responds at the path /ocsp. By default it listens on all interfaces: PRELOAD, the compiled
+# tests/support/loopback_only.c, makes it listen on 127.0.0.1.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -28,7 +28,7 @@ proc free_port {} {
     return $port
 }
 
-# OpenSSL and NSS tell of their success on standard error.
+# OpenSSL and NSS write to standard error on success, too.
 exec certutil -N -d $database --empty-password 2>@1
 exec openssl pkcs12 -export -in $dir/ca.crt -inkey $dir/ca.key -name ca -passout pass: -out $work/ca.p12 2>@1
 exec pk12util -d $database -i $work/ca.p12 -W {} 2>@1

@@ -64,9 +64,9 @@ def answer(der):
         return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.UNAUTHORIZED)
     now = datetime.datetime.now(UTC)
     issuer = certificate("ca.crt")
-    delegate = os.path.exists(os.path.join(DIR, "responder.crt"))
-    signer = certificate("responder.crt") if delegate else issuer
-    key = serialization.load_pem_private_key(read("responder.key" if delegate else "ca.key"), None)
+    authorized = os.path.exists(os.path.join(DIR, "responder.crt"))
+    signer = certificate("responder.crt") if authorized else issuer
+    key = serialization.load_pem_private_key(read("responder.key" if authorized else "ca.key"), None)
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=cert,
         issuer=issuer,
@@ -78,7 +78,7 @@ def answer(der):
         revocation_reason=status[2],
     )
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer)
-    if delegate:
+    if authorized:
         builder = builder.certificates([signer])
     return builder.sign(key, hashes.SHA256())
 
