@@ -559,9 +559,9 @@ proc demo_checks {} {
     global dir here
     set demo [file join $dir demo]
     set pki [list [info nameofexecutable] [file join $here .. .. utils ocsp-pki.tcl]]
-    check "demo" [list has [run {*}$pki demo $demo --url http://127.0.0.1:8888/ --must-staple] "Made in*"]
+    check "demo" [list has [run {*}$pki demo $demo --url http://127.0.0.1:8888/ --must-staple] "Created in*"]
     check "a second certificate" [list has [run {*}$pki leaf $demo second --url http://127.0.0.1:8888/ --key rsa] \
-        "Made in*"]
+        "Created in*"]
     check "its files" [list same [lsort [glob -tails -directory $demo *]] {ca.crt ca.key index.txt index.txt.attr\
         responder.crt responder.key second.crt second.key server.crt server.key}]
     # openssl answers a request from index.txt and writes a file: no port and no waiting.
