@@ -49,6 +49,7 @@ typedef struct simCertModel {
     int chain; /* its issuer is known */
     const simAnswer *current;
     ocspSource source;
+    int loaded_from;    /* index of the directory, for a source of OCSP_SOURCE_CACHE: cache-dir may change afterwards */
     int64_t expires_at; /* of `current`, wall clock seconds */
     /* Refreshes. */
     int refreshing;                   /* a refresh is under way */
@@ -240,10 +241,15 @@ static void simScheduleRecheck(simCertModel *m, const simCert *cert) {
     }
 }
 
+static int simDirIndex(const char *dir) {
+    return !dir || !*dir ? -1 : strcmp(dir, "other") == 0;
+}
+
 static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource source, int64_t end) {
     m->current = a;
     hour_count[m - models] = 0; /* no outage, or the outage has ended */
     m->source = source;
+    if (source == OCSP_SOURCE_CACHE) m->loaded_from = simDirIndex(engine.cache_dir);
     m->expires_at = end;
     simScheduleRefresh(m);
     m->dirty_since = source == OCSP_SOURCE_NETWORK ? simTrueMs() : SIM_NEVER;
@@ -324,10 +330,6 @@ static void simRefreshFailed(simCertModel *m, const simCert *cert, ocspErrorKind
         m->retry_early = mono;
         m->retry_late = simMax(m->retry_late, simLatestRetry(m, cert, m->attempts_max));
     }
-}
-
-static int simDirIndex(const char *dir) {
-    return !dir || !*dir ? -1 : strcmp(dir, "other") == 0;
 }
 
 /* Records a revocation. From now on, older good responses must be removed from all directories that this process uses
@@ -640,7 +642,7 @@ void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len) {
                   (long long)(a->this_update - now), (long long)(m->revocation->this_update - now));
     if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->lasting_revocation &&
         simCompareTimes(a, m->lasting_revocation) <= 0 && m->source == OCSP_SOURCE_CACHE &&
-        m->dirs[simDirIndex(engine.cache_dir)].clean)
+        m->dirs[m->loaded_from].clean)
         simBroken("revived",
                   "after a restart a good response is stapled from the disk, thisUpdate %+lld s; an earlier process "
                   "knew a revocation, thisUpdate %+lld s",
@@ -972,6 +974,10 @@ void simModelStored(simCert *cert, int ok) {
     m->tampered = simActive(SIM_DISK_NO_SYNC);
     snprintf(m->saved_path, sizeof(m->saved_path), "%s/%s", engine.cache_dir, cert->file);
     m->dirs[simDirIndex(engine.cache_dir)].tampered = 0;
+    /* A process that does not know the revocation stores an older response: the next one may load it. */
+    if (m->current && m->lasting_revocation && m->current->status == V_OCSP_CERTSTATUS_GOOD &&
+        simCompareTimes(m->current, m->lasting_revocation) <= 0)
+        m->dirs[simDirIndex(engine.cache_dir)].clean = 0;
 }
 
 static int simIsFileOf(const char *path, int cert) {
