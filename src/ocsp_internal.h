@@ -317,6 +317,19 @@ typedef struct ocspResponse {
 int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
+typedef enum {
+    OCSP_PEER_GOOD,
+    OCSP_PEER_MISSING, /* no staple */
+    OCSP_PEER_EXPIRED, /* good, but expired */
+    OCSP_PEER_REVOKED,
+    OCSP_PEER_BAD, /* the staple does not verify, or the issuer is unknown */
+} ocspPeerState;
+
+/* Verifies what the server with the certificate of `id` stapled to this client (der.data NULL: nothing). For any state
+ * but good *err has the reason (revoked: "REVOKED on" and the date) and may_change_at. Pure, like ocspVerify. Any thread,
+ * inside OpenSSL. */
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err);
+
 /* Compares a verified response with the current one (current->der NULL: none). The later thisUpdate is newer, then the
  * later producedAt; if both are equal, revoked replaces good, never the reverse. */
 typedef enum {
@@ -397,14 +410,6 @@ void ocspCountHandshake(int stapled);
 void ocspSumHandshakes(long long *stapled, long long *unstapled);
 
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
-
-typedef enum {
-    OCSP_PEER_GOOD,
-    OCSP_PEER_MISSING, /* no staple */
-    OCSP_PEER_EXPIRED, /* good, but expired */
-    OCSP_PEER_REVOKED,
-    OCSP_PEER_BAD, /* the staple does not verify, or the issuer is unknown */
-} ocspPeerState;
 
 /* Verifies the staple of a peer (der.data NULL: none) for its certificate `leaf`, whose issuer is looked for in `chain`
  * (may be NULL). For any state but good *err has the reason and may_change_at. *must_staple says whether the

@@ -337,6 +337,26 @@ done:
     return ok;
 }
 
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err) {
+    ocspResponse response;
+    int revoked;
+    char since[40];
+
+    if (!der.data) {
+        ocspFail(err, OCSP_ERR_VERIFY, "no OCSP response is stapled");
+        return OCSP_PEER_MISSING;
+    }
+    if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err))
+        return err->expired ? OCSP_PEER_EXPIRED : OCSP_PEER_BAD;
+    revoked = response.revoked;
+    if (revoked) {
+        ocspFail(err, OCSP_ERR_VERIFY, "REVOKED on %s", ocspUtcText(response.revoked_at, since, sizeof(since)));
+        ocspMayChangeAt(err, response.expires_at);
+    }
+    ocspResponseClear(&response);
+    return revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
+}
+
 void ocspResponseClear(ocspResponse *r) {
     ocspFree(r->der);
     memset(r, 0, sizeof(*r));

@@ -103,6 +103,39 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         assert_equal [ocsp_info last_error] {}
     }
 
+    # The option --cert-status of the tools, which only a patched tree has.
+    foreach {tool command} {valkey-cli {PING} valkey-benchmark {-n 20 -c 2 -t ping -q}} {
+        set program [file join src $tool]
+        if {![file executable $program] || ![string match *--cert-status* [catch {exec $program --help 2>@1} help]$help]} continue
+        test "OCSP: $tool --cert-status accepts a good staple, and refuses a missing and a revoked one" {
+            set run [list $program -h 127.0.0.1 -p [srv 0 port] --cert-status --cacert [dict get $ca cert]]
+            ocsp_responder_behave $responder good
+            r debug ocsp-refresh
+            ocsp_wait_info state good
+            assert_equal [catch {exec {*}$run {*}$command 2>@1} text] 0 $text
+            ocsp_set stapling no
+            assert_equal [catch {exec {*}$run {*}$command 2>@1} text] 1
+            assert_equal [llength [lsearch -all -regexp [split $text \n] OCSP]] 1 $text
+            assert_match "*stapled no OCSP response*" $text
+            ocsp_set stapling yes
+            after 1100
+            ocsp_responder_behave $responder {status revoked}
+            r debug ocsp-refresh
+            ocsp_wait_info state revoked
+            foreach insecure {{} --insecure} {
+                assert_equal [catch {exec {*}$run {*}$insecure {*}$command 2>@1} text] 1
+                assert_equal [llength [lsearch -all -regexp [split $text \n] REVOKED]] 1 $text
+            }
+            # Without the option the tool goes on.
+            set plain [lreplace $run [set at [lsearch $run --cert-status]] $at --tls]
+            assert_equal [catch {exec {*}$plain {*}$command 2>@1} text] 0 $text
+            after 1100
+            ocsp_responder_behave $responder good
+            r debug ocsp-refresh
+            ocsp_wait_info state good
+        }
+    }
+
     test {OCSP: a revocation is stapled at once, and so is good when a certificateHold is lifted} {
         # Responses signed in the same second have equal times: wait, so that the next one is newer.
         after 1100
