@@ -157,7 +157,7 @@ void ocspLogState(ocspCert *cert) {
         [OCSP_STATE_SELF_SIGNED] = "is self-signed: no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
             "has an unknown issuer, so no status can be requested or verified: append the CA's certificate to "
-            "tls-cert-file, or name it in tls-ca-cert-file",
+            "tls-cert-file, or name it in tls-ca-cert-file or in issuer-file",
         [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply "
                                     "responses "
                                     "with response-file",
@@ -267,6 +267,12 @@ void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOption
         cert->schedule.refresh_now = cert->active;
         cert->schedule.attempt = 0;
         ocspShowUrl(cert, options);
+    }
+    /* Not while the way to the responder works: then the next refresh is early enough. */
+    if (ocspDiffers(old->proxy, options->proxy) && !ocspHasResponseFile(options) &&
+        (cert->stats.consecutive_failures > 0 || !ocspHasValid(cert, env))) {
+        cert->schedule.refresh_now = cert->active;
+        cert->schedule.attempt = 0;
     }
     if (file_changed || ocspDiffers(old->cache_dir, options->cache_dir)) {
         cert->cache.outdated = 1;

@@ -471,7 +471,7 @@ static void fetchOnce(void) {
     int before = testCountFiles("/proc/self/fd");
 
     snprintf(url, sizeof(url), "%s://127.0.0.1:%d/", small.tls ? "https" : "http", small.port);
-    ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL};
+    ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL, NULL};
     engine(result = ocspFetch(&exchange, &body, &len, &err));
     if (result == OCSP_FETCH_OK) {
         assert_int_equal(len, 5);

@@ -273,10 +273,12 @@ typedef struct got {
     ocspError err;
 } got;
 
+static const char *proxy_directive; /* NULL: the environment decides */
+
 static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspIoHooks *wait) {
     got g = {.body = (unsigned char *)1, .n = 99};
     alarm(240); /* a hang fails the program */
-    ocspExchange exchange = {url, asked, sizeof(asked), store, timeout, wait};
+    ocspExchange exchange = {url, asked, sizeof(asked), store, timeout, wait, proxy_directive};
     g.result = ocspFetch(&exchange, &g.body, &g.n, &g.err);
     alarm(0);
     assert_int_equal(left, entered);
