@@ -261,18 +261,15 @@ static int ocspDiffers(const char *a, const char *b) {
 
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env) {
     int file_changed = ocspDiffers(old->response_file, options->response_file);
+    /* Not while the way to the responder works: then the next refresh is early enough. */
+    int way_changed = ocspDiffers(old->proxy, options->proxy) && !ocspHasResponseFile(options) &&
+                      (cert->stats.consecutive_failures > 0 || !ocspHasValid(cert, env));
 
     cert->state = ocspStateOf(cert->id, options);
-    if (file_changed || ocspDiffers(old->responder_url, options->responder_url)) {
+    if (file_changed || way_changed || ocspDiffers(old->responder_url, options->responder_url)) {
         cert->schedule.refresh_now = cert->active;
         cert->schedule.attempt = 0;
         ocspShowUrl(cert, options);
-    }
-    /* Not while the way to the responder works: then the next refresh is early enough. */
-    if (ocspDiffers(old->proxy, options->proxy) && !ocspHasResponseFile(options) &&
-        (cert->stats.consecutive_failures > 0 || !ocspHasValid(cert, env))) {
-        cert->schedule.refresh_now = cert->active;
-        cert->schedule.attempt = 0;
     }
     if (file_changed || ocspDiffers(old->cache_dir, options->cache_dir)) {
         cert->cache.outdated = 1;

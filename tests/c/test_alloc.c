@@ -943,7 +943,7 @@ TEST(engine_survivesEachRefusedAllocation) {
     walkBy(3, "engine, another server's response", adoption);
     walkBy(3, "engine, a reload and a file", reloadAndFile);
     walkBy(3, "engine, a file alone", suppliedOnly);
-    walkBy(3, "engine, an issuer file", issuerFromFile);
+    walkBy(7, "engine, an issuer file", issuerFromFile);
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
     ocsp_env = real_env;
