@@ -126,8 +126,8 @@ int ocspCheckProxy(const char *value, const char **why);
 int ocspInit(const ocspHost *host);
 
 /* Replaces the options (copied). Main; does not block. The OCSP thread acts on changes: a new responder_url, or stapling
- * turned on without a valid response, fetches at once, and a new proxy if the last fetch failed. Turning stapling off holds from the next handshake, verify_peers
- * for new links. 0: out of memory; the old options stay. */
+ * turned on without a valid response, fetches at once, and so does a new proxy if the last fetch failed. Turning stapling
+ * off holds from the next handshake, verify_peers for new links. 0: out of memory; the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
 /* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server
