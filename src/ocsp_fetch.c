@@ -91,8 +91,9 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
                         "the proxy in %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
                         ocspProxySetting(ask));
-    /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. */
-    if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@'))
+    /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. So does a second
+     * one, or what follows the first would be shown as the host. */
+    if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@') || strchr(ask->proxy.authority, '@'))
         return ocspFail(err, OCSP_ERR_NETWORK,
                         "the user or the password in %s is not percent-encoded as a URL needs it: write %% as %%25, @ "
                         "as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",

@@ -1112,8 +1112,8 @@ TEST(proxy_withCredentials) {
 
 /* Reported, and never printed. */
 TEST(proxy_badlyEncodedCredentials) {
-    static const char *const bad[] = {"user:secret%@", "user:secret%4@",  "user:secret%4g@",
-                                      "%:secret@",     "user:secret%00@", "user:80/secret@"};
+    static const char *const bad[] = {"user:secret%@",   "user:secret%4@",  "user:secret%4g@", "%:secret@",
+                                      "user:secret%00@", "user:80/secret@", "user:my@secret@"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         for (int tls = 0; tls < 2; tls++) {
             char url[100];
