@@ -112,6 +112,8 @@ static int setOptions(void) {
     options.cache_dir = ocsp_config.cache_dir;
     options.response_file = ocsp_config.response_file;
     options.verify_peers = ocsp_config.verify_peers;
+    options.issuer_file = ocsp_config.issuer_file;
+    options.proxy = ocsp_config.proxy;
     ocspParseRefreshMargin(ocsp_config.refresh_margin, &options.refresh_margin, &why); /* validated when set */
     return ocspSetOptions(&options);
 }
@@ -192,6 +194,10 @@ int isValidOcspRefreshMargin(char *val, const char **err) {
 
 int isValidOcspResponderUrl(char *val, const char **err) {
     return ocspCheckResponderUrl(val, err);
+}
+
+int isValidOcspProxy(char *val, const char **err) {
+    return ocspCheckProxy(val, err);
 }
 
 /* Returns 1 if the TLS configuration's files can be read again without blocking the server, as a named pipe would. */
@@ -306,6 +312,12 @@ int isValidOcspRefreshMargin(char *val, const char **err) {
 }
 
 int isValidOcspResponderUrl(char *val, const char **err) {
+    UNUSED(val);
+    UNUSED(err);
+    return 1;
+}
+
+int isValidOcspProxy(char *val, const char **err) {
     UNUSED(val);
     UNUSED(err);
     return 1;

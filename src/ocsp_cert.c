@@ -157,7 +157,7 @@ void ocspLogState(ocspCert *cert) {
         [OCSP_STATE_SELF_SIGNED] = "is self-signed: no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
             "has an unknown issuer, so no status can be requested or verified: append the CA's certificate to "
-            "tls-cert-file, or name it in tls-ca-cert-file",
+            "tls-cert-file, or name it in tls-ca-cert-file or in issuer-file",
         [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply "
                                     "responses "
                                     "with response-file",
@@ -261,9 +261,12 @@ static int ocspDiffers(const char *a, const char *b) {
 
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env) {
     int file_changed = ocspDiffers(old->response_file, options->response_file);
+    /* Not while the way to the responder works: then the next refresh is early enough. */
+    int way_changed = ocspDiffers(old->proxy, options->proxy) && !ocspHasResponseFile(options) &&
+                      (cert->stats.consecutive_failures > 0 || !ocspHasValid(cert, env));
 
     cert->state = ocspStateOf(cert->id, options);
-    if (file_changed || ocspDiffers(old->responder_url, options->responder_url)) {
+    if (file_changed || way_changed || ocspDiffers(old->responder_url, options->responder_url)) {
         cert->schedule.refresh_now = cert->active;
         cert->schedule.attempt = 0;
         ocspShowUrl(cert, options);

@@ -151,6 +151,17 @@ typedef struct ocspIdentity {
  * tls-ca-cert-dir. NULL only when out of memory; free with ocspIdentityFree (NULL allowed). Any thread, inside
  * OpenSSL. */
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
+
+/* The same with further candidates for the issuer, `issuers` (may be NULL), by the same rules. They are copied before
+ * use, and trusted for nothing else. */
+ocspIdentity *ocspIdentityNewWith(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store, STACK_OF(X509) *issuers);
+
+#define OCSP_MAX_ISSUER_FILE (1024 * 1024) /* bytes of the issuer file */
+#define OCSP_MAX_ISSUERS 256               /* certificates in it */
+
+/* Parses the certificates in `pem`, and skips other PEM blocks. Returns 1 to OCSP_MAX_ISSUERS of them
+ * (sk_X509_pop_free them), or NULL with half a sentence, whose subject is the file. Any thread, inside OpenSSL. */
+STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err);
 void ocspIdentityFree(ocspIdentity *id);
 
 /* Checks whether `issuer` signed `cert`: name, key usage and signature. Any thread, inside OpenSSL. The name is not
@@ -248,7 +259,10 @@ typedef struct ocspExchange {
     X509_STORE *store;  /* trusted for https besides the system's roots; may be NULL */
     int64_t timeout_ms; /* for all addresses of the host together */
     const ocspIoHooks *io;
+    const char *proxy; /* as the directive; NULL or "": from the environment */
 } ocspExchange;
+
+#define OCSP_NO_PROXY "none" /* the proxy that is none */
 
 /* Sends the request by HTTP/1.1: POST, then GET if the POST was answered 4xx or 501 (but not a proxy's 407); to each
  * address of the host in turn, all within the timeout on the monotonic clock (the system's resolver bounds the name
@@ -431,10 +445,10 @@ void ocspPeersReset(void);                    /* main; no handshake may run */
 
 #define OCSP_CACHE_KEEP (7 * 86400) /* seconds after expiry that a cache file is kept */
 
-/* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree
- * it) and *mtime (wall clock seconds), or 0 with a sentence (OCSP_ERR_NETWORK, or OCSP_ERR_RESPONSE for a wrong size).
- * Blocks on the disk. Outside OpenSSL. */
-int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err);
+/* Reads a regular file of 1 to `max` bytes; follows symbolic links. Returns 1 with *bytes (ocspFree it) and *mtime (wall
+ * clock seconds), or 0 with a sentence (OCSP_ERR_NETWORK, or OCSP_ERR_RESPONSE for a wrong size). Blocks on the disk.
+ * Outside OpenSSL. */
+int ocspReadFile(const char *path, size_t max, unsigned char **bytes, size_t *len, int64_t *mtime, ocspError *err);
 
 /* The cache file of a certificate, dir/ocsp-<sha256>.der. All block on the disk and are called outside OpenSSL. OCSP
  * thread, or (load) main before the first accept.
@@ -466,7 +480,7 @@ typedef struct ocspEnv {
     int64_t (*mono_ms)(void); /* monotonic clock, milliseconds */
     uint32_t (*random)(void); /* 0 to UINT32_MAX */
     ocspFetchResult (*fetch)(const ocspExchange *, unsigned char **, size_t *, ocspError *);
-    int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
+    int (*read_file)(const char *, size_t, unsigned char **, size_t *, int64_t *, ocspError *);
     uint64_t (*file_signature)(const char *); /* changes when the file does; 0: no file */
     int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);

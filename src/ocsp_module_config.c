@@ -50,6 +50,7 @@ static int setNumber(const char *name, long long value, void *directive, ServerS
     return SERVER_OK;
 }
 
+/* Returns the value as it was set, also of a sensitive directive: CONFIG REWRITE writes what the getter returns. */
 static ServerString *getString(const char *name, void *directive) {
     (void)name;
     return module.strings[indexOf(directive)];
@@ -79,7 +80,8 @@ static int setString(const char *name, ServerString *value, void *directive, Ser
 static int registerDirective(ServerCtx *ctx, const ocspDirective *d, ServerConfigApply *apply) {
     static const char *peers[] = {"no", "soft", "require"};
     static const int peers_values[] = {OCSP_PEERS_NO, OCSP_PEERS_SOFT, OCSP_PEERS_REQUIRE};
-    unsigned flags = d->guarded ? SERVER_CONFIG_PROTECTED : SERVER_CONFIG_DEFAULT;
+    unsigned flags = (unsigned)((d->guarded ? SERVER_CONFIG_PROTECTED : SERVER_CONFIG_DEFAULT) |
+                                (d->sensitive ? SERVER_CONFIG_SENSITIVE : SERVER_CONFIG_DEFAULT));
     void *row = (void *)d;
 
     switch (d->type) {

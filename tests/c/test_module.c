@@ -230,6 +230,7 @@ static const char *CallReplyStringPtr(ServerReply *reply, size_t *len) {
 static void FreeCallReply(ServerReply *reply) {
     free(reply);
 }
+static unsigned flags_of_proxy, flags_of_response_file;
 static int RegisterBoolConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, ServerConfigGetBool *get,
                               ServerConfigSetBool *put, ServerConfigApply *apply, void *data) {
     (void)ctx, (void)name, (void)flags, (void)get, (void)apply;
@@ -252,7 +253,9 @@ static int RegisterStringConfig(ServerCtx *ctx, const char *name, const char *va
                                 void *data) {
     ServerString *text = CreateString(ctx, value, strlen(value)), *error = NULL;
     int result = put(name, text, data, &error);
-    (void)flags, (void)get, (void)apply;
+    (void)get, (void)apply;
+    if (strcmp(name, "proxy") == 0) flags_of_proxy = flags;
+    if (strcmp(name, "response-file") == 0) flags_of_response_file = flags;
     FreeString(ctx, text);
     return result;
 }
@@ -618,6 +621,13 @@ TEST(refreshCommand_removedCommandDeniesNobody) {
     assert_non_null(strstr(server.reply, "-ERR unknown command"));
     FreeString(NULL, argv[0]);
     FreeString(NULL, argv[1]);
+}
+
+/* The numbers of the server's public header: sensitive 2, protected 32. */
+TEST(directives_flags) {
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    assert_int_equal(flags_of_proxy, 2 | 32);
+    assert_int_equal(flags_of_response_file, 32);
 }
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /* directive.c - fuzz target: values of directives, and URLs of any origin, to ocspParseRefreshMargin,
- * ocspCheckResponderUrl, ocspUrlParse and ocspCleanText.
+ * ocspCheckResponderUrl, ocspCheckProxy, ocspUrlParse and ocspCleanText.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <openssl/err.h>
 
 /* Returns the margin, or 0 if the text is invalid: an independent implementation (digits, an optional %, 1 to 99). */
@@ -89,6 +90,22 @@ static void checkUrl(const char *text) {
     fuzzCheck(!url.host && !url.target);
 }
 
+/* What is accepted is a proxy that ocspFetch can use, without any part of the credentials in host or port. */
+static void checkProxy(const char *text) {
+    const char *why = NULL;
+    ocspUrl url;
+
+    if (!ocspCheckProxy(text, &why)) {
+        checkSentence(why);
+        return;
+    }
+    if (!*text || strcasecmp(text, "none") == 0) return;
+    fuzzCheck(ocspUrlParse(&url, text) && !url.use_tls && strcmp(url.target, "/") == 0);
+    fuzzCheck(!strchr(url.host, '@') && strchr(url.authority, ':') && ocspPercentDecode(url.user));
+    fuzzCheck(!strchr(text, '@') == !*url.user && (!*url.user || strchr(url.user, ':')));
+    ocspUrlClear(&url);
+}
+
 static void checkClean(const char *text) {
     static const size_t sizes[] = {1, 2, 17, OCSP_OUTSIDE_TEXT_MAX + 1, 1000};
     char out[1000];
@@ -113,6 +130,7 @@ static void one(const uint8_t *data, size_t size) {
     ERR_clear_error();
     checkMargin(text);
     checkUrl(text);
+    checkProxy(text);
     checkClean(text);
     fuzzCheckQueue();
     free(text);
@@ -161,6 +179,10 @@ static void seeds(fuzzKeep *keep) {
         "http://host:10376293541461622800/",
         "http://user:0secret@host/",
         "https://1.2.3.4:443//x//y",
+        "none",
+        "http://user:p%40ss@proxy.example.com:3128/",
+        "http://:@[::1]:3128",
+        "http://user:80/secret@proxy:3128",
     };
     char name[32];
     size_t i;
