@@ -93,6 +93,10 @@ static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     s->source = cert->current.source;
     s->refresh_at_ms = s->has_response && pending && !has_file ? cert->schedule.refresh_at_ms : 0;
     s->retry_at_ms = pending ? cert->schedule.retry_at_ms : 0;
+    if (pending && ocspIntervalIsNext(cert, &worker.options, &ocsp_env)) {
+        s->refresh_at_ms = cert->schedule.interval.wall_ms;
+        s->retry_at_ms = 0;
+    }
     s->consecutive_failures = cert->stats.consecutive_failures;
     s->last_fetch_ms = cert->stats.last_fetch_ms;
     memcpy(s->last_error, cert->stats.last_error, sizeof(s->last_error));
