@@ -61,8 +61,11 @@ int ocspHasValid(const ocspCert *cert, const ocspEnv *env) {
 
 /* Returns the milliseconds until max-interval requires a refresh; INT64_MAX: it does not apply. */
 static int64_t ocspIntervalIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
-    if (!cert->schedule.interval.wall_ms || ocspHasResponseFile(options)) return INT64_MAX;
-    return cert->schedule.interval.wall_ms - env->wall_ms();
+    const ocspMoment *at = &cert->schedule.interval;
+    int64_t wall_in = at->wall_ms - env->wall_ms(), mono_in = at->mono_ms - env->mono_ms();
+
+    if (!at->wall_ms || ocspHasResponseFile(options)) return INT64_MAX;
+    return wall_in < mono_in ? wall_in : mono_in;
 }
 
 /* Returns the milliseconds until the margin or a retry requires a refresh; INT64_MAX: never. */
@@ -72,8 +75,10 @@ static int64_t ocspPlannedIn(const ocspCert *cert, const ocspOptions *options, c
     return cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
 }
 
-int ocspIntervalIsNext(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
-    return ocspIntervalIn(cert, options, env) < ocspPlannedIn(cert, options, env);
+int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t in = ocspIntervalIn(cert, options, env);
+
+    return in < ocspPlannedIn(cert, options, env) ? env->wall_ms() + in : 0;
 }
 
 int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
@@ -281,9 +286,7 @@ void ocspCapRetry(ocspCert *cert, const ocspEnv *env) {
 
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
     int64_t now_ms = env->wall_ms(), hourly = now_ms + (int64_t)OCSP_REVOKED_RECHECK * 1000;
-    int64_t latest = now_ms + cert->schedule.interval.mono_ms - env->mono_ms(); /* if the wall clock was set back */
 
-    if (cert->schedule.interval.wall_ms > latest) cert->schedule.interval.wall_ms = latest;
     if (!cert->current.der) return 0;
     if (cert->current.revoked && cert->schedule.refresh_at_ms > hourly) cert->schedule.refresh_at_ms = hourly;
     if (cert->current.next_update || cert->current.expires_at <= now_ms / 1000 + OCSP_DEFAULT_VALIDITY) return 0;

@@ -577,8 +577,9 @@ int ocspHasValid(const ocspCert *cert, const ocspEnv *env);
 /* Milliseconds until the next refresh: 0 or less is now, INT64_MAX never. */
 int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 
-/* Whether max-interval requires a refresh earlier than the margin and the retries do. */
-int ocspIntervalIsNext(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
+/* The time of the next refresh in wall clock milliseconds, if max-interval requires it earlier than the margin or a retry
+ * does; else 0. */
+int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 
 /* Verifies the contents of a file with this mtime (wall clock seconds). Like ocspVerify, but copying the file does not
  * prolong a response without nextUpdate. */
@@ -604,7 +605,8 @@ void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv
 /* Adjusts state and schedule after the options changed from `old`. */
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env);
 
-/* Shortens waits that exceed the policy because the wall clock was set. ocspCapByClock returns 1 if the current
+/* Shortens waits that exceed the policy because the wall clock was set, except that of max-interval, which both clocks
+ * measure. ocspCapByClock returns 1 if the current
  * response now expires earlier: publish it. */
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 void ocspCapRetry(ocspCert *cert, const ocspEnv *env);
