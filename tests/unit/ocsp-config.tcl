@@ -114,8 +114,8 @@ start_server [ocsp_server $leaf $ca] {
     }
 
     test {directives: CONFIG REWRITE and a restart keep each of them (18.6)} {
-        set values [list stapling yes refresh-margin 33% max-interval 4321 retry-delay 44 timeout 55 responder-url ${url}rewritten \
-            cache-dir $dir response-file {}]
+        set values [list stapling yes refresh-margin 33% max-interval 4321 retry-delay 44 timeout 55 \
+            responder-url ${url}rewritten cache-dir $dir response-file {}]
         foreach {directive value} $values {ocsp_set $directive $value}
         r config rewrite
         restart_server 0 true false
