@@ -223,15 +223,18 @@ TEST(responseFile_isNotReadForMaxInterval) {
     runUntilIdle();
     assert_int_equal(requestCount(), 1);
     testReply reply = testGoodReply(pki->leaf);
-    writeResponseFile(&reply);
     options.response_file = response_file;
-    applyOptions();
-    runFor(2000);
-    assert_string_equal(infoText("response_source"), "file");
-    long long refreshes = infoNumber("refreshes");
-    runFor(1000 * 1000);
-    assert_int_equal(infoNumber("refreshes"), refreshes);
-    assert_int_equal(infoNumber("next_refresh_in_seconds"), -1);
+    for (int own = 0; own < 2; own++) { /* for another certificate, so that the current response stays; for this one */
+        reply.singles[0].cert = own ? pki->leaf : pki->renewed_leaf;
+        writeResponseFile(&reply);
+        applyOptions();
+        runFor(2000);
+        assert_string_equal(infoText("response_source"), own ? "file" : "network");
+        long long refreshes = infoNumber("refreshes");
+        runFor(1000 * 1000);
+        assert_int_equal(infoNumber("refreshes"), refreshes);
+        assert_int_equal(infoNumber("next_refresh_in_seconds"), -1);
+    }
     responder.down = 1;
     options.response_file = "";
     applyOptions();
