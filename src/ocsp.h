@@ -60,6 +60,7 @@ typedef enum ocspVerifyPeers {
 typedef struct ocspOptions {
     int stapling;
     int refresh_margin;        /* percent of the validity interval, 1 to 99 */
+    int max_interval;          /* seconds from an answer to the next refresh, 60 to 604800; 0: refresh_margin alone */
     int retry_delay;           /* seconds, 1 to 3600 */
     int timeout;               /* seconds for the exchange with one URL, 1 to 60 */
     const char *responder_url; /* instead of the certificate's URLs; "": those */
@@ -71,7 +72,7 @@ typedef struct ocspOptions {
 } ocspOptions;
 
 #define OCSP_OPTIONS_DEFAULT \
-    { 0, 10, 10, 5, "", ".", "", OCSP_PEERS_NO, "", "" }
+    { 0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", "" }
 
 /* One directive. The module registers from the table; the patch and the documentation are written from it. */
 typedef enum ocspDirectiveType {
@@ -90,7 +91,7 @@ typedef struct ocspDirective {
     int min, max;
     int guarded; /* 1: protected, see the server's enable-protected-configs */
     int (*check)(const char *value,
-                 const char **why); /* of a string; 0 sets *why to a constant sentence; may be NULL */
+                 const char **why); /* of the value as text; 0 sets *why to a constant sentence; may be NULL */
     const char *values, *meaning;   /* for the documentation, in Markdown */
     int sensitive; /* 1: the value may have a password; the server keeps it out of SLOWLOG, and no sentence has it */
 } ocspDirective;
@@ -98,6 +99,7 @@ typedef struct ocspDirective {
 enum {
     OCSP_D_STAPLING,
     OCSP_D_REFRESH_MARGIN,
+    OCSP_D_MAX_INTERVAL,
     OCSP_D_RETRY_DELAY,
     OCSP_D_TIMEOUT,
     OCSP_D_RESPONDER_URL,
@@ -113,6 +115,9 @@ extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];
 /* Parses "10%" or "10" into *percent. 0 sets *why to a constant sentence that says what is valid. Any thread. */
 int ocspParseRefreshMargin(const char *text, int *percent, const char **why);
 int ocspCheckRefreshMargin(const char *text, const char **why); /* without the result */
+
+/* Accepts 0 and 60 to 604800. 0 sets *why to a constant sentence. Any thread. */
+int ocspCheckMaxInterval(const char *text, const char **why);
 
 /* Accepts "" and http or https URLs with a host and without credentials, which INFO and logs would show. 0 sets *why to a
  * constant sentence. Any thread. RFC 6960 appendix A. */

@@ -106,6 +106,7 @@ static int setOptions(void) {
     const char *why;
 
     options.stapling = ocsp_config.stapling;
+    options.max_interval = ocsp_config.max_interval;
     options.retry_delay = ocsp_config.retry_delay;
     options.timeout = ocsp_config.timeout;
     options.responder_url = ocsp_config.responder_url;
@@ -190,6 +191,13 @@ int isValidOcspRefreshMargin(char *val, const char **err) {
     int percent;
 
     return ocspParseRefreshMargin(val, &percent, err);
+}
+
+int isValidOcspMaxInterval(long long val, const char **err) {
+    char text[24];
+
+    snprintf(text, sizeof(text), "%lld", val);
+    return ocspCheckMaxInterval(text, err);
 }
 
 int isValidOcspResponderUrl(char *val, const char **err) {
@@ -306,6 +314,12 @@ int isValidOcspStapling(int val, const char **err) { /* also validates verify-pe
 
 /* Values are not checked, since they are not used. */
 int isValidOcspRefreshMargin(char *val, const char **err) {
+    UNUSED(val);
+    UNUSED(err);
+    return 1;
+}
+
+int isValidOcspMaxInterval(long long val, const char **err) {
     UNUSED(val);
     UNUSED(err);
     return 1;

@@ -11,6 +11,7 @@
 /* Values of the tls-ocsp-* directives, set and owned by config.c. */
 extern struct ocspConfig {
     int stapling;
+    int max_interval;
     int retry_delay;
     int timeout;
     char *refresh_margin;
@@ -25,6 +26,7 @@ extern configEnum ocsp_verify_peers_enum[];
 
 int isValidOcspStapling(int val, const char **err);
 int isValidOcspRefreshMargin(char *val, const char **err);
+int isValidOcspMaxInterval(long long val, const char **err);
 int isValidOcspResponderUrl(char *val, const char **err);
 int isValidOcspProxy(char *val, const char **err);
 int applyOcspConfig(const char **err); /* for all directives: a CONFIG SET of several calls it once */

@@ -22,6 +22,8 @@ const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
                          "staple or not; `yes` resumes at once with the current response"},
     [OCSP_D_REFRESH_MARGIN] = {"refresh-margin", OCSP_PERCENT, FIELD(refresh_margin), "10%", 1, 99, 0,
                                ocspCheckRefreshMargin, "1 to 99", "refresh when this part of the validity is left"},
+    [OCSP_D_MAX_INTERVAL] = {"max-interval", OCSP_NUMBER, FIELD(max_interval), "0", 0, 604800, 0, ocspCheckMaxInterval,
+                             "0, 60 to 604800", "seconds; refresh at least this often; `0`: by the margin alone"},
     [OCSP_D_RETRY_DELAY] = {"retry-delay", OCSP_NUMBER, FIELD(retry_delay), "10", 1, 3600, 0, NULL, "1 to 3600",
                             "seconds before the first retry; doubles with each failure"},
     [OCSP_D_TIMEOUT] = {"timeout", OCSP_NUMBER, FIELD(timeout), "5", 1, 60, 0, NULL, "1 to 60",
@@ -62,6 +64,20 @@ int ocspCheckRefreshMargin(const char *text, const char **why) {
     int percent;
 
     return ocspParseRefreshMargin(text, &percent, why);
+}
+
+int ocspCheckMaxInterval(const char *text, const char **why) {
+    char *end = NULL;
+    long seconds;
+
+    errno = 0;
+    seconds = text && *text >= '0' && *text <= '9' ? strtol(text, &end, 10) : -1;
+    if (!errno && end && !*end &&
+        (seconds == 0 || (seconds >= OCSP_MAX_INTERVAL_MIN && seconds <= ocsp_directives[OCSP_D_MAX_INTERVAL].max)))
+        return 1;
+    *why = "the longest interval between two refreshes is a number of seconds: use 60 to 604800 (a week), or 0 to "
+           "refresh by the margin alone";
+    return 0;
 }
 
 int ocspCheckResponderUrl(const char *url, const char **why) {

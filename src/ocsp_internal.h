@@ -310,6 +310,7 @@ typedef struct ocspResponse {
     int64_t next_update; /* 0: absent */
     /* Staple while now < expires_at: least of nextUpdate (or received + 600) and notAfter of leaf and signer. */
     int64_t expires_at;
+    int64_t received; /* wall clock seconds: when fetched, or the file's mtime; OCSP_RECEIVED_UNKNOWN for a peer's */
     ocspSource source;
 } ocspResponse;
 
@@ -367,6 +368,8 @@ int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 #define OCSP_JITTER_DIV 5                    /* jitter: at most 1/N of the wait beyond OCSP_JITTER_BEYOND_MS */
 #define OCSP_JITTER_BEYOND_MS (1800 * 1000)  /* see OCSP_JITTER_DIV */
 #define OCSP_OUTAGE_AFTER_MS (60 * 1000)     /* retries double up to this; failures after it are an outage */
+#define OCSP_INTERVAL_JITTER_DIV 3           /* jitter: at most 1/N of max-interval */
+#define OCSP_INTERVAL_OVERDUE_DIV 10         /* what max-interval makes overdue follows within 1/N of it */
 
 /* The refresh deadline in wall clock seconds: expires_at - (expires_at - this_update) * margin / 100, or, without
  * nextUpdate, at half of the default validity (expires_at - 300). Pure, like all of ocsp_schedule.c. Any thread. */
@@ -381,6 +384,11 @@ int64_t ocspRefreshAtMs(const ocspResponse *current, int margin_percent, int64_t
 /* The time of the next refresh in wall clock milliseconds, after a refresh that jitter made early returned nothing
  * newer: after the deadline, by at most an hour or a quarter of the margin window. 0: the deadline has passed. */
 int64_t ocspRecheckAtMs(const ocspResponse *current, int margin_percent, int64_t now_ms, uint32_t random);
+
+/* The delay until the refresh that max_interval (seconds, not 0) requires, `since_ms` after the last answer: the rest of
+ * the interval minus jitter, which is at most a third of the interval and at most the rest. A rest of less than a tenth
+ * of the interval counts as a tenth: after a long stop a fleet would otherwise ask at once. */
+int64_t ocspIntervalDelayMs(int max_interval, int64_t since_ms, uint32_t random);
 
 /* The delay in an outage, or when the responder has nothing newer: uniform over the upper half of ocspRetryCapMs, so
  * that a fleet does not retry in step. */
@@ -467,6 +475,8 @@ void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait);
 
 /* ---- configuration (ocsp_config.c) ------------------------------------------------------------------------------- */
 
+#define OCSP_MAX_INTERVAL_MIN 60 /* seconds; the smallest max-interval that is not 0 */
+
 /* Copies options and their strings. Overwrites `to` without freeing its strings. 0: out of memory. Any thread. */
 int ocspCopyOptions(ocspOptions *to, const ocspOptions *from);
 void ocspFreeOptions(ocspOptions *options); /* frees the strings and sets them to NULL */
@@ -515,6 +525,12 @@ typedef enum {
     OCSP_OUTCOME_CANCELLED, /* aborted: options or certificates changed, or the server exits */
 } ocspOutcome;
 
+/* A time on both clocks, in milliseconds. Waits that are to survive both a suspend, in which the monotonic clock stops,
+ * and a wall clock that is set back end when either clock reaches it. */
+typedef struct ocspMoment {
+    int64_t wall_ms, mono_ms; /* wall_ms 0: none */
+} ocspMoment;
+
 /* A tracked certificate. Owned by the worker; used on the OCSP thread only, or on main before that exists. */
 typedef struct ocspCert {
     ocspIdentity *id;
@@ -524,11 +540,13 @@ typedef struct ocspCert {
     ocspCertState state;
     ocspResponse current; /* .der NULL: none. Kept after expiry: see ocspCompare */
     struct {
-        int refresh_requested;   /* by an operator: due at once */
-        int refresh_now;         /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
-        int refresh_if_empty;    /* stapling was turned on: due at once if the cache has no valid response */
-        int64_t refresh_at_ms;   /* wall clock */
-        int64_t retry_at_ms;     /* monotonic clock, 0: no retry scheduled */
+        int refresh_requested; /* by an operator: due at once */
+        int refresh_now;       /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
+        int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
+        int64_t refresh_at_ms; /* wall clock */
+        ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
+        ocspMoment interval; /* refresh by max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        int64_t retry_at_ms; /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
     } schedule;
@@ -578,6 +596,10 @@ int ocspHasValid(const ocspCert *cert, const ocspEnv *env);
 /* Milliseconds until the next refresh: 0 or less is now, INT64_MAX never. */
 int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 
+/* The time of the next refresh in wall clock milliseconds, if max-interval requires it earlier than the margin or a retry
+ * does; else 0. */
+int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
+
 /* Verifies the contents of a file with this mtime (wall clock seconds). Like ocspVerify, but copying the file does not
  * prolong a response without nextUpdate. */
 int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
@@ -602,7 +624,8 @@ void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv
 /* Adjusts state and schedule after the options changed from `old`. */
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env);
 
-/* Shortens waits that exceed the policy because the wall clock was set. ocspCapByClock returns 1 if the current
+/* Shortens waits that exceed the policy because the wall clock was set, except that of max-interval, which both clocks
+ * measure. ocspCapByClock returns 1 if the current
  * response now expires earlier: publish it. */
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 void ocspCapRetry(ocspCert *cert, const ocspEnv *env);

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_module.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,8 +45,16 @@ static long long getNumber(const char *name, void *directive) {
 }
 
 static int setNumber(const char *name, long long value, void *directive, ServerString **error) {
+    const ocspDirective *d = directive;
+    const char *why = NULL;
+    char text[24];
+
     (void)name;
-    (void)error;
+    snprintf(text, sizeof(text), "%lld", value);
+    if (d->check && !d->check(text, &why)) {
+        setError(error, why);
+        return SERVER_ERR;
+    }
     *numberOf(directive) = (int)value; /* within the registered bounds */
     return SERVER_OK;
 }

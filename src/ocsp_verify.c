@@ -325,6 +325,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
         goto done;
     }
     if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
+    out->received = received;
     out->der = ocspMemdup(der.data, len);
     out->len = len;
     ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory storing the response");

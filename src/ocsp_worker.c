@@ -77,6 +77,7 @@ static ocspOutcome ocspAccepted(ocspCert *cert, ocspOutcome outcome) {
 
 static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     int pending = cert->state == OCSP_STATE_PENDING, has_file = ocspHasResponseFile(&worker.options);
+    int64_t interval_at_ms;
 
     s->state = cert->state;
     s->has_response = cert->current.der != NULL;
@@ -93,6 +94,10 @@ static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     s->source = cert->current.source;
     s->refresh_at_ms = s->has_response && pending && !has_file ? cert->schedule.refresh_at_ms : 0;
     s->retry_at_ms = pending ? cert->schedule.retry_at_ms : 0;
+    if (pending && (interval_at_ms = ocspIntervalAtMs(cert, &worker.options, &ocsp_env)) != 0) {
+        s->refresh_at_ms = interval_at_ms;
+        s->retry_at_ms = 0;
+    }
     s->consecutive_failures = cert->stats.consecutive_failures;
     s->last_fetch_ms = cert->stats.last_fetch_ms;
     memcpy(s->last_error, cert->stats.last_error, sizeof(s->last_error));

@@ -74,6 +74,8 @@ static struct {
     SSL_CTX *remade;     /* by it */
     char log[20000], reply[1000];
     void *unblocked_with;
+    ServerConfigSetNumber *set_interval; /* max-interval as it was registered */
+    void *interval;
 } server;
 
 static int refused(const char *function) {
@@ -240,6 +242,10 @@ static int RegisterNumericConfig(ServerCtx *ctx, const char *name, long long val
                                  long long max, ServerConfigGetNumber *get, ServerConfigSetNumber *put,
                                  ServerConfigApply *apply, void *data) {
     (void)ctx, (void)flags, (void)min, (void)max, (void)get, (void)apply;
+    if (strcmp(name, "max-interval") == 0) {
+        server.set_interval = put;
+        server.interval = data;
+    }
     return put(name, value, data, NULL);
 }
 static int RegisterEnumConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, const char **names,
@@ -456,6 +462,24 @@ TEST(load_failedLeavesNothingBehind) {
     }
     server.refuses = NULL;
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+}
+
+TEST(directive_numberOutsideItsValuesIsRefused) {
+    static const int good[] = {0, 60, 604800}, bad[] = {1, 59};
+    size_t i;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_int_equal(server.set_interval("max-interval", good[i], server.interval, NULL), SERVER_OK);
+        assert_int_equal(module.options.max_interval, good[i]);
+    }
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        ServerString *error = NULL;
+        assert_int_equal(server.set_interval("max-interval", bad[i], server.interval, &error), SERVER_ERR);
+        assert_non_null(strstr(error->text, "use 60 to 604800"));
+        assert_int_equal(module.options.max_interval, 604800);
+        FreeString(&ctx, error);
+    }
+    assert_int_equal(onUnload(&ctx), SERVER_OK);
 }
 
 TEST(unload_beforeTheFirstEventLoopTurnLeavesNothingBehind) {

@@ -91,6 +91,59 @@ TEST(refreshMargin_widerActsAtOnce, "18") {
     SSL_CTX_free(ctx);
 }
 
+TEST(maxInterval_valuesThatAreAccepted, "18") {
+    static const char *const good[] = {"0", "60", "61", "3600", "604800"},
+                             *const bad[] = {"1",   "59",  "604801", "-1",  "-60", "",
+                                             "abc", "60s", " 60",    "1.5", "60 ", "99999999999999999999"};
+    const char *why = NULL;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) assert_true(ocspCheckMaxInterval(good[i], &why));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        why = NULL;
+        assert_false(ocspCheckMaxInterval(bad[i], &why));
+        assert_non_null(strstr(why, "60 to 604800"));
+    }
+}
+
+/* A shorter interval counts from the last answer, not from now; a longer one or 0 takes the refresh back. */
+TEST(maxInterval_changesActAtOnce, "18") {
+    responder.validity = 10 * TEST_DAY;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(600 * 1000);
+    long long by_margin = infoNumber("next_refresh_in_seconds");
+    assert_true(by_margin > 6 * TEST_DAY);
+    for (int i = 0; i < 3; i++) {
+        options.max_interval = 3600;
+        applyOptions();
+        runFor(1000);
+        assert_in_range(infoNumber("next_refresh_in_seconds"), 1790, 3000);
+        options.max_interval = 36000;
+        applyOptions();
+        runFor(1000);
+        assert_in_range(infoNumber("next_refresh_in_seconds"), 23390, 35400);
+        options.max_interval = 0;
+        applyOptions();
+        runFor(1000);
+        assert_in_range(infoNumber("next_refresh_in_seconds"), by_margin - 10, by_margin - 1);
+    }
+    assert_int_equal(requestCount(), 1);
+    options.max_interval = 60; /* over since long: soon, but not at once */
+    applyOptions();
+    runFor(6000);
+    assert_int_equal(requestCount(), 2);
+    options.max_interval = 3600;
+    applyOptions();
+    options.stapling = 0;
+    applyOptions();
+    runFor(TEST_DAY * INT64_C(1000));
+    options.stapling = 1; /* over: within a tenth */
+    applyOptions();
+    runUntilIdle();
+    assert_int_equal(requestCount(), 2);
+    runFor(360 * 1000);
+    assert_int_equal(requestCount(), 3);
+    SSL_CTX_free(ctx);
+}
+
 TEST(retryDelay_shorterActsAtOnce, "18") {
     options.retry_delay = 200;
     applyOptions();
@@ -471,6 +524,40 @@ TEST(responseFile_isReadAgainWhenItChanges, "24") {
     assert_true(isStapled(renewed));     /* the file serves it once it is loaded */
     assert_int_equal(requestCount(), 0); /* no requests */
     SSL_CTX_free(renewed);
+    SSL_CTX_free(ctx);
+    free(response_file);
+}
+
+/* max-interval has no effect on a supplied file, and does not start before the responder's next answer. */
+TEST(responseFile_isNotReadForMaxInterval) {
+    response_file = testPath(dir, "response.der");
+    options.max_interval = 60;
+    options.retry_delay = 3600;
+    responder.validity = 10 * TEST_DAY;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_int_equal(requestCount(), 1);
+    testReply reply = testGoodReply(pki->leaf);
+    options.response_file = response_file;
+    for (int own = 0; own < 2; own++) { /* for another certificate, so that the current response stays; for this one */
+        reply.singles[0].cert = own ? pki->leaf : pki->renewed_leaf;
+        writeResponseFile(&reply);
+        applyOptions();
+        runFor(2000);
+        assert_string_equal(infoText("response_source"), own ? "file" : "network");
+        long long refreshes = infoNumber("refreshes");
+        runFor(1000 * 1000);
+        assert_int_equal(infoNumber("refreshes"), refreshes);
+        assert_int_equal(infoNumber("next_refresh_in_seconds"), -1);
+    }
+    responder.down = 1;
+    options.response_file = "";
+    applyOptions();
+    runFor(2000);
+    assert_int_equal(requestCount(), 2);
+    assert_true(infoNumber("next_refresh_in_seconds") > 600); /* the retry */
+    responder.down = 0;
     SSL_CTX_free(ctx);
     free(response_file);
 }

@@ -1,5 +1,5 @@
 /* directive.c - fuzz target: values of directives, and URLs of any origin, to ocspParseRefreshMargin,
- * ocspCheckResponderUrl, ocspCheckProxy, ocspUrlParse and ocspCleanText.
+ * ocspCheckMaxInterval, ocspCheckResponderUrl, ocspCheckProxy, ocspUrlParse and ocspCleanText.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -35,6 +35,18 @@ static void checkMargin(const char *text) {
         fuzzCheck(marginOf(text) == 0 && percent == -7);
         checkSentence(why);
     }
+}
+
+/* The same for max-interval: digits, 0 or 60 to 604800. */
+static void checkInterval(const char *text) {
+    size_t digits = strspn(text, "0123456789"), i;
+    const char *why = NULL;
+    long value = 0;
+
+    for (i = 0; i < digits && value < 10000000; i++) value = value * 10 + (text[i] - '0');
+    fuzzCheck(ocspCheckMaxInterval(text, &why) ==
+              (digits > 0 && !text[digits] && (value == 0 || (value >= 60 && value <= 604800))));
+    if (why) checkSentence(why);
 }
 
 /* Checks that a URL parses if and only if it parses without its user and password. */
@@ -129,6 +141,7 @@ static void one(const uint8_t *data, size_t size) {
     text[size] = '\0';
     ERR_clear_error();
     checkMargin(text);
+    checkInterval(text);
     checkUrl(text);
     checkProxy(text);
     checkClean(text);
@@ -151,6 +164,10 @@ static void seeds(fuzzKeep *keep) {
         " 10",
         "1e1",
         "99999999999999999999",
+        "59",
+        "60",
+        "604800",
+        "604801",
         "http://ocsp.example.com",
         "http://ocsp.example.com/",
         "https://ocsp.example.com:8443/a/b?c=d#e",

@@ -573,6 +573,10 @@ static void simApplyEvent(const simEvent *e, int ends) {
         sim.options.refresh_margin = (int)e->a;
         simApplyOptions();
         break;
+    case SIM_MAX_INTERVAL:
+        sim.options.max_interval = (int)e->a;
+        simApplyOptions();
+        break;
     case SIM_RETRY_DELAY:
         sim.options.retry_delay = (int)e->a;
         simApplyOptions();

@@ -241,6 +241,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
     test {OCSP: invalid values of directives are rejected with an explanation, and the old value stays} {
         foreach {directive value} {
             stapling maybe  refresh-margin 0  refresh-margin 100  refresh-margin 5x  retry-delay 0  retry-delay 3601
+            max-interval 1  max-interval 59  max-interval 604801
             timeout 0  timeout 61  responder-url ftp://localhost/  responder-url http://user:secret@localhost/
             proxy localhost:3128  proxy http://user:secret@localhost
         } {
