@@ -83,13 +83,13 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 
     *must_staple = 1; /* the default, for a certificate that cannot be read */
     if (!id) {
-        ocspFail(err, OCSP_ERR_VERIFY, "out of memory examining the peer's certificate");
+        ocspFail(err, OCSP_FAIL_PEER, "out of memory examining the peer's certificate");
         return OCSP_PEER_BAD;
     }
     /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
     if (!der.data) {
-        ocspFail(err, OCSP_ERR_VERIFY,
+        ocspFail(err, OCSP_FAIL_PEER,
                  "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
         state = OCSP_PEER_MISSING;
     } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
@@ -98,7 +98,7 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
         if (response.revoked) {
             ocspUtcText(response.revoked_at, since, sizeof(since));
-            ocspFail(err, OCSP_ERR_VERIFY, "the peer's certificate was REVOKED on %s: replace it", since);
+            ocspFail(err, OCSP_FAIL_PEER, "the peer's certificate was REVOKED on %s: replace it", since);
             ocspMayChangeAt(err, response.expires_at);
         }
         ocspResponseClear(&response);
@@ -278,14 +278,14 @@ int ocspPeerCallback(SSL *ssl) {
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
-        ocspFail(&err, OCSP_ERR_VERIFY, "the peer shows no certificate");
+        ocspFail(&err, OCSP_FAIL_PEER, "the peer shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
         ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
         state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no Certificate message, no staple */
-            ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and resumed sessions carry no staple");
+            ocspFail(&err, OCSP_FAIL_PEER, "the TLS session was resumed, and resumed sessions carry no staple");
     }
     refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */

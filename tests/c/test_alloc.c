@@ -558,7 +558,7 @@ static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body
     testBytesFree(&der);
     scarce = was;
     if (*body) return OCSP_FETCH_OK;
-    ocspFail(err, OCSP_ERR_NETWORK, "out of memory");
+    ocspFail(err, OCSP_FAIL_MEMORY, "out of memory");
     return OCSP_FETCH_FAILED;
 }
 
@@ -774,7 +774,7 @@ static int diskRefuses(const char *in_dir, const ocspIdentity *id, const unsigne
     (void)id;
     (void)der;
     (void)len;
-    return ocspFail(err, OCSP_ERR_NETWORK, "the test's disk is full");
+    return ocspFail(err, OCSP_FAIL_FILE, "the test's disk is full");
 }
 
 static void refusedRevocation(void) {
