@@ -96,7 +96,9 @@ static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocs
         return "its certificate is not valid yet";
     }
     *code = OCSP_FAIL_EXPIRED;
-    if (!from_ok || !to_ok || to <= now) return "its certificate has expired";
+    if (to_ok && to <= now) return "its certificate has expired";
+    *code = OCSP_FAIL_DATES;
+    if (!from_ok || !to_ok) return "its certificate has a malformed date";
     *code = OCSP_FAIL_SIGNER;
     /* X509_get_extension_flags parses the extensions for the next lines; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
