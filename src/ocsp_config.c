@@ -83,7 +83,7 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
         *why = "the responder URL must not contain a user or a password: INFO and the log would show them";
         return 0;
     }
-    if (!ocspUrlParse(&parsed, url)) {
+    if (ocspUrlParse(&parsed, url) <= 0) {
         *why = "the responder URL cannot be parsed: write it as in http://ocsp.example.com:8080/path";
         return 0;
     }

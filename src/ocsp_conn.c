@@ -51,30 +51,27 @@ static int ocspPoll(ocspConn *c, short events, const char *what) {
     }
 }
 
-/* Fails with the reason of a TLS failure. */
+/* Fails with the reason of a TLS failure. OpenSSL's error queue was empty before the failed call. */
 static int ocspTlsFail(ocspConn *c, const char *what) {
     long verdict = SSL_get_verify_result(c->ssl);
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
 
     if (verdict == X509_V_ERR_HOSTNAME_MISMATCH || verdict == X509_V_ERR_IP_ADDRESS_MISMATCH)
-        return ocspFail(c->err, OCSP_FAIL_TLS,
-                        "the responder's TLS certificate is not valid for the name %s: use a URL with a name that "
-                        "the "
-                        "certificate has, or add this name to the certificate",
-                        ocspCleanText(clean, sizeof(clean), c->host));
-    if (verdict != X509_V_OK)
-        return ocspFail(
-            c->err, verdict == X509_V_ERR_OUT_OF_MEM ? OCSP_FAIL_MEMORY : OCSP_FAIL_TLS,
-            "the responder's TLS certificate is not accepted: %s (the system's roots and tls-ca-cert-file are "
-            "trusted)",
-            X509_verify_cert_error_string(verdict));
-    /* Without an error of OpenSSL's the connection ended: after the handshake that is no failure of TLS. */
-    return ocspFail(c->err,
-                    !reason && SSL_is_init_finished(c->ssl)                         ? OCSP_FAIL_CLOSED
-                    : ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE ? OCSP_FAIL_MEMORY
-                                                                                    : OCSP_FAIL_TLS,
-                    "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+        ocspFail(c->err, OCSP_FAIL_TLS,
+                 "the responder's TLS certificate is not valid for the name %s: use a URL with a name that the "
+                 "certificate has, or add this name to the certificate",
+                 ocspCleanText(clean, sizeof(clean), c->host));
+    else if (verdict != X509_V_OK)
+        ocspFail(c->err, verdict == X509_V_ERR_OUT_OF_MEM ? OCSP_FAIL_MEMORY : OCSP_FAIL_TLS,
+                 "the responder's TLS certificate is not accepted: %s (the system's roots and tls-ca-cert-file are "
+                 "trusted)",
+                 X509_verify_cert_error_string(verdict));
+    else /* without an error of OpenSSL's the connection ended: after the handshake that is no failure of TLS */
+        ocspFail(c->err, !reason && SSL_is_init_finished(c->ssl) ? OCSP_FAIL_CLOSED : OCSP_FAIL_TLS,
+                 "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+    ocspBlameMemory(c->err, 1, what);
+    return 0;
 }
 
 /* Handles a result <= 0 of SSL_connect, SSL_read or SSL_write. Returns 1: try again, 0: failed, -1: end of data. */

@@ -68,9 +68,12 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     const char *text =
         ocspNoProxy(ask->url.host) ? NULL : OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
     size_t len;
+    int parsed;
 
     if (!text || !*text) return 1;
-    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
+    parsed = ocspUrlParse(&ask->proxy, text);
+    if (parsed < 0) return ocspFail(err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
+    if (!parsed || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
         return ocspFail(err, OCSP_FAIL_PROXY,
                         "the proxy in the environment variable %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
@@ -301,13 +304,15 @@ ocspFetchResult ocspFetch(const ocspExchange *exchange, unsigned char **body, si
     ocspAsk ask;
     struct addrinfo *addresses = NULL;
     ocspFetchResult result = OCSP_FETCH_FAILED;
+    int parsed;
 
     memset(&ask, 0, sizeof(ask));
     memset(err, 0, sizeof(*err));
     ask.exchange = exchange;
     ERR_set_mark();
-    if (!ocspUrlParse(&ask.url, exchange->url)) {
-        ocspFail(err, OCSP_FAIL_URL, "the URL cannot be parsed");
+    parsed = ocspUrlParse(&ask.url, exchange->url);
+    if (parsed <= 0) { /* malformed URLs are left out before, by ocspIdentityNew and ocspCheckResponderUrl */
+        ocspFail(err, parsed ? OCSP_FAIL_MEMORY : OCSP_FAIL_DNS, parsed ? "out of memory parsing the URL" : "the URL cannot be parsed");
         goto done;
     }
     if (!ocspProxyParse(&ask, err)) goto done;

@@ -60,7 +60,6 @@ typedef enum {
     OCSP_FAIL_TIMEOUT,
     OCSP_FAIL_TLS,    /* TLS with the responder, or its TLS certificate */
     OCSP_FAIL_CLOSED, /* the connection ended before the answer did */
-    OCSP_FAIL_URL,    /* not parsable, or none */
     OCSP_FAIL_PROXY,  /* the proxy's configuration, or the tunnel through it */
     OCSP_FAIL_FILE,   /* response file or cache: the file system */
     OCSP_FAIL_MEMORY,
@@ -101,6 +100,11 @@ typedef struct ocspError {
 /* Fills `err` (may be NULL) and returns 0, so that a check can end with `return ocspFail(...)`. Any thread. */
 int ocspFail(ocspError *err, ocspErrorCode code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Replaces the error of a failed call by one of the same kind that says "out of memory <what>", if that is the first
+ * error in OpenSSL's queue: OpenSSL's functions return the same for that and for bad input. `queue_was_empty`:
+ * ERR_peek_error() returned 0 before the call. `err` may be NULL. Any thread. */
+void ocspBlameMemory(ocspError *err, int queue_was_empty, const char *what);
+
 /* The word and the kind of a reason. OCSP_FAIL_NONE has the word "". Any thread. */
 const char *ocspErrorWord(ocspErrorCode code);
 ocspErrorKind ocspErrorKindOf(ocspErrorCode code);
@@ -121,8 +125,8 @@ typedef struct ocspUrl {
     char *target;    /* path and query, at least "/" */
 } ocspUrl;
 
-/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url, or 0 if it is malformed or
- * memory has run out. Inside OpenSSL. */
+/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url, 0 if it is malformed, or -1
+ * when out of memory. Inside OpenSSL. */
 int ocspUrlParse(ocspUrl *url, const char *text);
 void ocspUrlClear(ocspUrl *url);
 

@@ -78,7 +78,6 @@ static const struct {
     [OCSP_FAIL_TIMEOUT] = {"timeout", OCSP_ERR_NETWORK},
     [OCSP_FAIL_TLS] = {"tls", OCSP_ERR_NETWORK},
     [OCSP_FAIL_CLOSED] = {"closed", OCSP_ERR_NETWORK},
-    [OCSP_FAIL_URL] = {"url", OCSP_ERR_NETWORK},
     [OCSP_FAIL_PROXY] = {"proxy", OCSP_ERR_NETWORK},
     [OCSP_FAIL_FILE] = {"file", OCSP_ERR_NETWORK},
     [OCSP_FAIL_MEMORY] = {"memory", OCSP_ERR_NETWORK},
@@ -123,6 +122,16 @@ int ocspFail(ocspError *err, ocspErrorCode code, const char *fmt, ...) {
         va_end(ap);
     }
     return 0;
+}
+
+void ocspBlameMemory(ocspError *err, int queue_was_empty, const char *what) {
+    if (!err || !queue_was_empty || ERR_GET_REASON(ERR_peek_error()) != ERR_R_MALLOC_FAILURE) return;
+    ocspFail(err,
+             err->kind == OCSP_ERR_NETWORK    ? OCSP_FAIL_MEMORY
+             : err->kind == OCSP_ERR_RESPONSE ? OCSP_FAIL_MEMORY_RESPONSE
+                                              : OCSP_FAIL_MEMORY_VERIFY,
+             "out of memory %s", what);
+    ocspMayChangeAt(err, 0);
 }
 
 void ocspMayChangeAt(ocspError *err, int64_t at) {
@@ -181,7 +190,7 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
     path = authority + strcspn(authority, "/?#");
     /* OpenSSL parses only scheme and authority: 3.0 takes a colon in the path for a port. */
     head = ocspMemdup(text, (size_t)(path - text) + 1);
-    if (!head) return 0;
+    if (!head) return -1;
     head[path - text] = '\0';
     for (len = 0; authority != text && head[len] != ':'; len++)
         if (head[len] >= 'A' && head[len] <= 'Z') head[len] = (char)(head[len] + 32); /* schemes are case-insensitive */
@@ -208,9 +217,11 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
         url->authority = ocspMemdup(at, (size_t)(path - at) + 1);
         len = strcspn(path, "#");
         url->target = ocspAlloc(len + 2);
-        ok = *host && url->host && url->port && url->user && url->authority && url->target;
+        ok = !*host ? 0 : url->host && url->port && url->user && url->authority && url->target ? 1 : -1;
+    } else if (ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE) {
+        ok = -1;
     }
-    if (ok) {
+    if (ok > 0) {
         url->authority[path - at] = '\0';
         snprintf(url->target, len + 2, "%s%.*s", *path == '/' ? "" : "/", (int)len, path);
     } else {

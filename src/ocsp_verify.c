@@ -285,7 +285,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
     OCSP_RESPONSE *response = NULL;
     OCSP_BASICRESP *basic = NULL;
     size_t following = 0;
-    int status, ok = 0;
+    int status, ok = 0, queue_was_empty = ERR_peek_error() == 0;
 
     memset(out, 0, sizeof(*out));
     if (err) {
@@ -330,6 +330,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
     if (!ok) ocspMayChangeAt(err, 0);
 done:
     if (!ok) memset(out, 0, sizeof(*out));
+    if (!ok) ocspBlameMemory(err, queue_was_empty, "verifying the response");
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(response);
     ERR_pop_to_mark();

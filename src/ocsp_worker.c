@@ -199,7 +199,7 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
     int requested = cert->schedule.refresh_requested;
     int64_t began = ocsp_env.mono_ms();
     char text[OCSP_REFRESH_ERROR_MAX] = "";
-    ocspErrorCode code = OCSP_FAIL_URL;
+    ocspErrorCode code = OCSP_FAIL_CONNECT;
     ocspOutcome outcome;
 
     cert->schedule.refresh_requested = cert->schedule.refresh_now = 0;

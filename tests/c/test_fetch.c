@@ -1252,9 +1252,8 @@ TEST(proxy_unusableIsReported) {
 }
 
 TEST(url_unparsableIsRejected) {
-    static const char *const bad[] = {"", "http://", "ftp://a/", "http://a:b/"};
-    for (int i = 0; i < 4; i++) assertFails(fetchWith(bad[i], NULL, 2000, &counting), OCSP_ERR_NETWORK, "url");
-    assertFails(fetchWith("nonsense", NULL, 2000, &counting), OCSP_ERR_NETWORK, "dns");
+    static const char *const bad[] = {"", "http://", "ftp://a/", "http://a:b/", "nonsense"};
+    for (int i = 0; i < 5; i++) assertFails(fetchWith(bad[i], NULL, 2000, &counting), OCSP_ERR_NETWORK, "dns");
 }
 
 static void beginProgram(void) {
