@@ -47,6 +47,17 @@ int logLines(ocspLogLevel level, const char *part) {
     return n;
 }
 
+/* Every line about a certificate begins with "certificate SERIAL: ". */
+static void assertLogForm(void) {
+    static const char begin[] = "certificate ";
+    for (int i = 0; i < logged.count; i++) {
+        const char *serial = logged.line[i] + sizeof(begin) - 1;
+        if (strncmp(logged.line[i], begin, sizeof(begin) - 1) != 0) continue;
+        size_t n = strspn(serial, "0123456789ABCDEF");
+        if (n == 0 || strncmp(serial + n, ": ", 2) != 0) fail_msg("logged: %s", logged.line[i]);
+    }
+}
+
 void forgetLog(void) {
     pthread_mutex_lock(&logged.lock);
     for (int i = 0; i < logged.count; i++) free(logged.line[i]);
@@ -316,6 +327,7 @@ void worldTearDown(void) {
     atomic_store(&responder.hang, 0);
     ocspShutdown();
     testDirFree(dir);
+    assertLogForm();
     forgetLog();
     ocsp_env = real_env;
 }
@@ -326,6 +338,7 @@ void applyOptions(void) {
 
 void restartEngine(void) {
     ocspShutdown();
+    assertLogForm();
     forgetLog();
     assert_int_equal(ocspInit(&host), 1);
     applyOptions();
