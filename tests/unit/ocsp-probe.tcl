@@ -1,4 +1,5 @@
-# ocsp-probe.tcl - ocsp-probe and a response that verifies, but whose CertID clients do not recognize (scenario 35).
+# ocsp-probe.tcl - ocsp-probe: a response that verifies, but whose CertID clients do not recognize, and the words of
+# errors (scenario 35).
 #
 # Weight: 6
 # SPDX-License-Identifier: BSD-3-Clause
