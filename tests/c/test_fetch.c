@@ -988,6 +988,11 @@ TEST(https_rightNameAndTrustedCa) {
     assertBody(fetchTls(tls, slow, "ocsp.test.invalid", store, LONG_TIMEOUT_MS), answer, sizeof(answer));
     assertFails(fetchTls(tls, (turn){.then = THEN_HANG}, "ocsp.test.invalid", store, BRIEF_MS), OCSP_ERR_NETWORK,
                 "timeout");
+    /* After the handshake a broken connection is no failure of TLS. */
+    assertFails(fetchTls(tls, (turn){.then = THEN_RESET}, "ocsp.test.invalid", store, LONG_TIMEOUT_MS),
+                OCSP_ERR_NETWORK, "closed");
+    assertFails(fetchTls(tls, (turn){.then = THEN_CLOSE}, "ocsp.test.invalid", store, LONG_TIMEOUT_MS),
+                OCSP_ERR_NETWORK, "closed");
     turn open = {.head = OK10, .body = sequence, .body_len = 24, .then = THEN_HANG}; /* the DER ends it here too */
     assertBody(fetchTls(tls, open, "ocsp.test.invalid", store, LONG_TIMEOUT_MS), sequence, 24);
     X509_STORE_free(store);
