@@ -312,7 +312,8 @@ ocspFetchResult ocspFetch(const ocspExchange *exchange, unsigned char **body, si
     ERR_set_mark();
     parsed = ocspUrlParse(&ask.url, exchange->url);
     if (parsed <= 0) { /* malformed URLs are left out before, by ocspIdentityNew and ocspCheckResponderUrl */
-        ocspFail(err, parsed ? OCSP_FAIL_MEMORY : OCSP_FAIL_DNS, parsed ? "out of memory parsing the URL" : "the URL cannot be parsed");
+        ocspFail(err, parsed ? OCSP_FAIL_MEMORY : OCSP_FAIL_DNS,
+                 parsed ? "out of memory parsing the URL" : "the URL cannot be parsed");
         goto done;
     }
     if (!ocspProxyParse(&ask, err)) goto done;

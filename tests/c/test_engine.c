@@ -305,12 +305,9 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
     static const struct {
         size_t which;
         const char *counter, *word;
-    } rows[] = {{0, "failures_network", "connect"},
-                {1, "failures_http", "http-status"},
-                {2, "failures_response", "responder-status"},
-                {3, "failures_response", "unknown"},
-                {4, "failures_verify", "signature"},
-                {5, "failures_response", "older"}};
+    } rows[] = {{0, "failures_network", "connect"},           {1, "failures_http", "http-status"},
+                {2, "failures_response", "responder-status"}, {3, "failures_response", "unknown"},
+                {4, "failures_verify", "signature"},          {5, "failures_response", "older"}};
     runFor(719000); /* to where jitter may begin */
     for (int i = 0; i < 6; i++) {
         responder.down = i == 0;
