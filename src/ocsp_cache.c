@@ -40,27 +40,27 @@ int ocspReadFile(const char *path, size_t max, unsigned char **bytes, size_t *le
 
     *bytes = NULL;
     if (fd < 0)
-        return ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be opened: %s", ocspShown(path, clean, sizeof(clean)),
+        return ocspFail(err, OCSP_FAIL_FILE, "%s cannot be opened: %s", ocspShown(path, clean, sizeof(clean)),
                         strerror(errno));
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        ocspFail(err, OCSP_ERR_NETWORK, "%s is not a regular file", ocspShown(path, clean, sizeof(clean)));
+        ocspFail(err, OCSP_FAIL_FILE, "%s is not a regular file", ocspShown(path, clean, sizeof(clean)));
         goto failed;
     }
     if (st.st_size < 1 || st.st_size > (off_t)max) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "%s has %lld bytes, where 1 to %zu are allowed",
+        ocspFail(err, OCSP_FAIL_DER, "%s has %lld bytes, where 1 to %zu are allowed",
                  ocspShown(path, clean, sizeof(clean)), (long long)st.st_size, max);
         goto failed;
     }
     *bytes = ocspAlloc((size_t)st.st_size);
     if (!*bytes) {
-        ocspFail(err, OCSP_ERR_NETWORK, "out of memory while reading %s", ocspShown(path, clean, sizeof(clean)));
+        ocspFail(err, OCSP_FAIL_MEMORY, "out of memory while reading %s", ocspShown(path, clean, sizeof(clean)));
         goto failed;
     }
     while (got < (size_t)st.st_size) {
         ssize_t n = read(fd, *bytes + got, (size_t)st.st_size - got);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
-            ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be read: %s", ocspShown(path, clean, sizeof(clean)),
+            ocspFail(err, OCSP_FAIL_FILE, "%s cannot be read: %s", ocspShown(path, clean, sizeof(clean)),
                      n < 0 ? strerror(errno) : "it is being shortened");
             goto failed;
         }
@@ -90,8 +90,8 @@ int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, 
 
     *der = NULL;
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
-        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
-    if (lstat(path, &st) != 0 && errno == ENOENT) return ocspFail(err, OCSP_ERR_NONE, "%s", "");
+        return ocspFail(err, OCSP_FAIL_FILE, "the name of the cache directory is too long");
+    if (lstat(path, &st) != 0 && errno == ENOENT) return ocspFail(err, OCSP_FAIL_NONE, "%s", "");
     return ocspReadFile(path, OCSP_MAX_RESPONSE_BYTES, der, len, mtime, err);
 }
 
@@ -129,7 +129,7 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
     snprintf(suffix, sizeof(suffix), OCSP_TEMP_SUFFIX "%ld%09ld", (long)getpid(), now.tv_nsec);
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX) ||
         !ocspCachePath(temp, sizeof(temp), dir, id, suffix))
-        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
+        return ocspFail(err, OCSP_FAIL_FILE, "the name of the cache directory is too long");
     fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) goto failed;
     ok = fchmod(fd, 0600) == 0 && ocspWriteAll(fd, der, len) && fsync(fd) == 0;
@@ -151,7 +151,7 @@ int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char 
     if (ok) return 1;
 failed:
     saved = errno;
-    return ocspFail(err, OCSP_ERR_NETWORK, "cannot write OCSP cache in %s: %s", ocspShown(dir, clean, sizeof(clean)),
+    return ocspFail(err, OCSP_FAIL_FILE, "cannot write OCSP cache in %s: %s", ocspShown(dir, clean, sizeof(clean)),
                     strerror(saved));
 }
 
@@ -160,14 +160,14 @@ int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err) {
     struct stat st;
 
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
-        return ocspFail(err, OCSP_ERR_NETWORK, "the name of the cache directory is too long");
+        return ocspFail(err, OCSP_FAIL_FILE, "the name of the cache directory is too long");
     if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) return 1; /* not readable as a response */
     if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
-        return ocspFail(err, OCSP_ERR_NETWORK, "%s cannot be removed: %s", ocspShown(path, clean, sizeof(clean)),
+        return ocspFail(err, OCSP_FAIL_FILE, "%s cannot be removed: %s", ocspShown(path, clean, sizeof(clean)),
                         strerror(errno));
     /* Also if there was no such file: an earlier removal may not have been synced. */
     if (!ocspSyncDirectory(dir))
-        return ocspFail(err, OCSP_ERR_NETWORK, "the removal of %s cannot be synced: %s",
+        return ocspFail(err, OCSP_FAIL_FILE, "the removal of %s cannot be synced: %s",
                         ocspShown(path, clean, sizeof(clean)), strerror(errno));
     return 1;
 }

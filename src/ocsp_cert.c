@@ -130,13 +130,12 @@ void ocspLogInstalled(ocspCert *cert) {
                 "Configure the responder to answer for one certificate only, without its chain",
                 cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
     if (current->revoked && !cert->replaced.revoked) {
-        ocspLog(
-            OCSP_LOG_WARNING,
-            "certificate %s was REVOKED on %s: clients that check will reject this server. Replace the certificate. "
-            "The revoked response is stapled until %s",
-            cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
+        ocspLog(OCSP_LOG_WARNING,
+                "certificate %s: REVOKED on %s; clients that check will reject this server. Replace the certificate. "
+                "The revoked response is stapled until %s",
+                cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
     } else if (!current->revoked && cert->replaced.revoked) {
-        ocspLog(OCSP_LOG_NOTICE, "certificate %s is good again; response valid until %s", cert->id->serial, when);
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: good again; response valid until %s", cert->id->serial, when);
     } else if (!cert->replaced.exists) {
         ocspLog(OCSP_LOG_NOTICE, "certificate %s: stapling a response that is valid until %s (%zu bytes from %s%s%s)",
                 cert->id->serial, when, current->len, from[current->source],
@@ -154,6 +153,7 @@ void ocspLogInstalled(ocspCert *cert) {
 }
 
 static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
+    const char *code = ocspErrorWord(cert->stats.last_error_code);
     long long seconds = (cert->schedule.retry_at_ms - env->mono_ms() + 999) / 1000;
     char when[40];
 
@@ -161,30 +161,31 @@ static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
     cert->logged.failure = 1;
     if (ocspHasValid(cert, env))
         ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: OCSP refresh failed: %s; retrying in %lld s, current response valid until %s",
-                cert->id->serial, cert->stats.last_error, seconds,
+                "certificate %s: OCSP refresh failed (%s): %s; retrying in %lld s, current response valid until %s",
+                cert->id->serial, code, cert->stats.last_error, seconds,
                 ocspUtcText(cert->current.expires_at, when, sizeof(when)));
     else
-        ocspLog(OCSP_LOG_WARNING, "certificate %s: OCSP refresh failed: %s; retrying in %lld s, no staple until then",
-                cert->id->serial, cert->stats.last_error, seconds);
+        ocspLog(OCSP_LOG_WARNING,
+                "certificate %s: OCSP refresh failed (%s): %s; retrying in %lld s, no staple until then",
+                cert->id->serial, code, cert->stats.last_error, seconds);
 }
 
 /* Logs a state without refreshes, once: some servers are meant to run in it. */
 void ocspLogState(ocspCert *cert) {
     static const char *const sentences[] = {
-        [OCSP_STATE_SELF_SIGNED] = "is self-signed: no CA can report its status, so nothing is stapled",
+        [OCSP_STATE_SELF_SIGNED] = "self-signed; no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
-            "has an unknown issuer, so no status can be requested or verified: append the CA's certificate to "
+            "unknown issuer, so no status can be requested or verified; append the CA's certificate to "
             "tls-cert-file, or name it in tls-ca-cert-file or in issuer-file",
-        [OCSP_STATE_NO_RESPONDER] = "names no OCSP responder: set responder-url if the CA has one, or supply "
-                                    "responses "
-                                    "with response-file",
+        [OCSP_STATE_NO_RESPONDER] =
+            "names no OCSP responder; set responder-url if the CA has one, or supply responses with response-file",
         [OCSP_STATE_PENDING] = NULL,
     };
 
     if (cert->logged.state == (int)cert->state) return;
     cert->logged.state = (int)cert->state;
-    if (sentences[cert->state]) ocspLog(OCSP_LOG_NOTICE, "certificate %s %s", cert->id->serial, sentences[cert->state]);
+    if (sentences[cert->state])
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: %s", cert->id->serial, sentences[cert->state]);
 }
 
 void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
@@ -198,24 +199,30 @@ void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env)
             cert->logged.half_window = 1;
             ocspLog(OCSP_LOG_WARNING,
                     "certificate %s: half of the refresh window elapsed with %lld failure%s; the response expires on "
-                    "%s, and then no staple is sent. Last error: %s",
+                    "%s, and then no staple is sent. Last error (%s): %s",
                     cert->id->serial, cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures),
-                    ocspUtcText(cert->current.expires_at, when, sizeof(when)), cert->stats.last_error);
+                    ocspUtcText(cert->current.expires_at, when, sizeof(when)),
+                    ocspErrorWord(cert->stats.last_error_code), cert->stats.last_error);
         }
     }
     if (cert->current.der && !valid && !cert->logged.expired) {
         cert->logged.expired = 1;
-        ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: the OCSP response expired on %s; handshakes continue without a staple. Last error: "
-                "%s",
-                cert->id->serial, ocspUtcText(cert->current.expires_at, when, sizeof(when)),
-                cert->stats.last_error[0] ? cert->stats.last_error : "none");
+        ocspUtcText(cert->current.expires_at, when, sizeof(when));
+        if (cert->stats.last_error[0])
+            ocspLog(OCSP_LOG_WARNING,
+                    "certificate %s: the OCSP response expired on %s; handshakes continue without a staple. Last error "
+                    "(%s): %s",
+                    cert->id->serial, when, ocspErrorWord(cert->stats.last_error_code), cert->stats.last_error);
+        else
+            ocspLog(OCSP_LOG_WARNING,
+                    "certificate %s: the OCSP response expired on %s; handshakes continue without a staple",
+                    cert->id->serial, when);
     }
     if (cert->id->must_staple && !valid && !cert->logged.missing &&
         (cert->state != OCSP_STATE_PENDING || cert->stats.consecutive_failures > 0)) {
         cert->logged.missing = 1;
         ocspLog(OCSP_LOG_WARNING,
-                "certificate %s is must-staple (RFC 7633) but has no valid response: strict clients will refuse this "
+                "certificate %s: must-staple (RFC 7633) but no valid response; strict clients will refuse this "
                 "server",
                 cert->id->serial);
     }
@@ -335,6 +342,7 @@ static void ocspSucceeded(ocspCert *cert, const ocspEnv *env) {
     cert->stats.consecutive_failures = 0;
     cert->logged.failure = 0;
     cert->stats.last_error[0] = '\0';
+    cert->stats.last_error_code = OCSP_FAIL_NONE;
     cert->stats.last_success = ocspNow(env);
 }
 
@@ -404,7 +412,7 @@ int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int6
     if (out->expires_at > now) return 1;
     if (err) err->expired = !out->revoked;
     ocspResponseClear(out);
-    return ocspFail(err, OCSP_ERR_VERIFY,
+    return ocspFail(err, OCSP_FAIL_EXPIRED,
                     "the response has no nextUpdate and was signed more than %d seconds ago: request a new one",
                     OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
 }
@@ -415,7 +423,7 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
 
     if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* an operator-supplied file always wins */
     if (freshness == OCSP_FRESH_OLDER) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the response is %s: the responder, or a cache in front of it, is behind",
+        ocspFail(err, OCSP_FAIL_OLDER, "the response is %s: the responder, or a cache in front of it, is behind",
                  fresh->this_update < cert->current.this_update ? "older than the current response"
                  : fresh->produced_at < cert->current.produced_at
                      ? "produced earlier than the current response"

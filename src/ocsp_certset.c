@@ -115,7 +115,7 @@ static STACK_OF(X509) *ocspLoadIssuers(const char *path, const ocspEnv *env, con
     ocspFree(pem);
     if (certs) return certs;
     ocspCleanText(reason, sizeof(reason), err->text);
-    ocspFail(err, err->kind, "%s %s", ocspCleanText(clean, sizeof(clean), path), reason);
+    ocspFail(err, err->code, "%s %s", ocspCleanText(clean, sizeof(clean), path), reason);
     return NULL;
 }
 

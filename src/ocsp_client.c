@@ -83,7 +83,7 @@ int ocspStapleCheck(SSL *ssl, ocspStaplePolicy policy, char *why, size_t size) {
     if (id)
         state = ocspVerifyStaple(id, (ocspBytes){len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0}, time(NULL), &err);
     else
-        ocspFail(&err, OCSP_ERR_VERIFY, leaf ? "out of memory" : "the server showed no certificate");
+        ocspFail(&err, OCSP_FAIL_PEER, leaf ? "out of memory" : "the server showed no certificate");
     accepted = state == OCSP_PEER_GOOD;
     /* An unparsable tls-feature extension counts as must-staple. */
     if (policy == OCSP_STAPLE_SOFT && id && !id->must_staple && !id->tls_feature_unparsed)

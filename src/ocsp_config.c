@@ -103,7 +103,7 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
         *why = "the responder URL must not contain a user or a password: INFO and the log would show them";
         return 0;
     }
-    if (!ocspUrlParse(&parsed, url)) {
+    if (ocspUrlParse(&parsed, url) <= 0) {
         *why = "the responder URL cannot be parsed: write it as in http://ocsp.example.com:8080/path";
         return 0;
     }
@@ -142,7 +142,7 @@ int ocspCheckProxy(const char *value, const char **why) {
     }
     if (authority[len] && strcmp(authority + len, "/") != 0) return 0;
     if (at && !memchr(authority, ':', (size_t)(at - authority))) return 0;
-    if (!ocspEndsWithPort(authority, len) || !ocspUrlParse(&url, value)) return 0;
+    if (!ocspEndsWithPort(authority, len) || ocspUrlParse(&url, value) <= 0) return 0;
     ok = ocspPercentDecode(url.user);
     ocspUrlClear(&url);
     if (!ok)

@@ -39,7 +39,7 @@ static int ocspPoll(ocspConn *c, short events, const char *what) {
         int64_t left = c->deadline - ocspConnNowMs();
         int n;
 
-        if (left <= 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "no answer in time while %s", what);
+        if (left <= 0) return ocspFail(c->err, OCSP_FAIL_TIMEOUT, "no answer in time while %s", what);
         ocspLeaveOpenSSL(c->io);
         n = poll(fds, 2, (int)(left < 60000 ? left : 60000));
         ocspEnterOpenSSL(c->io);
@@ -51,25 +51,27 @@ static int ocspPoll(ocspConn *c, short events, const char *what) {
     }
 }
 
-/* Fails with the reason of a TLS failure. */
+/* Fails with the reason of a TLS failure. OpenSSL's error queue was empty before the failed call. */
 static int ocspTlsFail(ocspConn *c, const char *what) {
     long verdict = SSL_get_verify_result(c->ssl);
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
 
     if (verdict == X509_V_ERR_HOSTNAME_MISMATCH || verdict == X509_V_ERR_IP_ADDRESS_MISMATCH)
-        return ocspFail(c->err, OCSP_ERR_NETWORK,
-                        "the responder's TLS certificate is not valid for the name %s: use a URL with a name that "
-                        "the "
-                        "certificate has, or add this name to the certificate",
-                        ocspCleanText(clean, sizeof(clean), c->host));
-    if (verdict != X509_V_OK)
-        return ocspFail(
-            c->err, OCSP_ERR_NETWORK,
-            "the responder's TLS certificate is not accepted: %s (the system's roots and tls-ca-cert-file are "
-            "trusted)",
-            X509_verify_cert_error_string(verdict));
-    return ocspFail(c->err, OCSP_ERR_NETWORK, "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+        ocspFail(c->err, OCSP_FAIL_TLS,
+                 "the responder's TLS certificate is not valid for the name %s: use a URL with a name that the "
+                 "certificate has, or add this name to the certificate",
+                 ocspCleanText(clean, sizeof(clean), c->host));
+    else if (verdict != X509_V_OK)
+        ocspFail(c->err, verdict == X509_V_ERR_OUT_OF_MEM ? OCSP_FAIL_MEMORY : OCSP_FAIL_TLS,
+                 "the responder's TLS certificate is not accepted: %s (the system's roots and tls-ca-cert-file are "
+                 "trusted)",
+                 X509_verify_cert_error_string(verdict));
+    else /* without an error of OpenSSL's the connection ended: after the handshake that is no failure of TLS */
+        ocspFail(c->err, !reason && SSL_is_init_finished(c->ssl) ? OCSP_FAIL_CLOSED : OCSP_FAIL_TLS,
+                 "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+    ocspBlameMemory(c->err, 1, what);
+    return 0;
 }
 
 /* Handles a result <= 0 of SSL_connect, SSL_read or SSL_write. Returns 1: try again, 0: failed, -1: end of data. */
@@ -94,11 +96,11 @@ int ocspConnWrite(ocspConn *c, const void *bytes, size_t len) {
             n = SSL_write(c->ssl, p, (int)len);
             if (n <= 0 && ocspTlsAgain(c, (int)n, what) <= 0)
                 return c->err->text[0] || c->cancelled ? 0
-                                                       : ocspFail(c->err, OCSP_ERR_NETWORK, "closed while %s", what);
+                                                       : ocspFail(c->err, OCSP_FAIL_CLOSED, "closed while %s", what);
         } else {
             n = send(c->fd, p, len, MSG_NOSIGNAL);
             if (n < 0 && errno != EAGAIN && errno != EINTR)
-                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno));
+                return ocspFail(c->err, OCSP_FAIL_CLOSED, "the connection broke while %s: %s", what, strerror(errno));
             if (n < 0 && !ocspPoll(c, POLLOUT, what)) return 0;
         }
         if (n > 0) {
@@ -116,7 +118,8 @@ ssize_t ocspConnRead(void *conn, void *buf, size_t size) {
     for (;;) {
         ssize_t n;
         /* The deadline is checked here too: if the other end always has a byte ready, ocspPoll is never called. */
-        if (ocspConnNowMs() >= c->deadline) return ocspFail(c->err, OCSP_ERR_NETWORK, "no complete answer in time") - 1;
+        if (ocspConnNowMs() >= c->deadline)
+            return ocspFail(c->err, OCSP_FAIL_TIMEOUT, "no complete answer in time") - 1;
         if (c->ssl) {
             int again;
             ERR_clear_error();
@@ -128,7 +131,7 @@ ssize_t ocspConnRead(void *conn, void *buf, size_t size) {
             n = recv(c->fd, buf, size, 0);
             if (n >= 0) return n;
             if (errno != EAGAIN && errno != EINTR)
-                return ocspFail(c->err, OCSP_ERR_NETWORK, "the connection broke while %s: %s", what, strerror(errno)) -
+                return ocspFail(c->err, OCSP_FAIL_CLOSED, "the connection broke while %s: %s", what, strerror(errno)) -
                        1;
             if (!ocspPoll(c, POLLIN, what)) return -1;
         }
@@ -155,12 +158,12 @@ int ocspConnOpen(ocspConn *c, const struct addrinfo *address) {
     socklen_t len = sizeof(fault);
 
     c->fd = ocspSocket(address->ai_family);
-    if (c->fd < 0) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot create a socket: %s", strerror(errno));
+    if (c->fd < 0) return ocspFail(c->err, OCSP_FAIL_CONNECT, "cannot create a socket: %s", strerror(errno));
     if (connect(c->fd, address->ai_addr, address->ai_addrlen) == 0) return 1;
-    if (errno != EINPROGRESS) return ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(errno));
+    if (errno != EINPROGRESS) return ocspFail(c->err, OCSP_FAIL_CONNECT, "cannot connect: %s", strerror(errno));
     if (!ocspPoll(c, POLLOUT, "connecting")) return 0;
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &fault, &len) != 0) fault = errno;
-    return fault ? ocspFail(c->err, OCSP_ERR_NETWORK, "cannot connect: %s", strerror(fault)) : 1;
+    return fault ? ocspFail(c->err, OCSP_FAIL_CONNECT, "cannot connect: %s", strerror(fault)) : 1;
 }
 
 /* ---- TLS --------------------------------------------------------------------------------------------------------- */
@@ -212,11 +215,11 @@ int ocspConnTls(ocspConn *c, SSL_CTX *tls) {
 
     c->ssl = SSL_new(tls);
     if (!c->ssl || !SSL_set_fd(c->ssl, c->fd))
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
+        return ocspFail(c->err, OCSP_FAIL_MEMORY, "out of memory while starting TLS");
     param = SSL_get0_param(c->ssl);
     if (!X509_VERIFY_PARAM_set1_ip_asc(param, c->host)) { /* not an IP address, so a name */
         if (!X509_VERIFY_PARAM_set1_host(param, c->host, 0) || !SSL_set_tlsext_host_name(c->ssl, c->host))
-            return ocspFail(c->err, OCSP_ERR_NETWORK, "the responder's name cannot be checked");
+            return ocspFail(c->err, OCSP_FAIL_TLS, "the responder's name cannot be checked");
     }
     for (;;) {
         int again;

@@ -138,21 +138,21 @@ int ocspDerBounded(const unsigned char *der, size_t len, ocspError *err) {
         !ocspDerCounts(basic, &singles, &certs)) {
         if (values < 0)
             return ocspFail(
-                err, OCSP_ERR_RESPONSE,
+                err, OCSP_FAIL_DER,
                 "the response has more than %d ASN.1 values: configure the responder to answer for one certificate",
                 OCSP_MAX_DER_VALUES);
         return ocspFail(
-            err, OCSP_ERR_RESPONSE,
+            err, OCSP_FAIL_DER,
             "the answer is not a basic OCSP response in DER (RFC 6960 section 4.2.1), or contains bytes that are no "
             "part of it");
     }
     if (singles > OCSP_MAX_SINGLE_RESPONSES)
         return ocspFail(
-            err, OCSP_ERR_RESPONSE,
+            err, OCSP_FAIL_DER,
             "the response has %d SingleResponses, more than %d: configure the responder to answer for one certificate",
             singles, OCSP_MAX_SINGLE_RESPONSES);
     if (certs > OCSP_MAX_SENT_CERTS)
-        return ocspFail(err, OCSP_ERR_RESPONSE,
+        return ocspFail(err, OCSP_FAIL_DER,
                         "the response has %d certificates, more than %d: configure the responder to send only its own",
                         certs, OCSP_MAX_SENT_CERTS);
     return 1;

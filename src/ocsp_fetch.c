@@ -84,24 +84,27 @@ static const char *ocspProxyText(const ocspAsk *ask) {
 static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     const char *text = ocspProxyText(ask);
     size_t len;
+    int parsed;
 
     if (!text || !*text) return 1;
-    if (!ocspUrlParse(&ask->proxy, text) || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
-        return ocspFail(err, OCSP_ERR_NETWORK,
+    parsed = ocspUrlParse(&ask->proxy, text);
+    if (parsed < 0) return ocspFail(err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
+    if (!parsed || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
+        return ocspFail(err, OCSP_FAIL_PROXY,
                         "the proxy in %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
                         ocspProxySetting(ask));
     /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. So does a second
      * one, or what follows the first would be shown as the host. */
     if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@') || strchr(ask->proxy.authority, '@'))
-        return ocspFail(err, OCSP_ERR_NETWORK,
+        return ocspFail(err, OCSP_FAIL_PROXY,
                         "the user or the password in %s is not percent-encoded as a URL needs it: write %% as %%25, @ "
                         "as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",
                         ocspProxySetting(ask));
     len = strlen(ask->proxy.user);
     if (len == 0) return 1;
     ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
-    if (!ask->proxy_auth) return ocspFail(err, OCSP_ERR_NETWORK, "out of memory connecting to the proxy");
+    if (!ask->proxy_auth) return ocspFail(err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
     EVP_EncodeBlock((unsigned char *)ask->proxy_auth, (unsigned char *)ask->proxy.user, (int)len);
     return 1;
 }
@@ -139,11 +142,11 @@ static int ocspViaProxy(const ocspAsk *ask) {
 }
 
 /* Fails with the reason for a proxy's status 407. */
-static int ocspProxyDenies(const ocspAsk *ask, ocspErrorKind kind, ocspError *err) {
+static int ocspProxyDenies(const ocspAsk *ask, ocspErrorCode code, ocspError *err) {
     if (ask->proxy_auth)
-        return ocspFail(err, kind, "the proxy rejects the user and the password in %s (HTTP status 407): correct them",
+        return ocspFail(err, code, "the proxy rejects the user and the password in %s (HTTP status 407): correct them",
                         ocspProxySetting(ask));
-    return ocspFail(err, kind,
+    return ocspFail(err, code,
                     "the proxy requires a user and a password (HTTP status 407): put them into %s as in "
                     "http://user:password@proxy.example.com:3128, percent-encoded",
                     ocspProxySetting(ask));
@@ -163,7 +166,7 @@ static int ocspSendRequest(ocspConn *c, const ocspAsk *ask, int get) {
 
     if (!head) {
         ocspFree(get_target);
-        return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory sending the request");
+        return ocspFail(c->err, OCSP_FAIL_MEMORY, "out of memory sending the request");
     }
     n = snprintf(head, size,
                  "%s %s%s%s HTTP/1.1\r\nHost: %s\r\nAccept: " OCSP_MIME_RESPONSE "\r\nAccept-Encoding: identity\r\n"
@@ -196,7 +199,7 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     int n, ok;
 
     head = ocspAlloc(size);
-    if (!head) return ocspFail(c->err, OCSP_ERR_NETWORK, "out of memory connecting to the proxy");
+    if (!head) return ocspFail(c->err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
     n = snprintf(head, size, "CONNECT %s%s%s:%s HTTP/1.1\r\nHost: %s%s%s:%s\r\n%s%s%s\r\n", open, ask->url.host, shut,
                  ask->url.port, open, ask->url.host, shut, ask->url.port,
                  ask->proxy_auth ? "Proxy-Authorization: Basic " : "", ask->proxy_auth ? ask->proxy_auth : "",
@@ -205,9 +208,9 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     ocspFree(head);
     ocspHttpStart(reader, ocspConnRead, c, c->err);
     if (!ok || !ocspHttpReadHead(reader, &answer)) return 0;
-    if (answer.status == 407) return ocspProxyDenies(ask, OCSP_ERR_NETWORK, c->err);
+    if (answer.status == 407) return ocspProxyDenies(ask, OCSP_FAIL_PROXY, c->err);
     if (answer.status < 200 || answer.status > 299)
-        return ocspFail(c->err, OCSP_ERR_NETWORK,
+        return ocspFail(c->err, OCSP_FAIL_PROXY,
                         "the proxy refuses the tunnel with HTTP status %d: allow CONNECT to port %s of the responder "
                         "there, or %s",
                         answer.status, ask->url.port,
@@ -228,14 +231,14 @@ static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *addre
 
     ask->status = 0;
     memset(err, 0, sizeof(*err));
-    ok = reader ? 1 : ocspFail(err, OCSP_ERR_NETWORK, "out of memory sending the request");
+    ok = reader ? 1 : ocspFail(err, OCSP_FAIL_MEMORY, "out of memory sending the request");
     ok = ok && ocspConnOpen(&c, address);
     if (ask->tls) ok = ok && (!ask->proxy.host || ocspTunnel(&c, ask, reader)) && ocspConnTls(&c, ask->tls);
     ok = ok && ocspSendRequest(&c, ask, get);
     if (ok) ocspHttpStart(reader, ocspConnRead, &c, err);
     ok = ok && ocspHttpReadHead(reader, &head);
     if (ok) ask->status = head.status;
-    if (ok && head.status == 407 && ocspViaProxy(ask)) ok = ocspProxyDenies(ask, OCSP_ERR_HTTP, err);
+    if (ok && head.status == 407 && ocspViaProxy(ask)) ok = ocspProxyDenies(ask, OCSP_FAIL_PROXY_STATUS, err);
     ok = ok && ocspHttpCheckHead(&head, err) && ocspHttpReadBody(reader, &head, &ask->body, &ask->body_len);
     ocspConnClose(&c);
     ocspFree(reader);
@@ -307,7 +310,7 @@ static int ocspResolve(const ocspAsk *ask, struct addrinfo **addresses, ocspErro
     saved = errno;
     ocspEnterOpenSSL(ask->exchange->io);
     if (!fault) return 1;
-    return ocspFail(err, OCSP_ERR_NETWORK, "the name %s cannot be resolved: %s",
+    return ocspFail(err, fault == EAI_MEMORY ? OCSP_FAIL_MEMORY : OCSP_FAIL_DNS, "the name %s cannot be resolved: %s",
                     ocspCleanText(clean, sizeof(clean), peer->host),
                     fault == EAI_SYSTEM ? strerror(saved) : gai_strerror(fault));
 }
@@ -316,18 +319,21 @@ ocspFetchResult ocspFetch(const ocspExchange *exchange, unsigned char **body, si
     ocspAsk ask;
     struct addrinfo *addresses = NULL;
     ocspFetchResult result = OCSP_FETCH_FAILED;
+    int parsed;
 
     memset(&ask, 0, sizeof(ask));
     memset(err, 0, sizeof(*err));
     ask.exchange = exchange;
     ERR_set_mark();
-    if (!ocspUrlParse(&ask.url, exchange->url)) {
-        ocspFail(err, OCSP_ERR_NETWORK, "the URL cannot be parsed");
+    parsed = ocspUrlParse(&ask.url, exchange->url);
+    if (parsed <= 0) { /* malformed URLs are left out before, by ocspIdentityNew and ocspCheckResponderUrl */
+        ocspFail(err, parsed ? OCSP_FAIL_MEMORY : OCSP_FAIL_DNS,
+                 parsed ? "out of memory parsing the URL" : "the URL cannot be parsed");
         goto done;
     }
     if (!ocspProxyParse(&ask, err)) goto done;
     if (ask.url.use_tls && !(ask.tls = ocspTlsContext(exchange->store))) {
-        ocspFail(err, OCSP_ERR_NETWORK, "out of memory while starting TLS");
+        ocspFail(err, OCSP_FAIL_MEMORY, "out of memory while starting TLS");
         goto done;
     }
     if (ocspResolve(&ask, &addresses, err)) result = ocspAskAddresses(&ask, addresses, err);

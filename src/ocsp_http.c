@@ -43,19 +43,19 @@ static int ocspHttpMore(ocspHttpReader *r) {
     r->got += (size_t)n;
     if (n > 0) return 1;
     if (r->in_body)
-        return ocspFail(r->err, OCSP_ERR_NETWORK, "the connection was closed before the last chunk of the answer");
+        return ocspFail(r->err, OCSP_FAIL_CLOSED, "the connection was closed before the last chunk of the answer");
     if (r->got > 0 || r->budget < OCSP_MAX_HEADER_BYTES)
-        return ocspFail(r->err, OCSP_ERR_NETWORK, "the connection was closed in the middle of the answer's header%s",
+        return ocspFail(r->err, OCSP_FAIL_CLOSED, "the connection was closed in the middle of the answer's header%s",
                         r->interim ? ", after an interim answer" : "");
-    return ocspFail(r->err, OCSP_ERR_NETWORK, "the connection was closed without an answer");
+    return ocspFail(r->err, OCSP_FAIL_CLOSED, "the connection was closed without an answer");
 }
 
 static int ocspHttpOverBudget(ocspHttpReader *r) {
     if (r->in_body)
-        return ocspFail(r->err, OCSP_ERR_HTTP,
+        return ocspFail(r->err, OCSP_FAIL_HTTP_BODY,
                         "the chunk extensions and trailers of the answer have more than %d bytes",
                         OCSP_MAX_HEADER_BYTES);
-    return ocspFail(r->err, OCSP_ERR_NETWORK, "the answer's header does not end within %d bytes",
+    return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER_ENDLESS, "the answer's header does not end within %d bytes",
                     OCSP_MAX_HEADER_BYTES);
 }
 
@@ -89,7 +89,8 @@ static char *ocspHttpLine(ocspHttpReader *r, int folds) {
     if (n > 0 && line[n - 1] == '\r') n--;
     line[n] = '\0';
     if (strlen(line) == n && !strchr(line, '\r')) return line;
-    ocspFail(r->err, OCSP_ERR_HTTP, "the answer's %s holds a NUL, or a carriage return that ends no line",
+    ocspFail(r->err, r->in_body ? OCSP_FAIL_HTTP_BODY : OCSP_FAIL_HTTP_HEADER,
+             "the answer's %s holds a NUL, or a carriage return that ends no line",
              r->in_body ? "chunked encoding" : "header");
     return NULL;
 }
@@ -103,21 +104,21 @@ static int ocspHttpNotHttp(ocspHttpReader *r) {
 
     switch ((unsigned char)r->buf[r->at]) {
     case 0xef:
-        return ocspFail(r->err, OCSP_ERR_HTTP,
+        return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER,
                         "the answer begins with a byte order mark (BOM) and not with HTTP/1.1: remove it from the "
                         "program or the file that makes the responder's answers");
     case 0x15: /* an alert */
     case 0x16: /* a handshake message */
-        return ocspFail(r->err, OCSP_ERR_HTTP,
+        return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER,
                         "the answer is TLS and not HTTP: begin the responder's URL with https://");
     case 0x30: /* a DER SEQUENCE */
-        return ocspFail(r->err, OCSP_ERR_HTTP,
+        return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER,
                         "the answer has no HTTP header (HTTP/0.9): the responder must speak HTTP/1.0 or later");
     default:
         memcpy(raw, r->buf + r->at, n < sizeof(raw) - 1 ? n : sizeof(raw) - 1);
         raw[n < sizeof(raw) - 1 ? n : sizeof(raw) - 1] = '\0';
         raw[strcspn(raw, "\r\n")] = '\0';
-        return ocspFail(r->err, OCSP_ERR_HTTP,
+        return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER,
                         "the answer begins with \"%s\" and not with HTTP/1.x: check that host and port of the URL "
                         "are "
                         "those of an OCSP responder",
@@ -156,7 +157,7 @@ static int ocspHttpStatus(ocspHttpReader *r, ocspHttpHead *head) {
         head->status = (line[9] - '0') * 100 + (line[10] - '0') * 10 + line[11] - '0';
         return 1;
     }
-    return ocspFail(r->err, OCSP_ERR_HTTP, "the answer's status line \"%s\" is not that of HTTP/1.x",
+    return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER, "the answer's status line \"%s\" is not that of HTTP/1.x",
                     ocspCleanText(clean, sizeof(clean), line));
 }
 
@@ -261,7 +262,7 @@ static int ocspHttpFields(ocspHttpReader *r, ocspHttpHead *head) {
         const char *value = line + n + 1;
         if (line[n] != ':') continue;
         if (n > 0 && strchr(" \t", line[n - 1])) /* RFC 9112 section 5.1: parsers disagree about the field's name */
-            return ocspFail(r->err, OCSP_ERR_HTTP, "the answer's header has a blank before a colon");
+            return ocspFail(r->err, OCSP_FAIL_HTTP_HEADER, "the answer's header has a blank before a colon");
         value += strspn(value, " \t");
         if (ocspHttpIs(line, n, "Content-Type")) ocspHttpType(head, value);
         if (ocspHttpIs(line, n, "Content-Length")) ocspHttpLength(head, value);
@@ -287,19 +288,19 @@ int ocspHttpReadHead(ocspHttpReader *r, ocspHttpHead *head) {
 
 static int ocspHttpStatusFault(const ocspHttpHead *head, ocspError *err) {
     if (head->status == 101)
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_STATUS,
                         "HTTP status 101: the responder switches to a protocol that was not asked for");
     if (head->status >= 300 && head->status < 400 && head->location[0])
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_STATUS,
                         "HTTP status %d: redirects are not followed; set responder-url to the location that this one "
                         "leads to: %s",
                         head->status, head->location);
     if (head->status >= 300 && head->status < 400)
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_STATUS,
                         "HTTP status %d without a Location: redirects are not followed; set responder-url to the URL "
                         "that answers",
                         head->status);
-    return ocspFail(err, OCSP_ERR_HTTP, "HTTP status %d", head->status);
+    return ocspFail(err, OCSP_FAIL_HTTP_STATUS, "HTTP status %d", head->status);
 }
 
 static int ocspHttpTypeFault(const ocspHttpHead *head, ocspError *err) {
@@ -308,14 +309,14 @@ static int ocspHttpTypeFault(const ocspHttpHead *head, ocspError *err) {
     ocspCleanText(type, sizeof(type), head->type);
     ocspCleanText(other, sizeof(other), head->other_type);
     if (head->other_type[0])
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_TYPE,
                         "the answer has two Content-Types, %s and %s: the responder, or a proxy in front of it, must "
                         "send " OCSP_MIME_RESPONSE " alone",
                         type, other);
     if (head->type[0] == '\0')
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_TYPE,
                         "the answer has no Content-Type: the responder must send " OCSP_MIME_RESPONSE);
-    return ocspFail(err, OCSP_ERR_HTTP,
+    return ocspFail(err, OCSP_FAIL_HTTP_TYPE,
                     "the answer's Content-Type is %s and not " OCSP_MIME_RESPONSE
                     ": check that the URL is that of an OCSP responder",
                     type);
@@ -325,33 +326,33 @@ int ocspHttpCheckHead(const ocspHttpHead *head, ocspError *err) {
     if (head->status != 200) return ocspHttpStatusFault(head, err);
     if (head->other_type[0] || strcasecmp(head->type, OCSP_MIME_RESPONSE) != 0) return ocspHttpTypeFault(head, err);
     if (head->transfer[0])
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_BODY,
                         "the answer's Transfer-Encoding is %s, and only chunked can be read: switch it off at the "
                         "responder or the proxy in front of it",
                         head->transfer);
     if (head->coding[0])
         return ocspFail(
-            err, OCSP_ERR_HTTP,
+            err, OCSP_FAIL_HTTP_BODY,
             "the answer's Content-Encoding is %s, which was not asked for: switch compression off for " OCSP_MIME_RESPONSE
             " at the responder or the proxy in front of it",
             head->coding);
     if (head->chunked) return 1; /* RFC 9112 section 6.3: Content-Length is overridden */
     if (head->length == OCSP_HTTP_NO_NUMBER)
-        return ocspFail(err, OCSP_ERR_HTTP, "the answer's Content-Length is not a number");
+        return ocspFail(err, OCSP_FAIL_HTTP_BODY, "the answer's Content-Length is not a number");
     if (head->length == OCSP_HTTP_LENGTHS_DIFFER)
-        return ocspFail(err, OCSP_ERR_HTTP,
+        return ocspFail(err, OCSP_FAIL_HTTP_BODY,
                         "the answer has two Content-Lengths that differ: the responder, or a proxy in front of it, "
                         "must send one");
     if (head->length > OCSP_MAX_RESPONSE_BYTES)
-        return ocspFail(err, OCSP_ERR_HTTP, "the answer promises %lld bytes, more than %d", (long long)head->length,
-                        OCSP_MAX_RESPONSE_BYTES);
+        return ocspFail(err, OCSP_FAIL_HTTP_BODY, "the answer promises %lld bytes, more than %d",
+                        (long long)head->length, OCSP_MAX_RESPONSE_BYTES);
     return 1;
 }
 
 /* ---- the body ---------------------------------------------------------------------------------------------------- */
 
 static int ocspHttpTooLong(ocspHttpReader *r) {
-    return ocspFail(r->err, OCSP_ERR_HTTP, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
+    return ocspFail(r->err, OCSP_FAIL_HTTP_BODY, "the answer has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 }
 
 /* Reads 1 to `size` bytes of the body, buffered ones first. Returns the number, 0 at the end of data, or -1 with a
@@ -374,7 +375,7 @@ static int ocspHttpTakeAll(ocspHttpReader *r, unsigned char *out, size_t want, c
         ssize_t n = ocspHttpTake(r, out + got, want - got);
         if (n < 0) return 0;
         if (n == 0)
-            return ocspFail(r->err, OCSP_ERR_NETWORK, "the connection was closed after %zu of the %zu bytes of the %s",
+            return ocspFail(r->err, OCSP_FAIL_CLOSED, "the connection was closed after %zu of the %zu bytes of the %s",
                             got, want, part);
         got += (size_t)n;
     }
@@ -422,7 +423,8 @@ static int ocspHttpChunkSize(ocspHttpReader *r, size_t *size) {
     digits = strspn(line, "0123456789abcdefABCDEF");
     rest = line + digits + strspn(line + digits, " \t");
     if (digits == 0 || digits > 16 || (*rest && *rest != ';'))
-        return ocspFail(r->err, OCSP_ERR_HTTP, "the answer's chunked encoding is broken: \"%s\" is no size of a chunk",
+        return ocspFail(r->err, OCSP_FAIL_HTTP_BODY,
+                        "the answer's chunked encoding is broken: \"%s\" is no size of a chunk",
                         ocspCleanText(clean, sizeof(clean), line));
     for (*size = i = 0; i < digits; i++) {
         char c = line[i];
@@ -450,7 +452,7 @@ static int ocspHttpTakeChunks(ocspHttpReader *r, unsigned char *out, size_t *len
         line = ocspHttpLine(r, 0);
         if (!line) return 0;
         if (*line)
-            return ocspFail(r->err, OCSP_ERR_HTTP,
+            return ocspFail(r->err, OCSP_FAIL_HTTP_BODY,
                             "the answer's chunked encoding is broken: a chunk does not end where its size says");
         r->budget = budget;
     }
@@ -467,7 +469,7 @@ int ocspHttpReadBody(ocspHttpReader *r, const ocspHttpHead *head, unsigned char 
     if (exact && head->length == 0)
         return 1; /* an empty body is a bad OCSP response, not a failed exchange: ocspVerify rejects it */
     *body = ocspAlloc(exact ? (size_t)head->length : OCSP_MAX_RESPONSE_BYTES + 1);
-    if (!*body) return ocspFail(r->err, OCSP_ERR_NETWORK, "out of memory while reading the answer");
+    if (!*body) return ocspFail(r->err, OCSP_FAIL_MEMORY, "out of memory while reading the answer");
     if (exact) {
         *body_len = (size_t)head->length;
         ok = ocspHttpTakeAll(r, *body, *body_len, "answer");

@@ -103,13 +103,13 @@ STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err) {
     ERR_pop_to_mark();
     BIO_free(in);
     if (!ok)
-        ocspFail(err, OCSP_ERR_NETWORK, "cannot be parsed: out of memory");
+        ocspFail(err, OCSP_FAIL_MEMORY, "cannot be parsed: out of memory");
     else if (count > OCSP_MAX_ISSUERS)
-        ocspFail(err, OCSP_ERR_NETWORK, "has more than %d certificates", OCSP_MAX_ISSUERS);
+        ocspFail(err, OCSP_FAIL_FILE, "has more than %d certificates", OCSP_MAX_ISSUERS);
     else if (!at_end)
-        ocspFail(err, OCSP_ERR_NETWORK, "has a damaged certificate (number %d)", count + 1);
+        ocspFail(err, OCSP_FAIL_FILE, "has a damaged certificate (number %d)", count + 1);
     else if (count == 0)
-        ocspFail(err, OCSP_ERR_NETWORK, "has no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
+        ocspFail(err, OCSP_FAIL_FILE, "has no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
     else
         return certs;
     sk_X509_pop_free(certs, X509_free);

@@ -7,7 +7,7 @@
  *                        +---- schedule <---+--> cache
  *
  * Nothing here depends on the OCSP thread or the worker's state; those are in ocsp_worker.h, which only the worker's
- * side includes. An error is one kind and one sentence, made where the fault is detected. Times are int64_t, as time_t
+ * side includes. An error is one code and one sentence, made where the fault is detected. Times are int64_t, as time_t
  * has 32 bits on some systems and certificates outlive 2038: seconds since 1970 for dates in certificates and
  * responses, milliseconds for delays.
  *
@@ -51,8 +51,44 @@ typedef enum {
     OCSP_ERR_KINDS
 } ocspErrorKind;
 
+/* The reason of a failure. The table in ocsp_util.c gives each its word, which INFO, the log and ocsp-probe show, and
+ * its kind, which selects the counter. Reasons that differ in the kind alone share a word. */
+typedef enum {
+    OCSP_FAIL_NONE, /* no failure; also a cache file that does not exist */
+    OCSP_FAIL_DNS,
+    OCSP_FAIL_CONNECT,
+    OCSP_FAIL_TIMEOUT,
+    OCSP_FAIL_TLS,    /* TLS with the responder, or its TLS certificate */
+    OCSP_FAIL_CLOSED, /* the connection ended before the answer did */
+    OCSP_FAIL_PROXY,  /* the proxy's configuration, or the tunnel through it */
+    OCSP_FAIL_FILE,   /* response file or cache: the file system */
+    OCSP_FAIL_MEMORY,
+    OCSP_FAIL_HTTP_STATUS,
+    OCSP_FAIL_HTTP_TYPE,           /* Content-Type */
+    OCSP_FAIL_HTTP_HEADER,         /* no HTTP, or a malformed header */
+    OCSP_FAIL_HTTP_HEADER_ENDLESS, /* longer than OCSP_MAX_HEADER_BYTES */
+    OCSP_FAIL_HTTP_BODY,           /* encoding or length */
+    OCSP_FAIL_PROXY_STATUS,        /* 407 to a plain http request */
+    OCSP_FAIL_DER,                 /* not a basic OCSP response in DER, or beyond the limits */
+    OCSP_FAIL_RESPONDER_STATUS,    /* OCSPResponseStatus is not successful */
+    OCSP_FAIL_UNKNOWN,             /* certStatus */
+    OCSP_FAIL_OLDER,               /* than the current response */
+    OCSP_FAIL_MEMORY_RESPONSE,
+    OCSP_FAIL_SIGNATURE,
+    OCSP_FAIL_SIGNER,        /* not authorized, not found, or the issuer is unknown */
+    OCSP_FAIL_NO_ENTRY,      /* no SingleResponse for the certificate */
+    OCSP_FAIL_NOT_YET_VALID, /* thisUpdate, or the authorized responder's certificate */
+    OCSP_FAIL_EXPIRED,       /* the response, its signer or the served certificate */
+    OCSP_FAIL_DATES,         /* malformed, or nextUpdate before thisUpdate */
+    OCSP_FAIL_EXTENSION,     /* critical and not understood */
+    OCSP_FAIL_MEMORY_VERIFY,
+    OCSP_FAIL_PEER, /* a peer's staple; no word, as it is no failed refresh */
+    OCSP_FAIL_CODES
+} ocspErrorCode;
+
 typedef struct ocspError {
-    ocspErrorKind kind;
+    ocspErrorCode code;
+    ocspErrorKind kind;     /* follows from `code` */
     int no_matching_certid; /* no SingleResponse matches the CertID; not an error in a response file */
     int expired;            /* the response was good, and its age is the only fault */
     /* Wall clock seconds from which verifying the same bytes may give another result: OCSP_NEVER if time does not
@@ -62,7 +98,16 @@ typedef struct ocspError {
 } ocspError;
 
 /* Fills `err` (may be NULL) and returns 0, so that a check can end with `return ocspFail(...)`. Any thread. */
-int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int ocspFail(ocspError *err, ocspErrorCode code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Replaces the error of a failed call by one of the same kind that says "out of memory <what>", if that is the first
+ * error in OpenSSL's queue: OpenSSL's functions return the same for that and for bad input. `queue_was_empty`:
+ * ERR_peek_error() returned 0 before the call. `err` may be NULL. Any thread. */
+void ocspBlameMemory(ocspError *err, int queue_was_empty, const char *what);
+
+/* The word and the kind of a reason. OCSP_FAIL_NONE has the word "". Any thread. */
+const char *ocspErrorWord(ocspErrorCode code);
+ocspErrorKind ocspErrorKindOf(ocspErrorCode code);
 
 /* Lowers err->may_change_at to `at`. `err` may be NULL. Any thread. */
 void ocspMayChangeAt(ocspError *err, int64_t at);
@@ -80,8 +125,8 @@ typedef struct ocspUrl {
     char *target;    /* path and query, at least "/" */
 } ocspUrl;
 
-/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url, or 0 if it is malformed or
- * memory has run out. Inside OpenSSL. */
+/* Parses [http[s]://][user@]host[:port][/path][?query][#fragment]. Returns 1 and fills *url, 0 if it is malformed, or -1
+ * when out of memory. Inside OpenSSL. */
 int ocspUrlParse(ocspUrl *url, const char *text);
 void ocspUrlClear(ocspUrl *url);
 
@@ -554,6 +599,7 @@ typedef struct ocspCert {
         long long consecutive_failures, last_fetch_ms;
         int64_t last_success; /* wall clock seconds */
         char url[OCSP_OUTSIDE_TEXT_MAX + 1];
+        ocspErrorCode last_error_code;
         char last_error[OCSP_REFRESH_ERROR_MAX];
     } stats; /* for INFO and the log */
     struct {
@@ -617,8 +663,8 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
 /* Logs the response that ocspAcceptResponse installed. */
 void ocspLogInstalled(ocspCert *cert);
 
-/* Counts a failed refresh (stats.last_error has the reason), schedules the retry and logs the first consecutive
- * failure. `requested`: by an operator; such failures must not postpone the automatic retry. */
+/* Counts a failed refresh (stats.last_error and last_error_code have the reason), schedules the retry and logs the
+ * first consecutive failure. `requested`: by an operator; such failures must not postpone the automatic retry. */
 void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, int requested);
 
 /* Adjusts state and schedule after the options changed from `old`. */

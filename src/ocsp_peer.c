@@ -82,18 +82,18 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 
     *must_staple = 1; /* the default, for a certificate that cannot be read */
     if (!id) {
-        ocspFail(err, OCSP_ERR_VERIFY, "out of memory examining the peer's certificate");
+        ocspFail(err, OCSP_FAIL_PEER, "out of memory examining the peer's certificate");
         return OCSP_PEER_BAD;
     }
     /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
     state = ocspVerifyStaple(id, der, now, err);
     if (state == OCSP_PEER_MISSING)
-        ocspFail(err, OCSP_ERR_VERIFY,
+        ocspFail(err, OCSP_FAIL_PEER,
                  "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
     if (state == OCSP_PEER_REVOKED) {
         snprintf(revoked, sizeof(revoked), "%.63s", err->text);
-        ocspFail(err, OCSP_ERR_VERIFY, "the peer's certificate was %s: replace it", revoked);
+        ocspFail(err, OCSP_FAIL_PEER, "the peer's certificate was %s: replace it", revoked);
     }
     ocspIdentityFree(id);
     return state;
@@ -270,14 +270,14 @@ int ocspPeerCallback(SSL *ssl) {
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
-        ocspFail(&err, OCSP_ERR_VERIFY, "the peer shows no certificate");
+        ocspFail(&err, OCSP_FAIL_PEER, "the peer shows no certificate");
     } else {
         STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
         ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
         state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no Certificate message, no staple */
-            ocspFail(&err, OCSP_ERR_VERIFY, "the TLS session was resumed, and resumed sessions carry no staple");
+            ocspFail(&err, OCSP_FAIL_PEER, "the TLS session was resumed, and resumed sessions carry no staple");
     }
     refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */

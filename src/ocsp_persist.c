@@ -66,8 +66,8 @@ ocspOutcome ocspDiskLoad(ocspDisk *disk, ocspCert *cert) {
          * restart. */
         cert->cache.load_at_ms = disk->env->mono_ms() + OCSP_STORE_RETRY_MS;
         if (!cert->logged.unusable_cache)
-            ocspLog(OCSP_LOG_NOTICE, "certificate %s: the cached response is not used: %s; requesting a new one",
-                    cert->id->serial, err.text);
+            ocspLog(OCSP_LOG_NOTICE, "certificate %s: cached response not used (%s): %s; requesting a new one",
+                    cert->id->serial, ocspErrorWord(err.code), err.text);
         cert->logged.unusable_cache = 1;
     }
     ocspFree(file.der);
@@ -132,19 +132,21 @@ static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *c
 static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *remove_error, const ocspError *store_error) {
     if (remove_error && !cert->logged.outdated) {
         ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: %s. The file may contain an older response that says %s, which a restart would "
-                "staple "
-                "until that expires: remove the file, or make its directory writable",
-                cert->id->serial, remove_error->text, cert->current.revoked ? "good" : "revoked");
+                "certificate %s: outdated response not removed (%s): %s. The file may contain an older response that "
+                "says %s, which a restart would staple until that expires: remove the file, or make its directory "
+                "writable",
+                cert->id->serial, ocspErrorWord(remove_error->code), remove_error->text,
+                cert->current.revoked ? "good" : "revoked");
     } else if (!remove_error && cert->logged.outdated) {
         ocspLog(OCSP_LOG_NOTICE, "certificate %s: no outdated response is on disk any more", cert->id->serial);
     }
     cert->logged.outdated = remove_error != NULL;
     if (store_error && !remove_error && !disk->logged_failure)
-        ocspLog(OCSP_LOG_WARNING,
-                "certificate %s: %s; still stapling from memory, a restart will refetch. Make cache-dir writable, or "
-                "choose another",
-                cert->id->serial, store_error->text);
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "certificate %s: response not cached (%s): %s; still stapling from memory, a restart will refetch. Make "
+            "cache-dir writable, or choose another",
+            cert->id->serial, ocspErrorWord(store_error->code), store_error->text);
     if (store_error) disk->logged_failure = 1;
 }
 

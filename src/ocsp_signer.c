@@ -84,17 +84,22 @@ static int ocspWeakKey(X509 *cert) {
     return !key || EVP_PKEY_get_security_bits(key) < OCSP_MIN_SECURITY_BITS;
 }
 
-/* Returns why `cert` is not an authorized responder of `issuer`, or NULL if it is. */
-static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocspError *err) {
+/* Returns why `cert` is not an authorized responder of `issuer`, with *code, or NULL if it is. */
+static const char *ocspResponderFault(X509 *cert, X509 *issuer, int64_t now, ocspErrorCode *code, ocspError *err) {
     int from_ok, to_ok;
     int64_t from = ocspTime(X509_get0_notBefore(cert), &from_ok), to = ocspTime(X509_get0_notAfter(cert), &to_ok);
 
     /* The same skew as for thisUpdate: some responders create their certificate together with the response. */
+    *code = OCSP_FAIL_NOT_YET_VALID;
     if (from_ok && from > now + OCSP_CLOCK_SKEW) {
         ocspMayChangeAt(err, from - OCSP_CLOCK_SKEW);
         return "its certificate is not valid yet";
     }
-    if (!from_ok || !to_ok || to <= now) return "its certificate has expired";
+    *code = OCSP_FAIL_EXPIRED;
+    if (to_ok && to <= now) return "its certificate has expired";
+    *code = OCSP_FAIL_DATES;
+    if (!from_ok || !to_ok) return "its certificate has a malformed date";
+    *code = OCSP_FAIL_SIGNER;
     /* X509_get_extension_flags parses the extensions for the next lines; EXFLAG_INVALID: an extension does not parse */
     if (X509_get_extension_flags(cert) & (EXFLAG_INVALID | EXFLAG_CRITICAL))
         return "its certificate has a critical extension that is not understood, or a broken one";
@@ -135,11 +140,12 @@ static int ocspNamedSigners(OCSP_BASICRESP *basic, X509 *issuer, X509 *named[OCS
 
 X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, ocspError *err) {
     const char *fault = "no certificate that the response names as its signer was found in it";
+    ocspErrorCode code = OCSP_FAIL_SIGNER;
     X509 *named[OCSP_MAX_SIGNERS], *tried[OCSP_MAX_SIGNERS + 1];
     int i, tried_count = 0, count = ocspNamedSigners(basic, id->issuer, named);
 
     if (count < 0) {
-        ocspFail(err, OCSP_ERR_VERIFY,
+        ocspFail(err, OCSP_FAIL_SIGNER,
                  "more than %d certificates in the response name its responder: let the responder send its own alone",
                  OCSP_MAX_SIGNERS);
         return NULL;
@@ -147,20 +153,24 @@ X509 *ocspFindSigner(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now,
     if (ocspNamesResponder(basic, id->issuer)) {
         if (ocspSignedBy(basic, id->issuer)) return id->issuer;
         fault = "the signature does not verify with the issuer's key";
+        code = OCSP_FAIL_SIGNATURE;
         tried[tried_count++] = id->issuer;
     }
     for (i = 0; i < count; i++) {
-        const char *responder_fault = ocspResponderFault(named[i], id->issuer, now, err);
+        ocspErrorCode responder_code;
+        const char *responder_fault = ocspResponderFault(named[i], id->issuer, now, &responder_code, err);
         if (responder_fault) {
             fault = responder_fault;
+            code = responder_code;
             continue;
         }
         if (ocspKeyAmong(named[i], tried, tried_count)) continue; /* the same key would fail again */
         if (ocspSignedBy(basic, named[i])) return named[i];
         fault = "the signature does not verify with the signer's key";
+        code = OCSP_FAIL_SIGNATURE;
         tried[tried_count++] = named[i];
     }
-    ocspFail(err, OCSP_ERR_VERIFY, "the response's signer is not authorized: %s", fault);
+    ocspFail(err, code, "the response's signer is not authorized: %s", fault);
     return NULL;
 }
 

@@ -377,6 +377,7 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
     ocspInfoNumber(sink, prefix, "expires_in_seconds", ocspSecondsUntil(expires, now_ms));
     ocspInfoNumber(sink, prefix, "consecutive_failures", s->consecutive_failures);
     ocspInfoText(sink, prefix, "last_error", s->last_error);
+    ocspInfoText(sink, prefix, "last_error_code", ocspErrorWord(s->last_error_code));
     ocspInfoNumber(sink, prefix, "last_success_time", s->last_success);
     ocspInfoNumber(sink, prefix, "last_fetch_ms", s->last_fetch_ms);
 }

@@ -66,16 +66,72 @@ int ocspServes(SSL_CTX *ctx) {
     return ocsp_host.serves ? ocsp_host.serves(ctx) : 1;
 }
 
-int ocspFail(ocspError *err, ocspErrorKind kind, const char *fmt, ...) {
+/* The words are a contract: INFO, the log and ocsp-probe show them. docs/behavior.md describes each (`make lint`
+ * compares). */
+static const struct {
+    const char *word;
+    ocspErrorKind kind;
+} error_codes[OCSP_FAIL_CODES] = {
+    [OCSP_FAIL_NONE] = {"", OCSP_ERR_NONE},
+    [OCSP_FAIL_DNS] = {"dns", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_CONNECT] = {"connect", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_TIMEOUT] = {"timeout", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_TLS] = {"tls", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_CLOSED] = {"closed", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_PROXY] = {"proxy", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_FILE] = {"file", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_MEMORY] = {"memory", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_HTTP_STATUS] = {"http-status", OCSP_ERR_HTTP},
+    [OCSP_FAIL_HTTP_TYPE] = {"http-type", OCSP_ERR_HTTP},
+    [OCSP_FAIL_HTTP_HEADER] = {"http-header", OCSP_ERR_HTTP},
+    [OCSP_FAIL_HTTP_HEADER_ENDLESS] = {"http-header", OCSP_ERR_NETWORK},
+    [OCSP_FAIL_HTTP_BODY] = {"http-body", OCSP_ERR_HTTP},
+    [OCSP_FAIL_PROXY_STATUS] = {"proxy", OCSP_ERR_HTTP},
+    [OCSP_FAIL_DER] = {"der", OCSP_ERR_RESPONSE},
+    [OCSP_FAIL_RESPONDER_STATUS] = {"responder-status", OCSP_ERR_RESPONSE},
+    [OCSP_FAIL_UNKNOWN] = {"unknown", OCSP_ERR_RESPONSE},
+    [OCSP_FAIL_OLDER] = {"older", OCSP_ERR_RESPONSE},
+    [OCSP_FAIL_MEMORY_RESPONSE] = {"memory", OCSP_ERR_RESPONSE},
+    [OCSP_FAIL_SIGNATURE] = {"signature", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_SIGNER] = {"signer", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_NO_ENTRY] = {"no-entry", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_NOT_YET_VALID] = {"not-yet-valid", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_EXPIRED] = {"expired", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_DATES] = {"dates", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_EXTENSION] = {"extension", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_MEMORY_VERIFY] = {"memory", OCSP_ERR_VERIFY},
+    [OCSP_FAIL_PEER] = {"", OCSP_ERR_VERIFY},
+};
+
+const char *ocspErrorWord(ocspErrorCode code) {
+    return error_codes[code].word;
+}
+
+ocspErrorKind ocspErrorKindOf(ocspErrorCode code) {
+    return error_codes[code].kind;
+}
+
+int ocspFail(ocspError *err, ocspErrorCode code, const char *fmt, ...) {
     va_list ap;
 
     if (err) {
-        err->kind = kind;
+        err->code = code;
+        err->kind = ocspErrorKindOf(code);
         va_start(ap, fmt);
         vsnprintf(err->text, sizeof(err->text), fmt, ap);
         va_end(ap);
     }
     return 0;
+}
+
+void ocspBlameMemory(ocspError *err, int queue_was_empty, const char *what) {
+    if (!err || !queue_was_empty || ERR_GET_REASON(ERR_peek_error()) != ERR_R_MALLOC_FAILURE) return;
+    ocspFail(err,
+             err->kind == OCSP_ERR_NETWORK    ? OCSP_FAIL_MEMORY
+             : err->kind == OCSP_ERR_RESPONSE ? OCSP_FAIL_MEMORY_RESPONSE
+                                              : OCSP_FAIL_MEMORY_VERIFY,
+             "out of memory %s", what);
+    ocspMayChangeAt(err, 0);
 }
 
 void ocspMayChangeAt(ocspError *err, int64_t at) {
@@ -134,7 +190,7 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
     path = authority + strcspn(authority, "/?#");
     /* OpenSSL parses only scheme and authority: 3.0 takes a colon in the path for a port. */
     head = ocspMemdup(text, (size_t)(path - text) + 1);
-    if (!head) return 0;
+    if (!head) return -1;
     head[path - text] = '\0';
     for (len = 0; authority != text && head[len] != ':'; len++)
         if (head[len] >= 'A' && head[len] <= 'Z') head[len] = (char)(head[len] + 32); /* schemes are case-insensitive */
@@ -161,9 +217,11 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
         url->authority = ocspMemdup(at, (size_t)(path - at) + 1);
         len = strcspn(path, "#");
         url->target = ocspAlloc(len + 2);
-        ok = *host && url->host && url->port && url->user && url->authority && url->target;
+        ok = !*host ? 0 : url->host && url->port && url->user && url->authority && url->target ? 1 : -1;
+    } else if (ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE) {
+        ok = -1;
     }
-    if (ok) {
+    if (ok > 0) {
         url->authority[path - at] = '\0';
         snprintf(url->target, len + 2, "%s%.*s", *path == '/' ? "" : "/", (int)len, path);
     } else {

@@ -66,7 +66,7 @@ static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
     if (!X509_EXTENSION_get_critical(extension) || ocspIsHarmless(extension)) return 1;
     OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(extension), 1);
     return ocspFail(
-        err, OCSP_ERR_VERIFY,
+        err, OCSP_FAIL_EXTENSION,
         "the response has a critical extension (%s) that is not understood, so clients would refuse it: disable the "
         "extension at the responder",
         name);
@@ -79,7 +79,7 @@ static int ocspReadTime(const ASN1_GENERALIZEDTIME *time, const char *name, int6
 
     *out = ocspTime(time, &ok);
     return ok ? 1
-              : ocspFail(err, OCSP_ERR_VERIFY,
+              : ocspFail(err, OCSP_FAIL_DATES,
                          "the response's %s is not a time in the form YYYYMMDDHHMMSSZ, without fractions of a second "
                          "(RFC 5280 section 4.1.2.5.2)",
                          name);
@@ -113,7 +113,7 @@ static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t 
          !ocspReadTime(revoked_at, "revocationTime", &out->revoked_at, err)))
         return 0;
     if (next_update && out->next_update <= 0) /* 0 means absent */
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is before 1970");
+        return ocspFail(err, OCSP_FAIL_DATES, "the response's nextUpdate is before 1970");
     out->expires_at = next_update ? out->next_update : ocspDefaultExpiry(out->this_update, now, received);
     out->counts =
         out->status != V_OCSP_CERTSTATUS_GOOD || (out->this_update <= now + OCSP_CLOCK_SKEW && out->expires_at > now);
@@ -146,7 +146,7 @@ static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds
     if (!digest) return 0;
     for (i = 0; i < known->count && known->digest[i] != digest; i++) continue;
     if (i == OCSP_MAX_CERTID_DIGESTS)
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response names the certificate with more than %d digests",
+        return ocspFail(err, OCSP_FAIL_NO_ENTRY, "the response names the certificate with more than %d digests",
                         OCSP_MAX_CERTID_DIGESTS) -
                1;
     if (i == known->count) {
@@ -156,7 +156,7 @@ static int ocspIsCertId(OCSP_CERTID *theirs, const ocspIdentity *id, ocspCertIds
         /* Every OpenSSL has these digests: only a lack of memory fails here. */
         if (!known->id[i] && (EVP_MD_get_type(digest) == NID_sha1 || EVP_MD_get_type(digest) == NID_sha256)) {
             ocspMayChangeAt(err, 0);
-            return ocspFail(err, OCSP_ERR_VERIFY, "out of memory comparing the response's CertIDs") - 1;
+            return ocspFail(err, OCSP_FAIL_MEMORY_VERIFY, "out of memory comparing the response's CertIDs") - 1;
         }
     }
     return known->id[i] && OCSP_id_cmp(known->id[i], theirs) == 0;
@@ -208,7 +208,7 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
     if (sha1) out->certid_digest = NID_sha1;
     if (found) return 1;
     ocspFail(
-        err, OCSP_ERR_VERIFY,
+        err, OCSP_FAIL_NO_ENTRY,
         "no SingleResponse matches the certificate (serial %s) among the %d in the response: the responder answers "
         "for another certificate or another issuer",
         id->serial, count);
@@ -223,14 +223,14 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     char text[32];
 
     if (single->status == V_OCSP_CERTSTATUS_UNKNOWN)
-        return ocspFail(err, OCSP_ERR_RESPONSE,
+        return ocspFail(err, OCSP_FAIL_UNKNOWN,
                         "the responder does not know the certificate (status unknown, serial %s): it may lag behind "
                         "the CA, or be another CA's",
                         id->serial);
     if (single->this_update > now + OCSP_CLOCK_SKEW) {
         ocspTimeText(text, sizeof(text), single->this_update);
         return ocspFail(
-            err, OCSP_ERR_VERIFY,
+            err, OCSP_FAIL_NOT_YET_VALID,
             "the response's thisUpdate (%s) is more than %d seconds in the future: compare this machine's clock "
             "with the responder's",
             text, OCSP_CLOCK_SKEW);
@@ -238,14 +238,14 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     if (single->expires_at <= now) {
         if (err) err->expired = !revoked;
         if (!single->next_update)
-            return ocspFail(err, OCSP_ERR_VERIFY,
+            return ocspFail(err, OCSP_FAIL_EXPIRED,
                             "the response has no nextUpdate and is older than the default validity of %d seconds",
                             OCSP_DEFAULT_VALIDITY);
         ocspTimeText(text, sizeof(text), single->next_update);
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response has expired (nextUpdate %s)", text);
+        return ocspFail(err, OCSP_FAIL_EXPIRED, "the response has expired (nextUpdate %s)", text);
     }
     if (single->next_update && single->next_update < single->this_update)
-        return ocspFail(err, OCSP_ERR_VERIFY, "the response's nextUpdate is before its thisUpdate");
+        return ocspFail(err, OCSP_FAIL_DATES, "the response's nextUpdate is before its thisUpdate");
     out->revoked = revoked;
     out->revocation_reason = single->reason;
     out->revoked_at = single->revoked_at;
@@ -255,7 +255,7 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
     out->expires_at = ocspMin(single->expires_at, id->not_after);
     out->expires_at = ocspMin(out->expires_at, ocspTime(X509_get0_notAfter(signer), &signer_ok));
     if (!signer_ok || out->expires_at <= now)
-        return ocspFail(err, OCSP_ERR_VERIFY,
+        return ocspFail(err, OCSP_FAIL_EXPIRED,
                         "the served certificate, or the one that signed the response, has expired: renew it");
     return 1;
 }
@@ -272,7 +272,7 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_
         if (!ocspCheckExtension(OCSP_BASICRESP_get_ext(basic, i), err)) return 0;
     if (!ocspFindSingleResponse(basic, id, now, received, &single, err)) return 0;
     if (ocspWeakSignature(OCSP_resp_get0_tbs_sigalg(basic)))
-        return ocspFail(err, OCSP_ERR_VERIFY,
+        return ocspFail(err, OCSP_FAIL_SIGNATURE,
                         "the response is signed with MD5 or an older digest, which anybody can forge");
     signer = ocspFindSigner(basic, id, now, err);
     return signer && ocspCheckSingleResponse(&single, id, signer, now, out, err);
@@ -285,53 +285,53 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
     OCSP_RESPONSE *response = NULL;
     OCSP_BASICRESP *basic = NULL;
     size_t following = 0;
-    int status, ok = 0;
+    int status, ok = 0, queue_was_empty = ERR_peek_error() == 0;
 
     memset(out, 0, sizeof(*out));
     if (err) {
         err->no_matching_certid = err->expired = 0;
         err->may_change_at = OCSP_NEVER;
     }
-    if (!id->issuer) return ocspFail(err, OCSP_ERR_VERIFY, "the issuer of the certificate is unknown");
-    if (len == 0) return ocspFail(err, OCSP_ERR_RESPONSE, "the response is empty");
+    if (!id->issuer) return ocspFail(err, OCSP_FAIL_SIGNER, "the issuer of the certificate is unknown");
+    if (len == 0) return ocspFail(err, OCSP_FAIL_DER, "the response is empty");
     if (len > OCSP_MAX_RESPONSE_BYTES)
-        return ocspFail(err, OCSP_ERR_RESPONSE, "the response has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
+        return ocspFail(err, OCSP_FAIL_DER, "the response has more than %d bytes", OCSP_MAX_RESPONSE_BYTES);
 
     ERR_set_mark(); /* errors of a bad response must not stay in the thread's error queue */
     if (ocspDerWhole(der.data, len, &following)) response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
     if (!response) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the answer (%zu bytes) is not a complete DER-encoded OCSP response", len);
+        ocspFail(err, OCSP_FAIL_DER, "the answer (%zu bytes) is not a complete DER-encoded OCSP response", len);
         goto done;
     }
     if (following > 0) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "%zu bytes follow the OCSP response", following);
+        ocspFail(err, OCSP_FAIL_DER, "%zu bytes follow the OCSP response", following);
         goto done;
     }
     status = OCSP_response_status(response);
     if (status != OCSP_RESPONSE_STATUS_SUCCESSFUL) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the responder answers \"%s\" instead of a status",
+        ocspFail(err, OCSP_FAIL_RESPONDER_STATUS, "the responder answers \"%s\" instead of a status",
                  OCSP_response_status_str(status));
         goto done;
     }
     if (!ocspDerBounded(der.data, len, err)) goto done; /* before OpenSSL parses the contents */
     basic = OCSP_response_get1_basic(response);
     if (!basic) {
-        ocspFail(err, OCSP_ERR_RESPONSE, "the answer is not a basic OCSP response, or a broken one");
+        ocspFail(err, OCSP_FAIL_DER, "the answer is not a basic OCSP response, or a broken one");
         goto done;
     }
     if (!ocspIsCanonical(der.data, len, basic)) {
-        ocspFail(err, OCSP_ERR_RESPONSE,
-                 "the answer is not DER, or contains bytes that are no part of the OCSP response");
+        ocspFail(err, OCSP_FAIL_DER, "the answer is not DER, or contains bytes that are no part of the OCSP response");
         goto done;
     }
     if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
     out->received = received;
     out->der = ocspMemdup(der.data, len);
     out->len = len;
-    ok = out->der ? 1 : ocspFail(err, OCSP_ERR_RESPONSE, "out of memory storing the response");
+    ok = out->der ? 1 : ocspFail(err, OCSP_FAIL_MEMORY_RESPONSE, "out of memory storing the response");
     if (!ok) ocspMayChangeAt(err, 0);
 done:
     if (!ok) memset(out, 0, sizeof(*out));
+    if (!ok) ocspBlameMemory(err, queue_was_empty, "verifying the response");
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(response);
     ERR_pop_to_mark();
@@ -344,14 +344,14 @@ ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t no
     char since[40];
 
     if (!der.data) {
-        ocspFail(err, OCSP_ERR_VERIFY, "no OCSP response is stapled");
+        ocspFail(err, OCSP_FAIL_PEER, "no OCSP response is stapled");
         return OCSP_PEER_MISSING;
     }
     if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err))
         return err->expired ? OCSP_PEER_EXPIRED : OCSP_PEER_BAD;
     revoked = response.revoked;
     if (revoked) {
-        ocspFail(err, OCSP_ERR_VERIFY, "REVOKED on %s", ocspUtcText(response.revoked_at, since, sizeof(since)));
+        ocspFail(err, OCSP_FAIL_PEER, "REVOKED on %s", ocspUtcText(response.revoked_at, since, sizeof(since)));
         ocspMayChangeAt(err, response.expires_at);
     }
     ocspResponseClear(&response);

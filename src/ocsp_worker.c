@@ -100,6 +100,7 @@ static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     }
     s->consecutive_failures = cert->stats.consecutive_failures;
     s->last_fetch_ms = cert->stats.last_fetch_ms;
+    s->last_error_code = cert->stats.last_error_code;
     memcpy(s->last_error, cert->stats.last_error, sizeof(s->last_error));
 }
 
@@ -157,9 +158,9 @@ static ocspOutcome ocspFetchFrom(ocspCert *cert, const char *url, ocspError *err
     return ocspAccepted(cert, outcome);
 }
 
-/* Tries the URLs in turn until one returns an acceptable response. Appends each failure to `text`; *kind is the last
+/* Tries the URLs in turn until one returns an acceptable response. Appends each failure to `text`; *code is the last
  * one's. */
-static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, ocspErrorCode *code) {
     const char *override =
         worker.options.responder_url && *worker.options.responder_url ? worker.options.responder_url : NULL;
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
@@ -171,14 +172,14 @@ static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, oc
         ocspCleanText(cert->stats.url, sizeof(cert->stats.url), url);
         outcome = ocspFetchFrom(cert, url, &err);
         if (outcome != OCSP_OUTCOME_INVALID && outcome != OCSP_OUTCOME_STALE) break;
-        *kind = err.kind;
+        *code = err.code;
         ocspAppendError(text, size, cert->stats.url, err.text);
     }
     return outcome;
 }
 
 /* Reads the response file. */
-static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorKind *kind) {
+static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorCode *code) {
     ocspReceived in = {{NULL, 0}, OCSP_SOURCE_FILE, 0};
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
     unsigned char *der = NULL;
@@ -194,7 +195,7 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
     if (ok) outcome = ocspAccepted(cert, ocspAcceptResponse(cert, &worker.options, &ocsp_env, &in, &err));
     ocspFree(der);
     if (outcome == OCSP_OUTCOME_NEW) return outcome;
-    *kind = err.kind;
+    *code = err.code;
     ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
     return err.no_matching_certid ? OCSP_OUTCOME_NO_MATCH : outcome;
 }
@@ -204,12 +205,12 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
     int requested = cert->schedule.refresh_requested;
     int64_t began = ocsp_env.mono_ms();
     char text[OCSP_REFRESH_ERROR_MAX] = "";
-    ocspErrorKind kind = OCSP_ERR_NETWORK;
+    ocspErrorCode code = OCSP_FAIL_CONNECT;
     ocspOutcome outcome;
 
     cert->schedule.refresh_requested = cert->schedule.refresh_now = 0;
-    outcome = ocspHasResponseFile(&worker.options) ? ocspReadSupplied(cert, text, sizeof(text), &kind)
-                                                   : ocspAskResponders(cert, text, sizeof(text), &kind);
+    outcome = ocspHasResponseFile(&worker.options) ? ocspReadSupplied(cert, text, sizeof(text), &code)
+                                                   : ocspAskResponders(cert, text, sizeof(text), &code);
     if (outcome == OCSP_OUTCOME_CANCELLED) { /* the next step adopts the changes and starts over */
         cert->schedule.refresh_requested = requested;
         cert->schedule.refresh_now = 1;
@@ -222,16 +223,17 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
         worker.manual_ok++;
         return outcome;
     }
+    cert->stats.last_error_code = code;
     snprintf(cert->stats.last_error, sizeof(cert->stats.last_error), "%s", text);
     if (outcome == OCSP_OUTCOME_NO_MATCH) {
-        ocspLog(OCSP_LOG_NOTICE, "certificate %s: %s; response file ignored, current response kept", cert->id->serial,
-                text);
+        ocspLog(OCSP_LOG_NOTICE, "certificate %s: response file ignored (%s): %s; current response kept",
+                cert->id->serial, ocspErrorWord(code), text);
         snprintf(worker.manual_note, sizeof(worker.manual_note), "%s", text);
         cert->schedule.retry_at_ms = 0;
         return outcome;
     }
     worker.report.refresh_failures++;
-    worker.report.failures[kind]++;
+    worker.report.failures[ocspErrorKindOf(code)]++;
     ocspRefreshFailed(cert, &worker.options, &ocsp_env, requested);
     snprintf(worker.manual_error, sizeof(worker.manual_error), "%s", cert->stats.last_error);
     return outcome;

@@ -21,6 +21,7 @@ typedef struct ocspStatus {
     ocspSource source;
     int64_t refresh_at_ms, retry_at_ms; /* wall and monotonic clock; 0: none */
     long long consecutive_failures, last_fetch_ms;
+    ocspErrorCode last_error_code;
     char last_error[OCSP_REFRESH_ERROR_MAX];
 } ocspStatus;
 

@@ -164,8 +164,8 @@ lint: ## run clang-format, cppcheck and shellcheck; check license lines, line le
 	    -DOPENSSL_VERSION_MAJOR=3 -Ideps -Isrc $(CPPCHECK_FILES)
 	@echo "lint: shellcheck" && shellcheck $(wildcard $(SCRIPTS))
 	@echo "lint: license lines and lengths" && sh utils/check-files
-	@echo "lint: the documentation's links and table of directives" && tclsh utils/check-links && \
-	    tclsh utils/directives.tcl check
+	@echo "lint: the documentation's links and its tables of directives and error codes" && tclsh utils/check-links && \
+	    tclsh utils/directives.tcl check && tclsh utils/error-codes.tcl
 	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)

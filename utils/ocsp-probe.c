@@ -71,6 +71,7 @@ typedef struct probeReport {
     char target[PROBE_TEXT];
     probeStatus status;
     int exit_status;
+    ocspErrorCode error_code; /* OCSP_FAIL_NONE: good, revoked, no staple, or wrong usage */
     char sentence[OCSP_SENTENCE_MAX];
     char note[OCSP_SENTENCE_MAX]; /* additional sentences, or "" */
     char protocol[16];
@@ -195,6 +196,12 @@ static void describeIdentity(const ocspIdentity *id, probeReport *r) {
     r->must_staple = id->must_staple;
 }
 
+/* Takes over sentence and code of a failure. */
+static void reportError(probeReport *r, const ocspError *err) {
+    r->error_code = err->code;
+    say(r->sentence, sizeof(r->sentence), "%s", err->text);
+}
+
 static void conclude(probeReport *r, probeStatus status, int exit_status) {
     r->status = status;
     r->exit_status = exit_status;
@@ -273,7 +280,7 @@ static void judgeResponse(const probeOptions *options, const ocspIdentity *id, c
         return;
     }
     conclude(r, STATUS_INVALID, EXIT_CRITICAL);
-    say(r->sentence, sizeof(r->sentence), "%s", err.text);
+    reportError(r, &err);
     /* Distinguish an expired response from a wrong one, since the remedies differ: was it valid before nextUpdate? */
     end = ocspPeekNextUpdate(der, len);
     if (end > 0 && end <= r->now && ocspVerify((ocspBytes){der, len}, id, end - 1, end - 1, &response, NULL)) {
@@ -335,16 +342,16 @@ static int waitFor(int fd, short events, int64_t deadline) {
     return n > 0;
 }
 
-/* Returns a connected, non-blocking socket, or -1 with a sentence in `why`. */
-static int connectTo(const char *host, const char *port, int64_t deadline, char *why, size_t why_size) {
+/* Returns a connected, non-blocking socket, or -1 with a sentence in *err. */
+static int connectTo(const char *host, const char *port, int64_t deadline, ocspError *err) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *a;
     int fd = -1, rc = getaddrinfo(host, port, &hints, &list);
 
     if (rc != 0) {
-        say(why, why_size, "cannot resolve %s: %s", host, gai_strerror(rc));
+        ocspFail(err, OCSP_FAIL_DNS, "cannot resolve %s: %s", host, gai_strerror(rc));
         return -1;
     }
-    say(why, why_size, "cannot connect to %s port %s", host, port);
+    ocspFail(err, OCSP_FAIL_CONNECT, "cannot connect to %s port %s", host, port);
     for (a = list; a && fd < 0; a = a->ai_next) {
         int error = 0;
         socklen_t len = sizeof(error);
@@ -357,7 +364,8 @@ static int connectTo(const char *host, const char *port, int64_t deadline, char 
             if (waitFor(fd, POLLOUT, deadline)) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
         }
         if (error == 0) continue;
-        say(why, why_size, "cannot connect to %s port %s: %s", host, port, strerror(error));
+        ocspFail(err, error == ETIMEDOUT ? OCSP_FAIL_TIMEOUT : OCSP_FAIL_CONNECT, "cannot connect to %s port %s: %s",
+                 host, port, strerror(error));
         close(fd);
         fd = -1;
     }
@@ -365,8 +373,8 @@ static int connectTo(const char *host, const char *port, int64_t deadline, char 
     return fd;
 }
 
-/* Performs the handshake until the deadline. Returns 1 if it completed, or 0 with a sentence in `why`. */
-static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_size) {
+/* Performs the handshake until the deadline. Returns 1 if it completed, or 0 with a sentence in *err. */
+static int shakeHands(SSL *ssl, int fd, int64_t deadline, ocspError *err) {
     for (;;) {
         int rc, error, saved;
         ERR_clear_error();
@@ -376,19 +384,18 @@ static int shakeHands(SSL *ssl, int fd, int64_t deadline, char *why, size_t why_
         error = SSL_get_error(ssl, rc);
         if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
             if (waitFor(fd, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline)) continue;
-            say(why, why_size, "the handshake timed out: check that this is a TLS port (see also --timeout)");
-        } else if (error == SSL_ERROR_SYSCALL) {
-            say(why, why_size, "the server closed the connection during the handshake (%s)",
-                saved ? strerror(saved) : "closed");
-        } else {
-            say(why, why_size, "the handshake failed: %s", opensslReason());
+            return ocspFail(err, OCSP_FAIL_TIMEOUT,
+                            "the handshake timed out: check that this is a TLS port (see also --timeout)");
         }
-        return 0;
+        if (error == SSL_ERROR_SYSCALL)
+            return ocspFail(err, OCSP_FAIL_TLS, "the server closed the connection during the handshake (%s)",
+                            saved ? strerror(saved) : "closed");
+        return ocspFail(err, OCSP_FAIL_TLS, "the handshake failed: %s", opensslReason());
     }
 }
 
-/* Creates a client context from the options; NULL with a sentence in `why`. */
-static SSL_CTX *makeContext(const probeOptions *options, char *why, size_t why_size) {
+/* Creates a client context from the options; NULL with a sentence in *err. */
+static SSL_CTX *makeContext(const probeOptions *options, ocspError *err) {
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     const char *what = NULL, *file = "";
 
@@ -418,7 +425,7 @@ static SSL_CTX *makeContext(const probeOptions *options, char *why, size_t why_s
         file = options->sigalgs;
     }
     if (what) {
-        say(why, why_size, "%s %s: %s", what, file, opensslReason());
+        ocspFail(err, OCSP_FAIL_FILE, "%s %s: %s", what, file, opensslReason());
         SSL_CTX_free(ctx);
         return NULL;
     }
@@ -440,23 +447,22 @@ static int isAddress(const char *host) {
     return inet_pton(AF_INET, host, buffer) == 1 || inet_pton(AF_INET6, host, buffer) == 1;
 }
 
-/* Connects, performs the handshake and fills `caught`. On failure `why` has a sentence, even if `caught` is
- * complete. */
+/* Connects, performs the handshake and fills `caught`. On failure *err has a sentence, even if `caught` is complete. */
 static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *host, const char *port, probeCatch *caught,
-                      char *why, size_t why_size) {
+                      ocspError *err) {
     int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
     const char *name = options->servername ? options->servername : host;
-    int fd = connectTo(host, port, deadline, why, why_size);
+    int fd = connectTo(host, port, deadline, err);
     SSL *ssl = NULL;
 
     if (fd < 0) return;
-    why[0] = '\0';
+    ocspFail(err, OCSP_FAIL_NONE, "%s", "");
     SSL_CTX_set_tlsext_status_arg(ctx, caught);
     ssl = SSL_new(ctx);
     if (!ssl || !SSL_set_fd(ssl, fd) ||
         ((options->servername || !isAddress(name)) && !SSL_set_tlsext_host_name(ssl, name))) {
-        say(why, why_size, "OpenSSL cannot create a connection: %s", opensslReason());
-    } else if (shakeHands(ssl, fd, deadline, why, why_size)) {
+        ocspFail(err, OCSP_FAIL_TLS, "OpenSSL cannot create a connection: %s", opensslReason());
+    } else if (shakeHands(ssl, fd, deadline, err)) {
         /* With TLS 1.3 a server that requires a client certificate reports that only now, after it sent the staple. */
         catchStaple(ssl, caught);
         SSL_shutdown(ssl);
@@ -466,7 +472,8 @@ static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *hos
 }
 
 static void probeServer(const probeOptions *options, const char *target, probeReport *r) {
-    char host[256], port[16], why[OCSP_SENTENCE_MAX] = "";
+    char host[256], port[16];
+    ocspError err = {.code = OCSP_FAIL_NONE};
     probeCatch caught = {0};
     ocspIdentity *id = NULL;
     SSL_CTX *ctx = NULL;
@@ -478,21 +485,26 @@ static void probeServer(const probeOptions *options, const char *target, probeRe
         say(r->sentence, sizeof(r->sentence), "invalid server: write HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
         return;
     }
-    ctx = makeContext(options, r->sentence, sizeof(r->sentence));
-    if (!ctx) return;
-    catchFrom(options, ctx, host, port, &caught, why, sizeof(why));
+    ctx = makeContext(options, &err);
+    if (!ctx) {
+        reportError(r, &err);
+        return;
+    }
+    catchFrom(options, ctx, host, port, &caught, &err);
     r->now = time(NULL);
     if (caught.leaf) id = ocspIdentityNew(caught.leaf, caught.chain, SSL_CTX_get_cert_store(ctx));
 
     if (!caught.seen || !id) {
-        say(r->sentence, sizeof(r->sentence), "%s", why[0] ? why : "the server sent no certificate");
+        if (!err.text[0]) ocspFail(&err, OCSP_FAIL_TLS, "the server sent no certificate");
+        reportError(r, &err);
         goto done;
     }
     describeIdentity(id, r);
     snprintf(r->protocol, sizeof(r->protocol), "%s", caught.protocol);
-    if (why[0])
+    if (err.text[0])
         say(r->note, sizeof(r->note),
-            "%s, after the server had sent its certificate: it may require a client certificate (--cert)", why);
+            "%.400s, after the server had sent its certificate: it may require a client certificate (--cert)",
+            err.text);
     if (!caught.der) {
         conclude(r, STATUS_NONE, EXIT_CRITICAL);
         say(r->sentence, sizeof(r->sentence), "the server sent no staple%s",
@@ -506,6 +518,7 @@ static void probeServer(const probeOptions *options, const char *target, probeRe
             "nor in --cafile: add it to one of them");
     } else if (caught.verify_result != X509_V_OK) {
         conclude(r, STATUS_INVALID, EXIT_CRITICAL);
+        r->error_code = OCSP_FAIL_TLS;
         say(r->sentence, sizeof(r->sentence), "the certificate does not verify against %s: %s",
             options->cafile || options->capath ? "the given trusted certificates" : "the system's roots (see --cafile)",
             X509_verify_cert_error_string(caught.verify_result));
@@ -580,12 +593,13 @@ static int askUrl(const probeOptions *options, const ocspIdentity *id, const cha
                              &wait, NULL};
     ocspFetchResult result = ocspFetch(&exchange, &body, &len, &err);
 
+    r->error_code = OCSP_FAIL_NONE; /* that of the URL before */
     r->fetch_ms = (long long)(monoMs() - began);
     r->now = time(NULL);
     ocspCleanText(r->url, sizeof(r->url), url);
     if (result != OCSP_FETCH_OK) {
         conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
-        say(r->sentence, sizeof(r->sentence), "%s", err.text);
+        reportError(r, &err);
         return 0;
     }
     judgeResponse(options, id, body ? body : (const unsigned char *)"", len, r);
@@ -606,6 +620,7 @@ static void probeResponder(const probeOptions *options, probeReport *r) {
     r->now = time(NULL);
     conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
     if (!certs || (options->issuer && !more)) {
+        r->error_code = OCSP_FAIL_FILE;
         say(r->sentence, sizeof(r->sentence), "cannot read a PEM certificate from %s",
             certs ? options->issuer : options->ask);
         goto done;
@@ -613,11 +628,13 @@ static void probeResponder(const probeOptions *options, probeReport *r) {
     while (more && sk_X509_num(more) > 0) sk_X509_push(certs, sk_X509_shift(more));
     id = ocspIdentityNew(sk_X509_value(certs, 0), certs, store);
     if (!id) {
+        r->error_code = OCSP_FAIL_MEMORY;
         say(r->sentence, sizeof(r->sentence), "out of memory");
         goto done;
     }
     describeIdentity(id, r);
     if (!id->issuer) {
+        if (!id->self_signed) r->error_code = OCSP_FAIL_SIGNER;
         say(r->sentence, sizeof(r->sentence),
             id->self_signed ? "the certificate is self-signed: no CA can report its status"
                             : "the issuer is not in the file: name it with --issuer or --cafile");
@@ -703,6 +720,7 @@ static void printJson(FILE *out, const probeReport *r) {
     printQuoted(out, r->target);
     jsonText(out, "status", status_words[r->status]);
     jsonNumber(out, "exit", r->exit_status);
+    if (*ocspErrorWord(r->error_code)) jsonText(out, "error_code", ocspErrorWord(r->error_code));
     jsonText(out, "sentence", r->sentence);
     if (r->note[0]) jsonText(out, "note", r->note);
     jsonNumber(out, "time", (long long)r->now);
@@ -837,6 +855,15 @@ static void printPrometheus(FILE *out, const probeReport *reports, int count) {
             fprintf(out, "} %lld\n", metrics[m].value(&reports[i]));
         }
     }
+    fputs("# HELP ocsp_probe_error 1, with the reason as the label code; absent if good, revoked or without a staple\n"
+          "# TYPE ocsp_probe_error gauge\n",
+          out);
+    for (i = 0; i < count; i++) {
+        if (!*ocspErrorWord(reports[i].error_code)) continue;
+        fputs("ocsp_probe_error{target=", out);
+        printQuoted(out, reports[i].target);
+        fprintf(out, ",code=\"%s\"} 1\n", ocspErrorWord(reports[i].error_code));
+    }
 }
 
 /* Prints all reports to stdout or --output. The file is replaced atomically, since it may be read at any time. */
@@ -906,7 +933,8 @@ static void printHelp(void) {
         "  --text              also print the complete response in OpenSSL's format\n"
         "\n"
         "Output:\n"
-        "  --json              print one JSON object per line, with times in Unix seconds\n"
+        "  --json              print one JSON object per line, with times in Unix seconds. error_code is a word of\n"
+        "                      the table of reasons in docs/behavior.md, as in INFO ocsp\n"
         "  --prometheus        print metrics for the node exporter's textfile collector. See utils/ocsp-alerts.yml\n"
         "                      for alert rules\n"
         "  --output FILE       replace FILE atomically instead of printing to the terminal\n"

@@ -444,6 +444,14 @@ int testCountFiles(const char *dir) {
     return count;
 }
 
+void testAssertError(const ocspError *err, ocspErrorKind kind, const char *word) {
+    const char *got = ocspErrorWord(err->code);
+    if (err->kind != kind || strcmp(got, word) != 0)
+        fail_msg("an error of kind %d (%s) in place of kind %d (%s): %s", err->kind, got, kind, word, err->text);
+    assert_int_equal(ocspErrorKindOf(err->code), kind);
+    assert_true(strlen(err->text) > 8);
+}
+
 void testSleepMs(int ms) {
     struct timespec ts = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&ts, NULL);

@@ -158,7 +158,7 @@ int testShakeHands(SSL *server, SSL *client); /* 1: both finished. The caller fr
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);
 void testShakeFree(testShake *shake);
 
-/* ---- files and waiting ------------------------------------------------------------------------------------------- */
+/* ---- errors, files and waiting ----------------------------------------------------------------------------------- */
 
 char *testDir(void); /* a new directory; testDirFree removes it with its contents */
 void testDirFree(char *dir);
@@ -166,6 +166,9 @@ char *testPath(const char *dir, const char *name); /* free() it */
 void testWriteFile(const char *path, const void *bytes, size_t n);
 testBytes testReadFile(const char *path);
 int testCountFiles(const char *dir);
+
+/* Asserts that an error has this kind, this word (ocsp_last_error_code) and a sentence. */
+void testAssertError(const ocspError *err, ocspErrorKind kind, const char *word);
 
 void testSleepMs(int ms);
 /* Polls for a condition; gives up (and fails the test) only after a time that no healthy machine needs. */

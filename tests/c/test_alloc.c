@@ -38,6 +38,7 @@ static long counted, fail_at;    /* fail_at 0: none fails */
 static long of_host;             /* of those counted */
 static long host_blocks;         /* that the engine holds now; the host is asked by one thread at a time here */
 static int refused;
+static int host_refused; /* the refused allocation was of the host's allocator; set to 0 by each run that reads it */
 
 static int refuse(void) {
     if (!scarce || fail_at == 0) return 0;
@@ -71,7 +72,10 @@ static void cryptoFree(void *p, const char *file, int line) {
 static void *hostAlloc(size_t n) {
     void *p;
     of_host += scarce;
-    if (refuse()) return NULL;
+    if (refuse()) {
+        host_refused = 1;
+        return NULL;
+    }
     p = malloc(n);
     host_blocks += p != NULL;
     return p;
@@ -263,6 +267,7 @@ static void verifyOnce(void) {
     int ok;
 
     assert_int_equal(ocspVerify((ocspBytes){der.p, der.n}, id, TEST_NOW, TEST_NOW, &want, &err), 1);
+    host_refused = 0;
     engine(ok = ocspVerify((ocspBytes){der.p, der.n}, id, TEST_NOW, TEST_NOW, &got, &err));
     if (ok) {
         assert_int_equal(got.len, want.len);
@@ -278,6 +283,7 @@ static void verifyOnce(void) {
     } else {
         assert_null(got.der);
         assert_true(err.text[0] != 0);
+        if (host_refused) testAssertError(&err, OCSP_ERR_RESPONSE, "memory");
         assert_false(err.no_matching_certid); /* which a supplied file is not read again for */
     }
     ocspResponseClear(&want);
@@ -386,10 +392,14 @@ static void storeOnce(void) {
     fresh = testReplyDer(&reply);
     assert_int_equal(ocspCacheStore(dir, id, old.p, old.n, &err), 1);
     engine(stored = ocspCacheStore(dir, id, fresh.p, fresh.n, &err));
+    host_refused = 0;
     engine(loaded = ocspCacheLoad(dir, id, &der, &len, &mtime, &err));
     if (loaded) {
         assert_int_equal(len, stored ? fresh.n : old.n);
         assert_memory_equal(der, stored ? fresh.p : old.p, len);
+    } else {
+        assert_true(host_refused);
+        testAssertError(&err, OCSP_ERR_NETWORK, "memory");
     }
     ocspFree(der);
     engine(ocspCachePrune(dir, TEST_NOW, NULL));
@@ -473,6 +483,7 @@ static void fetchOnce(void) {
 
     snprintf(url, sizeof(url), "%s://127.0.0.1:%d/", small.tls ? "https" : "http", small.port);
     ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL, NULL};
+    host_refused = 0;
     engine(result = ocspFetch(&exchange, &body, &len, &err));
     if (result == OCSP_FETCH_OK) {
         assert_int_equal(len, 5);
@@ -481,6 +492,7 @@ static void fetchOnce(void) {
         assert_int_equal(result, OCSP_FETCH_FAILED);
         assert_null(body);
         assert_true(err.text[0] != 0);
+        if (host_refused) testAssertError(&err, OCSP_ERR_NETWORK, "memory");
     }
     ocspFree(body);
     /* The small server closes its own ends a moment later. */
@@ -559,7 +571,7 @@ static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body
     testBytesFree(&der);
     scarce = was;
     if (*body) return OCSP_FETCH_OK;
-    ocspFail(err, OCSP_ERR_NETWORK, "out of memory");
+    ocspFail(err, OCSP_FAIL_MEMORY, "out of memory");
     return OCSP_FETCH_FAILED;
 }
 
@@ -775,7 +787,7 @@ static int diskRefuses(const char *in_dir, const ocspIdentity *id, const unsigne
     (void)id;
     (void)der;
     (void)len;
-    return ocspFail(err, OCSP_ERR_NETWORK, "the test's disk is full");
+    return ocspFail(err, OCSP_FAIL_FILE, "the test's disk is full");
 }
 
 static void refusedRevocation(void) {

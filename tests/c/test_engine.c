@@ -231,6 +231,7 @@ TEST(url_allDeadIsOneFailureThatNamesEach, "4") {
     assert_int_equal(infoNumber("failures_network"), 1);
     assert_non_null(strstr(infoText("last_error"), "http://z.test.invalid/"));
     assert_non_null(strstr(infoText("last_error"), "http://a.test.invalid/"));
+    assert_string_equal(infoText("last_error_code"), "connect");
     SSL_CTX_free(ctx);
     X509_free(leaf);
 }
@@ -253,6 +254,7 @@ TEST(url_secondIsTriedWhenTheFirstResponseIsInvalid, "4") {
     assert_int_equal(infoNumber("refresh_failures"), 1);
     assert_int_equal(infoNumber("failures_network"), 1);
     assert_int_equal(infoNumber("failures_verify"), 0);
+    assert_string_equal(infoText("last_error_code"), "connect");
     responder.dead_url = NULL;
     runFor(13 * 1000);
     assertState("good");
@@ -302,9 +304,10 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
     long long current = infoNumber("this_update");
     static const struct {
         size_t which;
-        const char *counter;
-    } rows[] = {{0, "failures_network"},  {1, "failures_http"},   {2, "failures_response"},
-                {3, "failures_response"}, {4, "failures_verify"}, {5, "failures_response"}};
+        const char *counter, *word;
+    } rows[] = {{0, "failures_network", "connect"},           {1, "failures_http", "http-status"},
+                {2, "failures_response", "responder-status"}, {3, "failures_response", "unknown"},
+                {4, "failures_verify", "signature"},          {5, "failures_response", "older"}};
     runFor(719000); /* to where jitter may begin */
     for (int i = 0; i < 6; i++) {
         responder.down = i == 0;
@@ -320,6 +323,7 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
         assert_int_equal(infoNumber("this_update"), current);
         assertState("good");
         assert_true(strlen(infoText("last_error")) > 5);
+        assert_string_equal(infoText("last_error_code"), rows[i].word);
         assert_int_equal(infoNumber("consecutive_failures"), i + 1);
     }
     assert_int_equal(infoNumber("refresh_failures"), infoNumber("failures_network") + infoNumber("failures_http") +
@@ -328,6 +332,7 @@ TEST(rejectedResponses_keepTheCurrentOne, "7") {
     responder.this_update = 0;
     while (infoNumber("consecutive_failures")) runFor(200);
     assert_string_equal(infoText("last_error"), "");
+    assert_string_equal(infoText("last_error_code"), "");
     assert_true(infoNumber("this_update") > current);
     SSL_CTX_free(ctx);
 }

@@ -69,16 +69,16 @@ static const size_t pieces[] = {0, 1, 2, 3, 5, 7, 64};
 typedef struct row {
     const char *name, *answer, *body; /* body NULL: rejected */
     ocspErrorKind kind;
-    const char *words; /* in the message */
+    const char *word, *named; /* the reason; what the message names from the answer */
 } row;
 
 #define TYPE "Content-Type: application/ocsp-response\r\n"
 #define OK "HTTP/1.1 200 OK\r\n" TYPE
 #define CHUNKED OK "Transfer-Encoding: chunked\r\n\r\n"
 #define GOOD(name, answer) \
-    { name, answer, "hello", OCSP_ERR_NONE, "" }
-#define BAD(name, answer, kind, words) \
-    { name, answer, NULL, kind, words }
+    { name, answer, "hello", OCSP_ERR_NONE, "", "" }
+#define BAD(name, answer, kind, word, named) \
+    { name, answer, NULL, kind, word, named }
 
 static void checkRow(const row *t, size_t piece) {
     outcome o = readAnswer(t->answer, strlen(t->answer), piece, 0);
@@ -88,9 +88,9 @@ static void checkRow(const row *t, size_t piece) {
             fail_msg("%s, pieces of %zu: another body, of %zu bytes", t->name, piece, o.n);
     } else {
         if (o.ok) fail_msg("%s, pieces of %zu: accepted", t->name, piece);
-        if (o.err.kind != t->kind || !strstr(o.err.text, t->words))
-            fail_msg("%s, pieces of %zu: kind %d and not %d, \"%s\" in: %s", t->name, piece, o.err.kind, t->kind,
-                     t->words, o.err.text);
+        if (o.err.kind != t->kind || strcmp(ocspErrorWord(o.err.code), t->word) != 0 || !strstr(o.err.text, t->named))
+            fail_msg("%s, pieces of %zu: kind %d (%s) and not %d (%s), \"%s\" in: %s", t->name, piece, o.err.kind,
+                     ocspErrorWord(o.err.code), t->kind, t->word, t->named, o.err.text);
         for (const char *c = o.err.text; *c; c++)
             if ((unsigned char)*c < 32 || (unsigned char)*c > 126) fail_msg("%s: byte %d in the message", t->name, *c);
     }
@@ -111,12 +111,12 @@ TEST(answer_interimOnesAreSkipped) {
         GOOD("its fields do not count",
              "HTTP/1.1 100 C\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\nTransfer-Encoding: gzip\r\n\r\n" OK
              "\r\nhello"),
-        BAD("then nothing", "HTTP/1.1 100 Continue\r\n\r\n", OCSP_ERR_NETWORK, "after an interim answer"),
-        BAD("then half a header", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", OCSP_ERR_NETWORK, "in the middle"),
-        BAD("then 404", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\n\r\n", OCSP_ERR_HTTP, "HTTP status 404"),
-        BAD("then no HTTP", "HTTP/1.1 100 Continue\r\n\r\nhello", OCSP_ERR_HTTP, "begins with \""),
+        BAD("then nothing", "HTTP/1.1 100 Continue\r\n\r\n", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("then half a header", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("then 404", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\n\r\n", OCSP_ERR_HTTP, "http-status", "404"),
+        BAD("then no HTTP", "HTTP/1.1 100 Continue\r\n\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
         BAD("101 is an error", "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n" OK "\r\nhello", OCSP_ERR_HTTP,
-            "HTTP status 101"),
+            "http-status", "101"),
     };
     CHECK(rows);
 }
@@ -139,29 +139,27 @@ TEST(body_chunked) {
         GOOD("in HTTP/1.0", "HTTP/1.0 200 OK\r\n" TYPE "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         GOOD("in capitals", OK "TRANSFER-ENCODING: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         GOOD("with identity", OK "Transfer-Encoding: identity, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
-        {"an empty body", CHUNKED "0\r\n\r\n", "", OCSP_ERR_NONE, ""},
+        {"an empty body", CHUNKED "0\r\n\r\n", "", OCSP_ERR_NONE, "", ""},
         {"hexadecimal digits", CHUNKED "a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n", "01234567890123456789a",
-         OCSP_ERR_NONE, ""},
-        BAD("no size", CHUNKED "\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "is no size of a chunk"),
-        BAD("no digit", CHUNKED "x\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "\"x\" is no size of a chunk"),
-        BAD("0x", CHUNKED "0x5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "\"0x5\" is no size of a chunk"),
-        BAD("a sign", CHUNKED "+5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "\"+5\" is no size of a chunk"),
-        BAD("a blank before it", CHUNKED " 5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "is no size of a chunk"),
-        BAD("two numbers", CHUNKED "5 5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "is no size of a chunk"),
-        BAD("17 digits", CHUNKED "00000000000000005\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "is no size of a chunk"),
-        BAD("a chunk that is longer", CHUNKED "4\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP,
-            "does not end where its size says"),
-        BAD("a chunk that is shorter", CHUNKED "7\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP,
-            "does not end where its size says"),
-        BAD("no chunks", CHUNKED "hello", OCSP_ERR_NETWORK, "closed before the last chunk"),
-        BAD("a CR in a size", CHUNKED "5\r;\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "carriage return"),
-        BAD("ends in a size", CHUNKED "5", OCSP_ERR_NETWORK, "closed before the last chunk"),
-        BAD("ends in a chunk", CHUNKED "5\r\nhel", OCSP_ERR_NETWORK, "closed after 3 of the 5 bytes of the chunk"),
-        BAD("ends behind a chunk", CHUNKED "5\r\nhello\r\n", OCSP_ERR_NETWORK, "closed before the last chunk"),
-        BAD("ends in the last chunk", CHUNKED "5\r\nhello\r\n0\r\n", OCSP_ERR_NETWORK, "closed before the last chunk"),
-        BAD("over 64 KiB in one", CHUNKED "10001\r\nhello", OCSP_ERR_HTTP, "more than 65536 bytes"),
-        BAD("2^64 + 5", CHUNKED "fffffffffffffffb\r\nhello", OCSP_ERR_HTTP, "more than 65536 bytes"),
-        BAD("behind one that fits", CHUNKED "5\r\nhello\r\nfffc\r\n", OCSP_ERR_HTTP, "more than 65536 bytes"),
+         OCSP_ERR_NONE, "", ""},
+        BAD("no size", CHUNKED "\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("no digit", CHUNKED "x\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", "\"x\""),
+        BAD("0x", CHUNKED "0x5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", "\"0x5\""),
+        BAD("a sign", CHUNKED "+5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", "\"+5\""),
+        BAD("a blank before it", CHUNKED " 5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("two numbers", CHUNKED "5 5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("17 digits", CHUNKED "00000000000000005\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("a chunk that is longer", CHUNKED "4\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("a chunk that is shorter", CHUNKED "7\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("no chunks", CHUNKED "hello", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("a CR in a size", CHUNKED "5\r;\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("ends in a size", CHUNKED "5", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("ends in a chunk", CHUNKED "5\r\nhel", OCSP_ERR_NETWORK, "closed", "3 of the 5 bytes"),
+        BAD("ends behind a chunk", CHUNKED "5\r\nhello\r\n", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("ends in the last chunk", CHUNKED "5\r\nhello\r\n0\r\n", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("over 64 KiB in one", CHUNKED "10001\r\nhello", OCSP_ERR_HTTP, "http-body", "65536"),
+        BAD("2^64 + 5", CHUNKED "fffffffffffffffb\r\nhello", OCSP_ERR_HTTP, "http-body", "65536"),
+        BAD("behind one that fits", CHUNKED "5\r\nhello\r\nfffc\r\n", OCSP_ERR_HTTP, "http-body", "65536"),
     };
     CHECK(rows);
 }
@@ -172,22 +170,23 @@ TEST(body_otherEncodingsAreNamed) {
         GOOD("an empty one is none", OK "Transfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello"),
         GOOD("Content-Encoding: identity", OK "Content-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello"),
         GOOD("an empty one", OK "Content-Encoding: \r\nContent-Length: 5\r\n\r\nhello"),
-        BAD("gzip", OK "Transfer-Encoding: gzip\r\n\r\nhello", OCSP_ERR_HTTP, "Transfer-Encoding is gzip"),
+        BAD("gzip", OK "Transfer-Encoding: gzip\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", "Transfer-Encoding is gzip"),
         BAD("gzip, chunked", OK "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP,
-            "Transfer-Encoding is gzip"),
+            "http-body", "Transfer-Encoding is gzip"),
         BAD("in two fields", OK "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            OCSP_ERR_HTTP, "Transfer-Encoding is gzip"),
-        BAD("chunked twice", OK "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", OCSP_ERR_HTTP, "chunked twice"),
+            OCSP_ERR_HTTP, "http-body", "Transfer-Encoding is gzip"),
+        BAD("chunked twice", OK "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", OCSP_ERR_HTTP, "http-body",
+            "chunked twice"),
         BAD("chunked in two fields",
             OK "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OCSP_ERR_HTTP,
-            "chunked twice"),
-        BAD("made harmless", OK "Transfer-Encoding: a\x01\xff\tb\r\n\r\nhello", OCSP_ERR_HTTP,
+            "http-body", "chunked twice"),
+        BAD("made harmless", OK "Transfer-Encoding: a\x01\xff\tb\r\n\r\nhello", OCSP_ERR_HTTP, "http-body",
             "Transfer-Encoding is a?b,"),
         BAD("Content-Encoding: gzip", OK "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", OCSP_ERR_HTTP,
-            "Content-Encoding is gzip, which was not asked for: switch compression off"),
+            "http-body", "Content-Encoding is gzip"),
         BAD("br, chunked",
             OK "content-encoding: identity, br\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            OCSP_ERR_HTTP, "Content-Encoding is br"),
+            OCSP_ERR_HTTP, "http-body", "Content-Encoding is br"),
     };
     CHECK(rows);
 }
@@ -200,17 +199,17 @@ TEST(contentLength_table) {
         GOOD("twice in two fields", OK "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
         GOOD("three times", OK "Content-Length: 5,5\r\ncontent-length:5 \r\n\r\nhello"),
         GOOD("empty elements", OK "Content-Length: , 5,,\r\n\r\nhello"),
-        {"nothing", OK "Content-Length: 0\r\n\r\nhello", "", OCSP_ERR_NONE, ""},
-        BAD("two that differ", OK "Content-Length: 5, 6\r\n\r\nhello", OCSP_ERR_HTTP, "differ"),
-        BAD("in two fields", OK "Content-Length: 5\r\nContent-Length: 4\r\n\r\nhello", OCSP_ERR_HTTP, "differ"),
-        BAD("three, two of them equal", OK "Content-Length: 5, 4, 5\r\n\r\nhello", OCSP_ERR_HTTP, "differ"),
-        BAD("no number beside one", OK "Content-Length: 5, x\r\n\r\nhello", OCSP_ERR_HTTP, "differ"),
-        BAD("no number", OK "Content-Length: five\r\n\r\nhello", OCSP_ERR_HTTP, "not a number"),
-        BAD("two numbers", OK "Content-Length: 5 5\r\n\r\nhello", OCSP_ERR_HTTP, "not a number"),
-        BAD("no value", OK "Content-Length:\r\n\r\nhello", OCSP_ERR_HTTP, "not a number"),
-        BAD("65537", OK "Content-Length: 65537\r\n\r\nhello", OCSP_ERR_HTTP, "promises 65537 bytes"),
-        BAD("2^64 + 5", OK "Content-Length: 18446744073709551621\r\n\r\nhello", OCSP_ERR_HTTP, "promises"),
-        BAD("short", OK "Content-Length: 6\r\n\r\nhello", OCSP_ERR_NETWORK, "after 5 of the 6 bytes of the answer"),
+        {"nothing", OK "Content-Length: 0\r\n\r\nhello", "", OCSP_ERR_NONE, "", ""},
+        BAD("two that differ", OK "Content-Length: 5, 6\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("in two fields", OK "Content-Length: 5\r\nContent-Length: 4\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("three, two of them equal", OK "Content-Length: 5, 4, 5\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("no number beside one", OK "Content-Length: 5, x\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("no number", OK "Content-Length: five\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("two numbers", OK "Content-Length: 5 5\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("no value", OK "Content-Length:\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("65537", OK "Content-Length: 65537\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", "65537"),
+        BAD("2^64 + 5", OK "Content-Length: 18446744073709551621\r\n\r\nhello", OCSP_ERR_HTTP, "http-body", ""),
+        BAD("short", OK "Content-Length: 6\r\n\r\nhello", OCSP_ERR_NETWORK, "closed", "5 of the 6 bytes"),
     };
     CHECK(rows);
 }
@@ -228,39 +227,40 @@ TEST(header_linesAndFields) {
         GOOD("no reason phrase", "HTTP/1.1 200\r\n" TYPE "\r\nhello"),
         GOOD("empty lines first", "\r\n\n\r\n" OK "Content-Length: 5\r\n\r\nhello"),
         BAD("folded, chunked and gzip", OK "Transfer-Encoding: chunked,\r\n gzip\r\n\r\nhello", OCSP_ERR_HTTP,
-            "Transfer-Encoding is gzip"),
-        BAD("a CR within a line", OK "X: a\rTransfer-Encoding: chunked\r\n\r\nhello", OCSP_ERR_HTTP, "carriage return"),
-        BAD("two CRs", OK "X: a\r\r\n\r\nhello", OCSP_ERR_HTTP, "carriage return"),
-        BAD("a CR in the status line", "HTTP/1.1 200 OK\r" TYPE "\r\nhello", OCSP_ERR_HTTP, "carriage return"),
-        BAD("a blank before the colon", OK "Content-Length : 5\r\n\r\nhello", OCSP_ERR_HTTP, "before a colon"),
-        BAD("closed in a field", OK "Content-Length: 5\r\n", OCSP_ERR_NETWORK, "in the middle of the answer's header"),
-        BAD("closed in the status line", "HTTP/1.", OCSP_ERR_NETWORK, "in the middle of the answer's header"),
-        BAD("nothing", "", OCSP_ERR_NETWORK, "without an answer"),
+            "http-body", "Transfer-Encoding is gzip"),
+        BAD("a CR within a line", OK "X: a\rTransfer-Encoding: chunked\r\n\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("two CRs", OK "X: a\r\r\n\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("a CR in the status line", "HTTP/1.1 200 OK\r" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("a blank before the colon", OK "Content-Length : 5\r\n\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("closed in a field", OK "Content-Length: 5\r\n", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("closed in the status line", "HTTP/1.", OCSP_ERR_NETWORK, "closed", ""),
+        BAD("nothing", "", OCSP_ERR_NETWORK, "closed", ""),
     };
     CHECK(rows);
     static const char nul[] = OK "X: a\0b\r\n\r\nhello";
     outcome o = readAnswer(nul, sizeof(nul) - 1, 0, 0);
     assert_int_equal(o.ok, 0);
-    assert_non_null(strstr(o.err.text, "NUL"));
+    testAssertError(&o.err, OCSP_ERR_HTTP, "http-header");
 }
 
 TEST(statusLine_notHttpIsRejected) {
     static const row rows[] = {
-        BAD("a BOM", "\xef\xbb\xbf" OK "\r\nhello", OCSP_ERR_HTTP, "byte order mark (BOM)"),
-        BAD("HTTP/0.9", "0\x03\x0a\x01\x01", OCSP_ERR_HTTP, "no HTTP header (HTTP/0.9)"),
-        BAD("TLS", "\x15\x03\x03\x01\x02\x02\x28", OCSP_ERR_HTTP, "begin the responder's URL with https://"),
-        BAD("HTTP/2", "HTTP/2 200\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "and not with HTTP/1.x"),
-        BAD("SSH", "SSH-2.0-OpenSSH_9.2\r\n", OCSP_ERR_HTTP, "check that host and port"),
-        BAD("ICY", "ICY 200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "and not with HTTP/1.x"),
-        BAD("a page", "<html>\r\n", OCSP_ERR_HTTP, "begins with \"<"),
-        BAD("control bytes", "\x01\x1b[31m\r\nocsp_state:good\r\n", OCSP_ERR_HTTP, "begins with \""),
-        BAD("a letter for a digit", "HTTP/1.1 2OO OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "\"HTTP/1.1 2OO OK\""),
-        BAD("two digits", "HTTP/1.1 20 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
-        BAD("four digits", "HTTP/1.1 2000 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
-        BAD("status 099", "HTTP/1.1 099 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
-        BAD("no minor version", "HTTP/1.x 200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
-        BAD("no blank", "HTTP/1.1200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
-        BAD("too short", "HTTP/1.1\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "status line"),
+        BAD("a BOM", "\xef\xbb\xbf" OK "\r\nhello", OCSP_ERR_HTTP, "http-header", "BOM"),
+        BAD("HTTP/0.9", "0\x03\x0a\x01\x01", OCSP_ERR_HTTP, "http-header", "HTTP/0.9"),
+        BAD("TLS", "\x15\x03\x03\x01\x02\x02\x28", OCSP_ERR_HTTP, "http-header", "https://"),
+        BAD("HTTP/2", "HTTP/2 200\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("SSH", "SSH-2.0-OpenSSH_9.2\r\n", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("ICY", "ICY 200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("a page", "<html>\r\n", OCSP_ERR_HTTP, "http-header", "\"<"),
+        BAD("control bytes", "\x01\x1b[31m\r\nocsp_state:good\r\n", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("a letter for a digit", "HTTP/1.1 2OO OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header",
+            "\"HTTP/1.1 2OO OK\""),
+        BAD("two digits", "HTTP/1.1 20 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("four digits", "HTTP/1.1 2000 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("status 099", "HTTP/1.1 099 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("no minor version", "HTTP/1.x 200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("no blank", "HTTP/1.1200 OK\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
+        BAD("too short", "HTTP/1.1\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP, "http-header", ""),
     };
     CHECK(rows);
 }
@@ -276,35 +276,36 @@ TEST(contentType_table) {
         GOOD("twice in one field",
              ONE "Content-Type: application/ocsp-response, application/ocsp-response\r\n\r\nhello"),
         BAD("twice, the wrong one first", ONE "Content-Type: text/html\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP,
-            "two Content-Types, text/html and application/ocsp-response: "),
-        BAD("twice, the wrong one last", ONE TYPE "Content-Type: text/html\r\n\r\nhello", OCSP_ERR_HTTP,
-            "two Content-Types, application/ocsp-response and text/html: "),
+            "http-type", "text/html and application/ocsp-response: "),
+        BAD("twice, the wrong one last", ONE TYPE "Content-Type: text/html\r\n\r\nhello", OCSP_ERR_HTTP, "http-type",
+            "application/ocsp-response and text/html: "),
         BAD("twice in one field, different", ONE "Content-Type: application/ocsp-response, text/html\r\n\r\nhello",
-            OCSP_ERR_HTTP, "two Content-Types"),
-        BAD("none", ONE "\r\nhello", OCSP_ERR_HTTP, "no Content-Type"),
-        BAD("an empty one", ONE "Content-Type: \r\n\r\nhello", OCSP_ERR_HTTP, "no Content-Type"),
-        BAD("a page", ONE "Content-Type: text/html\r\nContent-Encoding: gzip\r\n\r\nhello", OCSP_ERR_HTTP,
-            "Content-Type is text/html and not application/ocsp-response"),
-        BAD("longer", ONE "Content-Type: application/ocsp-responses\r\n\r\nhello", OCSP_ERR_HTTP, "Content-Type is"),
+            OCSP_ERR_HTTP, "http-type", "text/html"),
+        BAD("none", ONE "\r\nhello", OCSP_ERR_HTTP, "http-type", ""),
+        BAD("an empty one", ONE "Content-Type: \r\n\r\nhello", OCSP_ERR_HTTP, "http-type", ""),
+        BAD("a page", ONE "Content-Type: text/html\r\nContent-Encoding: gzip\r\n\r\nhello", OCSP_ERR_HTTP, "http-type",
+            "text/html"),
+        BAD("longer", ONE "Content-Type: application/ocsp-responses\r\n\r\nhello", OCSP_ERR_HTTP, "http-type",
+            "application/ocsp-responses"),
         BAD("a control byte within", ONE "Content-Type: application/ocsp-\x0eresponse\r\n\r\nhello", OCSP_ERR_HTTP,
-            "Content-Type is application/ocsp-response and not"),
-        BAD("made harmless", ONE "Content-Type: text/\x1b[31m\xc3\xa4\r\n\r\nhello", OCSP_ERR_HTTP, "text/[31m?? and"),
+            "http-type", "Content-Type is application/ocsp-response and not"),
+        BAD("made harmless", ONE "Content-Type: text/\x1b[31m\xc3\xa4\r\n\r\nhello", OCSP_ERR_HTTP, "http-type",
+            "text/[31m?? and"),
     };
     CHECK(rows);
 }
 
 TEST(redirect_targetIsReported) {
     static const row rows[] = {
-        BAD("302", "HTTP/1.1 302 Found\r\nLocation: http://new.example/ocsp?x=1\r\n\r\n", OCSP_ERR_HTTP,
-            "HTTP status 302: redirects are not followed; set responder-url to the location that this one leads to: "
+        BAD("302", "HTTP/1.1 302 Found\r\nLocation: http://new.example/ocsp?x=1\r\n\r\n", OCSP_ERR_HTTP, "http-status",
             "http://new.example/ocsp?x=1"),
         BAD("308, relative", "HTTP/1.1 308 Permanent\r\nlocation: /moved\r\n" TYPE "\r\nhello", OCSP_ERR_HTTP,
-            "HTTP status 308: redirects are not followed; set responder-url to the location that this one leads to: "
-            "/moved"),
-        BAD("without a Location", "HTTP/1.1 301 Moved\r\n\r\n", OCSP_ERR_HTTP, "HTTP status 301 without a Location"),
+            "http-status", "/moved"),
+        BAD("without a Location", "HTTP/1.1 301 Moved\r\n\r\n", OCSP_ERR_HTTP, "http-status", "301"),
         BAD("made harmless", "HTTP/1.1 307 T\r\nLocation: http://a/\x07\x1b[1m\xe9\r\n\r\n", OCSP_ERR_HTTP,
-            "leads to: http://a/[1m?"),
-        BAD("of another status", "HTTP/1.1 500 Oops\r\nLocation: http://a/\r\n\r\n", OCSP_ERR_HTTP, "HTTP status 500"),
+            "http-status", "http://a/[1m?"),
+        BAD("of another status", "HTTP/1.1 500 Oops\r\nLocation: http://a/\r\n\r\n", OCSP_ERR_HTTP, "http-status",
+            "500"),
     };
     CHECK(rows);
     char answer[2000] = "HTTP/1.1 302 Found\r\nLocation: http://a/";
@@ -346,14 +347,14 @@ TEST(header_isBounded) {
             for (size_t k = 0; k < 3; k++) {
                 outcome o = readLong(rows[i].begin, rows[i].filler, room + over, rows[i].end, pieces[k]);
                 if (o.ok == (int)over) fail_msg("row %zu, %zu bytes too many: %s", i, over, o.err.text);
-                if (over) assert_int_equal(o.err.kind, OCSP_ERR_NETWORK);
+                if (over) testAssertError(&o.err, OCSP_ERR_NETWORK, "http-header");
                 ocspFree(o.body);
             }
     }
     /* Interim answers without an end. */
     outcome o = readLong("HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n", 100000, "", 0);
     assert_int_equal(o.ok, 0);
-    assert_int_equal(o.err.kind, OCSP_ERR_NETWORK);
+    testAssertError(&o.err, OCSP_ERR_NETWORK, "http-header");
     assert_true(o.from.at <= 2 * OCSP_MAX_HEADER_BYTES);
 }
 
@@ -381,7 +382,8 @@ TEST(body_chunkedIsBounded) {
                 {CHUNKED, "0"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         o = readLong(rows[i].begin, rows[i].filler, 1000000, "", 0);
-        if (o.ok || o.err.kind != OCSP_ERR_HTTP) fail_msg("row %zu: kind %d: %s", i, o.err.kind, o.err.text);
+        if (o.ok) fail_msg("row %zu: accepted", i);
+        testAssertError(&o.err, OCSP_ERR_HTTP, "http-body");
         assert_true(o.from.at < 500000);
     }
     /* Exactly the bound, and one more. */
@@ -460,12 +462,12 @@ TEST(body_withoutLengthIsBounded) {
     for (size_t over = 0; over < 2; over++) {
         outcome o = readLong(OK "\r\n", "b", strlen(OK "\r\n") + OCSP_MAX_RESPONSE_BYTES + over, "", 0);
         assert_int_equal(o.ok, !over);
-        if (over) assert_int_equal(o.err.kind, OCSP_ERR_HTTP);
+        if (over) testAssertError(&o.err, OCSP_ERR_HTTP, "http-body");
         ocspFree(o.body);
     }
     outcome o = readLong(OK "\r\n0\x83\x01", "b", 1000000, "", 0);
     assert_int_equal(o.ok, 0);
-    assert_int_equal(o.err.kind, OCSP_ERR_HTTP);
+    testAssertError(&o.err, OCSP_ERR_HTTP, "http-body");
     assert_true(o.from.at < 100000);
 }
 

@@ -357,7 +357,7 @@ static ServerCtx ctx = {getApi};
 
 static ocspFetchResult noFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
     (void)exchange, (void)body, (void)body_len;
-    ocspFail(err, OCSP_ERR_NETWORK, "there is no network here");
+    ocspFail(err, OCSP_FAIL_CONNECT, "there is no network here");
     return OCSP_FETCH_FAILED;
 }
 

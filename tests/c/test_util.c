@@ -261,15 +261,59 @@ TEST(responderUrl_leavesNoErrorInOpenSslsQueue) {
 
 TEST(fail_fillsKindAndSentence) {
     ocspError err;
-    assert_int_equal(ocspFail(&err, OCSP_ERR_HTTP, "status %d", 404), 0);
+    assert_int_equal(ocspFail(&err, OCSP_FAIL_HTTP_STATUS, "status %d", 404), 0);
     assert_int_equal(err.kind, OCSP_ERR_HTTP);
+    assert_string_equal(ocspErrorWord(err.code), "http-status");
     assert_string_equal(err.text, "status 404");
     char longer[2000];
     memset(longer, 'x', sizeof(longer) - 1);
     longer[sizeof(longer) - 1] = 0;
-    assert_int_equal(ocspFail(&err, OCSP_ERR_VERIFY, "%s", longer), 0);
+    assert_int_equal(ocspFail(&err, OCSP_FAIL_SIGNER, "%s", longer), 0);
     assert_int_equal(strlen(err.text), OCSP_SENTENCE_MAX - 1);
-    assert_int_equal(ocspFail(NULL, OCSP_ERR_VERIFY, "nobody listens"), 0);
+    assert_int_equal(ocspFail(NULL, OCSP_FAIL_SIGNER, "nobody listens"), 0);
+}
+
+/* Every reason has a word in the form that docs/behavior.md promises, and counts as one of the four kinds. */
+TEST(errorCodes_haveWordsAndKinds) {
+    for (int code = 0; code < OCSP_FAIL_CODES; code++) {
+        const char *word = ocspErrorWord((ocspErrorCode)code);
+        ocspErrorKind kind = ocspErrorKindOf((ocspErrorCode)code);
+        assert_non_null(word);
+        assert_int_equal(strspn(word, "abcdefghijklmnopqrstuvwxyz-"), strlen(word));
+        assert_int_equal(*word == 0, code == OCSP_FAIL_NONE || code == OCSP_FAIL_PEER);
+        assert_true(code == OCSP_FAIL_NONE ? kind == OCSP_ERR_NONE : kind > OCSP_ERR_NONE && kind < OCSP_ERR_KINDS);
+    }
+}
+
+/* OpenSSL's lack of memory replaces the reason, but not the kind; other errors, and errors from before, replace
+ * nothing. */
+TEST(blameMemory_keepsTheKind) {
+    static const struct {
+        ocspErrorCode code;
+        ocspErrorKind kind;
+        const char *word;
+    } rows[] = {{OCSP_FAIL_TLS, OCSP_ERR_NETWORK, "tls"},
+                {OCSP_FAIL_DER, OCSP_ERR_RESPONSE, "der"},
+                {OCSP_FAIL_SIGNATURE, OCSP_ERR_VERIFY, "signature"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ocspError err = {.may_change_at = OCSP_NEVER};
+        ocspFail(&err, rows[i].code, "another reason");
+        ERR_clear_error();
+        ocspBlameMemory(&err, 1, "testing");
+        ERR_raise(ERR_LIB_X509, ERR_R_PASSED_NULL_PARAMETER);
+        ocspBlameMemory(&err, 1, "testing");
+        ERR_clear_error();
+        ERR_raise(ERR_LIB_X509, ERR_R_MALLOC_FAILURE);
+        ERR_raise(ERR_LIB_X509, ERR_R_PASSED_NULL_PARAMETER); /* what follows from it */
+        ocspBlameMemory(&err, 0, "testing");
+        testAssertError(&err, rows[i].kind, rows[i].word);
+        assert_true(err.may_change_at == OCSP_NEVER);
+        ocspBlameMemory(&err, 1, "testing");
+        testAssertError(&err, rows[i].kind, "memory");
+        assert_int_equal(err.may_change_at, 0);
+        ocspBlameMemory(NULL, 1, "testing");
+    }
+    ERR_clear_error();
 }
 
 static int live;

@@ -47,6 +47,17 @@ int logLines(ocspLogLevel level, const char *part) {
     return n;
 }
 
+/* Every line about a certificate begins with "certificate SERIAL: ". */
+static void assertLogForm(void) {
+    static const char begin[] = "certificate ";
+    for (int i = 0; i < logged.count; i++) {
+        const char *serial = logged.line[i] + sizeof(begin) - 1;
+        if (strncmp(logged.line[i], begin, sizeof(begin) - 1) != 0) continue;
+        size_t n = strspn(serial, "0123456789ABCDEF");
+        if (n == 0 || strncmp(serial + n, ": ", 2) != 0) fail_msg("logged: %s", logged.line[i]);
+    }
+}
+
 void forgetLog(void) {
     pthread_mutex_lock(&logged.lock);
     for (int i = 0; i < logged.count; i++) free(logged.line[i]);
@@ -228,16 +239,16 @@ static ocspFetchResult fakeFetch(const ocspExchange *exchange, unsigned char **b
         return OCSP_FETCH_CANCELLED;
     }
     if (responder.down || (responder.dead_url && !strcmp(exchange->url, responder.dead_url))) {
-        ocspFail(err, OCSP_ERR_NETWORK, "the test's responder is down");
+        ocspFail(err, OCSP_FAIL_CONNECT, "the test's responder is down");
         return OCSP_FETCH_FAILED;
     }
     if (responder.http_status) {
-        ocspFail(err, OCSP_ERR_HTTP, "HTTP status %d", (int)responder.http_status);
+        ocspFail(err, OCSP_FAIL_HTTP_STATUS, "HTTP status %d", (int)responder.http_status);
         return OCSP_FETCH_FAILED;
     }
     X509 *leaf = requestedLeaf(exchange->request, exchange->request_len);
     if (!leaf) {
-        ocspFail(err, OCSP_ERR_NETWORK, "the test's responder does not know this certificate");
+        ocspFail(err, OCSP_FAIL_CONNECT, "the test's responder does not know this certificate");
         return OCSP_FETCH_FAILED;
     }
     testReply reply = replyFor(leaf, exchange->url);
@@ -246,7 +257,7 @@ static ocspFetchResult fakeFetch(const ocspExchange *exchange, unsigned char **b
     *body_len = *body ? der.n : 0;
     testBytesFree(&der);
     if (*body) return OCSP_FETCH_OK;
-    ocspFail(err, OCSP_ERR_NETWORK, "out of memory");
+    ocspFail(err, OCSP_FAIL_MEMORY, "out of memory");
     return OCSP_FETCH_FAILED;
 }
 
@@ -261,7 +272,7 @@ static int fakeStore(const char *in_dir, const ocspIdentity *id, const unsigned 
     atomic_fetch_add(&disk.writes, 1);
     snprintf(path, sizeof(path), "%s/ocsp-%s.der", in_dir, id->sha256_hex);
     disk.file_was_there = access(path, F_OK) == 0;
-    if (disk.full) return ocspFail(err, OCSP_ERR_NETWORK, "the test's disk is full");
+    if (disk.full) return ocspFail(err, OCSP_FAIL_FILE, "the test's disk is full");
     return real_env.cache_store(in_dir, id, der, n, err);
 }
 
@@ -316,6 +327,7 @@ void worldTearDown(void) {
     atomic_store(&responder.hang, 0);
     ocspShutdown();
     testDirFree(dir);
+    assertLogForm();
     forgetLog();
     ocsp_env = real_env;
 }
@@ -326,6 +338,7 @@ void applyOptions(void) {
 
 void restartEngine(void) {
     ocspShutdown();
+    assertLogForm();
     forgetLog();
     assert_int_equal(ocspInit(&host), 1);
     applyOptions();

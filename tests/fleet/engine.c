@@ -51,7 +51,7 @@ static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **
     *body = NULL;
     *body_len = 0;
     if (at >= run.c->down && at < run.c->up) {
-        ocspFail(err, OCSP_ERR_NETWORK, "outage of the fleet's CA");
+        ocspFail(err, OCSP_FAIL_CONNECT, "outage of the fleet's CA");
         return OCSP_FETCH_FAILED;
     }
     reply = testGoodReply(testGetPki()->leaf);

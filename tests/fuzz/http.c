@@ -263,8 +263,7 @@ static void one(const uint8_t *data, size_t size) {
     } else {
         fuzzCheckError(&err);
         fuzzCheck(!body && len == 0 && (err.kind == OCSP_ERR_NETWORK || err.kind == OCSP_ERR_HTTP));
-        /* A closed connection never leads to a timeout. Errors of the kind HTTP may quote the response. */
-        fuzzCheck(err.kind != OCSP_ERR_NETWORK || !strstr(err.text, "in time"));
+        fuzzCheck(err.code != OCSP_FAIL_TIMEOUT); /* the connection is closed */
     }
     checkRequest();
     ocspFree(body);

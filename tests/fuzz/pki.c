@@ -137,7 +137,8 @@ const fuzzPki *fuzzGetPki(void) {
 void fuzzCheckError(const ocspError *err) {
     const char *c;
 
-    fuzzCheck(err->kind > OCSP_ERR_NONE && err->kind < OCSP_ERR_KINDS);
+    fuzzCheck(err->code > OCSP_FAIL_NONE && err->code < OCSP_FAIL_CODES);
+    fuzzCheck(err->kind > OCSP_ERR_NONE && err->kind < OCSP_ERR_KINDS && err->kind == ocspErrorKindOf(err->code));
     fuzzCheck(err->text[0] && memchr(err->text, '\0', sizeof(err->text)));
     for (c = err->text; *c; c++) fuzzCheck(*c >= 32 && *c < 127);
 }

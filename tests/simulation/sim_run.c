@@ -275,7 +275,7 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
     if (fails) {
         simTrace("request to %s for certificate %d: %s", url, cert->index, simKindName(kind));
         simModelAnswerReceived(cert, NULL, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, last);
-        ocspFail(err, fails == 1 ? OCSP_ERR_NETWORK : OCSP_ERR_HTTP, "%s", simKindName(kind));
+        ocspFail(err, fails == 1 ? OCSP_FAIL_CONNECT : OCSP_FAIL_HTTP_STATUS, "%s", simKindName(kind));
         sim.fetching = NULL;
         return OCSP_FETCH_FAILED;
     }

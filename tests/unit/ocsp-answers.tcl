@@ -10,87 +10,76 @@
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# name, behaviour, kind of failure, next request: url (the next URL, no GET) or get (GET to the same URL, then the next)
+# name, behaviour, kind of failure, its word, next request: url (the next URL, no GET) or get (GET to the same URL, then the next)
 set rows {
-    {tryLater}                                  {response_status tryLater}              response url
-    {internalError}                             {response_status internalError}         response url
-    {malformedRequest}                          {response_status malformedRequest}      response url
-    {sigRequired}                               {response_status sigRequired}           response url
-    {unauthorized}                              {response_status unauthorized}          response url
-    {an undefined response status}              {response_status 9}                     response url
-    {certStatus unknown}                        {status unknown}                        response url
-    {empty body}                                {body empty}                            response url
-    {one byte}                                  {body byte}                             response url
-    {truncated DER}                             {body truncated}                        response url
-    {bytes after the DER}                       {body trailing}                         response url
-    {HTML with status 200 and its own type}     {body html type text/html}              http url
-    {right body with a wrong type}              {type application/octet-stream}         http url
-    {right body without a type}                 {type none}                             http url
-    {chunked, a size that is no number}         {length chunked-bad}                    http url
-    {body over 64 KiB, announced}               {length huge}                           http url
-    {body over 64 KiB, endless}                 {length endless body html}              http url
-    {301 to a right answer}                     {http 301 location /c}                  http url
-    {302 to a right answer}                     {http 302 location /c}                  http url
-    {307 to a right answer}                     {http 307 location /c}                  http url
-    {308 to a right answer}                     {http 308 location /c}                  http url
-    {500 with HTML}                             {http 500 body html type text/html}     http url
-    {500 with a right body}                     {http 500}                              http url
-    {502 with HTML}                             {http 502 body html type text/html}     http url
-    {502 with a right body}                     {http 502}                              http url
-    {503 with HTML}                             {http 503 body html type text/html}     http url
-    {503 with a right body}                     {http 503}                              http url
-    {400 to a POST}                             {http 400 body html type text/html}     http get
-    {403 to a POST}                             {http 403 body html type text/html}     http get
-    {404 to a POST}                             {http 404 body html type text/html}     http get
-    {404 with a right body}                     {http 404}                              http get
-    {405 to a POST}                             {http 405 body html type text/html}     http get
-    {429 to a POST}                             {http 429 body html type text/html}     http get
-    {501 to a POST}                             {http 501 body html type text/html}     http get
-    {body shorter than Content-Length}          {length short}                          network url
-    {reset}                                     {drop reset}                            network url
-    {reset in the middle of the body}           {drop reset-mid}                        network url
-    {closed at once}                            {drop close}                            network url
-    {never answers}                             {drop hang}                             network url
-    {one byte a second}                         {piece 1 piece_ms 1000 piece_from start} network url
-    {one byte of the body a second}             {piece 1 piece_ms 1000}                 network url
-    {endless headers}                           {drop headers}                          network url
+    {tryLater}                                  {response_status tryLater}        response responder-status url
+    {internalError}                             {response_status internalError}   response responder-status url
+    {malformedRequest}                          {response_status malformedRequest} response responder-status url
+    {sigRequired}                               {response_status sigRequired}     response responder-status url
+    {unauthorized}                              {response_status unauthorized}    response responder-status url
+    {an undefined response status}              {response_status 9}               response responder-status url
+    {certStatus unknown}                        {status unknown}                  response unknown url
+    {empty body}                                {body empty}                      response der url
+    {one byte}                                  {body byte}                       response der url
+    {truncated DER}                             {body truncated}                  response der url
+    {bytes after the DER}                       {body trailing}                   response der url
+    {HTML with status 200 and its own type}     {body html type text/html}        http http-type url
+    {right body with a wrong type}              {type application/octet-stream}   http http-type url
+    {right body without a type}                 {type none}                       http http-type url
+    {chunked, a size that is no number}         {length chunked-bad}              http http-body url
+    {body over 64 KiB, announced}               {length huge}                     http http-body url
+    {body over 64 KiB, endless}                 {length endless body html}        http http-body url
+    {301 to a right answer}                     {http 301 location /c}            http http-status url
+    {302 to a right answer}                     {http 302 location /c}            http http-status url
+    {307 to a right answer}                     {http 307 location /c}            http http-status url
+    {308 to a right answer}                     {http 308 location /c}            http http-status url
+    {500 with HTML}                             {http 500 body html type text/html} http http-status url
+    {500 with a right body}                     {http 500}                        http http-status url
+    {502 with HTML}                             {http 502 body html type text/html} http http-status url
+    {502 with a right body}                     {http 502}                        http http-status url
+    {503 with HTML}                             {http 503 body html type text/html} http http-status url
+    {503 with a right body}                     {http 503}                        http http-status url
+    {400 to a POST}                             {http 400 body html type text/html} http http-status get
+    {403 to a POST}                             {http 403 body html type text/html} http http-status get
+    {404 to a POST}                             {http 404 body html type text/html} http http-status get
+    {404 with a right body}                     {http 404}                        http http-status get
+    {405 to a POST}                             {http 405 body html type text/html} http http-status get
+    {429 to a POST}                             {http 429 body html type text/html} http http-status get
+    {501 to a POST}                             {http 501 body html type text/html} http http-status get
+    {body shorter than Content-Length}          {length short}                    network closed url
+    {reset}                                     {drop reset}                      network closed url
+    {reset in the middle of the body}           {drop reset-mid}                  network closed url
+    {closed at once}                            {drop close}                      network closed url
+    {never answers}                             {drop hang}                       network timeout url
+    {one byte a second}                         {piece 1 piece_ms 1000 piece_from start} network timeout url
+    {one byte of the body a second}             {piece 1 piece_ms 1000}           network timeout url
+    {endless headers}                           {drop headers}                    network http-header url
 }
 
-# Answers of other HTTP servers, and what last_error says about them: name, behaviour, kind of failure, pattern.
+# Answers of other HTTP servers: name, behaviour, kind of failure, its word, what last_error must name.
 set explained_rows {
     {compressed without being requested}
-        {encode gzip} http
-        {*the answer's Content-Encoding is gzip, which was not asked for: switch compression off *}
+        {encode gzip} http http-body {*Content-Encoding is gzip*}
     {Transfer-Encoding: gzip}
-        {encode gzip-te} http
-        {*the answer's Transfer-Encoding is gzip, and only chunked can be read: switch it off *}
+        {encode gzip-te} http http-body {*Transfer-Encoding is gzip*}
     {Transfer-Encoding: gzip, chunked}
-        {length chunked headers {{Transfer-Encoding: gzip}}} http
-        {*the answer's Transfer-Encoding is gzip, and only chunked can be read: switch it off *}
+        {length chunked headers {{Transfer-Encoding: gzip}}} http http-body {*Transfer-Encoding is gzip*}
     {Content-Type twice, different}
-        {headers {{Content-Type: text/html}}} http
-        {*two Content-Types, application/ocsp-response and text/html: the responder, or a proxy *, must send *}
+        {headers {{Content-Type: text/html}}} http http-type {*application/ocsp-response and text/html*}
     {two Content-Lengths that differ}
-        {headers {{Content-Length: 1}}} http
-        {*two Content-Lengths that differ: the responder, or a proxy in front of it, must send one*}
+        {headers {{Content-Length: 1}}} http http-body {*}
     {a byte order mark before the status line}
-        {before \xef\xbb\xbf} http
-        {*begins with a byte order mark (BOM) and not with HTTP/1.1: remove it *}
+        {before \xef\xbb\xbf} http http-header {*BOM*}
     {HTTP/2}
-        {status_line {HTTP/2 200}} http
-        {*begins with "HTTP/2 200" and not with HTTP/1.x: check that host and port *}
+        {status_line {HTTP/2 200}} http http-header {*"HTTP/2 200"*}
     {a redirect}
-        {http 302 location http://new.example/ocsp} http
-        {*HTTP status 302: redirects are not followed; set responder-url to *leads to: http://new.example/ocsp*}
+        {http 302 location http://new.example/ocsp} http http-status {*302*http://new.example/ocsp*}
     {a redirect with control bytes}
-        {http 307 location http://new.example/\x07\x1b\[31m/ocsp} http
-        {*HTTP status 307: *leads to: http://new.example/\[31m/ocsp*}
+        {http 307 location http://new.example/\x07\x1b\[31m/ocsp} http http-status {*307*http://new.example/\[31m/ocsp*}
     {a switch of protocols}
-        {http 101} http
-        {*HTTP status 101: the responder switches to a protocol that was not asked for*}
+        {http 101} http http-status {*101*}
     {an interim answer alone}
-        {before "HTTP/1.1 100 Continue\r\n\r\n" status_line "HTTP/1.1 199 Wait" body empty} network
-        {*closed in the middle of the answer's header, after an interim answer*}
+        {before "HTTP/1.1 100 Continue\r\n\r\n" status_line "HTTP/1.1 199 Wait" body empty} network closed {*}
 }
 
 # Unusual answers that are right.
@@ -150,7 +139,7 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_assert_good $ca
     }
 
-    foreach {name behaviour kind next} $rows {
+    foreach {name behaviour kind code next} $rows {
         set then [expr {$next eq "get" ? "GET, then " : {}}]
         test "answer: $name: $kind failure, then ${then}the next URL (7.[incr number])" {
             ocsp_set timeout [timeout_for $behaviour 1]
@@ -167,6 +156,7 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
                     [expr {[dict get $before failures_$each] + ($each eq $kind)}] \
                     "failures_$each; last_error: [dict get $after last_error]"
             }
+            assert_equal [dict get $after last_error_code] $code [dict get $after last_error]
             assert_equal [dict get $after refreshes] [expr {[dict get $before refreshes] + 1}]
             assert_match "*$url*" [dict get $after last_error]
             assert_match "*[lindex [dict get $lab urls] 1]*" [dict get $after last_error]
@@ -191,17 +181,19 @@ start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
             assert_equal [dict get $recovered refresh_failures] [dict get $after refresh_failures] \
                 [dict get $recovered last_error]
             assert_equal [dict get $recovered last_error] {}
+            assert_equal [dict get $recovered last_error_code] {}
             assert_equal [requests $responder] [lrange [dict get $requests_of $next] 0 end-[expr {$next eq "get"}]]
         }
     }
 
     ocsp_set timeout 20
-    foreach {name behaviour kind pattern} $explained_rows {
-        test "answer: $name: $kind failure, last_error says what to do (7.[incr number])" {
+    foreach {name behaviour kind code pattern} $explained_rows {
+        test "answer: $name: $kind failure, last_error has the details (7.[incr number])" {
             set before [ocsp_info_all]
             foreach path {/a /b} {ocsp_responder_behave $responder $behaviour $path}
             r debug ocsp-refresh
             ocsp_wait_above refresh_failures [dict get $before refresh_failures]
+            assert_equal [ocsp_info last_error_code] $code [ocsp_info last_error]
             assert_match $pattern [ocsp_info last_error]
             assert_equal [ocsp_info failures_$kind] [expr {[dict get $before failures_$kind] + 1}] [ocsp_info last_error]
             assert_equal [ocsp_info this_update] [dict get $before this_update]
@@ -280,6 +272,7 @@ test "answer: connection closed right after accept: network failure (7.[incr num
         ocsp_responder_behave [dict get $lab2 responder] {drop accept}
         r debug ocsp-refresh
         ocsp_wait_info failures_network 1
+        assert_equal [ocsp_info last_error_code] closed [ocsp_info last_error]
         assert_match "*[lindex [dict get $lab2 urls] 0]*" [ocsp_info last_error]
         ocsp_assert_good [dict get $lab2 ca]
     }
@@ -292,35 +285,35 @@ set secure [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $ca localhostonly -
 set proxy http://127.0.0.1:[dict get $responder2 port]
 set plain [ocsp_responder_url $responder2 /x]
 set password p%40ss%2Fw:rd
-foreach {name behaviour environment url kind pattern} [list \
+foreach {name behaviour environment url kind code pattern} [list \
     {a proxy that answers 407 with a page} \
-        {http 407 body html type text/html} [list http_proxy $proxy] http://far.invalid/x http \
-        {*through the proxy 127.0.0.1:*: the proxy requires a user and a password (HTTP status 407): put them into *\
-         http_proxy as in http://user:password@*} \
+        {http 407 body html type text/html} [list http_proxy $proxy] http://far.invalid/x http proxy \
+        {*through the proxy 127.0.0.1:*requires a user and a password*http_proxy*} \
     {a proxy that answers 407 to a wrong password} \
         {http 407 body html type text/html} [list http_proxy [string map [list // //user:$password@] $proxy]] \
-        http://far.invalid/x http \
-        {*the proxy rejects the user and the password in * http_proxy (HTTP status 407): correct them*} \
+        http://far.invalid/x http proxy \
+        {*rejects the user and the password*http_proxy*} \
     {a proxy that answers 407 to CONNECT} \
-        {proxy_status 407} [list https_proxy $proxy] https://far.invalid/x network \
-        {*the proxy requires a user and a password (HTTP status 407): put them into * https_proxy as in *} \
+        {proxy_status 407} [list https_proxy $proxy] https://far.invalid/x network proxy \
+        {*requires a user and a password*https_proxy*} \
     {a proxy that refuses CONNECT} \
-        {proxy_status 403} [list https_proxy $proxy] https://far.invalid/x network \
-        {*refuses the tunnel with HTTP status 403: allow CONNECT to port 443 of the responder there, or put *no_proxy*} \
+        {proxy_status 403} [list https_proxy $proxy] https://far.invalid/x network proxy \
+        {*403*CONNECT*443*no_proxy*} \
     {a password for the proxy that is not percent-encoded} \
-        good [list http_proxy http://user:secret%@127.0.0.1:1] http://far.invalid/x network \
-        {*password in the environment variable http_proxy is not percent-encoded *: write % as %25, *} \
+        good [list http_proxy http://user:secret%@127.0.0.1:1] http://far.invalid/x network proxy \
+        {*http_proxy*%25*} \
     {a certificate for another name} \
-        good {} https://127.0.0.1:[dict get $secure port]/ network \
-        {*the responder's TLS certificate is not valid for the name 127.0.0.1: use a URL with a name that *} \
+        good {} https://127.0.0.1:[dict get $secure port]/ network tls \
+        {*the name 127.0.0.1*} \
 ] {
-    test "answer: $name: $kind failure, last_error says what to do (7.[incr number])" {
+    test "answer: $name: $kind failure, last_error has the details (7.[incr number])" {
         ocsp_responder_behave $responder2 $behaviour
         ocsp_responder_forget $responder2
         set leaf [ocsp_pki_leaf $ca leaf7$number -aia [list $url]]
         start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $environment]] {
             ocsp_wait_info failures_$kind 1
-            assert_match [regsub -all {\s+} $pattern { }] [ocsp_info last_error]
+            assert_equal [ocsp_info last_error_code] $code [ocsp_info last_error]
+            assert_match $pattern [ocsp_info last_error]
             foreach secret {secret p@ss p%40ss} {assert_no_match *$secret* [ocsp_info last_error]}
             if {$environment ne {} && $behaviour ne "good"} {
                 assert_equal [llength [ocsp_responder_log $responder2]] 1
@@ -351,7 +344,7 @@ test "answer: without a current response, no answer of the table is ever stapled
     set lab3 [ocsp_lab -behave {http 404}]
     set r3 [dict get $lab3 responder]
     start_server [ocsp_server [dict get $lab3 leaf] [dict get $lab3 ca] retry-delay 3600] {
-        foreach {name behaviour kind next} $rows {
+        foreach {name behaviour kind code next} $rows {
             # Slow answers differ from the others in time only.
             if {$kind eq "network" && $name ne "body shorter than Content-Length"} continue
             ocsp_responder_behave $r3 $behaviour

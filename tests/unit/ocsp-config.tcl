@@ -190,11 +190,11 @@ test {directives: on the command line, and in the file after loadmodule (18.9)} 
 
 set state_fields {state revoked cert_serial responder_url must_staple this_update next_update produced_at
     response_bytes response_source next_refresh_in_seconds expires_in_seconds consecutive_failures last_error
-    last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled peers_verified
+    last_error_code last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled peers_verified
     peers_rejected peers_missing last_peer_error failures_network failures_http
     failures_response failures_verify}
 set counter_fields {refreshes refresh_failures}
-set text_fields {state cert_serial responder_url response_source last_error last_peer_error}
+set text_fields {state cert_serial responder_url response_source last_error last_error_code last_peer_error}
 
 start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
     test {INFO: has exactly the documented fields before anything has happened} {
@@ -203,7 +203,7 @@ start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
         foreach {field value} {
             state disabled revoked 0 must_staple 0 this_update 0 next_update 0 produced_at 0 response_bytes 0
             response_source none next_refresh_in_seconds -1 expires_in_seconds -1 consecutive_failures 0 last_error {}
-            last_success_time 0 handshakes_stapled 0 failures_network 0 failures_http 0 failures_response 0
+            last_error_code {} last_success_time 0 handshakes_stapled 0 failures_network 0 failures_http 0 failures_response 0
             failures_verify 0 refreshes 0 refresh_failures 0
         } {
             assert_equal [dict get $fields $field] $value $field

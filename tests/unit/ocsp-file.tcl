@@ -51,15 +51,15 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
 
     set number 4
     # Contents that must not be stapled. The current response stays.
-    foreach {name make kind} {
-        {an expired response}           {supply $leaf {this -7200 next -3600}}                      verify
-        {a bad signature}               {supply $leaf {signature bad next 7000}}                    verify
-        {certStatus unknown}            {supply $leaf {status unknown next 7000}}                   response
-        {tryLater}                      {supply $leaf {response_status tryLater}}                   response
-        {an empty file}                 {ocsp_file_write $file {}}                                  any
-        {text}                          {ocsp_file_write $file "-----BEGIN OCSP RESPONSE-----\n"}   response
-        {70,000 bytes}                  {ocsp_file_write $file [string repeat \x30 70000]}          any
-        {a directory}                   {file delete $file; file mkdir $file}                       any
+    foreach {name make kind code} {
+        {an expired response}           {supply $leaf {this -7200 next -3600}}                      verify expired
+        {a bad signature}               {supply $leaf {signature bad next 7000}}                    verify signature
+        {certStatus unknown}            {supply $leaf {status unknown next 7000}}                   response unknown
+        {tryLater}                      {supply $leaf {response_status tryLater}}                   response responder-status
+        {an empty file}                 {ocsp_file_write $file {}}                                  response der
+        {text}                          {ocsp_file_write $file "-----BEGIN OCSP RESPONSE-----\n"}   response der
+        {70,000 bytes}                  {ocsp_file_write $file [string repeat \x30 70000]}          response der
+        {a directory}                   {file delete $file; file mkdir $file}                       network file
     } {
         test "response-file: $name is not stapled, and the current response stays (24.[incr number])" {
             set before [ocsp_info_all]
@@ -67,9 +67,11 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
             ocsp_wait_above refresh_failures [dict get $before refresh_failures]
             assert_equal [ocsp_info state] good
             assert_equal [ocsp_info next_update] [dict get $before next_update]
-            if {$kind ne "any"} {
-                assert_morethan [ocsp_info failures_$kind] [dict get $before failures_$kind] [ocsp_info last_error]
+            # A read between removal and writing finds no file.
+            wait_for_condition 200 50 {[ocsp_info last_error_code] eq $code} else {
+                fail "the code is [ocsp_info last_error_code], not $code: [ocsp_info last_error]"
             }
+            assert_morethan [ocsp_info failures_$kind] [dict get $before failures_$kind] [ocsp_info last_error]
             ocsp_assert_good $ca
             # A good file again is read by itself.
             catch {file delete -force $file}
@@ -86,6 +88,7 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         r debug ocsp-refresh
         ocsp_wait_above consecutive_failures 0
         assert_match "*supplied.der*" [ocsp_info last_error]
+        assert_equal [ocsp_info last_error_code] file
         ocsp_assert_good $ca
         set der [supply $leaf {this -70 next 6500}]
         ocsp_wait_info next_update [dict get [lindex [dict get [ocsp_response_info $der] entries] 0] next]
@@ -123,6 +126,7 @@ start_server [ocsp_server $leaf $ca response-file $file retry-delay 1] {
         # The file is checked every second.
         after 2500
         assert_equal [ocsp_info refresh_failures] $failures
+        assert_equal [ocsp_info last_error_code] no-entry
         ocsp_assert_staple good
         assert_equal [dict get [ocsp_handshake] serial] [dict get $leaf serial]
         ocsp_load_certificate $renewed

@@ -1,4 +1,5 @@
-# ocsp-probe.tcl - ocsp-probe and a response that verifies, but whose CertID clients do not recognize (scenario 35).
+# ocsp-probe.tcl - ocsp-probe: a response that verifies, but whose CertID clients do not recognize, and the words of
+# errors (scenario 35).
 #
 # Weight: 6
 # SPDX-License-Identifier: BSD-3-Clause
@@ -55,5 +56,45 @@ test {probe: warns of a server that staples a CertID with SHA-256, and the serve
         assert_match {*: good (warning)*look for SHA-1*} $text
         foreach round {1 2} {ocsp_refresh}
         assert_equal [llength [ocsp_log_lines 0 {*CertID with SHA256*configure the responder*}]] 1
+    }
+}
+
+# The reason of a failure is one word in JSON and in the metrics; a responder that answers has none.
+foreach {name behaviour exit code} {
+    {a good answer}             good                    0 {}
+    {revoked}                   {status revoked}        2 {}
+    {a bad signature}           {signature bad}         2 signature
+    {expired}                   {this -7200 next -10}   2 expired
+    {another certificate's}     {entries serial}        2 no-entry
+    {unknown}                   {status unknown}        2 unknown
+    {tryLater}                  {response_status tryLater} 2 responder-status
+    {a page}                    {body html}             2 der
+    {HTTP 503}                  {http 503}              3 http-status
+    {text/html}                 {type text/html}        3 http-type
+    {silence}                   {drop hang}             3 timeout
+} {
+    test "probe: the code of the error: $name (35.4)" {
+        ocsp_responder_behave $responder $behaviour
+        set arguments [list --timeout [expr {$code eq "timeout" ? 1 : 20}] --ask [dict get $leaf cert]]
+        lassign [probe --json {*}$arguments] status text
+        assert_equal $status $exit $text
+        assert_equal [lindex [regexp -inline {"error_code": "([^"]*)"} $text] 1] $code $text
+        lassign [probe --prometheus {*}$arguments] status text
+        assert_equal $status $exit $text
+        assert_equal [lindex [regexp -inline {\nocsp_probe_error\{target="[^"]*",code="([^"]*)"\} 1(?:\n|$)} $text] 1] \
+            $code $text
+    }
+}
+
+test {probe: the code of the error: no connection, an unknown name, no file; none after a second URL (35.4)} {
+    ocsp_responder_behave $responder good
+    foreach {arguments code} [list \
+        [list 127.0.0.1:1] connect \
+        [list nobody.invalid:1] dns \
+        [list --ask /nowhere/cert.pem] file \
+        [list --url http://127.0.0.1:1/ --url $url --ask [dict get $leaf cert]] {} \
+    ] {
+        lassign [probe --json {*}$arguments] status text
+        assert_equal [lindex [regexp -inline {"error_code": "([^"]*)"} $text] 1] $code $text
     }
 }

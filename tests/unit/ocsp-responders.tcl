@@ -61,6 +61,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         set leaf [fresh leaf44 [list $dead/1 $dead/2 $dead/3] good]
         ocsp_wait_above refresh_failures [dict get $before refresh_failures]
         foreach n {1 2 3} {assert_match "*$dead/$n*" [ocsp_info last_error]}
+        assert_equal [ocsp_info last_error_code] connect
         assert_equal [ocsp_info state] pending
         assert_equal [ocsp_info failures_network] [expr {[dict get $before failures_network] + 1}]
         assert_equal [ocsp_info refresh_failures] [expr {[dict get $before refresh_failures] + 1}]
@@ -77,6 +78,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_wait_above failures_verify [dict get $before failures_verify]
         assert_equal [ocsp_info refresh_failures] [expr {[dict get $before refresh_failures] + 1}]
         foreach kind {network http} {assert_equal [ocsp_info failures_$kind] [dict get $before failures_$kind]}
+        assert_equal [ocsp_info last_error_code] signature
         ocsp_assert_staple none
     }
 
@@ -143,18 +145,18 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         {an authorized responder, ResponderID byKey}     [list signer $delegate responder_id key]        good \
         {an authorized responder with an RSA key}        [list signer $rsa_delegate]                     good \
         {an authorized responder, SHA-512}               [list signer $delegate digest sha512]           good \
-        {an authorized responder, certificate not sent}  [list signer $delegate certs none]              verify \
-        {a certificate of the CA without the EKU}       [list signer $no_eku]                           verify \
-        {an authorized responder that has expired}       [list signer $expired_delegate]                 verify \
-        {an authorized responder of another CA}          [list signer $foreign]                          verify \
+        {an authorized responder, certificate not sent}  [list signer $delegate certs none]              signer \
+        {a certificate of the CA without the EKU}       [list signer $no_eku]                           signer \
+        {an authorized responder that has expired}       [list signer $expired_delegate]                 expired \
+        {an authorized responder of another CA}          [list signer $foreign]                          signer \
         {an authorized responder of another CA, with that CA} [list signer $foreign certs [list $foreign $other_ca]] \
-                                                                                                        verify \
-        {another CA's own key}                          [list signer $other_ca certs [list $other_ca]]  verify \
-        {a CA of the same name with another key}        [list signer $twin certs [list $twin]]          verify \
+                                                                                                        signer \
+        {another CA's own key}                          [list signer $other_ca certs [list $other_ca]]  signer \
+        {a CA of the same name with another key}        [list signer $twin certs [list $twin]]          signer \
         {an authorized responder of that CA}             [list signer $twin_delegate certs [list $twin_delegate $twin]] \
-                                                                                                        verify \
-        {a flipped bit in the signature}                {signature bad}                                 verify \
-        {no signature}                                  {signature empty}                               verify \
+                                                                                                        signer \
+        {a flipped bit in the signature}                {signature bad}                                 signature \
+        {no signature}                                  {signature empty}                               signature \
     ] {
         test "signer: $name: $verdict (6.[incr six])" {
             set before [ocsp_info_all]
@@ -167,12 +169,13 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
                 assert_equal [ocsp_info state] pending
                 assert_equal [ocsp_info failures_verify] [expr {[dict get $before failures_verify] + 1}] \
                     [ocsp_info last_error]
+                assert_equal [ocsp_info last_error_code] $verdict [ocsp_info last_error]
                 ocsp_assert_staple none
             }
         }
     }
 
-    test "signer: the server's own certificate: verify (6.[incr six])" {
+    test "signer: the server's own certificate: signer (6.[incr six])" {
         set before [ocsp_info_all]
         # The signer is the certificate that is asked about, so it must exist before the behaviour is set.
         set leaf [ocsp_pki_leaf $ca leaf6own -aia [list $url]]
@@ -181,6 +184,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_wait_info cert_serial [dict get $leaf serial]
         ocsp_wait_above failures_verify [dict get $before failures_verify]
         assert_equal [ocsp_info state] pending
+        assert_equal [ocsp_info last_error_code] signer [ocsp_info last_error]
         ocsp_assert_staple none
     }
 
@@ -194,11 +198,11 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         {SHA-256 CertIDs, several}                          {hash sha256 entries {serial issuer ours}} good
         {ours good among revoked ones}
             {entries {{serial 0A0B0C status revoked} ours {serial 0D0E0F status revoked}}}      good
-        {no SingleResponse}                                 {entries {}}                        verify
-        {another serial}                                    {entries serial}                    verify
-        {the same serial of another issuer}                 {entries issuer}                    verify
-        {another serial, and the same of another issuer}    {entries {serial issuer}}           verify
-        {another serial, SHA-256}                           {hash sha256 entries {serial issuer}} verify
+        {no SingleResponse}                                 {entries {}}                        no-entry
+        {another serial}                                    {entries serial}                    no-entry
+        {the same serial of another issuer}                 {entries issuer}                    no-entry
+        {another serial, and the same of another issuer}    {entries {serial issuer}}           no-entry
+        {another serial, SHA-256}                           {hash sha256 entries {serial issuer}} no-entry
     } {
         test "SingleResponse: $name: $verdict (8.[incr eight])" {
             set before [ocsp_info_all]
@@ -215,6 +219,9 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
                     incr counted [expr {[ocsp_info failures_response] - [dict get $before failures_response]}]
                 }
                 assert_equal $counted 1 [ocsp_info last_error]
+                if {$name ne "no SingleResponse"} {
+                    assert_equal [ocsp_info last_error_code] $verdict [ocsp_info last_error]
+                }
                 ocsp_assert_staple none
             }
         }
@@ -230,9 +237,9 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
     # ---- times (9) ----
     foreach {name behaviour verdict} {
         {thisUpdate in the future by 200 s}     {this 200 next 7200}                good
-        {thisUpdate in the future by 400 s}     {this 400 next 7200}                verify
-        {nextUpdate in the past}                {this -7200 next -10}               verify
-        {nextUpdate before thisUpdate}          {this -100 next -200}               verify
+        {thisUpdate in the future by 400 s}     {this 400 next 7200}                not-yet-valid
+        {nextUpdate in the past}                {this -7200 next -10}               expired
+        {nextUpdate before thisUpdate}          {this -100 next -200}               expired
         {thisUpdate long ago, nextUpdate ahead} {this -8640000 next 3600}           good
     } {
         test "times: $name: $verdict (9.[incr nine])" {
@@ -246,6 +253,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
                 assert_equal [ocsp_info state] pending
                 assert_equal [ocsp_info failures_verify] [expr {[dict get $before failures_verify] + 1}] \
                     [ocsp_info last_error]
+                assert_equal [ocsp_info last_error_code] $verdict [ocsp_info last_error]
                 ocsp_assert_staple none
             }
         }
@@ -282,6 +290,7 @@ start_server [ocsp_server [dict get $lab leaf] $ca retry-delay 3600 timeout 20] 
         ocsp_responder_behave $responder {this -1000 next 3600}
         ocsp_refresh
         assert_equal [ocsp_info failures_response] [expr {[dict get $before failures_response] + 1}]
+        assert_equal [ocsp_info last_error_code] older
         assert_equal [ocsp_info this_update] [dict get $before this_update]
         ocsp_responder_behave $responder [list this @[dict get $before this_update] \
             produced @[dict get $before produced_at] next 3600]
@@ -339,6 +348,7 @@ test {fetch: a name that does not resolve is a network failure (4.10)} {
     start_server [concat [ocsp_server $leaf $ca retry-delay 3600] [list env $preload]] {
         ocsp_wait_info failures_network 1
         assert_match {*none.test*} [ocsp_info last_error]
+        assert_equal [ocsp_info last_error_code] dns
         assert_equal [ocsp_info state] pending
         ocsp_assert_staple none
     }
@@ -355,7 +365,8 @@ test {fetch: an https responder must be trusted through tls-ca-cert-file and hav
         ocsp_set responder-url https://127.0.0.1:[dict get $secure port]/
         ocsp_wait_above refresh_failures 0
         assert_equal [ocsp_info failures_network] 1 [ocsp_info last_error]
-        assert_match {*not valid for the name 127.0.0.1: *} [ocsp_info last_error]
+        assert_match {*the name 127.0.0.1*} [ocsp_info last_error]
+        assert_equal [ocsp_info last_error_code] tls
     }
     ocsp_responder_stop $secure
 
@@ -364,6 +375,7 @@ test {fetch: an https responder must be trusted through tls-ca-cert-file and hav
     set leaf [ocsp_pki_leaf $ca leaf411b -aia [list [dict get $stranger url]]]
     start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20] {
         ocsp_wait_info failures_network 1
+        assert_equal [ocsp_info last_error_code] tls
         assert_equal [ocsp_info state] pending
         assert_equal [ocsp_responder_count $stranger] 0
     }

@@ -94,6 +94,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_wait_above refresh_failures $failures
         assert_morethan [ocsp_info failures_network] $network
         assert_match "*$url*" [ocsp_info last_error]
+        assert_equal [ocsp_info last_error_code] timeout
         assert_equal [ocsp_info state] good
         ocsp_assert_staple good
         ocsp_responder_behave $responder good
@@ -101,6 +102,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         r debug ocsp-refresh
         ocsp_wait_info consecutive_failures 0
         assert_equal [ocsp_info last_error] {}
+        assert_equal [ocsp_info last_error_code] {}
     }
 
     # The option --cert-status of the tools, which only a patched tree has.
