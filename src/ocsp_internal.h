@@ -317,6 +317,11 @@ typedef struct ocspResponse {
 int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
 
+/* Returns 1 if a SingleResponse in `der` is about a CA certificate in `chain`, a verified chain with the leaf first (may
+ * be NULL). Only for a response that ocspVerify has bounded: one that it refused with no_matching_certid. Verifies
+ * nothing. Any thread, inside OpenSSL. */
+int ocspNamesIssuer(ocspBytes der, STACK_OF(X509) *chain);
+
 /* Compares a verified response with the current one (current->der NULL: none). The later thisUpdate is newer, then the
  * later producedAt; if both are equal, revoked replaces good, never the reverse. */
 typedef enum {

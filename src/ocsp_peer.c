@@ -94,6 +94,13 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
         state = OCSP_PEER_MISSING;
     } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
+        /* From 3.6 OpenSSL receives the staples of the whole chain, and returns the first one that there is. */
+        if (err->no_matching_certid && ocspNamesIssuer(der, chain)) {
+            ocspFail(err, OCSP_ERR_VERIFY,
+                     "the peer staples no OCSP response for its own certificate, only for a CA above it: enable "
+                     "stapling there, and see INFO ocsp there");
+            state = OCSP_PEER_MISSING;
+        }
     } else {
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
         if (response.revoked) {
