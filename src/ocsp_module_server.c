@@ -188,30 +188,31 @@ static const char *fileName(const char *path) {
 }
 
 const char *foreignOpenssl(void) {
+    static const char library[] = "libssl.so.", unseen[] = "the server's TLS context cannot be seen, because";
     static char sentence[OCSP_SENTENCE_MAX];
-    static const char library[] = "libssl.so.";
     Dl_info own, theirs;
-    const char *name;
+    int known = dladdr((void *)SSL_CTX_get_cert_store, &own) && serverFunction("SSL_CTX_get_cert_store", &theirs) &&
+                own.dli_fbase != theirs.dli_fbase;
 
-    if (!dladdr((void *)SSL_CTX_get_cert_store, &own) || !serverFunction("SSL_CTX_get_cert_store", &theirs)) {
-        snprintf(
-            sentence, sizeof(sentence),
-            "the server's TLS context cannot be seen, because the server's OpenSSL is not the one that this module "
-            "uses. Build a patched server instead");
-        return sentence;
-    }
-    name = fileName(theirs.dli_fname);
-    if (strncmp(name, library, strlen(library)) != 0 || own.dli_fbase == theirs.dli_fbase) {
+    if (known && strncmp(fileName(theirs.dli_fname), library, strlen(library)) == 0) {
+        const char *name = fileName(theirs.dli_fname);
         snprintf(sentence, sizeof(sentence),
-                 "the server's TLS context cannot be seen, because the server's OpenSSL is linked statically into %s. "
-                 "Build a patched server instead",
-                 theirs.dli_fname);
+                 "%s the server uses %s, and this module is linked to %s. Install the package of this module that "
+                 "depends on %s (Debian's package is libssl%s), or build the module with the headers of that OpenSSL",
+                 unseen, theirs.dli_fname, fileName(own.dli_fname), name, name + strlen(library));
         return sentence;
     }
-    snprintf(sentence, sizeof(sentence),
-             "the server's TLS context cannot be seen, because the server uses %s, and this module is linked to %s. "
-             "Install the package of this module that depends on %s (in Debian the library's package is libssl%s), or "
-             "build the module with the headers of that OpenSSL",
-             theirs.dli_fname, fileName(own.dli_fname), name, name + strlen(library));
+    /* The loader binds the module to the program's functions, if the program exports them. */
+    if (!known)
+        known = dladdr((void *)CRYPTO_get_ex_new_index, &theirs) && dladdr((void *)OCSP_basic_verify, &own) &&
+                own.dli_fbase != theirs.dli_fbase;
+    if (known)
+        snprintf(sentence, sizeof(sentence),
+                 "%s the server's OpenSSL is linked statically, into %s. Build a patched server instead", unseen,
+                 theirs.dli_fname);
+    else
+        snprintf(sentence, sizeof(sentence),
+                 "%s the server's OpenSSL is not the one that this module uses. Build a patched server instead",
+                 unseen);
     return sentence;
 }

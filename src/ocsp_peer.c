@@ -74,6 +74,12 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
 
+static ocspPeerState ocspStapleMissing(ocspError *err, const char *what) {
+    ocspFail(err, OCSP_ERR_VERIFY,
+             "the peer staples no OCSP response%s: enable stapling there, and see INFO ocsp there", what);
+    return OCSP_PEER_MISSING;
+}
+
 ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
                                    ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
@@ -89,18 +95,12 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
     /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
     if (!der.data) {
-        ocspFail(err, OCSP_ERR_VERIFY,
-                 "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
-        state = OCSP_PEER_MISSING;
+        state = ocspStapleMissing(err, "");
     } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
         /* From 3.6 OpenSSL receives the staples of the whole chain, and returns the first one that there is. */
-        if (err->no_matching_certid && ocspNamesIssuer(der, chain)) {
-            ocspFail(err, OCSP_ERR_VERIFY,
-                     "the peer staples no OCSP response for its own certificate, only for a CA above it: enable "
-                     "stapling there, and see INFO ocsp there");
-            state = OCSP_PEER_MISSING;
-        }
+        if (err->no_matching_certid && ocspNamesIssuer(der, chain))
+            state = ocspStapleMissing(err, " for its own certificate, only one for a CA above it");
     } else {
         state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
         if (response.revoked) {

@@ -265,7 +265,7 @@ TEST(policy_everyKindOfStaple) {
         {"revoked", &revoked, 0, 0, 0, "REVOKED"},
         {"revoked, expired", &revoked_expired, 0, 0, 0, "has expired"},
         {"of another certificate", &foreign, 0, 0, 0, "no SingleResponse"},
-        {"of the CA above alone", &of_ca, 1, 0, 1, "only for a CA above it"},
+        {"of the CA above alone", &of_ca, 1, 0, 1, "only one for a CA above it"},
         {"signed by a responder without OCSPSigning", &forged, 0, 0, 0, "OCSPSigning"},
         {"of another CA of that name", &twin, 0, 0, 0, "signer"},
         {"with a broken signature", &broken, 0, 0, 0, "signature"},
