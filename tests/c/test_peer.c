@@ -89,8 +89,8 @@ static testBytes staple;   /* what the peer staples; p NULL: nothing */
 static int staple_is_ca_s; /* it is for the certificate above the peer's */
 static atomic_int asked;   /* status requests that it got */
 
-/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the serial number of the certificate, and can
- * staple for the whole chain. */
+/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its
+ * issuer's name, and can staple for the whole chain. */
 static int opensslChecksStaples(void) {
     return OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 6;
 }
@@ -190,7 +190,7 @@ static void setUp(void) {
     links[0] = linkCtx(TLS1_2_VERSION);
     links[1] = linkCtx(TLS1_3_VERSION);
     peer = peerCtx(pki->leaf, pki->leaf_key);
-    asked = lines[0] = lines[1] = 0;
+    asked = lines[0] = lines[1] = staple_is_ca_s = 0;
     wall_ahead = 0;
 }
 
@@ -265,7 +265,7 @@ TEST(policy_everyKindOfStaple) {
         {"revoked", &revoked, 0, 0, 0, "REVOKED"},
         {"revoked, expired", &revoked_expired, 0, 0, 0, "has expired"},
         {"of another certificate", &foreign, 0, 0, 0, "no SingleResponse"},
-        {"of the CA above alone", &of_ca, 1, 0, 1, "only one for a CA above it"},
+        {"of the CA above alone", &of_ca, 1, 0, 1, "staples no OCSP response"},
         {"signed by a responder without OCSPSigning", &forged, 0, 0, 0, "OCSPSigning"},
         {"of another CA of that name", &twin, 0, 0, 0, "signer"},
         {"with a broken signature", &broken, 0, 0, 0, "signature"},
@@ -293,7 +293,22 @@ TEST(policy_everyKindOfStaple) {
             if (rows[i].reason) assert_non_null(strstr(last_line, rows[i].reason));
         }
     }
-    staple_is_ca_s = 0;
+}
+
+/* A client of OpenSSL 3.6 or later gets the first staple that there is in the chain. */
+TEST(staple_ofTheCaAboveAloneIsMissing) {
+    testReply of_ca = testGoodReply(pki->ca);
+    of_ca.singles[0].issuer = pki->root;
+    stapleReply(&of_ca);
+    staple_is_ca_s = 1;
+    setPolicy(OCSP_PEERS_SOFT);
+    assert_int_equal(linkUp(peer, links[1]), 1);
+    setPolicy(OCSP_PEERS_REQUIRE);
+    assert_int_equal(linkUp(peer, links[1]), 0);
+    ocspCron();
+    assertCounts(0, 1, 1);
+    readInfo("last_peer_error");
+    assert_non_null(strstr(text_seen, "for its own certificate, only one for a CA above it"));
 }
 
 /* From 3.6 OpenSSL does not send one. */

@@ -73,7 +73,7 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
                     {expired}               {this -7200 next -60}          -  m  r \
                     {revoked}               {status revoked}               -  r  r \
                     {foreign}               foreign                        -  r  r \
-                    {another CA's}          {entries issuer}               -  r  r \
+                    {another CA's}          {entries issuer-key}           -  r  r \
                     {one byte}              byte                           -  r  r \
                     {unauthorized signer}   $forged                        -  r  r \
                     {a bad signature}       {signature bad}                -  r  r \
@@ -81,7 +81,8 @@ foreach {context args} [list {one context for both roles} {} {a client certifica
                     {no nextUpdate, fresh}  {next none}                    -  v  v \
                     {no nextUpdate, old}    {this -1200 next none}         -  m  r \
                 ] {
-                    # From 3.6 OpenSSL sends only a response, and only one that has the certificate's serial number.
+                    # From 3.6 OpenSSL sends only a response, and only one with the certificate's serial number and the
+                    # issuer's name.
                     if {[dict get $peer early_check] && $name in {foreign {one byte}}} continue
                     peer_staples $behaviour
                     foreach policy {no soft require} {
