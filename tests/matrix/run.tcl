@@ -257,8 +257,8 @@ foreach release $units {
     copy_tree $own_tree
     foreach {name after command} [list \
         $release-unit root-$release {openssl version && make -C /src unit} \
-        $release-mixed $release-unit {tclsh /src/tests/run.tcl --server /usr/bin/valkey-server \
-            --single unit/ocsp-modules --only 'no-tls: a server and a module*'}] {
+        $release-mixed $release-unit {make -C /src module && tclsh /src/tests/run.tcl \
+            --server /usr/bin/valkey-server --single unit/ocsp-modules --only 'no-tls: a server and a module*'}] {
         file delete -force [file join $out $name] [log_of $name]
         job $name [list $after] [in_root $release $own_tree [file join $out $name] sh -c "$command; exit \$?"]
     }
