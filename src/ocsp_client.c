@@ -81,7 +81,8 @@ int ocspStapleCheck(SSL *ssl, ocspStaplePolicy policy, char *why, size_t size) {
     id = leaf ? ocspServerIdentity(ssl, leaf) : NULL;
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (id)
-        state = ocspVerifyStaple(id, (ocspBytes){len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0}, time(NULL), &err);
+        state = ocspVerifyStaple(id, SSL_get0_verified_chain(ssl),
+                                 (ocspBytes){len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0}, time(NULL), &err);
     else
         ocspFail(&err, OCSP_FAIL_PEER, leaf ? "out of memory" : "the server showed no certificate");
     accepted = state == OCSP_PEER_GOOD;

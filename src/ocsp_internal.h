@@ -385,10 +385,12 @@ typedef enum {
     OCSP_PEER_BAD, /* the staple does not verify, or the issuer is unknown */
 } ocspPeerState;
 
-/* Verifies what the server with the certificate of `id` stapled to this client (der.data NULL: nothing). For any state
- * but good *err has the reason (revoked: "REVOKED on" and the date) and may_change_at. Pure, like ocspVerify. Any thread,
- * inside OpenSSL. */
-ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err);
+/* Verifies what the server with the certificate of `id` stapled to this client (der.data NULL: nothing). `chain` is its
+ * verified chain, leaf first (may be NULL): a staple for a CA in it alone counts as missing, with err->no_matching_certid
+ * set. For any state but good *err has the reason (revoked: "REVOKED on" and the date) and may_change_at. Pure, like
+ * ocspVerify. Any thread, inside OpenSSL. */
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
+                               ocspError *err);
 
 /* Compares a verified response with the current one (current->der NULL: none). The later thisUpdate is newer, then the
  * later producedAt; if both are equal, revoked replaces good, never the reverse. */

@@ -72,7 +72,10 @@ typedef struct serverLeaf {
 } serverLeaf;
 serverLeaf readLeaf(ServerCtx *ctx, const char *setting);
 
-int opensslIsMixed(void);      /* 1: the server may use another copy of OpenSSL than this module */
+int opensslIsMixed(void); /* 1: the server may use another copy of OpenSSL than this module */
+/* Half a sentence for logUnseen: which libssl the server uses and which one this module, and what to install. Valid
+ * until the next call. */
+const char *foreignOpenssl(void);
 int serverHasTls(void);        /* 0: this server was built without TLS */
 int mayUseTls(ServerCtx *ctx); /* 0: with its settings the server creates no TLS context */
 const char *irregularFile(

@@ -55,9 +55,6 @@ static int onOcspThread(void) {
 }
 
 /* Why the server's contexts cannot be seen, each as half a sentence. */
-static const char foreign_openssl[] =
-    "the server's TLS context cannot be seen, because the server's OpenSSL is not the one that this module uses (is "
-    "it linked statically?). Build a patched server instead";
 static const char no_hook[] =
     "OpenSSL has no room for the module's hook, so the server's TLS context cannot be seen. Restart the server";
 static const char cannot_read[] =
@@ -464,14 +461,14 @@ void forceTlsReload(ServerCtx *ctx) {
     if (anyPending())
         attachPending(ctx, module.reload_tried);
     else if (module.reload_tried && mayUseTls(ctx))
-        cannotSee(foreign_openssl);
+        cannotSee(foreignOpenssl());
 }
 
 /* Installs the hook, which sees every context created from then on: therefore the last step of a load. */
 void hookContexts(ServerCtx *ctx, void (*added)(void)) {
     pending_added = added;
     if (opensslIsMixed()) {
-        module.unseen = foreign_openssl;
+        module.unseen = foreignOpenssl();
         module.reload_tried = 1;
         return;
     }

@@ -6,6 +6,8 @@
 #include "ocsp_module.h"
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -136,12 +138,81 @@ const char *irregularFile(ServerCtx *ctx) {
     return NULL;
 }
 
-/* Returns 1 if this module is bound to two copies of OpenSSL, or if that cannot be determined. If the server's program
- * contains OpenSSL and exports its symbols, the loader binds the module to those, and to libcrypto for the symbols that
- * the program lacks. Objects of one copy must not be passed to the other. */
+/* ---- the server's OpenSSL ---------------------------------------------------------------------------------------- */
+
+/* Finds the server's TLS module (BUILD_TLS=module) among the loaded objects; copies its path to `path`. */
+static int findTlsModule(struct dl_phdr_info *object, size_t size, void *path) {
+    const char *name = strrchr(object->dlpi_name, '/');
+
+    (void)size;
+    if (!name || (strcmp(name, "/valkey-tls.so") != 0 && strcmp(name, "/redis-tls.so") != 0)) return 0;
+    snprintf(path, SETTING_MAX, "%s", object->dlpi_name);
+    return 1;
+}
+
+/* Returns 1, with what it is part of in *where, if the server can call the libssl function `name`: if its program, a
+ * library that the program is linked to, or the server's TLS module has it. */
+static int serverFunction(const char *name, Dl_info *where) {
+    char path[SETTING_MAX] = "";
+    void *object = dlopen(NULL, RTLD_LAZY), *function = object ? dlsym(object, name) : NULL;
+    int found;
+
+    if (!function && dl_iterate_phdr(findTlsModule, path)) {
+        if (object) dlclose(object);
+        object = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+        function = object ? dlsym(object, name) : NULL;
+    }
+    found = function && dladdr(function, where);
+    if (object) dlclose(object); /* it stays loaded, as the server uses it */
+    return found;
+}
+
+/* Returns 1 if this module and the server use different copies of OpenSSL, or if that cannot be determined: objects of
+ * one copy must not be passed to the other. Either the module brought its own libssl (that of another major version,
+ * for example), or the server's program contains OpenSSL and exports its symbols: then the loader binds the module to
+ * those, and to libcrypto for the symbols that the program lacks. Compared is a function that preloaded libraries do
+ * not replace, as some replace SSL_CTX_new. */
 int opensslIsMixed(void) {
-    Dl_info one, other;
+    Dl_info one, other, own;
 
     return !dladdr((void *)CRYPTO_get_ex_new_index, &one) || !dladdr((void *)OCSP_basic_verify, &other) ||
-           one.dli_fbase != other.dli_fbase;
+           !dladdr((void *)SSL_CTX_get_cert_store, &own) || one.dli_fbase != other.dli_fbase ||
+           (serverFunction("SSL_CTX_get_cert_store", &other) && own.dli_fbase != other.dli_fbase);
+}
+
+/* Returns the name of a library's file without its directory. */
+static const char *fileName(const char *path) {
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+const char *foreignOpenssl(void) {
+    static const char library[] = "libssl.so.", unseen[] = "the server's TLS context cannot be seen, because";
+    static char sentence[OCSP_SENTENCE_MAX];
+    Dl_info own, theirs;
+    int known = dladdr((void *)SSL_CTX_get_cert_store, &own) && serverFunction("SSL_CTX_get_cert_store", &theirs) &&
+                own.dli_fbase != theirs.dli_fbase;
+
+    if (known && strncmp(fileName(theirs.dli_fname), library, strlen(library)) == 0) {
+        const char *name = fileName(theirs.dli_fname);
+        snprintf(sentence, sizeof(sentence),
+                 "%s the server uses %s, and this module is linked to %s. Install the package of this module that "
+                 "depends on %s (Debian's package is libssl%s), or build the module with the headers of that OpenSSL",
+                 unseen, theirs.dli_fname, fileName(own.dli_fname), name, name + strlen(library));
+        return sentence;
+    }
+    /* The loader binds the module to the program's functions, if the program exports them. */
+    if (!known)
+        known = dladdr((void *)CRYPTO_get_ex_new_index, &theirs) && dladdr((void *)OCSP_basic_verify, &own) &&
+                own.dli_fbase != theirs.dli_fbase;
+    if (known)
+        snprintf(sentence, sizeof(sentence),
+                 "%s the server's OpenSSL is linked statically, into %s. Build a patched server instead", unseen,
+                 theirs.dli_fname);
+    else
+        snprintf(sentence, sizeof(sentence),
+                 "%s the server's OpenSSL is not the one that this module uses. Build a patched server instead",
+                 unseen);
+    return sentence;
 }

@@ -87,10 +87,11 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
     }
     /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
-    state = ocspVerifyStaple(id, der, now, err);
+    state = ocspVerifyStaple(id, chain, der, now, err);
     if (state == OCSP_PEER_MISSING)
         ocspFail(err, OCSP_FAIL_PEER,
-                 "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
+                 "the peer staples no OCSP response%s: enable stapling there, and see INFO ocsp there",
+                 err->no_matching_certid ? " for its own certificate, only one for a CA above it" : "");
     if (state == OCSP_PEER_REVOKED) {
         snprintf(revoked, sizeof(revoked), "%.63s", err->text);
         ocspFail(err, OCSP_FAIL_PEER, "the peer's certificate was %s: replace it", revoked);

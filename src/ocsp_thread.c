@@ -6,7 +6,9 @@
  *
  * EXIT: exit() runs OpenSSL's clean-up while this thread may be inside OpenSSL: 163 of 200 exits crashed in an
  * experiment. Therefore the thread holds openssl_lock whenever it may be in OpenSSL, and releases the lock around
- * everything that can block (poll, name look-up, disk). An atexit handler takes the lock and keeps it.
+ * everything that can block (poll, name look-up, disk). An atexit handler takes the lock and keeps it. OpenSSL 4 leaves
+ * its data to the end of the process, but the handler runs there, too: OPENSSL_cleanup may still be called by another
+ * handler or a destructor, and those run after this one.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -52,6 +54,9 @@ static void ocspUnlockOpenSSL(void) {
     pthread_mutex_unlock(&openssl_lock);
 }
 
+/* Takes openssl_lock and keeps it, so that the thread does not enter OpenSSL again. Main, at exit. Waits for the call of
+ * OpenSSL that the thread is in, about a millisecond and OCSP_EXIT_WAIT_MS at most, never for the network or the disk.
+ * With OpenSSL 4, whose exit cleans nothing up, that wait is all its effect. */
 void ocspAtExit(void) {
     struct timespec nap = {0, 1000000};
     int i;

@@ -48,8 +48,8 @@ typedef struct singleResponse {
 
 /* Whether an extension may be critical: none of these changes the meaning of a status here (RFC 6960 sections 4.4.1 to
  * 4.4.4 and 4.4.8). */
-static int ocspIsHarmless(X509_EXTENSION *extension) {
-    switch (OBJ_obj2nid(X509_EXTENSION_get_object(extension))) {
+static int ocspIsHarmless(const ASN1_OBJECT *type) {
+    switch (OBJ_obj2nid(type)) {
     case NID_id_pkix_OCSP_Nonce:
     case NID_id_pkix_OCSP_CrlID:
     case NID_id_pkix_OCSP_archiveCutoff:
@@ -60,11 +60,13 @@ static int ocspIsHarmless(X509_EXTENSION *extension) {
 
 /* Rejects a critical extension that is not understood (RFC 5280 section 4.2, to which RFC 6960 section 4.4 refers). Go
  * and Java reject such staples. */
-static int ocspCheckExtension(X509_EXTENSION *extension, ocspError *err) {
+static int ocspCheckExtension(const X509_EXTENSION *extension, ocspError *err) {
+    /* OpenSSL 3 takes it without const, OpenSSL 4 with const; neither writes to it. */
+    const ASN1_OBJECT *type = X509_EXTENSION_get_object((X509_EXTENSION *)extension);
     char name[OCSP_OUTSIDE_TEXT_MAX + 1] = "?";
 
-    if (!X509_EXTENSION_get_critical(extension) || ocspIsHarmless(extension)) return 1;
-    OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(extension), 1);
+    if (!X509_EXTENSION_get_critical(extension) || ocspIsHarmless(type)) return 1;
+    OBJ_obj2txt(name, sizeof(name), type, 1);
     return ocspFail(
         err, OCSP_FAIL_EXTENSION,
         "the response has a critical extension (%s) that is not understood, so clients would refuse it: disable the "
@@ -338,7 +340,35 @@ done:
     return ok;
 }
 
-ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err) {
+/* Returns 1 if a SingleResponse in `der` is about a CA certificate in `chain`, a verified chain with the leaf first (may be
+ * NULL). Only for a response that ocspVerify has bounded: one that it refused with no_matching_certid. Verifies nothing. */
+static int ocspNamesIssuer(ocspBytes der, STACK_OF(X509) *chain) {
+    const unsigned char *p = der.data;
+    OCSP_RESPONSE *response;
+    OCSP_BASICRESP *basic;
+    int i, j, found = 0;
+
+    ERR_set_mark();
+    response = d2i_OCSP_RESPONSE(NULL, &p, (long)der.len);
+    basic = response ? OCSP_response_get1_basic(response) : NULL;
+    for (i = 1; basic && !found && i + 1 < sk_X509_num(chain); i++) {
+        const ocspIdentity authority = {.leaf = sk_X509_value(chain, i), .issuer = sk_X509_value(chain, i + 1)};
+        ocspCertIds known = {0};
+        for (j = 0; j < OCSP_resp_count(basic) && !found; j++) {
+            const OCSP_CERTID *certid = OCSP_SINGLERESP_get0_id(OCSP_resp_get0(basic, j));
+            found = ocspIsCertId((OCSP_CERTID *)certid, &authority, &known, NULL) > 0;
+        }
+        for (j = 0; j < known.count; j++) OCSP_CERTID_free(known.id[j]);
+    }
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(response);
+    ERR_pop_to_mark();
+    return found;
+}
+
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
+                               ocspError *err) {
+    ocspPeerState state = OCSP_PEER_BAD;
     ocspResponse response;
     int revoked;
     char since[40];
@@ -347,8 +377,12 @@ ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t no
         ocspFail(err, OCSP_FAIL_PEER, "no OCSP response is stapled");
         return OCSP_PEER_MISSING;
     }
-    if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err))
-        return err->expired ? OCSP_PEER_EXPIRED : OCSP_PEER_BAD;
+    if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
+        if (err->expired) state = OCSP_PEER_EXPIRED;
+        /* From 3.6 OpenSSL receives the staples of the whole chain, and returns the first one that there is. */
+        if (err->no_matching_certid && ocspNamesIssuer(der, chain)) state = OCSP_PEER_MISSING;
+        return state;
+    }
     revoked = response.revoked;
     if (revoked) {
         ocspFail(err, OCSP_FAIL_PEER, "REVOKED on %s", ocspUtcText(response.revoked_at, since, sizeof(since)));

@@ -8,17 +8,29 @@
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <string.h>
 #include <openssl/crypto.h>
 
 /* Some of OpenSSL's functions are wrapped in this program, which would look like a second OpenSSL. */
-static int no_answer; /* dladdr() fails */
+static int no_answer;            /* dladdr() fails */
+static const char *other_libssl; /* the file with the server's libssl, if that is not the module's */
 
 static int wherever(const void *address, Dl_info *info) {
     int known = dladdr(address, info);
     info->dli_fbase = NULL;
+    if (other_libssl && address == &other_libssl) {
+        info->dli_fname = other_libssl;
+        info->dli_fbase = &other_libssl;
+        return 1;
+    }
     return known && !no_answer;
 }
+
+static void *findFunction(void *object, const char *name) {
+    return other_libssl && strcmp(name, "SSL_CTX_get_cert_store") == 0 ? (void *)&other_libssl : dlsym(object, name);
+}
 #define dladdr wherever
+#define dlsym findFunction
 
 static int no_room; /* OpenSSL has no number for one more hook */
 #define CRYPTO_get_ex_new_index(class_index, argl, argp, made, copied, freed) \
@@ -383,6 +395,7 @@ static void setUp(void) {
     memset(settings, 0, sizeof(settings));
     memset(&server, 0, sizeof(server));
     no_room = no_answer = 0;
+    other_libssl = NULL;
     setFile("tls-cert-file", "server.pem", pki->leaf);
     setFile("tls-ca-cert-file", "ca.pem", pki->ca);
     set("tls-client-cert-file", "");
@@ -561,6 +574,25 @@ TEST(hook_unknownOpenSslIsReported) {
     assert_int_equal(hook_index, -1);
     assert_true(logHas("nothing is stapled: the server's TLS context cannot be seen"));
     assert_non_null(strstr(infoOf("last_peer_error"), "NOT checked"));
+}
+
+/* A module built for another major version of OpenSSL: the log names the server's library and what to install. */
+TEST(hook_otherLibsslIsNamed) {
+    static const char named[] = "the server uses /usr/lib/libssl.so.99, and this module is linked to ";
+    assert_int_equal(opensslIsMixed(), 0);
+    other_libssl = "/usr/bin/server"; /* the program itself */
+    assert_int_equal(opensslIsMixed(), 1);
+    assert_non_null(strstr(foreignOpenssl(), "linked statically, into /usr/bin/server. Build a patched server"));
+    other_libssl = "/usr/lib/libssl.so.99";
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    setDirectives(1, OCSP_PEERS_REQUIRE);
+    runEventLoop();
+    assert_int_equal(hook_index, -1);
+    assert_int_equal(server.sets, 0);
+    assert_true(logHas("nothing is stapled: the server's TLS context cannot be seen"));
+    assert_true(logHas(named));
+    assert_true(logHas("depends on libssl.so.99 (Debian's package is libssl99)"));
+    assert_non_null(strstr(infoOf("last_peer_error"), named));
 }
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */

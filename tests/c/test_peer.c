@@ -85,8 +85,15 @@ static void countedFree(void *p) {
 
 /* ---- the peer and the link --------------------------------------------------------------------------------------- */
 
-static testBytes staple; /* what the peer staples; p NULL: nothing */
-static atomic_int asked; /* status requests that it got */
+static testBytes staple;   /* what the peer staples; p NULL: nothing */
+static int staple_is_ca_s; /* it is for the certificate above the peer's */
+static atomic_int asked;   /* status requests that it got */
+
+/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its
+ * issuer's name, and can staple for the whole chain. */
+static int opensslChecksStaples(void) {
+    return OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 6;
+}
 
 static int turned_off_meanwhile; /* verify-peers is set to no during the handshake */
 
@@ -97,6 +104,17 @@ static int stapleThat(SSL *ssl, void *unused) {
     if (!staple.p) return SSL_TLSEXT_ERR_NOACK;
     unsigned char *copy = OPENSSL_malloc(staple.n ? staple.n : 1);
     memcpy(copy, staple.p, staple.n);
+    if (staple_is_ca_s && opensslChecksStaples()) {
+#if OPENSSL_VERSION_PREREQ(3, 6)
+        const unsigned char *p = copy;
+        STACK_OF(OCSP_RESPONSE) *staples = sk_OCSP_RESPONSE_new_null();
+        assert_true(sk_OCSP_RESPONSE_push(staples, NULL)); /* none for the peer's certificate */
+        assert_true(sk_OCSP_RESPONSE_push(staples, d2i_OCSP_RESPONSE(NULL, &p, (long)staple.n)));
+        assert_int_equal(SSL_set0_tlsext_status_ocsp_resp_ex(ssl, staples), 1);
+        OPENSSL_free(copy);
+        return SSL_TLSEXT_ERR_OK;
+#endif
+    }
     SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)staple.n);
     return SSL_TLSEXT_ERR_OK;
 }
@@ -172,7 +190,7 @@ static void setUp(void) {
     links[0] = linkCtx(TLS1_2_VERSION);
     links[1] = linkCtx(TLS1_3_VERSION);
     peer = peerCtx(pki->leaf, pki->leaf_key);
-    asked = lines[0] = lines[1] = 0;
+    asked = lines[0] = lines[1] = staple_is_ca_s = 0;
     wall_ahead = 0;
 }
 
@@ -208,11 +226,14 @@ TEST(policyNo_asksForNothingAndChecksNothing) {
 /* Every kind of staple by every policy. */
 TEST(policy_everyKindOfStaple) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
-              foreign = testGoodReply(pki->renewed_leaf), forged = testGoodReply(pki->leaf),
-              twin = testGoodReply(pki->leaf), broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf),
-              later = {.status = 3}, no_end = testGoodReply(pki->leaf), old_no_end = testGoodReply(pki->leaf),
+              foreign = testGoodReply(opensslChecksStaples() ? pki->foreign_leaf : pki->renewed_leaf),
+              of_ca = testGoodReply(pki->ca), forged = testGoodReply(pki->leaf), twin = testGoodReply(pki->leaf),
+              broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf), later = {.status = 3},
+              no_end = testGoodReply(pki->leaf), old_no_end = testGoodReply(pki->leaf),
               future = testGoodReply(pki->leaf), revoked_expired = expiredReply(pki->leaf),
               authorized_responder = testGoodReply(pki->leaf);
+    foreign.singles[0].issuer = opensslChecksStaples() ? pki->twin : pki->ca;
+    of_ca.singles[0].issuer = pki->root;
     forged.signer = pki->responder_no_eku;
     forged.key = pki->responder_key;
     forged.sent[0] = pki->responder_no_eku;
@@ -244,6 +265,7 @@ TEST(policy_everyKindOfStaple) {
         {"revoked", &revoked, 0, 0, 0, "REVOKED"},
         {"revoked, expired", &revoked_expired, 0, 0, 0, "has expired"},
         {"of another certificate", &foreign, 0, 0, 0, "no SingleResponse"},
+        {"of the CA above alone", &of_ca, 1, 0, 1, "staples no OCSP response"},
         {"signed by a responder without OCSPSigning", &forged, 0, 0, 0, "OCSPSigning"},
         {"of another CA of that name", &twin, 0, 0, 0, "signer"},
         {"with a broken signature", &broken, 0, 0, 0, "signature"},
@@ -258,6 +280,7 @@ TEST(policy_everyKindOfStaple) {
             ocspPeersReset();
             setPolicy(how);
             stapleReply(rows[i].reply);
+            staple_is_ca_s = rows[i].reply == &of_ca;
             asked = 0;
             assert_int_equal(linksUp(peer), up);
             assert_int_equal(asked, 2);
@@ -272,15 +295,33 @@ TEST(policy_everyKindOfStaple) {
     }
 }
 
+/* A client of OpenSSL 3.6 or later gets the first staple that there is in the chain. */
+TEST(staple_ofTheCaAboveAloneIsMissing) {
+    testReply of_ca = testGoodReply(pki->ca);
+    of_ca.singles[0].issuer = pki->root;
+    stapleReply(&of_ca);
+    staple_is_ca_s = 1;
+    setPolicy(OCSP_PEERS_SOFT);
+    assert_int_equal(linkUp(peer, links[1]), 1);
+    setPolicy(OCSP_PEERS_REQUIRE);
+    assert_int_equal(linkUp(peer, links[1]), 0);
+    ocspCron();
+    assertCounts(0, 1, 1);
+    readInfo("last_peer_error");
+    assert_non_null(strstr(text_seen, "for its own certificate, only one for a CA above it"));
+}
+
+/* From 3.6 OpenSSL does not send one. */
 TEST(staple_ofOneByteIsRejected) {
+    int up = opensslChecksStaples();
     setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);
-    assert_int_equal(linksUp(peer), 0);
+    assert_int_equal(linksUp(peer), up);
     testBytesFree(&staple);
     staple = testCopy("\0", 1);
-    assert_int_equal(linksUp(peer), 0);
-    assertCounts(0, 0, 4);
+    assert_int_equal(linksUp(peer), up);
+    assertCounts(0, up ? 4 : 0, up ? 0 : 4);
 }
 
 /* RFC 7633: such a certificate promises a staple, so soft requires one. */

@@ -164,15 +164,18 @@ TEST(responder_withoutOcspSigning, "6") {
 
 /* Found by fuzzing: OpenSSL's time functions accept a UTCTime without seconds, its verification and clients do not. */
 TEST(responder_malformedNotBefore, "6") {
-    ASN1_TIME *odd = ASN1_TIME_new();
+    ASN1_TIME *odd = ASN1_STRING_type_new(V_ASN1_UTCTIME);
     X509 *responder = X509_dup(pki->responder);
     testReply reply = goodReply();
     assert_true(odd && responder && ASN1_STRING_set(odd, "3001010000Z", -1));
-    odd->type = V_ASN1_UTCTIME;
     assert_true(X509_set1_notBefore(responder, odd) && X509_sign(responder, pki->ca_key, EVP_sha256()) > 0);
     reply.signer = reply.sent[0] = responder;
     reply.key = pki->responder_key;
-    assertRejected(&reply, OCSP_ERR_VERIFY, "dates");
+    /* OpenSSL 4 rejects such a time when it parses the certificate. */
+    if (OPENSSL_version_major() < 4)
+        assertRejected(&reply, OCSP_ERR_VERIFY, "dates");
+    else
+        assertRejected(&reply, OCSP_ERR_RESPONSE, "der");
     ASN1_TIME_free(odd);
     X509_free(responder);
 }

@@ -1,14 +1,17 @@
 #!/usr/bin/env tclsh
-# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases.
+# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases, and the C unit
+# tests with OpenSSL 4, which no server of Debian uses yet.
 #
 #   tclsh tests/matrix/run.tcl [options]
 #     --release NAME    only this release (may be given several times)
-#     --server NAME     only this server, valkey-server or redis-server
+#     --server NAME     only this server, valkey-server or redis-server; no unit tests
 #     -j N              number of roots or servers at once, by default 3
-#     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"
+#     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"; no unit tests
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree, builds the module once, in the oldest root, and
-# runs tests/run.tcl in each root against each server with that module. The output of each job is in
+# runs tests/run.tcl in each root against each server with that module. In the root of Debian's experimental suite
+# everything is built again, with OpenSSL 4: there the C unit tests run, and that module is loaded into a server which
+# uses OpenSSL 3. The output of each job is in
 # build/matrix/NAME.log; its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, or a
 # build or run that ends early, counts as a failure. Ends with a table and a line "N passed, M failed".
 #
@@ -42,6 +45,7 @@ proc stop {sentence} {
 # ---- options --------------------------------------------------------------------------------------------------------
 
 set all_releases [exec sh $root list] ;# oldest first
+set unit_releases [exec sh $root list-unit]
 set all_servers {valkey-server redis-server}
 set releases {}
 set servers {}
@@ -55,7 +59,8 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
     set value [lindex $argv [incr i]]
     switch -- $option {
         --release {
-            if {$value ni $all_releases} {stop "there is no release $value here: [join $all_releases {, }]"}
+            set known [concat $all_releases $unit_releases]
+            if {$value ni $known} {stop "there is no release $value here: [join $known {, }]"}
             lappend releases $value
         }
         --server {
@@ -66,7 +71,10 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
         --suites {set suites $value}
     }
 }
-if {$releases eq {}} {set releases $all_releases}
+if {$releases eq {}} {set releases [concat $all_releases $unit_releases]}
+set units [lmap release $releases {expr {$release in $unit_releases ? $release : [continue]}}]
+if {$servers ne {} || $suites ne {}} {set units {}}
+set releases [lmap release $releases {expr {$release in $all_releases ? $release : [continue]}}]
 if {$servers eq {}} {set servers $all_servers}
 if {[exec id -u] != 0} {
     stop "this needs root, because it makes Debian systems with debootstrap and runs servers in them with chroot.\
@@ -97,9 +105,16 @@ proc job {name after command} {
 # A run of some suites has a log of its own.
 proc log_of {name} {file join $::out $name[expr {$::suites ne {} ? ".part" : {}}].log}
 
-proc in_root {release tmp args} {
+proc in_root {release tree tmp args} {
     file mkdir $tmp
-    return [list env NETWORK=no sh $::root enter $release $::tree $tmp {*}$args]
+    return [list env NETWORK=no sh $::root enter $release $tree $tmp {*}$args]
+}
+
+# Copies the sources.
+proc copy_tree {tree} {
+    file delete -force $tree
+    file mkdir $tree
+    exec tar -C $::project --exclude=./build --exclude=./.git --exclude=*.so --exclude=*.o -cf - . | tar -C $tree -xf -
 }
 
 proc clock_of {seconds} {format %d:%02d [expr {$seconds / 60}] [expr {$seconds % 60}]}
@@ -216,25 +231,36 @@ catch {
     close $channel
 }
 
-file delete -force $tree
-file mkdir $tree
-exec tar -C $project --exclude=./build --exclude=./.git --exclude=*.so --exclude=*.o -cf - . | tar -C $tree -xf -
-
+copy_tree $tree
 set oldest [lindex $all_releases 0]
-foreach release [lsort -unique [concat $oldest $releases]] {
+set needed [expr {$releases eq {} ? {} : $oldest}]
+foreach release [lsort -unique [concat $needed $releases $units]] {
     job root-$release {} [list sh $root make $release]
 }
-job build [list root-$oldest] [in_root $oldest [file join $out build.tmp] make -C /src V=1 module]
+if {$releases ne {}} {
+    job build [list root-$oldest] [in_root $oldest $tree [file join $out build.tmp] make -C /src V=1 module]
+}
 foreach release $releases {
     foreach server $servers {
         set name $release-[string map {-server {}} $server]
         file delete -force [file join $out $name] [log_of $name]
-        # The shell stays: as process 1 of its namespace it reaps orphans.
-        job $name [list build root-$release] [in_root $release [file join $out $name] sh -c {
+        # The shell stays: as process 1 of its namespace it reaps orphans. So it does for the unit tests.
+        job $name [list build root-$release] [in_root $release $tree [file join $out $name] sh -c {
             openssl version
             CLIENT_TABLE=/tmp/client-verdicts.md tclsh /src/tests/run.tcl --silence 600 --server "$0" "$@"
             exit $?
         } /usr/bin/$server {*}$suites]
+    }
+}
+foreach release $units {
+    set own_tree [file join $out tree-$release]
+    copy_tree $own_tree
+    foreach {name after command} [list \
+        $release-unit root-$release {openssl version && make -C /src unit} \
+        $release-mixed $release-unit {make -C /src module && tclsh /src/tests/run.tcl \
+            --server /usr/bin/valkey-server --single unit/ocsp-modules --only 'no-tls: a server and a module*'}] {
+        file delete -force [file join $out $name] [log_of $name]
+        job $name [list $after] [in_root $release $own_tree [file join $out $name] sh -c "$command; exit \$?"]
     }
 }
 puts "roots: $roots, made from [exec sh $root mirror]\nlogs: $out"
@@ -276,6 +302,17 @@ proc row_of {release server} {
         [clock format [file mtime $log] -format %Y-%m-%d] |"
 }
 
+# Returns the row of a release whose unit tests were run, or "".
+proc unit_row_of {release} {
+    set log [log_of $release-unit]
+    if {[catch {open $log} channel]} return
+    set text [read $channel]
+    close $channel
+    if {![regexp -line {^OpenSSL (\S+)} $text - openssl] || ![regexp -line {^\d+ passed, \d+ failed.*} $text tests]} return
+    return "| $release | $openssl | none uses it yet: the C unit tests | $tests | |\
+        [clock format [file mtime $log] -format %Y-%m-%d] |"
+}
+
 set table "| Debian | OpenSSL | server | tests | handshakes on I/O threads: by load, always | tried |\n"
 append table "|---|---|---|---|---|---|\n"
 set complete [expr {$suites eq {}}]
@@ -284,6 +321,10 @@ foreach release $all_releases {
         set row [row_of $release [string map {-server {}} $server]]
         if {$row eq {}} {set complete 0} else {append table $row\n}
     }
+}
+foreach release $unit_releases {
+    set row [unit_row_of $release]
+    if {$row eq {}} {set complete 0} else {append table $row\n}
 }
 
 # Replaces the text between the comments that mark its place in a file of docs/.

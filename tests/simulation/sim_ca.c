@@ -772,6 +772,17 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
 int __real_X509_verify(X509 *cert, EVP_PKEY *key);
 int __wrap_X509_verify(X509 *cert, EVP_PKEY *key);
 
+/* Returns the number of unused bits at the end of a signature, whose structure OpenSSL 4 hides. */
+static int simUnusedBits(const ASN1_BIT_STRING *signature) {
+    unsigned char *der = NULL;
+    int n = i2d_ASN1_BIT_STRING(signature, &der), bits = -1;
+
+    /* The byte before the signature's own bytes. */
+    if (n > ASN1_STRING_length(signature)) bits = der[n - ASN1_STRING_length(signature) - 1];
+    OPENSSL_free(der);
+    return bits;
+}
+
 int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X509_STORE *store, unsigned long flags) {
     const ASN1_OCTET_STRING *signature = OCSP_resp_get0_signature(basic);
     const X509_ALGOR *algorithm = OCSP_resp_get0_tbs_sigalg(basic);
@@ -781,8 +792,8 @@ int __wrap_OCSP_basic_verify(OCSP_BASICRESP *basic, STACK_OF(X509) *helpers, X50
     uint64_t h;
 
     X509_ALGOR_get0(&object, &type, NULL, algorithm);
-    /* The low bits of the flags are the number of unused bits at the end. OpenSSL rejects such signatures. */
-    if (ASN1_STRING_length(signature) != SIM_SIGNATURE || (signature->flags & 7) ||
+    /* OpenSSL rejects signatures with unused bits. */
+    if (ASN1_STRING_length(signature) != SIM_SIGNATURE || simUnusedBits(signature) != 0 ||
         OBJ_obj2nid(object) != NID_ED25519 || type != V_ASN1_UNDEF ||
         memcmp(ASN1_STRING_get0_data(signature), SIM_MARK, sizeof(SIM_MARK) - 1) != 0 || sk_X509_num(helpers) != 1)
         return __real_OCSP_basic_verify(basic, helpers, store, flags);

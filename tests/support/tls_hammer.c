@@ -147,7 +147,8 @@ static void breakOff(SSL *ssl, int fd) {
         (void)!send(fd, "PING\r\n", 6, MSG_NOSIGNAL);
         return;
     }
-    if (how == 3) SSL_set1_host(ssl, "another.test.invalid"); /* the name does not match: an alert */
+    if (how == 3) /* the name does not match: an alert */
+        X509_VERIFY_PARAM_set1_host(SSL_get0_param(ssl), "another.test.invalid", 0);
     if (how == 3) SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
     if (how == 2) {
         struct timeval soon = {.tv_usec = 1};

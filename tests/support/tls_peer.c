@@ -1,10 +1,11 @@
 /* tls_peer.c - a TLS server that staples any bytes, for suites in which a client or a server checks the staple. The
  * product would never send most of these staples.
  *
- *   tls_peer --cert FILE --key FILE --staple FILE [--tls 1.2|1.3]
+ *   tls_peer --cert FILE --key FILE --staple FILE [--tls 1.2|1.3] [--for leaf|ca]
  *
  * The staple is read from FILE at each handshake; without the file there is none. Listens on a free port of 127.0.0.1 and
- * offers to resume sessions. Prints "port=N openssl=HEX", then a line for each connection:
+ * offers to resume sessions. --for ca: the staple is for the certificate above the peer's; OpenSSL before 3.6 cannot send
+ * it there, and sends it as the peer's. Prints "port=N openssl=HEX", then a line for each connection:
  *
  *   done=0|1 asked=0|1 reused=0|1 hello=LENGTH:EXTENSION,...
  *
@@ -24,14 +25,34 @@
 #include <sys/time.h>
 #include <unistd.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/ssl.h>
 
 #define CLIENT_TIMEOUT_S 10 /* for a client that sends nothing */
 
-static const char *staple_file;
+static const char *staple_file, *staple_for = "leaf";
 static int asked;
 static size_t hello_length;
 static char extensions[1024];
+
+/* Hands `n` bytes to OpenSSL, which then owns them. Returns 0, and the caller owns them, if it does not take them. */
+static int setStaple(SSL *ssl, unsigned char *bytes, size_t n) {
+#ifdef SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP_EX
+    const unsigned char *p = bytes;
+    STACK_OF(OCSP_RESPONSE) *chain;
+
+    if (!strcmp(staple_for, "ca")) {
+        chain = sk_OCSP_RESPONSE_new_null();
+        if (!sk_OCSP_RESPONSE_push(chain, NULL) ||
+            !sk_OCSP_RESPONSE_push(chain, d2i_OCSP_RESPONSE(NULL, &p, (long)n)) ||
+            !SSL_set0_tlsext_status_ocsp_resp_ex(ssl, chain))
+            return 0;
+        OPENSSL_free(bytes);
+        return 1;
+    }
+#endif
+    return (int)SSL_set_tlsext_status_ocsp_resp(ssl, bytes, (long)n);
+}
 
 static int onStatus(SSL *ssl, void *unused) {
     FILE *f = fopen(staple_file, "rb");
@@ -41,7 +62,7 @@ static int onStatus(SSL *ssl, void *unused) {
     (void)unused;
     asked = 1;
     if (f) fclose(f);
-    if (f && n && SSL_set_tlsext_status_ocsp_resp(ssl, bytes, (long)n)) return SSL_TLSEXT_ERR_OK;
+    if (f && n && setStaple(ssl, bytes, n)) return SSL_TLSEXT_ERR_OK;
     OPENSSL_free(bytes);
     return SSL_TLSEXT_ERR_NOACK;
 }
@@ -86,6 +107,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--key")) key = argv[i + 1];
         if (!strcmp(argv[i], "--staple")) staple_file = argv[i + 1];
         if (!strcmp(argv[i], "--tls")) tls = argv[i + 1];
+        if (!strcmp(argv[i], "--for")) staple_for = argv[i + 1];
     }
     if (!cert || !key || !staple_file) return die("usage: see the head of tls_peer.c");
     if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 ||

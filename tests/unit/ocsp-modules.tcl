@@ -195,7 +195,7 @@ test {no-tls: a server with its own OpenSSL: one line in the log, and no effect 
     set options [ocsp_server $leaf $ca]
     lappend options env [list LD_PRELOAD [ocsp_tool foreign_openssl]]
     start_server $options {
-        set line {*cannot be seen*Build a patched server instead*}
+        set line {*cannot be seen*linked statically, into */foreign_openssl.so. Build a patched server instead*}
         wait_for_log_messages 0 [list $line] 0 100 50
         assert_equal [ocsp_info state] no-tls
         ocsp_assert_staple none
@@ -218,6 +218,47 @@ test {no-tls: a server with its own OpenSSL: one line in the log, and no effect 
             }
             ocsp_set verify-peers no
         }
+    }
+}
+
+# Asserts that a server with another libssl than the module's starts, does not staple, and names both in its log.
+proc assert_foreign_libssl {theirs ours environment} {
+    set options [ocsp_server $::leaf $::ca]
+    lappend options env $environment
+    start_server $options {
+        set number [string range $theirs [string length libssl.so.] end]
+        set line "*cannot be seen*server uses */$theirs, and this module is linked to $ours.*depends on $theirs (Debian's\
+            package is libssl$number)*"
+        wait_for_log_messages 0 [list $line] 0 100 50
+        assert_equal [ocsp_info state] no-tls
+        ocsp_assert_staple none
+        ocsp_load_certificate $::leaf
+        ocsp_assert_staple none
+        assert_equal [llength [ocsp_log_lines 0 $line]] 1
+    }
+}
+
+# Returns the file name of the libssl that a program or library is linked to, or "".
+proc libssl_of {file} {
+    set name {}
+    regexp {libssl\.so\.\S+} [exec ldd $file] name
+    return $name
+}
+
+test {no-tls: a server that uses the libssl of another major version: the log names it and what to install} {
+    set dir [ocsp_tmpdir libssl]
+    ocsp_file_write $dir/versions "FOREIGN_99 { *; };\n"
+    exec cc -shared -fPIC [file join $::ocsp_support_dir foreign_libssl.c] -o $dir/libssl.so.99 \
+        -Wl,--version-script=$dir/versions
+    assert_foreign_libssl libssl.so.99 [libssl_of $::ocsp_module_path] [list LD_PRELOAD $dir/libssl.so.99]
+}
+
+# In the matrix: a module built for OpenSSL 4, in a server that uses OpenSSL 3.
+set server_libssl [libssl_of $server_binary]
+set module_libssl [libssl_of $ocsp_module_path]
+if {$server_libssl ni [list {} $module_libssl]} {
+    test {no-tls: a server and a module that were built for different major versions of OpenSSL} {
+        assert_foreign_libssl $::server_libssl $::module_libssl {}
     }
 }
 
