@@ -90,6 +90,9 @@ typedef int ServerConfigApply(ServerCtx *ctx, void *privdata, ServerString **err
     F(int, WrongArity, (ServerCtx *))                                                                              \
     F(int, ReplyWithError, (ServerCtx *, const char *))                                                            \
     F(int, ReplyWithSimpleString, (ServerCtx *, const char *))                                                     \
+    F(int, ReplyWithStringBuffer, (ServerCtx *, const char *, size_t))                                             \
+    F(int, ReplyWithVerbatimString, (ServerCtx *, const char *, size_t))                                           \
+    F(int, ReplyWithNull, (ServerCtx *))                                                                           \
     F(int, GetContextFlags, (ServerCtx *))                                                                         \
     F(unsigned long long, GetClientId, (ServerCtx *))                                                              \
     F(int, GetClientInfoById, (void *info, uint64_t id))                                                           \

@@ -185,6 +185,31 @@ typedef void ocspRefreshDone(void *arg, const char *error);
 #define OCSP_SENTENCE_MAX 512
 int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size);
 
+/* The answer of OCSP.GET and DEBUG OCSP-GET. */
+typedef enum {
+    OCSP_GET_NOTHING, /* nothing is stapled now */
+    OCSP_GET_BYTES,   /* of the response: DER, or base64 in one line */
+    OCSP_GET_TEXT,    /* lines "name: value" */
+    OCSP_GET_ERROR,   /* `why` has the sentence */
+} ocspGetKind;
+
+typedef struct ocspGetAnswer {
+    ocspGetKind kind;
+    char *data; /* the caller frees it with ocspHost.free */
+    size_t len;
+    char why[OCSP_SENTENCE_MAX];
+} ocspGetAnswer;
+
+/* Fills *answer with the response that a handshake would staple now. `words` are the command's arguments, at most two, each
+ * may be left out: DER, BASE64 or TEXT (default), then a certificate's serial number in hexadecimal (default: the first
+ * certificate, that of the ocsp_* fields). Reads as a handshake does, without a lock. Main. */
+void ocspGet(const char *const words[], int count, ocspGetAnswer *answer);
+
+/* Hands a response in base64 (line ends allowed) to the OCSP thread, which verifies it like one from the network and
+ * staples it for each certificate that it is about. A fetch under way is interrupted, so this does not wait for a
+ * responder. Returns as ocspRequestRefresh. Main; does not block. */
+int ocspSet(const char *base64, size_t len, ocspRefreshDone *done, void *arg, char *why, size_t why_size);
+
 /* INFO: calls `number` or `text` for each field, without the prefix "ocsp_", in a fixed order. Strings are valid during
  * the call. Main; takes a mutex that is held for copies only. */
 typedef struct ocspInfoSink {

@@ -45,7 +45,9 @@ void ocspBuiltinLink(struct ssl_ctx_st *ctx); /* the same for the context of lin
 #define ocspBuiltinLink(ctx) ((void)(ctx))
 #endif
 
-void ocspBuiltinDebugRefresh(client *c);        /* DEBUG OCSP-REFRESH */
+/* DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET: `subcommand` is that word, `first` and `second` those after it (sds; NULL:
+ * absent). The caller reads them from c->argv, because the name of an object's value differs between releases. */
+void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second);
 sds genOcspInfoStatsString(sds info);           /* the two counters in INFO stats */
 sds genOcspInfoString(sds info, int *sections); /* INFO ocsp */
 void ocspBuiltinKillThread(void);               /* in a crash report, after bioKillThreads; any thread */

@@ -112,13 +112,14 @@ static void ocspLogCertIdDigest(ocspCert *cert) {
             "look "
             "for SHA-1 and find no status in it: %s",
             cert->id->serial, OBJ_nid2sn(cert->current.certid_digest),
-            cert->current.source == OCSP_SOURCE_FILE
-                ? "request the response for response-file with a SHA-1 CertID"
+            cert->current.source == OCSP_SOURCE_FILE ? "request the response for response-file with a SHA-1 CertID"
+            : cert->current.source == OCSP_SOURCE_PUSHED
+                ? "request the response to push with a SHA-1 CertID"
                 : "configure the responder to answer with the CertID of the request, which has SHA-1");
 }
 
 void ocspLogInstalled(ocspCert *cert) {
-    static const char *const from[] = {"", "the responder", "the cache", "the response file"};
+    static const char *const from[] = {"", "the responder", "the cache", "the response file", "an operator"};
     const ocspResponse *current = &cert->current;
     char when[40], revoked[40];
 
@@ -136,7 +137,7 @@ void ocspLogInstalled(ocspCert *cert) {
                 cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
     } else if (!current->revoked && cert->replaced.revoked) {
         ocspLog(OCSP_LOG_NOTICE, "certificate %s: good again; response valid until %s", cert->id->serial, when);
-    } else if (!cert->replaced.exists) {
+    } else if (!cert->replaced.exists || current->source == OCSP_SOURCE_PUSHED) {
         ocspLog(OCSP_LOG_NOTICE, "certificate %s: stapling a response that is valid until %s (%zu bytes from %s%s%s)",
                 cert->id->serial, when, current->len, from[current->source],
                 current->source == OCSP_SOURCE_NETWORK ? " " : "",
@@ -368,7 +369,7 @@ static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, cons
                      source == OCSP_SOURCE_NETWORK ? 0 : env->wall_ms() - cert->current.received * 1000);
     }
     cert->logged.half_window = cert->logged.expired = cert->logged.missing = 0;
-    cert->cache.dirty = source == OCSP_SOURCE_NETWORK;
+    cert->cache.dirty = source == OCSP_SOURCE_NETWORK || source == OCSP_SOURCE_PUSHED;
     cert->cache.outdated = source != OCSP_SOURCE_CACHE;
     cert->cache.store_at_ms = 0;
 }

@@ -23,6 +23,7 @@ static struct {
     int unreported;                          /* the thread took options or a context after its last report */
     int refresh_requests;
     ocspWaiter *waiters;
+    ocspPush *pushes; /* owned; oldest first, at most OCSP_MAX_PUSHES */
     ocspReport report;
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -131,9 +132,9 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
-/* Returns why no certificate can be refreshed, or NULL. Directives are named without the prefix, which depends on the
- * host. */
-static const char *ocspWhyNoRefresh(const ocspReport *report) {
+/* Returns why no certificate can be refreshed, or NULL. `pushed`: with a pushed response, which needs no responder.
+ * Directives are named without the prefix, which depends on the host. */
+static const char *ocspWhyNoRefresh(const ocspReport *report, int pushed) {
     static const char *const reasons[] = {
         [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
         [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and "
@@ -148,17 +149,22 @@ static const char *ocspWhyNoRefresh(const ocspReport *report) {
 
     if (report->count == 0) return reasons[report->status[0].state];
     for (i = 0; i < report->count; i++)
-        if (report->status[i].state == OCSP_STATE_PENDING) return NULL;
+        if (report->status[i].state == OCSP_STATE_PENDING ||
+            (pushed && report->status[i].state == OCSP_STATE_NO_RESPONDER))
+            return NULL;
     return reasons[report->status[0].state];
+}
+
+/* Options or a context that the report does not cover may change what it says: then the thread decides. Locked. */
+static int ocspReportIsCurrent(void) {
+    return shared.options_taken == shared.options_version && !shared.context && !shared.unreported;
 }
 
 const char *ocspPutRequest(ocspWaiter *waiter) {
     const char *reason = NULL;
 
     pthread_mutex_lock(&shared.lock);
-    /* Options or a context that the report does not cover may change the answer: then the thread decides. */
-    if (shared.options_taken == shared.options_version && !shared.context && !shared.unreported)
-        reason = ocspWhyNoRefresh(&shared.report);
+    if (ocspReportIsCurrent()) reason = ocspWhyNoRefresh(&shared.report, 0);
     if (!reason) {
         shared.refresh_requests++;
         if (waiter) {
@@ -195,6 +201,45 @@ void ocspAnswer(ocspWaiter **waiters, const char *error) {
     }
 }
 
+/* ---- pushed responses -------------------------------------------------------------------------------------------- */
+
+const char *ocspPutPush(ocspPush *push) {
+    const char *reason = NULL;
+    ocspPush **end = &shared.pushes;
+    int waiting = 0;
+
+    pthread_mutex_lock(&shared.lock);
+    for (; *end; end = &(*end)->next) waiting++;
+    if (ocspHasResponseFile(&shared.options))
+        reason = OCSP_PUSH_WITH_FILE;
+    else if (ocspReportIsCurrent())
+        reason = ocspWhyNoRefresh(&shared.report, 1);
+    if (!reason && waiting >= OCSP_MAX_PUSHES)
+        reason = "busy: as many pushed responses as are allowed are waiting to be verified; try again in a moment";
+    if (!reason) *end = push;
+    pthread_mutex_unlock(&shared.lock);
+    return reason;
+}
+
+ocspPush *ocspTakePushes(void) {
+    ocspPush *pushes;
+
+    pthread_mutex_lock(&shared.lock);
+    pushes = shared.pushes;
+    shared.pushes = NULL;
+    pthread_mutex_unlock(&shared.lock);
+    return pushes;
+}
+
+int ocspPushWaits(void) {
+    int waits;
+
+    pthread_mutex_lock(&shared.lock);
+    waits = shared.pushes != NULL;
+    pthread_mutex_unlock(&shared.lock);
+    return waits;
+}
+
 /* ---- the report -------------------------------------------------------------------------------------------------- */
 
 void ocspSetReport(const ocspReport *report) {
@@ -223,9 +268,11 @@ void ocspCopyReport(ocspReport *report) {
 
 void ocspHandoffReset(void) {
     ocspWaiter *waiters = NULL;
+    ocspPush *pushes = ocspTakePushes();
 
     ocspTakeRequests(&waiters);
     ocspAnswer(&waiters, "the server is shutting down");
+    ocspAnswerPushes(&pushes, "the server is shutting down");
     ocspContextCertsFree(ocspTakeContextCerts());
     pthread_mutex_lock(&shared.lock);
     ocspFreeOptions(&shared.options);

@@ -179,26 +179,33 @@ static int ocspMakeRequest(ocspIdentity *id) {
     return id->request != NULL;
 }
 
+char *ocspSerialText(const ASN1_INTEGER *serial, char *out, size_t size) {
+    BIGNUM *number = ASN1_INTEGER_to_BN(serial, NULL);
+    char *hex = number ? BN_bn2hex(number) : NULL; /* upper case */
+
+    ocspCleanText(out, size, hex);
+    OPENSSL_free(hex);
+    BN_free(number);
+    return out;
+}
+
 static int ocspNameIdentity(ocspIdentity *id) {
-    BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(id->leaf), NULL);
-    char *hex = serial ? BN_bn2hex(serial) : NULL; /* upper case */
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     unsigned md_len = 0, i;
     int days = 0, secs = 0;
     static const struct tm epoch = {.tm_year = 70, .tm_mday = 1};
     struct tm end;
-    int ok = hex && X509_digest(id->leaf, EVP_sha256(), id->sha256, &md_len) && md_len == sizeof(id->sha256);
+    int ok = *ocspSerialText(X509_get0_serialNumber(id->leaf), clean, sizeof(clean)) &&
+             X509_digest(id->leaf, EVP_sha256(), id->sha256, &md_len) && md_len == sizeof(id->sha256);
 
     if (ok) {
         for (i = 0; i < md_len; i++) snprintf(id->sha256_hex + 2 * i, 3, "%02x", id->sha256[i]);
-        id->serial = ocspStrdup(ocspCleanText(clean, sizeof(clean), hex));
+        id->serial = ocspStrdup(clean);
         ok = id->serial != NULL;
         /* A notAfter that does not parse stays 0: such a certificate is never stapled for. */
         if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &end) && OPENSSL_gmtime_diff(&days, &secs, &epoch, &end))
             id->not_after = (int64_t)days * 86400 + secs;
     }
-    OPENSSL_free(hex);
-    BN_free(serial);
     return ok;
 }
 

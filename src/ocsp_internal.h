@@ -215,6 +215,10 @@ void ocspIdentityFree(ocspIdentity *id);
  * key. */
 int ocspIssued(X509 *issuer, X509 *cert);
 
+/* Formats a serial number in upper-case hexadecimal, as external text. Returns out; "" when out of memory. Any thread,
+ * inside OpenSSL. */
+char *ocspSerialText(const ASN1_INTEGER *serial, char *out, size_t size);
+
 /* ---- HTTP (ocsp_http.c) ------------------------------------------------------------------------------------------ */
 
 /* bytes of one HTTP header with all interim responses; of one body's chunk extensions and trailers */
@@ -340,7 +344,15 @@ int ocspWeakSignature(const X509_ALGOR *algorithm);
 
 /* ---- verify (ocsp_verify.c) -------------------------------------------------------------------------------------- */
 
-typedef enum { OCSP_SOURCE_NONE, OCSP_SOURCE_NETWORK, OCSP_SOURCE_CACHE, OCSP_SOURCE_FILE } ocspSource;
+typedef enum {
+    OCSP_SOURCE_NONE,
+    OCSP_SOURCE_NETWORK,
+    OCSP_SOURCE_CACHE,
+    OCSP_SOURCE_FILE,
+    OCSP_SOURCE_PUSHED, /* by an operator: OCSP.SET, DEBUG OCSP-SET */
+} ocspSource;
+
+const char *ocspSourceName(ocspSource source); /* as in INFO. Any thread */
 
 /* A verified response. Immutable, except as ocspVerifyFile and ocspCapByClock lower expires_at. */
 typedef struct ocspResponse {
@@ -405,6 +417,23 @@ ocspFreshness ocspCompare(const ocspResponse *current, const ocspResponse *fresh
  * has no nextUpdate, -1 if the response does not parse. Any thread, inside OpenSSL. */
 int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 
+/* Returns the SingleResponse that ocspVerify uses for the certificate, owned by `basic`, or NULL. `id` needs leaf, issuer
+ * and serial only. Any thread, inside OpenSSL. */
+OCSP_SINGLERESP *ocspSingleResponseOf(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now);
+
+/* ---- text (ocsp_text.c) ------------------------------------------------------------------------------------------ */
+
+#define OCSP_TEXT_MAX (16 * 1024) /* bytes that every description of a response fits in */
+
+/* Formats a name as in RFC 2253, as external text. Returns out; "" when out of memory. Any thread, inside OpenSSL. */
+char *ocspNameText(const X509_NAME *name, char *out, size_t size);
+
+struct ocspStaple;
+/* Describes the response of `staple` at `now` in lines "name: value", with the names of RFC 6960. Finds the signer by
+ * verifying again, at most OCSP_MAX_VERIFICATIONS signatures. `out` has OCSP_TEXT_MAX bytes. 0: out of memory. Pure. Any
+ * thread, inside OpenSSL. */
+int ocspResponseText(const struct ocspStaple *staple, int64_t now, char *out, size_t size);
+
 /* ---- schedule (ocsp_schedule.c) ---------------------------------------------------------------------------------- */
 
 #define OCSP_MIN_INTERVAL_MS 1000            /* between automatic refreshes */
@@ -459,6 +488,10 @@ typedef struct ocspStaple {
     int64_t expires_at; /* staple while now < expires_at; wall clock seconds */
     unsigned char *der; /* owned; NULL: no response */
     size_t len;
+    /* For OCSP.GET; not read by handshakes. */
+    X509 *issuer; /* owned reference; NULL: unknown */
+    int index;    /* position in the context in service; -1: replaced */
+    ocspSource source;
 } ocspStaple;
 
 typedef struct ocspStapleSet {
@@ -472,6 +505,9 @@ typedef struct ocspStapleSet {
 void ocspSlotPublish(ocspStapleSet *set);
 const ocspStapleSet *ocspSlotEnter(int *token); /* lock-free; NULL: nothing is published */
 void ocspSlotLeave(int token);
+/* Copies the published set to *copy (NULL if nothing is published); free it with ocspStapleSetFree. Lock-free, like a
+ * handshake. Any thread. 0: out of memory. */
+int ocspSlotCopy(ocspStapleSet **copy);
 void ocspStapleSetFree(ocspStapleSet *set);
 
 /* Handshake counters. Any thread. They share the readers' stripes, so that threads do not contend. */

@@ -1,4 +1,4 @@
-/* ocsp_module.c - the loadable module, the host for unmodified, packaged servers: load and unload, events, commands,
+/* ocsp_module.c - the loadable module, the host for unmodified, packaged servers: load and unload, events,
  * INFO. The module's other files are ocsp_module_*.c.
  *
  * DESIGN: right after loading a module the server unloads it again if a configuration directive remains unclaimed.
@@ -16,8 +16,6 @@
 #include <strings.h>
 
 #define MODULE_NAME "ocsp"
-#define REFRESH_COMMAND "ocsp.refresh"
-#define DEBUG_SUBCOMMAND "ocsp-refresh"
 
 /* ---- the engine's host ------------------------------------------------------------------------------------------- */
 
@@ -121,142 +119,6 @@ static void shutdownEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, 
     module.shutting_down = 1;
 }
 
-/* ---- commands ---------------------------------------------------------------------------------------------------- */
-
-typedef enum { DEBUG_DENIED, DEBUG_ALLOWED, DEBUG_ABSENT } debugRight;
-
-/* Returns whether the user of this command may run DEBUG. DEBUG_ABSENT: the server has no command of that name
- * (rename-command), so there is no permission to check. */
-static debugRight mayDebug(ServerCtx *ctx) {
-    ServerString *argv[2] = {Server_CreateString(NULL, "DEBUG", 5),
-                             Server_CreateString(NULL, DEBUG_SUBCOMMAND, strlen(DEBUG_SUBCOMMAND))};
-    ServerString *name = Server_GetCurrentUserName(ctx);
-    ServerUser *user = name ? Server_GetModuleUserFromUserName(name) : NULL;
-    debugRight right = DEBUG_DENIED;
-
-    if (user) {
-        errno = 0;
-        if (Server_ACLCheckCommandPermissions(user, argv, 2) == SERVER_OK)
-            right = DEBUG_ALLOWED;
-        else if (errno == ENOENT)
-            right = DEBUG_ABSENT;
-        Server_FreeModuleUser(user);
-    }
-    if (name) Server_FreeString(ctx, name);
-    Server_FreeString(NULL, argv[0]);
-    Server_FreeString(NULL, argv[1]);
-    return right;
-}
-
-static int isLocal(ServerCtx *ctx) {
-    ServerClientInfo info = {.version = 1};
-
-    if (Server_GetClientInfoById(&info, Server_GetClientId(ctx)) != SERVER_OK) return 0;
-    return info.flags & SERVER_CLIENT_UNIXSOCKET || strncmp(info.addr, "127.", 4) == 0 || strcmp(info.addr, "::1") == 0;
-}
-
-static int replyRefreshed(ServerCtx *ctx, ServerString **argv, int argc) {
-    const char *error = Server_GetBlockedClientPrivateData(ctx);
-
-    (void)argv;
-    (void)argc;
-    return error ? Server_ReplyWithError(ctx, error) : Server_ReplyWithSimpleString(ctx, "OK");
-}
-
-/* The error reply when there is no memory for the reason: a failure must never be answered with OK. */
-static char reason_lost[] =
-    "ERR the refresh failed, and there is no memory to say why: see ocsp_last_error in INFO ocsp";
-
-static void freeReply(ServerCtx *ctx, void *error) {
-    (void)ctx;
-    if (error != reason_lost) Server_Free(error);
-}
-
-/* Unblocks the client that waits for a refresh. `error`: NULL on success. OCSP thread; an ocspRefreshDone. */
-static void refreshDone(void *blocked_client, const char *error) {
-    size_t size = error ? strlen(error) + 5 : 0;
-    char *reply = error ? Server_TryAlloc(size) : NULL;
-
-    if (reply)
-        snprintf(reply, size, "ERR %s", error);
-    else if (error)
-        reply = reason_lost;
-    Server_UnblockClient(blocked_client, reply);
-}
-
-/* Returns 1 if the user of this command may refresh; otherwise 0 with the error reply in *why. The server has already
- * checked the permission for OCSP.REFRESH; a user who may not run DEBUG may not refresh either. */
-static int mayRefresh(ServerCtx *ctx, int is_debug, const char **why) {
-    debugRight right = mayDebug(ctx);
-
-    *why = NULL;
-    if (right == DEBUG_DENIED)
-        *why = "NOPERM this user has no permissions to run the 'debug' command";
-    else if (is_debug && right == DEBUG_ABSENT)
-        *why = "ERR unknown command 'debug': it is renamed or disabled here. Use OCSP.REFRESH";
-    else if (is_debug && module.debug_is_local && !isLocal(ctx))
-        *why = "ERR DEBUG command not allowed. If the enable-debug-command option is set to "
-               "\"local\", you can run it from a local connection, otherwise you need to set "
-               "this option in the configuration file, and then restart the server.";
-    return !*why;
-}
-
-static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
-    int is_debug = argc == 2 && strcasecmp(Server_StringPtrLen(argv[1], NULL), DEBUG_SUBCOMMAND) == 0;
-    ServerBlockedClient *client = NULL;
-    const char *refusal;
-    char why[OCSP_SENTENCE_MAX] = "the server cannot block this client", error[OCSP_SENTENCE_MAX + 8];
-
-    if (argc != 1 && !is_debug) return Server_WrongArity(ctx);
-    if (!mayRefresh(ctx, is_debug, &refusal)) return Server_ReplyWithError(ctx, refusal);
-    if (is_debug) {
-        if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
-            return Server_ReplyWithSimpleString(ctx, "Background OCSP refresh started");
-    } else {
-        if (Server_GetContextFlags(ctx) & (SERVER_CTX_MULTI | SERVER_CTX_LUA | SERVER_CTX_DENY_BLOCKING))
-            return Server_ReplyWithError(
-                ctx, "ERR OCSP.REFRESH waits for the responder, which is not possible in MULTI or in a "
-                     "script: use DEBUG OCSP-REFRESH, which does not wait");
-        client = Server_BlockClient(ctx, replyRefreshed, NULL, freeReply, 0);
-        /* BlockClient first: the thread may finish before this function returns */
-        if (client && ocspRequestRefresh(refreshDone, client, why, sizeof(why))) return SERVER_OK;
-    }
-    snprintf(error, sizeof(error), "ERR %s", why);
-    if (client) {
-        refreshDone(client, why);
-        return SERVER_OK;
-    }
-    return Server_ReplyWithError(ctx, error);
-}
-
-/* Rewrites DEBUG OCSP-REFRESH to OCSP.REFRESH. Runs for every command, so the cheapest test comes first. */
-static void debugFilter(ServerFilterCtx *filter) {
-    const char *chars;
-    size_t len;
-
-    if (Server_CommandFilterArgsCount(filter) != 2) return;
-    chars = Server_StringPtrLen(Server_CommandFilterArgGet(filter, 0), &len);
-    if (len != 5 || strcasecmp(chars, "debug") != 0) return;
-    chars = Server_StringPtrLen(Server_CommandFilterArgGet(filter, 1), &len);
-    if (len != strlen(DEBUG_SUBCOMMAND) || strcasecmp(chars, DEBUG_SUBCOMMAND) != 0) return;
-    Server_CommandFilterArgReplace(filter, 0, Server_CreateString(NULL, REFRESH_COMMAND, strlen(REFRESH_COMMAND)));
-}
-
-/* Registers debugFilter if enable-debug-command allows DEBUG. Returns 0 if the server refuses. The setting cannot
- * change while the server runs; where it is off, or cannot be read, no command pays for a filter. */
-static int registerDebug(ServerCtx *ctx) {
-    char allowed[SETTING_MAX];
-    settingResult known = readSetting(ctx, "enable-debug-command", allowed);
-
-    if (known == SETTING_UNKNOWN)
-        moduleLog(OCSP_LOG_NOTICE, "DEBUG OCSP-REFRESH is not available, as enable-debug-command cannot be read (the "
-                                   "CONFIG command is renamed or disabled): use OCSP.REFRESH");
-    module.debug_is_local = strcmp(allowed, "local") == 0;
-    if (!module.debug_is_local && strcmp(allowed, "yes") != 0) return 1;
-    module.filter = Server_RegisterCommandFilter(ctx, debugFilter, 0);
-    return module.filter != NULL;
-}
-
 /* ---- INFO -------------------------------------------------------------------------------------------------------- */
 
 static void infoText(void *ctx, const char *field, const char *value) {
@@ -303,10 +165,8 @@ static int loadModule(ServerCtx *ctx) {
     static const ocspHost host = {moduleLog, moduleAlloc, moduleFree, moduleThreadStarted, contextServes};
 
     return ocspInit(&host) && registerDirectives(ctx, applyOptions) && Server_LoadConfigs(ctx) == SERVER_OK &&
-           Server_CreateCommand(ctx, REFRESH_COMMAND, refreshCommand, "admin deny-script allow-loading allow-stale", 0,
-                                0, 0) == SERVER_OK &&
-           registerDebug(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK && subscribeAll(ctx) && guardForks() &&
-           applyOptions(ctx, NULL, NULL) == SERVER_OK;
+           registerCommands(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK && subscribeAll(ctx) &&
+           guardForks() && applyOptions(ctx, NULL, NULL) == SERVER_OK;
 }
 
 /* Undoes a complete or partial load, so that the server may dlclose this file and load it again. Only before the event

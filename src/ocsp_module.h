@@ -86,6 +86,10 @@ const char *irregularFile(
 int registerDirectives(ServerCtx *ctx, ServerConfigApply *apply); /* 0: the server refused one */
 int moduleWanted(void);                                           /* stapling or verify-peers is on */
 
+/* ---- commands (ocsp_module_commands.c) --------------------------------------------------------------------------- */
+
+int registerCommands(ServerCtx *ctx); /* 0: the server refused one, or the command filter */
+
 /* ---- the server's contexts (ocsp_module_ctx.c) ------------------------------------------------------------------- */
 
 void rememberMainThread(void);

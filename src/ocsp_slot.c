@@ -90,12 +90,37 @@ void ocspSlotPublish(ocspStapleSet *set) {
     ocspStapleSetFree(old);
 }
 
+int ocspSlotCopy(ocspStapleSet **copy) {
+    const ocspStapleSet *set;
+    ocspStapleSet *mine = ocspAlloc(sizeof(*mine));
+    int token, i, ok = mine != NULL;
+
+    *copy = NULL;
+    set = ocspSlotEnter(&token);
+    for (i = 0; set && ok && i < set->count; i++) {
+        ocspStaple *staple = &mine->staples[i];
+        *staple = set->staples[i];
+        X509_up_ref(staple->leaf);
+        if (staple->issuer) X509_up_ref(staple->issuer);
+        if (staple->der) staple->der = ocspMemdup(staple->der, staple->len);
+        ok = staple->der || !set->staples[i].der;
+        mine->count++;
+    }
+    ocspSlotLeave(token);
+    if (ok && set)
+        *copy = mine;
+    else
+        ocspStapleSetFree(mine);
+    return ok;
+}
+
 void ocspStapleSetFree(ocspStapleSet *set) {
     int i;
 
     if (!set) return;
     for (i = 0; i < set->count; i++) {
         X509_free(set->staples[i].leaf);
+        X509_free(set->staples[i].issuer);
         ocspFree(set->staples[i].der);
     }
     ocspFree(set);

@@ -290,12 +290,19 @@ static int ocspForeignStatusCallback(SSL *ssl, void *unused) {
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
+int ocspStaplingIsOn(void) {
+    return atomic_load_explicit(&stapling_on, memory_order_relaxed);
+}
+
+const char *ocspWhyNotRunning(void) {
+    if (!ocspStaplingIsOn()) return "OCSP stapling is off: turn it on first";
+    return thread_runs ? NULL : "the OCSP thread is not running yet: try again in a moment";
+}
+
 int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size) {
-    const char *reason = NULL;
+    const char *reason = ocspWhyNotRunning();
     ocspWaiter *waiter = NULL;
 
-    if (!atomic_load_explicit(&stapling_on, memory_order_relaxed)) reason = "OCSP stapling is off: turn it on first";
-    if (!reason && !thread_runs) reason = "the OCSP thread is not running yet: try again in a moment";
     if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
     if (waiter) {
         waiter->done = done;
@@ -328,13 +335,6 @@ static const char *ocspStateName(const ocspStatus *s, int enabled, int64_t now_m
     if (now_ms >= (int64_t)s->expires_at * 1000) return "expired";
     return s->revoked ? "revoked" : "good";
 }
-
-static const char *const source_names[] = {
-    [OCSP_SOURCE_NONE] = "none",
-    [OCSP_SOURCE_NETWORK] = "network",
-    [OCSP_SOURCE_CACHE] = "cache",
-    [OCSP_SOURCE_FILE] = "file",
-};
 
 static void ocspInfoText(const ocspInfoSink *sink, const char *prefix, const char *field, const char *value) {
     char name[64];
@@ -372,7 +372,7 @@ static void ocspInfoCert(const ocspInfoSink *sink, const char *prefix, const ocs
     ocspInfoNumber(sink, prefix, "next_update", s->next_update);
     ocspInfoNumber(sink, prefix, "produced_at", s->produced_at);
     ocspInfoNumber(sink, prefix, "response_bytes", (long long)s->bytes);
-    ocspInfoText(sink, prefix, "response_source", source_names[s->source]);
+    ocspInfoText(sink, prefix, "response_source", ocspSourceName(s->source));
     ocspInfoNumber(sink, prefix, "next_refresh_in_seconds", next);
     ocspInfoNumber(sink, prefix, "expires_in_seconds", ocspSecondsUntil(expires, now_ms));
     ocspInfoNumber(sink, prefix, "consecutive_failures", s->consecutive_failures);

@@ -44,6 +44,7 @@ typedef struct singleResponse {
     int64_t expires_at;  /* nextUpdate, or the default expiry */
     int counts;          /* 0: good, but not valid now */
     int certid_digest;   /* NID */
+    OCSP_SINGLERESP *parsed_from;
 } singleResponse;
 
 /* Whether an extension may be critical: none of these changes the meaning of a status here (RFC 6960 sections 4.4.1 to
@@ -104,6 +105,7 @@ static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t 
     int i;
 
     memset(out, 0, sizeof(*out));
+    out->parsed_from = single;
     out->reason = -1;
     out->status = OCSP_single_get0_status(single, &out->reason, &revoked_at, &this_update, &next_update);
     if (out->status != V_OCSP_CERTSTATUS_REVOKED) out->reason = -1;
@@ -216,6 +218,12 @@ static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id,
         id->serial, count);
     if (err) err->no_matching_certid = 1;
     return 0;
+}
+
+OCSP_SINGLERESP *ocspSingleResponseOf(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now) {
+    singleResponse found;
+
+    return ocspFindSingleResponse(basic, id, now, now, &found, NULL) ? found.parsed_from : NULL;
 }
 
 /* Checks status and dates, which are meaningful only after the signature is verified, and fills *out. */

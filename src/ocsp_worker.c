@@ -48,6 +48,10 @@ static void ocspPublish(void) {
         staple->len = cert->current.len;
         staple->expires_at = cert->current.expires_at;
         staple->authoritative = cert->active && (cert->id->issuer || cert->id->self_signed);
+        staple->index = cert->active ? cert->index : -1;
+        staple->source = cert->current.source;
+        if (cert->id->issuer) X509_up_ref(cert->id->issuer);
+        staple->issuer = cert->id->issuer;
         X509_up_ref(cert->id->leaf);
         staple->leaf = cert->id->leaf;
         set->count++;
@@ -125,7 +129,8 @@ static void ocspReportStatus(void) {
 
 /* Whether to abort the fetch under way; called when it is woken. */
 static int ocspCancelled(void) {
-    return (worker.io->cancelled && worker.io->cancelled()) || ocspFetchIsStale(&worker.options, worker.fetching_for);
+    return (worker.io->cancelled && worker.io->cancelled()) || ocspPushWaits() ||
+           ocspFetchIsStale(&worker.options, worker.fetching_for);
 }
 
 /* Appends "where: why" to the error of a refresh. */
@@ -202,7 +207,7 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
 
 /* Refreshes one certificate and counts that once, however many URLs were tried. */
 static ocspOutcome ocspRefreshCert(ocspCert *cert) {
-    int requested = cert->schedule.refresh_requested;
+    int requested = cert->schedule.refresh_requested, now = cert->schedule.refresh_now;
     int64_t began = ocsp_env.mono_ms();
     char text[OCSP_REFRESH_ERROR_MAX] = "";
     ocspErrorCode code = OCSP_FAIL_CONNECT;
@@ -213,7 +218,8 @@ static ocspOutcome ocspRefreshCert(ocspCert *cert) {
                                                    : ocspAskResponders(cert, text, sizeof(text), &code);
     if (outcome == OCSP_OUTCOME_CANCELLED) { /* the next step adopts the changes and starts over */
         cert->schedule.refresh_requested = requested;
-        cert->schedule.refresh_now = 1;
+        /* After a push the refresh follows only if it is still due: the pushed response may be as new. */
+        cert->schedule.refresh_now = now || !ocspPushWaits();
         return outcome;
     }
     cert->schedule.last_refresh_ms = ocsp_env.mono_ms();
@@ -330,6 +336,26 @@ static void ocspEndManualRefresh(void) {
     }
 }
 
+/* ---- pushed responses -------------------------------------------------------------------------------------------- */
+
+/* Serves the pushed responses (taken), in their order. What is published is stored and reported before the answer: the
+ * operator may restart the server or read INFO next. A push is no refresh: the counters do not change. */
+static void ocspServePushes(ocspPush *pushes) {
+    while (pushes) {
+        ocspPush *rest = pushes->next;
+        ocspPushOutcome outcome;
+        int i;
+        pushes->next = NULL;
+        ocspServePush(&worker.set, &worker.options, &ocsp_env, pushes, &outcome);
+        if (outcome.count > 0) ocspPublish();
+        for (i = 0; i < outcome.count; i++) ocspLogInstalled(outcome.installed[i]);
+        ocspStoreDirty();
+        ocspReportStatus();
+        ocspAnswerPushes(&pushes, outcome.accepted ? NULL : outcome.text);
+        pushes = rest;
+    }
+}
+
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 /* Rereads the response file if it has changed. */
@@ -399,6 +425,7 @@ static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
 }
 
 int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
+    ocspPush *pushes = ocspTakePushes();
     ocspContextCerts *context;
     int64_t wait = OCSP_STEP_MS;
     int i, requests, ran, failed, all_good, identify;
@@ -407,8 +434,7 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     worker.disk.io = io;
     worker.disk.options = &worker.options;
     worker.disk.env = &ocsp_env;
-    /* Requests first: what main set before a request is then taken after it, and so is known when the refresh
-     * starts. */
+    /* Pushes and requests first: what main set before one is then taken after it, and so is known when it is served. */
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     context = ocspTakeContextCerts();
@@ -416,9 +442,13 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     if (ocspReadIssuers(&worker.set, &worker.options, &ocsp_env, io, identify) && worker.set.context) identify = 1;
     if (identify) ocspWorkerAdopt(context);
     if (worker.unpublished) ocspPublish();
-    if (!worker.options.stapling) return ocspStepWhileOff();
+    if (!worker.options.stapling) {
+        ocspAnswerPushes(&pushes, "OCSP stapling was turned off");
+        return ocspStepWhileOff();
+    }
     ocspWatchFile();
     ocspPrepareAll();
+    ocspServePushes(pushes);
     if (requests) ocspBeginManualRefresh();
     ocspReportStatus();
     ran = ocspRefreshDue(use_network, &all_good, &failed);

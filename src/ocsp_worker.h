@@ -1,6 +1,6 @@
 /* ocsp_worker.h - the worker's side of the engine: the handoff between main and the OCSP thread, the set of tracked
- * certificates, the worker's step and the thread. Included by stapler, thread, worker, certset and handoff; all other
- * files include ocsp_internal.h, and so cannot reach the worker's state.
+ * certificates, the worker's step and the thread. Included by commands, stapler, thread, worker, push, certset and
+ * handoff; all other files include ocsp_internal.h, and so cannot reach the worker's state.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -54,6 +54,19 @@ typedef struct ocspWaiter {
 /* Empties the list: calls each waiter with `error` (NULL: success) and frees it. OCSP thread, or main without one. */
 void ocspAnswer(ocspWaiter **waiters, const char *error);
 
+/* A response that an operator pushed (OCSP.SET), not verified yet. */
+typedef struct ocspPush {
+    ocspRefreshDone *done; /* called once with the outcome; NULL: nobody waits */
+    void *arg;
+    unsigned char *der; /* owned */
+    size_t len;
+    struct ocspPush *next;
+} ocspPush;
+
+#define OCSP_MAX_PUSHES 16 /* waiting for the OCSP thread */
+#define OCSP_PUSH_WITH_FILE \
+    "response-file is set, and only what it holds is stapled: put the response into that file, or unset the directive"
+
 /* Called on main. A mutex protects the handoff and is held for copies only. */
 int ocspHandoffInit(void);                         /* 0: out of memory */
 void ocspHandoffReset(void);                       /* answers the waiters; after the OCSP thread has ended */
@@ -61,12 +74,16 @@ int ocspPutOptions(const ocspOptions *options);    /* copies; 0: out of memory, 
 void ocspPutContextCerts(ocspContextCerts *certs); /* takes ownership; replaces any not taken yet */
 /* Takes ownership of `waiter` (may be NULL) and returns NULL, or returns why no refresh is possible. */
 const char *ocspPutRequest(ocspWaiter *waiter);
+/* Takes ownership of `push` and returns NULL, or returns why no response can be pushed. */
+const char *ocspPutPush(ocspPush *push);
 void ocspCopyReport(ocspReport *report); /* all zero if the mutex cannot be locked: a crash report */
 
 /* Called on the OCSP thread (or on main before that exists). */
 int ocspTakeOptions(ocspOptions *mine);       /* 1: *mine has new options, its old strings are freed */
 ocspContextCerts *ocspTakeContextCerts(void); /* the newest; NULL: none. Free with ocspContextCertsFree */
 int ocspTakeRequests(ocspWaiter **waiters);   /* how many; adds their waiters to the list */
+ocspPush *ocspTakePushes(void);               /* oldest first; NULL: none */
+int ocspPushWaits(void);                      /* a fetch under way makes way for it */
 int ocspAnythingNew(void);                    /* options or a context are waiting */
 void ocspSetReport(const ocspReport *report); /* copies */
 
@@ -108,6 +125,25 @@ int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env);
 void ocspRequestAll(ocspCertSet *set); /* requests a refresh of each active certificate that can be refreshed */
 void ocspCertSetFree(ocspCertSet *set);
 
+/* ---- pushed responses (ocsp_push.c) ------------------------------------------------------------------------------ */
+
+void ocspPushFree(ocspPush *push); /* NULL allowed. Any thread */
+
+/* Empties the list: calls each `done` with `error` (NULL: success). OCSP thread, or main without one. */
+void ocspAnswerPushes(ocspPush **pushes, const char *error);
+
+typedef struct ocspPushOutcome {
+    int accepted; /* 1: a certificate accepted it, or has it already */
+    int count;
+    ocspCert *installed[OCSP_MAX_CERTS]; /* where it is the current response now: publish, then ocspLogInstalled */
+    char text[OCSP_REFRESH_ERROR_MAX];   /* why it was refused */
+} ocspPushOutcome;
+
+/* Verifies a pushed response for each certificate in service, and installs it where it is newer than the current response.
+ * OCSP thread, inside OpenSSL. */
+void ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+                   ocspPushOutcome *outcome);
+
 /* ---- the worker (ocsp_worker.c) ---------------------------------------------------------------------------------- */
 
 /* One step: adopts what main handed over, refreshes what is due, publishes, persists, answers waiters. With
@@ -124,5 +160,11 @@ void ocspThreadWake(void);    /* any thread */
 void ocspThreadStop(void);    /* main: joins the thread and frees the worker's state */
 void ocspThreadPrime(void);   /* main, before the thread exists: one step without the network */
 int64_t ocspThreadStep(void); /* one iteration of the thread; for tests without a thread */
+
+/* ---- the interface (ocsp_stapler.c) ------------------------------------------------------------------------------ */
+
+/* Both on main. */
+int ocspStaplingIsOn(void);
+const char *ocspWhyNotRunning(void); /* why the OCSP thread takes no requests now; NULL: it does */
 
 #endif

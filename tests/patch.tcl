@@ -64,7 +64,7 @@ proc tree_files {} {
             "    help(\"A\"," \
             "         \"RELOAD \[how\]\"); $mark" \
             "    if (0) \{" \
-            "    \} else if (!strcasecmp(word, \"reload\")) \{ $mark" \
+            "    \} else if (!strcasecmp(text(c->argv\[1\]), \"reload\")) \{ $mark" \
             "    \}" \
             "\}" \
             {void killThreads(void) {}} \
@@ -274,8 +274,11 @@ test "apply: inserts at every anchor, and copies files byte for byte" {
         "each directive of the engine's table"
     expect {[string first "\"tls-ocsp-proxy\", NULL, MODIFIABLE_CONFIG | PROTECTED_CONFIG | SENSITIVE_CONFIG," \
         [read_bytes $::dir/src/config.c]] > 0} "the flags of the proxy"
-    expect {[string first " (!strcasecmp(word, \"ocsp-refresh\") &&" [read_bytes $::dir/src/debug.c]] > 0} \
+    set ::debug [read_bytes $::dir/src/debug.c]
+    expect {[string first " (!strncasecmp(text(c->argv\[1\]), \"ocsp-\", 5))" $::debug] > 0} \
         "the subcommand is compared as its neighbour is"
+    expect {[string first "c->argc > 2 ? text(c->argv\[2\]) : NULL, c->argc > 3 ? text(c->argv\[3\]) : NULL);" $::debug] > 0} \
+        "the arguments are read as its neighbour's are"
     foreach path {src/ocsp.h src/ocsp_thread.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
         expect {[read_bytes $::dir/$::path] eq [read_bytes $::project/$::path]} "$path"
     }

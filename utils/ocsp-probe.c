@@ -123,18 +123,6 @@ static const char *opensslReason(void) {
     return reason ? reason : "no reason given";
 }
 
-static void nameText(const X509_NAME *name, char out[PROBE_TEXT]) {
-    BIO *mem = BIO_new(BIO_s_mem());
-    char raw[2 * PROBE_TEXT] = "";
-
-    if (mem && X509_NAME_print_ex(mem, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0) {
-        int len = BIO_read(mem, raw, sizeof(raw) - 1);
-        raw[len > 0 ? len : 0] = '\0';
-    }
-    BIO_free(mem);
-    ocspCleanText(out, PROBE_TEXT, raw);
-}
-
 static void timeText(time_t t, char *out, size_t size) {
     struct tm tm;
     if (!gmtime_r(&t, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0) snprintf(out, size, "?");
@@ -167,7 +155,7 @@ static void describeSigner(const unsigned char *der, size_t len, const ocspIdent
     X509 *signer = NULL;
 
     if (basic && issuer && sk_X509_push(issuer, id->issuer) > 0 && OCSP_resp_get0_signer(basic, &signer, issuer)) {
-        nameText(X509_get_subject_name(signer), r->signer);
+        ocspNameText(X509_get_subject_name(signer), r->signer, sizeof(r->signer));
         r->delegate = X509_cmp(signer, id->issuer) != 0;
     }
     sk_X509_free(issuer);
@@ -189,8 +177,8 @@ static void describeResponse(const ocspResponse *response, const ocspIdentity *i
 
 static void describeIdentity(const ocspIdentity *id, probeReport *r) {
     r->have_certificate = 1;
-    nameText(X509_get_subject_name(id->leaf), r->subject);
-    nameText(X509_get_issuer_name(id->leaf), r->issuer);
+    ocspNameText(X509_get_subject_name(id->leaf), r->subject, sizeof(r->subject));
+    ocspNameText(X509_get_issuer_name(id->leaf), r->issuer, sizeof(r->issuer));
     ocspCleanText(r->serial, sizeof(r->serial), id->serial);
     r->not_after = id->not_after;
     r->must_staple = id->must_staple;

@@ -945,6 +945,58 @@ static void issuerFromFile(void) {
     free(path);
 }
 
+static int push_accepted;
+
+static void notePush(void *arg, const char *error) {
+    (void)arg;
+    push_accepted = !error;
+}
+
+/* An operator pushes a response, which is then read in each format. As there is no thread here, the response is put into
+ * the handoff directly. */
+static void pushAndGet(void) {
+    static const char *const formats[] = {"DER", "BASE64", "TEXT"};
+    long saved = fail_at;
+    SSL_CTX *ctx;
+    testReply reply = testGoodReply(pki->leaf);
+    testBytes der;
+    ocspPush *push;
+    int outcomes = 0;
+
+    fail_at = 0;
+    begin();
+    served = pki->leaf;
+    setOptions(&options);
+    ctx = load(pki->leaf, 0);
+    attach(ctx);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    reply.singles[0].this_update = wallNow() + 1;
+    der = testReplyDer(&reply);
+    push = ocspAlloc(sizeof(*push));
+    push->der = ocspMemdup(der.p, der.n);
+    push->len = der.n;
+    push->done = notePush;
+    push_accepted = -1;
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    engine(outcomes = ocspPutPush(push) == NULL);
+    assert_int_equal(outcomes, 1);
+    steps();
+    assert_int_not_equal(push_accepted, -1);
+    shake(ctx, client13);
+    for (int i = 0; i < 3; i++) {
+        ocspGetAnswer answer;
+        engine(ocspGet(&formats[i], 1, &answer));
+        assert_int_not_equal(answer.kind, OCSP_GET_NOTHING);
+        if (answer.kind == OCSP_GET_ERROR) assert_string_equal(answer.why, "out of memory");
+        hostFree(answer.data);
+    }
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after the push");
+    finish(ctx);
+    testBytesFree(&der);
+}
+
 TEST(engine_survivesEachRefusedAllocation) {
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
@@ -956,6 +1008,7 @@ TEST(engine_survivesEachRefusedAllocation) {
     walkBy(3, "engine, a reload and a file", reloadAndFile);
     walkBy(3, "engine, a file alone", suppliedOnly);
     walkBy(7, "engine, an issuer file", issuerFromFile);
+    walkBy(3, "engine, a pushed response, and the one stapled in each format", pushAndGet);
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
     ocsp_env = real_env;

@@ -37,6 +37,7 @@ static int no_room; /* OpenSSL has no number for one more hook */
     (no_room ? -1 : (CRYPTO_get_ex_new_index)(class_index, argl, argp, made, copied, freed))
 #include "../../src/ocsp_module_server.c"
 #include "../../src/ocsp_module_config.c"
+#include "../../src/ocsp_module_commands.c"
 #include "../../src/ocsp_module_ctx.c"
 #include "../../src/ocsp_module.c"
 
@@ -88,6 +89,9 @@ static struct {
     void *unblocked_with;
     ServerConfigSetNumber *set_interval; /* max-interval as it was registered */
     void *interval;
+    int blocked, may_block;
+    atomic_int unblocked;
+    char flags[10][100]; /* "name flags" of each command */
 } server;
 
 static int refused(const char *function) {
@@ -150,8 +154,8 @@ static void FreeThreadSafeContext(ServerCtx *ctx) {
 }
 static int CreateCommand(ServerCtx *ctx, const char *name, ServerCommandFn *fn, const char *flags, int a, int b,
                          int c) {
-    (void)ctx, (void)name, (void)fn, (void)flags, (void)a, (void)b, (void)c;
-    server.commands++;
+    (void)ctx, (void)fn, (void)a, (void)b, (void)c;
+    snprintf(server.flags[server.commands++], sizeof(server.flags[0]), "%s %s", name, flags);
     return refused("CreateCommand") ? SERVER_ERR : SERVER_OK;
 }
 static int ReplyWithError(ServerCtx *ctx, const char *text) {
@@ -164,9 +168,34 @@ static int ReplyWithSimpleString(ServerCtx *ctx, const char *text) {
     snprintf(server.reply, sizeof(server.reply), "+%s", text);
     return SERVER_OK;
 }
+static int WrongArity(ServerCtx *ctx) {
+    return ReplyWithError(ctx, "ERR wrong number of arguments");
+}
+static int ReplyWithStringBuffer(ServerCtx *ctx, const char *data, size_t len) {
+    (void)ctx;
+    snprintf(server.reply, sizeof(server.reply), "$%.*s", (int)len, data);
+    return SERVER_OK;
+}
+static int ReplyWithVerbatimString(ServerCtx *ctx, const char *data, size_t len) {
+    (void)ctx;
+    snprintf(server.reply, sizeof(server.reply), "=%.*s", (int)len, data);
+    return SERVER_OK;
+}
+static int ReplyWithNull(ServerCtx *ctx) {
+    (void)ctx;
+    snprintf(server.reply, sizeof(server.reply), "_");
+    return SERVER_OK;
+}
+static ServerBlockedClient *BlockClient(ServerCtx *ctx, ServerCommandFn *reply, ServerCommandFn *timed_out,
+                                        ServerFreeFn *freed, long long timeout_ms) {
+    (void)ctx, (void)reply, (void)timed_out, (void)freed, (void)timeout_ms;
+    server.blocked++;
+    return (ServerBlockedClient *)&server.blocked;
+}
 static int UnblockClient(ServerBlockedClient *client, void *data) {
     (void)client;
     server.unblocked_with = data;
+    atomic_fetch_add(&server.unblocked, 1);
     return SERVER_OK;
 }
 static void *GetBlockedClientPrivateData(ServerCtx *ctx) {
@@ -206,7 +235,7 @@ static int ACLCheckCommandPermissions(ServerUser *user, ServerString **argv, int
 }
 static int GetContextFlags(ServerCtx *ctx) {
     (void)ctx;
-    return SERVER_CTX_MULTI; /* OCSP.REFRESH does not wait here */
+    return server.may_block ? 0 : SERVER_CTX_MULTI; /* OCSP.REFRESH does not wait here */
 }
 static ServerReply *Call(ServerCtx *ctx, const char *command, const char *fmt, ...) {
     ServerReply *reply = calloc(1, sizeof(*reply));
@@ -329,6 +358,11 @@ static int getApi(const char *name, void *pointer) {
         HAS(CreateCommand),
         HAS(ReplyWithError),
         HAS(ReplyWithSimpleString),
+        HAS(WrongArity),
+        HAS(ReplyWithStringBuffer),
+        HAS(ReplyWithVerbatimString),
+        HAS(ReplyWithNull),
+        HAS(BlockClient),
         HAS(UnblockClient),
         HAS(GetBlockedClientPrivateData),
         HAS(CreateString),
@@ -854,20 +888,119 @@ TEST(fork_childDoesNotInheritTheLock) {
 
 TEST(refreshCommand_failureWithoutMemoryForItsReason) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
-    refreshDone(NULL, "the responder said no");
-    replyRefreshed(&ctx, NULL, 0);
+    commandDone(NULL, "the responder said no");
+    replyDone(&ctx, NULL, 0);
     assert_string_equal(server.reply, "-ERR the responder said no");
     freeReply(&ctx, server.unblocked_with);
     atomic_store(&out_of_memory, 1);
-    refreshDone(NULL, "the responder said no");
+    commandDone(NULL, "the responder said no");
     atomic_store(&out_of_memory, 0);
-    replyRefreshed(&ctx, NULL, 0);
-    assert_non_null(strstr(server.reply, "-ERR the refresh failed"));
+    replyDone(&ctx, NULL, 0);
+    assert_non_null(strstr(server.reply, "-ERR the command failed"));
     freeReply(&ctx, server.unblocked_with);
-    refreshDone(NULL, NULL);
-    replyRefreshed(&ctx, NULL, 0);
+    commandDone(NULL, NULL);
+    replyDone(&ctx, NULL, 0);
     assert_string_equal(server.reply, "+OK");
     freeReply(&ctx, server.unblocked_with);
+}
+
+/* ---- OCSP.GET, OCSP.SET ------------------------------------------------------------------------------------------ */
+
+static ServerString *words[4];
+
+static void call(ServerCommandFn *command, int argc, const char *first, const char *second) {
+    const char *texts[] = {"", first, second, "one too many"};
+    server.reply[0] = '\0';
+    for (int i = 0; i < argc; i++) words[i] = CreateString(NULL, texts[i], strlen(texts[i]));
+    command(&ctx, words, argc);
+    for (int i = 0; i < argc; i++) FreeString(NULL, words[i]);
+}
+
+static char base64[2000];
+
+static void encodeResponse(X509 *leaf, time_t this_update) {
+    testReply reply = testGoodReply(leaf);
+    reply.singles[0].this_update = this_update;
+    reply.singles[0].next_update = this_update + TEST_DAY;
+    testBytes der = testReplyDer(&reply);
+    EVP_EncodeBlock((unsigned char *)base64, der.p, (int)der.n);
+    testBytesFree(&der);
+}
+
+static void waitForReply(void) {
+    testWaitFor(atomic_load(&server.unblocked) == server.blocked);
+    replyDone(&ctx, NULL, 0);
+    freeReply(&ctx, server.unblocked_with);
+}
+
+TEST(setAndGet_repliesOfTheModule) {
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    server.may_block = 1;
+    call(getCommand, 1, NULL, NULL);
+    assert_string_equal(server.reply, "_");
+    call(getCommand, 4, "DER", "0ABC");
+    assert_string_equal(server.reply, "-ERR wrong number of arguments");
+    call(getCommand, 2, "PEM", NULL);
+    assert_non_null(strstr(server.reply, "-ERR the arguments are DER"));
+    call(setCommand, 1, NULL, NULL);
+    assert_string_equal(server.reply, "-ERR wrong number of arguments");
+    call(setCommand, 3, "MA==", "MA==");
+    assert_string_equal(server.reply, "-ERR wrong number of arguments");
+    encodeResponse(pki->leaf, time(NULL) - 10);
+    call(setCommand, 2, base64, NULL);
+    waitForReply();
+    assert_non_null(strstr(server.reply, "-ERR OCSP stapling is off"));
+    module.options.cache_dir = ""; /* or the accepted response would be stored in the working directory */
+    setDirectives(1, OCSP_PEERS_NO);
+    SSL_CTX *serving = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    runEventLoop();
+    assertAttached(pki->leaf);
+    call(setCommand, 2, "MA==", NULL);
+    waitForReply();
+    assert_non_null(strstr(server.reply, "-ERR certificate 0ABC: the answer (1 bytes) is not a complete"));
+    call(setCommand, 2, base64, NULL);
+    waitForReply();
+    assert_string_equal(server.reply, "+OK");
+    call(getCommand, 2, "base64", NULL);
+    assert_string_equal(server.reply + 1, base64);
+    assert_int_equal(server.reply[0], '$');
+    call(getCommand, 1, NULL, NULL);
+    assert_int_equal(strncmp(server.reply, "=responseStatus: successful\n", 28), 0);
+    atomic_store(&out_of_memory, 1); /* for the response, and then for the reason: never answered with OK */
+    call(setCommand, 2, base64, NULL);
+    atomic_store(&out_of_memory, 0);
+    waitForReply();
+    assert_non_null(strstr(server.reply, "-ERR the command failed"));
+    atomic_store(&out_of_memory, 1);
+    call(getCommand, 2, "der", NULL);
+    atomic_store(&out_of_memory, 0);
+    assert_string_equal(server.reply, "-ERR out of memory");
+    /* No right to DEBUG; and where nobody can wait. OCSP.GET needs neither. */
+    server.acl = SERVER_ERR;
+    server.acl_errno = EACCES;
+    call(setCommand, 2, base64, NULL);
+    assert_non_null(strstr(server.reply, "-NOPERM"));
+    call(getCommand, 3, "text", "0abc");
+    assert_int_equal(server.reply[0], '=');
+    server.acl = SERVER_OK;
+    server.may_block = 0;
+    call(setCommand, 2, base64, NULL);
+    assert_non_null(strstr(server.reply, "-ERR OCSP.SET waits for the verification"));
+    call(getCommand, 2, "der", NULL);
+    assert_int_equal(server.reply[0], '$');
+    SSL_CTX_free(serving);
+}
+
+TEST(commands_neitherWriteNorRunWhereTheyMustNot) {
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    assert_int_equal(server.commands, 3);
+    for (int i = 0; i < 3; i++) {
+        int get = strncmp(server.flags[i], "ocsp.get ", 9) == 0;
+        assert_null(strstr(server.flags[i], "write"));
+        assert_int_equal(strstr(server.flags[i], " admin deny-script ") != NULL, !get);
+        assert_int_equal(strstr(server.flags[i], " readonly ") != NULL, get);
+        assert_non_null(strstr(server.flags[i], "allow-loading allow-stale"));
+    }
 }
 
 TEST(context_notRecordedForLackOfMemoryIsAttachedAtItsHandshake) {

@@ -112,6 +112,25 @@ static void checkAccepted(const uint8_t *data, size_t size, const ocspResponse *
     fuzzCheckError(&err);
 }
 
+/* What was accepted can be described: in full, in lines without control bytes. */
+static void checkText(const uint8_t *data, size_t size, const ocspResponse *r) {
+    const fuzzPki *pki = fuzzGetPki();
+    ocspStaple staple = {.leaf = pki->id->leaf,
+                         .issuer = pki->id->issuer,
+                         .expires_at = r->expires_at,
+                         .der = (unsigned char *)data,
+                         .len = size};
+    static char text[OCSP_TEXT_MAX];
+    const char *p;
+
+    fuzzCheck(ocspResponseText(&staple, TEST_NOW, text, sizeof(text)));
+    fuzzCheck(strstr(text, r->revoked ? "\ncertStatus: revoked\n" : "\ncertStatus: good\n") != NULL);
+    fuzzCheck(strstr(text, "\nsigner: unknown\n") == NULL);
+    fuzzCheck(strlen(text) + 1 < sizeof(text) && strstr(text, "bytes\n") != NULL);
+    for (p = text; *p; p++) fuzzCheck(*p == '\n' || (*p >= 32 && *p < 127));
+    fuzzCheckQueue();
+}
+
 static void one(const uint8_t *data, size_t size) {
     const fuzzPki *pki = fuzzGetPki();
     const ocspResponse nothing = {0};
@@ -124,6 +143,7 @@ static void one(const uint8_t *data, size_t size) {
         fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);
         fuzzCheckQueue();
         checkAccepted(data, size, &r);
+        checkText(data, size, &r);
         ocspResponseClear(&r);
     } else {
         fuzzCheck(test_verifications <= OCSP_MAX_VERIFICATIONS);

@@ -116,6 +116,7 @@ typedef enum {
     SIM_FILE_UPDATED, /* a new answer is written to it */
     SIM_FILE_BAD,     /* or an unacceptable one */
     SIM_REFRESH,
+    SIM_PUSH, /* OCSP.SET; a: 0 a good answer, else an unacceptable or an older one (of b seconds before) */
     SIM_KINDS
 } simKind;
 
@@ -188,6 +189,7 @@ simRng *simWorldRng(void);   /* the world's; the engine has another one */
 int simActive(simKind kind); /* whether such an event is under way */
 const simWorld *simThisWorld(void);
 void simCountRefresh(void);
+int simPushPending(void);    /* whether a pushed response was not verified yet */
 int simRefreshPending(void); /* whether a refresh request of the operator has no reply yet */
 
 /* ---- the CA (sim_ca.c) ------------------------------------------------------------------------------------------- */
@@ -291,7 +293,8 @@ void simModelRequestSent(simCert *cert, int url);
 /* `answer`: NULL if none, and `kind` is the failure; `last`: no other URL is tried. */
 void simModelAnswerReceived(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last);
 void simModelCancelled(simCert *cert);
-simCert *simModelTrackedCert(void); /* the first certificate of the context that the engine adopted */
+void simModelPushed(const simAnswer *answer); /* the engine verifies a response that the operator pushed */
+simCert *simModelTrackedCert(void);           /* the first certificate of the context that the engine adopted */
 /* `dir`: the cache directory, NULL for a response-file. */
 void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
 void simModelStored(simCert *cert, int ok);

@@ -60,6 +60,7 @@ typedef struct simCertModel {
     int64_t expires_at; /* of `current`, wall clock seconds */
     /* Refreshes. */
     int refreshing;                   /* a refresh is under way */
+    int required_now;                 /* it was required at once, not by the schedule */
     int manual_refresh, maybe_manual; /* it answers a request of the operator; perhaps does */
     int refresh_requested;            /* by the operator */
     int refresh_now;                  /* after a reload or a directive */
@@ -295,6 +296,11 @@ static int simDirIndex(const char *dir) {
 
 static int64_t cached_mtime; /* of the cache file that is being read, seconds */
 
+/* Whether a response of this source is written to the disk. */
+static int simIsStored(ocspSource source) {
+    return source == OCSP_SOURCE_NETWORK || source == OCSP_SOURCE_PUSHED;
+}
+
 static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource source, int64_t end) {
     m->current = a;
     hour_count[m - models] = 0; /* no outage, or the outage has ended */
@@ -307,8 +313,8 @@ static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource s
     } else {
         simAnswered(m, source == OCSP_SOURCE_CACHE ? simWallMs() - cached_mtime * 1000 : 0);
     }
-    m->dirty_since = source == OCSP_SOURCE_NETWORK ? simTrueMs() : SIM_NEVER;
-    m->store_pending = source == OCSP_SOURCE_NETWORK && engine.cache_dir && *engine.cache_dir;
+    m->dirty_since = simIsStored(source) ? simTrueMs() : SIM_NEVER;
+    m->store_pending = simIsStored(source) && engine.cache_dir && *engine.cache_dir;
     m->failures = 0;
     m->retry_early = m->retry_late = 0;
     m->retry_late_open = 0;
@@ -412,7 +418,7 @@ static void simRecordGood(simCertModel *m, const simAnswer *a, ocspSource source
     if (source == OCSP_SOURCE_FILE || (m->revocation && simCompareTimes(a, m->revocation) > 0)) m->revocation = NULL;
     if (source == OCSP_SOURCE_FILE || (m->lasting_revocation && simCompareTimes(a, m->lasting_revocation) > 0))
         m->lasting_revocation = NULL;
-    for (i = 0; i < SIM_CACHE_DIRS && source == OCSP_SOURCE_NETWORK; i++) m->dirs[i].clean = 0;
+    for (i = 0; i < SIM_CACHE_DIRS && simIsStored(source); i++) m->dirs[i].clean = 0;
 }
 
 /* Applies an answer to the model. Returns 1 if it is acceptable and not older than the current response. */
@@ -624,6 +630,7 @@ void simModelRequestSent(simCert *cert, int url) {
     m->refreshing = in_refresh = 1;
     m->manual_refresh = m->refresh_requested || m->maybe_requested;
     m->maybe_manual = m->maybe_requested && !m->refresh_requested;
+    m->required_now = m->refresh_now;
     m->refresh_requested = m->refresh_now = m->maybe_requested = 0;
 }
 
@@ -650,7 +657,24 @@ void simModelCancelled(simCert *cert) {
 
     m->refreshing = in_refresh = 0;
     m->maybe_requested = m->manual_refresh;
-    m->refresh_now = 1;
+    /* Cancelled for a pushed response: the refresh follows if it is still due. */
+    m->refresh_now = m->required_now || !simPushPending();
+    if (simPushPending()) simAllowExtra(m, 2);
+}
+
+/* A pushed response counts as one from a responder, except that it shows nothing about the responder. */
+void simModelPushed(const simAnswer *answer) {
+    int i;
+
+    if (!answer || simHasResponseFile(&engine)) return;
+    for (i = 0; i < simCaCertCount(); i++) {
+        simCertModel *m = &models[i];
+        simCert *cert = simCaCert(i);
+        const simAnswer *before = m->current;
+        if (!m->active || !m->chain || cert->self_signed) continue;
+        if (!simAccept(m, cert, answer, OCSP_SOURCE_PUSHED, simReceivedAt(answer, simNow(), simNow()))) continue;
+        if (m->current != before) m->refresh_now = 0; /* the next refresh is at the refresh time */
+    }
 }
 
 simCert *simModelTrackedCert(void) {

@@ -60,6 +60,7 @@ static struct {
     ocspOptions options;
     int file_depth, off_depth, url_depth, cache_off_depth, moved_depth;
     int requested, answered;
+    int pushed, verified; /* responses of the operator */
     int dense;
     char last_line[600];
 } sim;
@@ -117,6 +118,10 @@ const simWorld *simThisWorld(void) {
 
 void simCountRefresh(void) {
     sim.outcome->refreshes++;
+}
+
+int simPushPending(void) {
+    return sim.verified != sim.pushed;
 }
 
 int simRefreshPending(void) {
@@ -384,7 +389,7 @@ static void simStart(void) {
     simTrace("the server starts");
     sim.outcome->starts++;
     sim.last_line[0] = '\0';
-    sim.requested = sim.answered = 0;
+    sim.requested = sim.answered = sim.pushed = sim.verified = 0;
     simModelStart();
     sim.up = 1;
     if (!ocspInit(&host) || !ocspSetOptions(&sim.options)) abort();
@@ -430,6 +435,45 @@ static void simRefresh(void) {
     } else {
         simTrace("refresh request refused: %s", why);
     }
+}
+
+static void simPushDone(void *arg, const char *error) {
+    (void)arg;
+    sim.verified++;
+    simTrace("pushed response: %s", error ? error : "OK");
+}
+
+static void simPush(int what, int64_t age) {
+    static const simKind faults[] = {SIM_KINDS,        SIM_OLDER,     SIM_EXPIRED,        SIM_OTHER_SERIAL,
+                                     SIM_SAME_NAME_CA, SIM_TRUNCATED, SIM_SIGNER_FOREIGN, SIM_KINDS};
+    simEvent fault = {.kind = faults[what], .at = sim.now, .a = age};
+    char why[OCSP_SENTENCE_MAX], *text;
+    const simAnswer *a;
+    int n;
+
+    if (!sim.up) return;
+    /* One SingleResponse only: the others in an answer may be about the other certificate in service, which would get it. */
+    a = simCaAnswer(simCaCert(sim.served[simBetween(simWorldRng(), 0, sim.count - 1)]), what ? &fault : NULL, 1);
+    text = malloc(a->len * 2 + 4);
+    if (!text) abort();
+    n = EVP_EncodeBlock((unsigned char *)text, a->der, (int)a->len);
+    if (ocspSet(text, (size_t)n, simPushDone, NULL, why, sizeof(why)))
+        sim.pushed++;
+    else
+        simTrace("pushed response refused: %s", why);
+    free(text);
+}
+
+/* Reports each pushed response to the model at the moment that the engine verifies it. */
+void __real_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+                          ocspPushOutcome *outcome);
+void __wrap_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+                          ocspPushOutcome *outcome);
+void __wrap_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+                          ocspPushOutcome *outcome) {
+    sim.last_line[0] = '\0'; /* the next refusal may have the same reason */
+    simModelPushed(simCaFind(push->der, push->len));
+    __real_ocspServePush(set, options, env, push, outcome);
 }
 
 static void simRenew(int validity, int self_signed, int urls) {
@@ -606,6 +650,7 @@ static void simApplyEvent(const simEvent *e, int ends) {
     case SIM_FILE_UPDATED: simWriteResponseFile(-1); break;
     case SIM_FILE_BAD: simWriteResponseFile((int)e->a); break;
     case SIM_REFRESH: simRefresh(); break;
+    case SIM_PUSH: simPush((int)e->a, e->b); break;
     default: break;
     }
 }

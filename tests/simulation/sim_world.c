@@ -119,6 +119,7 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_FILE_UPDATED] = "response-file gets a new answer",
     [SIM_FILE_BAD] = "response-file gets an unacceptable answer",
     [SIM_REFRESH] = "DEBUG OCSP-REFRESH",
+    [SIM_PUSH] = "OCSP.SET (a: 0 good, 1 b s old, else unacceptable)",
 };
 
 const char *simKindName(simKind kind) {
@@ -227,6 +228,7 @@ static const unsigned char weights[SIM_KINDS] = {
     [SIM_FILE_UPDATED] = 2,
     [SIM_FILE_BAD] = 2,
     [SIM_REFRESH] = 6,
+    [SIM_PUSH] = 8,
 };
 
 static simKind simPickKind(simRng *rng) {
@@ -321,6 +323,10 @@ static void simFillEvent(simRng *rng, const simWorld *w, simClass class, simEven
     case SIM_MARGIN: e->a = simBetween(rng, 1, simOneIn(rng, 20) ? 99 : 40); break;
     case SIM_RETRY_DELAY: e->a = simLogBetween(rng, 1, 3600); break;
     case SIM_TIMEOUT: e->a = simBetween(rng, 1, 60); break;
+    case SIM_PUSH:
+        e->a = simOneIn(rng, 2) ? 0 : simBetween(rng, 1, 6);
+        e->b = simLogBetween(rng, 1, (int64_t)validity * 2);
+        break;
     case SIM_FILE_BAD: e->a = simBetween(rng, 0, 4); break;
     default: break;
     }

@@ -75,6 +75,18 @@ proc ocsp_refresh {{level 0}} {
     ocsp_wait_above refreshes $before $level
 }
 
+# Returns the stapled response, as OCSP.GET or DEBUG OCSP-GET shows it.
+proc ocsp_show {args} {
+    return [r {*}[expr {[ocsp_is_module] ? {ocsp.get} : {debug ocsp-get}}] {*}$args]
+}
+
+# Pushes a response with OCSP.SET, which waits for the verification, or with DEBUG OCSP-SET, which does not. Returns the
+# reply or the error.
+proc ocsp_push {der} {
+    catch {r {*}[expr {[ocsp_is_module] ? {ocsp.set} : {debug ocsp-set}}] [binary encode base64 $der]} reply
+    return $reply
+}
+
 # Waits until the clock is past the current response's thisUpdate: times in responses are whole seconds, and only a
 # response with a later thisUpdate is newer than the current one.
 proc ocsp_pass_this_update {{level 0}} {

@@ -1,5 +1,5 @@
 # tls-ocsp.tcl - the core of OCSP stapling: fetch, restart from the cache, revocation, a responder that hangs, reload,
-# directives, verify-peers.
+# directives, showing and pushing a response, verify-peers.
 #
 # This file runs unchanged under two runners: tests/run.tcl, against a stock server with the module, and Valkey's own,
 # in a patched tree (./runtest --tls --single unit/tls-ocsp). It therefore uses only what both runners have. A number
@@ -258,6 +258,39 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_set stapling no
         assert_error {*stapling*} {r debug ocsp-refresh}
         ocsp_set stapling yes
+    }
+
+    test {OCSP: the stapled response is shown as DER, as base64 and as text} {
+        # From here on no refresh replaces it: those started before have ended, or fail.
+        ocsp_responder_behave $responder {http 503}
+        r debug ocsp-refresh
+        wait_for_condition 400 50 {[string match *503* [ocsp_info last_error]]} else {
+            fail "the refresh did not fail ([ocsp_situation])"
+        }
+        set der [ocsp_show der]
+        assert_equal [string length $der] [ocsp_info response_bytes]
+        assert_equal [binary decode base64 [ocsp_show base64 [dict get $leaf serial]]] $der
+        assert_match "responseStatus: successful*certStatus: good*([ocsp_info this_update])*" [ocsp_show]
+        assert_error {*serial number*} {ocsp_show der 0123}
+        assert_error {*DER, BASE64 or TEXT*} {ocsp_show pem}
+        assert_error {*} {ocsp_show der 01 02}
+    }
+
+    test {OCSP: a response that was fetched elsewhere can be pushed, an older one is refused} {
+        after 1100
+        ocsp_responder_behave $responder {drop close}
+        set der [ocsp_response_der $leaf $ca {this 0 next +7200}]
+        assert_match [expr {[ocsp_is_module] ? {OK} : {Background*started}}] [ocsp_push $der]
+        ocsp_wait_info response_source pushed
+        assert_equal [ocsp_show der] $der
+        ocsp_assert_good $ca
+        ocsp_push [ocsp_response_der $leaf $ca {this -1000 next +7200}]
+        wait_for_condition 200 50 {[string match {pushed response: *older*} [ocsp_info last_error]]} else {
+            fail "an older response was not refused ([ocsp_situation])"
+        }
+        assert_equal [ocsp_show der] $der
+        assert_match {*empty*} [ocsp_push {}]
+        ocsp_responder_behave $responder good
     }
 }
 
