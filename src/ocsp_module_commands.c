@@ -48,9 +48,9 @@ static int isLocal(ServerCtx *ctx) {
     return info.flags & SERVER_CLIENT_UNIXSOCKET || strncmp(info.addr, "127.", 4) == 0 || strcmp(info.addr, "::1") == 0;
 }
 
-/* Returns 1 if the user of this command may refresh or push; otherwise 0 with the error reply in *why. The server has
- * already checked the permission for the command itself; a user who may not run DEBUG may not do either. */
-static int mayRefresh(ServerCtx *ctx, int is_debug, const char **why) {
+/* Returns 1 if the user may run this command of the module; otherwise 0 with the error reply in *why. The server has
+ * already checked the permission for the command itself; a user who may not run DEBUG may run none of them. */
+static int mayRun(ServerCtx *ctx, int is_debug, const char **why) {
     debugRight right = mayDebug(ctx);
 
     *why = NULL;
@@ -123,7 +123,7 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     char why[OCSP_SENTENCE_MAX];
 
     if (argc != 1 && !is_debug) return Server_WrongArity(ctx);
-    if (!mayRefresh(ctx, is_debug, &refusal)) return Server_ReplyWithError(ctx, refusal);
+    if (!mayRun(ctx, is_debug, &refusal)) return Server_ReplyWithError(ctx, refusal);
     if (is_debug) {
         if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
             return Server_ReplyWithSimpleString(ctx, "Background OCSP refresh started");
@@ -146,7 +146,7 @@ static int setCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     size_t len;
 
     if (argc != 2) return Server_WrongArity(ctx);
-    if (!mayRefresh(ctx, 0, &refusal)) return Server_ReplyWithError(ctx, refusal);
+    if (!mayRun(ctx, 0, &refusal)) return Server_ReplyWithError(ctx, refusal);
     client = blockClient(
         ctx, "OCSP.SET waits for the verification of the response, which is not possible in MULTI or in a script", why,
         sizeof(why));
@@ -157,13 +157,14 @@ static int setCommand(ServerCtx *ctx, ServerString **argv, int argc) {
 
 /* ---- OCSP.GET ----------------------------------------------------------------------------------------------------- */
 
-/* OCSP.GET [DER|BASE64|TEXT] [serial]. No permission but that for the command: each handshake shows the response. */
+/* OCSP.GET [DER|BASE64|TEXT] [serial] */
 static int getCommand(ServerCtx *ctx, ServerString **argv, int argc) {
-    const char *words[2];
+    const char *words[2], *refusal;
     ocspGetAnswer answer;
     int i, result;
 
     if (argc > 3) return Server_WrongArity(ctx);
+    if (!mayRun(ctx, 0, &refusal)) return Server_ReplyWithError(ctx, refusal);
     for (i = 1; i < argc; i++) words[i - 1] = Server_StringPtrLen(argv[i], NULL);
     ocspGet(words, argc - 1, &answer);
     switch (answer.kind) {
@@ -215,7 +216,7 @@ int registerCommands(ServerCtx *ctx) {
     } commands[] = {
         {REFRESH_COMMAND, "admin deny-script allow-loading allow-stale", refreshCommand},
         {SET_COMMAND, "admin deny-script allow-loading allow-stale", setCommand},
-        {GET_COMMAND, "readonly allow-loading allow-stale", getCommand},
+        {GET_COMMAND, "admin allow-loading allow-stale", getCommand},
     };
     size_t i;
 
