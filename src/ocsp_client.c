@@ -88,7 +88,7 @@ int ocspStapleCheck(SSL *ssl, ocspStaplePolicy policy, char *why, size_t size) {
     accepted = state == OCSP_PEER_GOOD;
     /* An unparsable tls-feature extension counts as must-staple. */
     if (policy == OCSP_STAPLE_SOFT && id && !id->must_staple && !id->tls_feature_unparsed)
-        accepted |= state == OCSP_PEER_MISSING || state == OCSP_PEER_EXPIRED;
+        accepted |= state == OCSP_PEER_MISSING;
     if (!accepted) ocspStapleSentence(ssl, id, state, err.text, why, size);
     ocspIdentityFree(id);
     ERR_pop_to_mark();
