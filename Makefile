@@ -3,17 +3,19 @@
 #
 # Output: src/valkey-ocsp.so (the module), utils/ocsp-probe, and everything else in build/. None of it is committed.
 # Variables: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to build against another
-# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR.
+# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR, PREFIX.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
 CC ?= cc
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
+OBJCOPY ?= objcopy
 DESTDIR ?=
 # Debian's packaged unit lets the server execute files under /usr/lib only, so a module under /usr/local does not load.
 MODULEDIR ?= /usr/lib/valkey/modules
 BINDIR ?= /usr/local/bin
+PREFIX ?= /usr/local
 SAN ?=
 ARGS ?=
 # Each step prints a word and a file; V=1 prints the command.
@@ -21,12 +23,15 @@ Q := $(if $(V),,@)
 
 # ---- sources and flags --------------------------------------------------------------------------------------------
 
-# The engine is every src/ocsp_*.c except the two hosts: the module, and ocsp_builtin.c for a patched server.
+# The engine is every src/ocsp_*.c except what calls it: the module, and for a patched tree ocsp_builtin.c (the server)
+# and ocsp_tools.c (valkey-cli).
 MODULE_HOST := $(sort $(wildcard src/ocsp_module*.c))
-HOSTS := $(MODULE_HOST) src/ocsp_builtin.c
+HOSTS := $(MODULE_HOST) src/ocsp_builtin.c src/ocsp_tools.c
 ENGINE := $(filter-out $(HOSTS),$(sort $(wildcard src/ocsp_*.c)))
 MODULE := src/valkey-ocsp.so
 PROBE := utils/ocsp-probe
+# What a TLS client in C needs to check a server's staple.
+CLIENT_PARTS := client verify signer identity der config util time
 
 ifeq ($(SAN),)
 B := build
@@ -68,13 +73,14 @@ LIBS := -lssl -lcrypto -lpthread
 object = $(patsubst %.c,$(B)/%.o,$(1))
 ENGINE_OBJECTS := $(call object,$(ENGINE))
 LIBRARY := $(B)/libocsp.a
+CLIENT_LIBRARY := $(B)/libocsp-staple.a
 .DEFAULT_GOAL := all
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe demo run install uninstall patch clean help
+.PHONY: all module probe client-library demo run install install-dev uninstall patch clean help
 
-all: module probe ## build the module and the probe (default)
+all: module probe client-library ## build the module, the probe and the library for clients (default)
 	@: # suppresses make's message "Nothing to be done"
 
 module: $(MODULE) ## build src/valkey-ocsp.so only
@@ -115,6 +121,22 @@ $(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS)
 
+# One object, in which only the functions of ocsp_staple.h are visible.
+$(CLIENT_LIBRARY): $(foreach part,$(CLIENT_PARTS),$(B)/src/ocsp_$(part).o)
+	@echo "  archive $@"
+	$(Q)$(LD) -r -o $(B)/ocsp-staple.o $^
+	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='ocspStaple*' $(B)/ocsp-staple.o
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(B)/ocsp-staple.o
+
+client-library: $(CLIENT_LIBRARY) ## build libocsp-staple.a: the check of a server's staple for TLS clients in C
+	@: # suppresses make's message "Nothing to be done"
+
+install-dev: client-library ## install libocsp-staple.a and its header to DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(CLIENT_LIBRARY) $(DESTDIR)$(PREFIX)/lib/libocsp-staple.a
+	install -m 644 src/ocsp_staple.h $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
+
 demo: ## install missing packages, build, and show stapling on a stock server, including a revocation
 	@sh deps/install.sh run
 	@$(MAKE) --no-print-directory all
@@ -131,8 +153,9 @@ install: all ## install the module to DESTDIR/MODULEDIR and the probe to DESTDIR
 	install -m 755 $(PROBE) $(DESTDIR)$(BINDIR)/ocsp-probe
 	@echo "Add to the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
 
-uninstall: ## remove the installed module and probe
+uninstall: ## remove what install and install-dev installed
 	rm -f $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so $(DESTDIR)$(BINDIR)/ocsp-probe
+	rm -f $(DESTDIR)$(PREFIX)/lib/libocsp-staple.a $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
 
 patch: ## add stapling to a Valkey source tree: VALKEY=DIR (to undo: utils/valkey-patch revert DIR)
 	@[ -n "$(VALKEY)" ] || { echo "make patch: name the source tree: make patch VALKEY=/path/to/valkey" >&2; exit 1; }

@@ -38,6 +38,7 @@ typedef struct ServerClientInfo { /* version 1 */
 
 /* Configuration flags. */
 #define SERVER_CONFIG_DEFAULT 0ULL
+#define SERVER_CONFIG_SENSITIVE (1ULL << 1)
 #define SERVER_CONFIG_PROTECTED (1ULL << 5)
 
 /* Context flags. */

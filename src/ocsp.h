@@ -60,16 +60,19 @@ typedef enum ocspVerifyPeers {
 typedef struct ocspOptions {
     int stapling;
     int refresh_margin;        /* percent of the validity interval, 1 to 99 */
+    int max_interval;          /* seconds from an answer to the next refresh, 60 to 604800; 0: refresh_margin alone */
     int retry_delay;           /* seconds, 1 to 3600 */
     int timeout;               /* seconds for the exchange with one URL, 1 to 60 */
     const char *responder_url; /* instead of the certificate's URLs; "": those */
     const char *cache_dir;     /* "": no cache */
     const char *response_file; /* DER; "": fetch */
     ocspVerifyPeers verify_peers;
+    const char *issuer_file; /* PEM, more candidates for the issuer; "": none */
+    const char *proxy;       /* "": from the environment; "none"; or a URL, which may have a password: never shown */
 } ocspOptions;
 
 #define OCSP_OPTIONS_DEFAULT \
-    { 0, 10, 10, 5, "", ".", "", OCSP_PEERS_NO }
+    { 0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", "" }
 
 /* One directive. The module registers from the table; the patch and the documentation are written from it. */
 typedef enum ocspDirectiveType {
@@ -88,19 +91,23 @@ typedef struct ocspDirective {
     int min, max;
     int guarded; /* 1: protected, see the server's enable-protected-configs */
     int (*check)(const char *value,
-                 const char **why); /* of a string; 0 sets *why to a constant sentence; may be NULL */
+                 const char **why); /* of the value as text; 0 sets *why to a constant sentence; may be NULL */
     const char *values, *meaning;   /* for the documentation, in Markdown */
+    int sensitive; /* 1: the value may have a password; the server keeps it out of SLOWLOG, and no sentence has it */
 } ocspDirective;
 
 enum {
     OCSP_D_STAPLING,
     OCSP_D_REFRESH_MARGIN,
+    OCSP_D_MAX_INTERVAL,
     OCSP_D_RETRY_DELAY,
     OCSP_D_TIMEOUT,
     OCSP_D_RESPONDER_URL,
     OCSP_D_CACHE_DIR,
     OCSP_D_RESPONSE_FILE,
     OCSP_D_VERIFY_PEERS,
+    OCSP_D_ISSUER_FILE,
+    OCSP_D_PROXY,
     OCSP_DIRECTIVES
 };
 extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];
@@ -109,16 +116,23 @@ extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];
 int ocspParseRefreshMargin(const char *text, int *percent, const char **why);
 int ocspCheckRefreshMargin(const char *text, const char **why); /* without the result */
 
+/* Accepts 0 and 60 to 604800. 0 sets *why to a constant sentence. Any thread. */
+int ocspCheckMaxInterval(const char *text, const char **why);
+
 /* Accepts "" and http or https URLs with a host and without credentials, which INFO and logs would show. 0 sets *why to a
  * constant sentence. Any thread. RFC 6960 appendix A. */
 int ocspCheckResponderUrl(const char *url, const char **why);
+
+/* Accepts "", "none", and http://[user:password@]host:port with user and password percent-encoded. 0 sets *why to a
+ * constant sentence, so that no password is repeated. Any thread. */
+int ocspCheckProxy(const char *value, const char **why);
 
 /* Initializes the engine; no thread is started yet. Main, once, before any other call. 0: out of memory. */
 int ocspInit(const ocspHost *host);
 
 /* Replaces the options (copied). Main; does not block. The OCSP thread acts on changes: a new responder_url, or stapling
- * turned on without a valid response, fetches at once. Turning stapling off holds from the next handshake, verify_peers
- * for new links. 0: out of memory; the old options stay. */
+ * turned on without a valid response, fetches at once, and so does a new proxy if the last fetch failed. Turning stapling
+ * off holds from the next handshake, verify_peers for new links. 0: out of memory; the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
 /* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server

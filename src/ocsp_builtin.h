@@ -11,6 +11,7 @@
 /* Values of the tls-ocsp-* directives, set and owned by config.c. */
 extern struct ocspConfig {
     int stapling;
+    int max_interval;
     int retry_delay;
     int timeout;
     char *refresh_margin;
@@ -18,13 +19,17 @@ extern struct ocspConfig {
     char *cache_dir;
     char *response_file;
     int verify_peers; /* ocspVerifyPeers */
+    char *issuer_file;
+    char *proxy; /* may have a password */
 } ocsp_config;
 extern configEnum ocsp_verify_peers_enum[];
 
 int isValidOcspStapling(int val, const char **err);
 int isValidOcspRefreshMargin(char *val, const char **err);
+int isValidOcspMaxInterval(long long val, const char **err);
 int isValidOcspResponderUrl(char *val, const char **err);
-int applyOcspConfig(const char **err); /* for all eight directives: a CONFIG SET of several calls it once */
+int isValidOcspProxy(char *val, const char **err);
+int applyOcspConfig(const char **err); /* for all directives: a CONFIG SET of several calls it once */
 
 /* Starts stapling if it is on. Call once, when threads may be created and before the first connection is accepted. */
 void ocspBuiltinStart(void);

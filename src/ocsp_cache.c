@@ -31,14 +31,14 @@ static const char *ocspShown(const char *path, char *clean, size_t size) {
     return ocspCleanText(clean, size, path);
 }
 
-int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
+int ocspReadFile(const char *path, size_t max, unsigned char **bytes, size_t *len, int64_t *mtime, ocspError *err) {
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
     /* O_NONBLOCK: a FIFO in place of the file must not block the server's start */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     size_t got = 0;
 
-    *der = NULL;
+    *bytes = NULL;
     if (fd < 0)
         return ocspFail(err, OCSP_FAIL_FILE, "%s cannot be opened: %s", ocspShown(path, clean, sizeof(clean)),
                         strerror(errno));
@@ -46,18 +46,18 @@ int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mt
         ocspFail(err, OCSP_FAIL_FILE, "%s is not a regular file", ocspShown(path, clean, sizeof(clean)));
         goto failed;
     }
-    if (st.st_size < 1 || st.st_size > OCSP_MAX_RESPONSE_BYTES) {
-        ocspFail(err, OCSP_FAIL_DER, "%s has %lld bytes: an OCSP response has 1 to %d",
-                 ocspShown(path, clean, sizeof(clean)), (long long)st.st_size, OCSP_MAX_RESPONSE_BYTES);
+    if (st.st_size < 1 || st.st_size > (off_t)max) {
+        ocspFail(err, OCSP_FAIL_DER, "%s has %lld bytes, where 1 to %zu are allowed",
+                 ocspShown(path, clean, sizeof(clean)), (long long)st.st_size, max);
         goto failed;
     }
-    *der = ocspAlloc((size_t)st.st_size);
-    if (!*der) {
+    *bytes = ocspAlloc((size_t)st.st_size);
+    if (!*bytes) {
         ocspFail(err, OCSP_FAIL_MEMORY, "out of memory while reading %s", ocspShown(path, clean, sizeof(clean)));
         goto failed;
     }
     while (got < (size_t)st.st_size) {
-        ssize_t n = read(fd, *der + got, (size_t)st.st_size - got);
+        ssize_t n = read(fd, *bytes + got, (size_t)st.st_size - got);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             ocspFail(err, OCSP_FAIL_FILE, "%s cannot be read: %s", ocspShown(path, clean, sizeof(clean)),
@@ -72,8 +72,8 @@ int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mt
     return 1;
 failed:
     close(fd);
-    ocspFree(*der);
-    *der = NULL;
+    ocspFree(*bytes);
+    *bytes = NULL;
     return 0;
 }
 
@@ -92,7 +92,7 @@ int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, 
     if (!ocspCachePath(path, sizeof(path), dir, id, OCSP_FILE_SUFFIX))
         return ocspFail(err, OCSP_FAIL_FILE, "the name of the cache directory is too long");
     if (lstat(path, &st) != 0 && errno == ENOENT) return ocspFail(err, OCSP_FAIL_NONE, "%s", "");
-    return ocspReadFile(path, der, len, mtime, err);
+    return ocspReadFile(path, OCSP_MAX_RESPONSE_BYTES, der, len, mtime, err);
 }
 
 static int ocspWriteAll(int fd, const unsigned char *bytes, size_t len) {
@@ -205,7 +205,7 @@ void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait) {
             continue;
         }
         if (snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) >= (int)sizeof(path)) continue;
-        if (!ocspReadFile(path, &der, &len, &mtime, NULL)) continue;
+        if (!ocspReadFile(path, OCSP_MAX_RESPONSE_BYTES, &der, &len, &mtime, NULL)) continue;
         if (wait && wait->enter_openssl) wait->enter_openssl();
         end = ocspPeekNextUpdate(der, len);
         if (wait && wait->leave_openssl) wait->leave_openssl();

@@ -59,19 +59,37 @@ int ocspHasValid(const ocspCert *cert, const ocspEnv *env) {
     return ocspRemainingMs(cert, env) > 0;
 }
 
+/* Returns the milliseconds until max-interval requires a refresh; INT64_MAX: it does not apply. */
+static int64_t ocspIntervalIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    const ocspMoment *at = &cert->schedule.interval;
+    int64_t wall_in = at->wall_ms - env->wall_ms(), mono_in = at->mono_ms - env->mono_ms();
+
+    if (!at->wall_ms || ocspHasResponseFile(options)) return INT64_MAX;
+    return wall_in < mono_in ? wall_in : mono_in;
+}
+
+/* Returns the milliseconds until the margin or a retry requires a refresh; INT64_MAX: never. */
+static int64_t ocspPlannedIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    if (cert->schedule.retry_at_ms) return cert->schedule.retry_at_ms - env->mono_ms();
+    if (ocspHasResponseFile(options)) return INT64_MAX; /* read again when it changes, see ocspWatchFile */
+    return cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
+}
+
+int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    int64_t in = ocspIntervalIn(cert, options, env);
+
+    return in < ocspPlannedIn(cert, options, env) ? env->wall_ms() + in : 0;
+}
+
 int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
-    int64_t mono = env->mono_ms(), in, floor;
+    int64_t mono = env->mono_ms(), interval_in, in, floor;
 
     if (!cert->active || cert->state != OCSP_STATE_PENDING) return INT64_MAX;
     if (cert->schedule.refresh_requested) return 0;
-    if (cert->schedule.refresh_now)
-        in = 0;
-    else if (cert->schedule.retry_at_ms)
-        in = cert->schedule.retry_at_ms - mono;
-    else if (ocspHasResponseFile(options)) /* read again when it changes, see ocspWatchFile */
-        return INT64_MAX;
-    else
-        in = cert->current.der ? cert->schedule.refresh_at_ms - env->wall_ms() : 0;
+    interval_in = ocspIntervalIn(cert, options, env);
+    in = cert->schedule.refresh_now ? 0 : ocspPlannedIn(cert, options, env);
+    if (interval_in < in) in = interval_in;
+    if (in == INT64_MAX) return in;
     /* The minimum interval beats the deadline: a responder that backdates its responses would otherwise cause a
      * spin. */
     floor = cert->schedule.last_refresh_ms ? cert->schedule.last_refresh_ms + OCSP_MIN_INTERVAL_MS - mono : 0;
@@ -158,7 +176,7 @@ void ocspLogState(ocspCert *cert) {
         [OCSP_STATE_SELF_SIGNED] = "self-signed; no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
             "unknown issuer, so no status can be requested or verified; append the CA's certificate to "
-            "tls-cert-file, or name it in tls-ca-cert-file",
+            "tls-cert-file, or name it in tls-ca-cert-file or in issuer-file",
         [OCSP_STATE_NO_RESPONDER] =
             "names no OCSP responder; set responder-url if the CA has one, or supply responses with response-file",
         [OCSP_STATE_PENDING] = NULL,
@@ -217,6 +235,28 @@ static void ocspScheduleRefresh(ocspCert *cert, const ocspOptions *options, cons
         ocspRefreshAtMs(&cert->current, options->refresh_margin, env->wall_ms(), env->random());
 }
 
+/* Schedules the refresh that max-interval requires after the last answer, or none. */
+static void ocspScheduleInterval(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
+    const ocspMoment *answered = &cert->schedule.answered;
+    int64_t wall = env->wall_ms(), mono = env->mono_ms(), since, in;
+
+    memset(&cert->schedule.interval, 0, sizeof(cert->schedule.interval));
+    if (!options->max_interval || !answered->wall_ms) return;
+    since = wall - answered->wall_ms > mono - answered->mono_ms ? wall - answered->wall_ms : mono - answered->mono_ms;
+    in = ocspIntervalDelayMs(options->max_interval, since, env->random());
+    cert->schedule.interval = (ocspMoment){wall + in, mono + in};
+}
+
+/* Records that an answer came `age_ms` ago, and schedules the refresh that max-interval requires after it. */
+static void ocspAnswered(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, int64_t age_ms) {
+    int64_t wall = env->wall_ms();
+
+    if (age_ms < -OCSP_CLOCK_SKEW * 1000) age_ms = wall - 1; /* the clock was wrong: the age is unknown, so overdue */
+    if (age_ms < 0) age_ms = 0;
+    cert->schedule.answered = (ocspMoment){wall - age_ms, env->mono_ms() - age_ms};
+    ocspScheduleInterval(cert, options, env);
+}
+
 static int64_t ocspRetryAt(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {
     return env->mono_ms() + ocspRetryDelayMs(options->retry_delay, cert->schedule.attempt, ocspRemainingMs(cert, env),
                                              cert->id->must_staple, env->random());
@@ -268,9 +308,12 @@ static int ocspDiffers(const char *a, const char *b) {
 
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env) {
     int file_changed = ocspDiffers(old->response_file, options->response_file);
+    /* Not while the way to the responder works: then the next refresh is early enough. */
+    int way_changed = ocspDiffers(old->proxy, options->proxy) && !ocspHasResponseFile(options) &&
+                      (cert->stats.consecutive_failures > 0 || !ocspHasValid(cert, env));
 
     cert->state = ocspStateOf(cert->id, options);
-    if (file_changed || ocspDiffers(old->responder_url, options->responder_url)) {
+    if (file_changed || way_changed || ocspDiffers(old->responder_url, options->responder_url)) {
         cert->schedule.refresh_now = cert->active;
         cert->schedule.attempt = 0;
         ocspShowUrl(cert, options);
@@ -284,6 +327,9 @@ void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOption
     }
     if (options->stapling && !old->stapling) cert->schedule.refresh_if_empty = cert->active;
     if (cert->current.der && options->refresh_margin != old->refresh_margin) ocspScheduleRefresh(cert, options, env);
+    /* Turned on: what became overdue meanwhile is spread. */
+    if (options->max_interval != old->max_interval || (options->stapling && !old->stapling))
+        ocspScheduleInterval(cert, options, env);
     if (cert->schedule.retry_at_ms && options->retry_delay != old->retry_delay) {
         int64_t at = ocspRetryAt(cert, options, env);
         if (at < cert->schedule.retry_at_ms) cert->schedule.retry_at_ms = at;
@@ -314,6 +360,13 @@ static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, cons
     cert->current = *fresh;
     memset(fresh, 0, sizeof(*fresh));
     ocspScheduleRefresh(cert, options, env);
+    if (source == OCSP_SOURCE_FILE) { /* not an answer of the responder */
+        memset(&cert->schedule.answered, 0, sizeof(cert->schedule.answered));
+        ocspScheduleInterval(cert, options, env);
+    } else {
+        ocspAnswered(cert, options, env,
+                     source == OCSP_SOURCE_NETWORK ? 0 : env->wall_ms() - cert->current.received * 1000);
+    }
     cert->logged.half_window = cert->logged.expired = cert->logged.missing = 0;
     cert->cache.dirty = source == OCSP_SOURCE_NETWORK;
     cert->cache.outdated = source != OCSP_SOURCE_CACHE;
@@ -330,6 +383,7 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
                 "newest",
                 cert->id->serial, cert->stats.consecutive_failures, ocspPlural(cert->stats.consecutive_failures));
     ocspSucceeded(cert, env);
+    ocspAnswered(cert, options, env, 0);
     cert->schedule.retry_at_ms = 0;
     if (ocspHasValid(cert, env) && cert->current.revoked) { /* the hourly refresh: again in an hour, not a retry */
         next = ocspRefreshAtMs(&cert->current, options->refresh_margin, now_ms, env->random());
@@ -404,6 +458,8 @@ ocspOutcome ocspAcceptResponse(ocspCert *cert, const ocspOptions *options, const
 
 void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, int requested) {
     cert->stats.consecutive_failures++;
+    /* The retries follow, and not one refresh after another because max-interval is over. */
+    if (ocspIntervalIn(cert, options, env) <= 0) memset(&cert->schedule.interval, 0, sizeof(cert->schedule.interval));
     if (!requested || cert->schedule.retry_at_ms <= env->mono_ms()) ocspBackOff(cert, options, env);
     ocspLogFailure(cert, env);
 }

@@ -91,6 +91,68 @@ int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env) {
     return set->identify_at_ms && env->mono_ms() >= set->identify_at_ms;
 }
 
+/* ---- the issuer file --------------------------------------------------------------------------------------------- */
+
+void ocspForgetIssuers(ocspCertSet *set) {
+    sk_X509_pop_free(set->issuers.certs, X509_free);
+    memset(&set->issuers, 0, sizeof(set->issuers));
+}
+
+/* Reads and parses the file. Returns its certificates, or NULL with a sentence that names the file. */
+static STACK_OF(X509) *ocspLoadIssuers(const char *path, const ocspEnv *env, const ocspIoHooks *io, ocspError *err) {
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1], reason[OCSP_OUTSIDE_TEXT_MAX + 1];
+    STACK_OF(X509) *certs;
+    unsigned char *pem = NULL;
+    size_t len = 0;
+    int64_t mtime;
+    int ok;
+
+    ocspLeaveOpenSSL(io);
+    ok = env->read_file(path, OCSP_MAX_ISSUER_FILE, &pem, &len, &mtime, err);
+    ocspEnterOpenSSL(io);
+    if (!ok) return NULL;
+    certs = ocspParseIssuers((ocspBytes){pem, len}, err);
+    ocspFree(pem);
+    if (certs) return certs;
+    ocspCleanText(reason, sizeof(reason), err->text);
+    ocspFail(err, err->code, "%s %s", ocspCleanText(clean, sizeof(clean), path), reason);
+    return NULL;
+}
+
+int ocspReadIssuers(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspIoHooks *io,
+                    int again) {
+    STACK_OF(X509) *certs;
+    ocspError err = {0};
+    uint64_t signature;
+    int same;
+
+    if (!options->stapling || !options->issuer_file || !*options->issuer_file) return 0;
+    ocspLeaveOpenSSL(io);
+    signature = env->file_signature(options->issuer_file);
+    ocspEnterOpenSSL(io);
+    same = set->issuers.state != OCSP_ISSUERS_UNREAD && signature == set->issuers.signature;
+    if (same && (set->issuers.state == OCSP_ISSUERS_READ || !again)) return 0;
+    set->issuers.signature = signature;
+    certs = ocspLoadIssuers(options->issuer_file, env, io, &err);
+    if (!certs) {
+        if (!same)
+            ocspLog(OCSP_LOG_WARNING,
+                    "issuer-file: %s. Put the issuer's certificate there in PEM form; the file is read again when it "
+                    "changes%s",
+                    err.text, set->issuers.certs ? ", and what was read before stays in use" : "");
+        set->issuers.state = OCSP_ISSUERS_FAILED;
+        return 0;
+    }
+    if (set->issuers.state == OCSP_ISSUERS_FAILED)
+        ocspLog(OCSP_LOG_NOTICE, "issuer-file: certificates read: %d", sk_X509_num(certs));
+    sk_X509_pop_free(set->issuers.certs, X509_free);
+    set->issuers.certs = certs;
+    set->issuers.state = OCSP_ISSUERS_READ;
+    return 1;
+}
+
+/* ---- identifying ------------------------------------------------------------------------------------------------- */
+
 /* Identifies the certificates of the context in service: all, or only the incomplete ones. Known ones are marked active
  * before the first new one is tracked, because tracking may untrack an old one. */
 static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOptions *options, const ocspEnv *env) {
@@ -102,7 +164,7 @@ static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOpt
         const ocspCert *known = only_incomplete ? ocspCertAt(set, i) : NULL;
         ocspCert *same;
         if (known && !known->id->incomplete) continue;
-        ids[i] = ocspIdentityNew(context->leaf[i], context->chain[i], context->store);
+        ids[i] = ocspIdentityNewWith(context->leaf[i], context->chain[i], context->store, set->issuers.certs);
         if (ids[i] && known && !ocspMoreComplete(ids[i], known->id)) {
             ocspIdentityFree(ids[i]);
             ids[i] = NULL;
@@ -148,6 +210,7 @@ void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOpt
 void ocspCertSetFree(ocspCertSet *set) {
     while (set->count > 0) ocspUntrackCert(set, 0);
     ocspContextCertsFree(set->context);
+    ocspForgetIssuers(set);
     memset(set, 0, sizeof(*set));
 }
 

@@ -22,6 +22,8 @@ const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
                          "staple or not; `yes` resumes at once with the current response"},
     [OCSP_D_REFRESH_MARGIN] = {"refresh-margin", OCSP_PERCENT, FIELD(refresh_margin), "10%", 1, 99, 0,
                                ocspCheckRefreshMargin, "1 to 99", "refresh when this part of the validity is left"},
+    [OCSP_D_MAX_INTERVAL] = {"max-interval", OCSP_NUMBER, FIELD(max_interval), "0", 0, 604800, 0, ocspCheckMaxInterval,
+                             "0, 60 to 604800", "seconds; refresh at least this often; `0`: by the margin alone"},
     [OCSP_D_RETRY_DELAY] = {"retry-delay", OCSP_NUMBER, FIELD(retry_delay), "10", 1, 3600, 0, NULL, "1 to 3600",
                             "seconds before the first retry; doubles with each failure"},
     [OCSP_D_TIMEOUT] = {"timeout", OCSP_NUMBER, FIELD(timeout), "5", 1, 60, 0, NULL, "1 to 60",
@@ -34,6 +36,10 @@ const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
                               "stapled instead of fetching; checked for changes every second"},
     [OCSP_D_VERIFY_PEERS] = {"verify-peers", OCSP_PEERS, FIELD(verify_peers), "no", OCSP_PEERS_NO, OCSP_PEERS_REQUIRE,
                              0, NULL, "`no`, `soft`, `require`", "what [peers](docs/verify-peers.md) must staple"},
+    [OCSP_D_ISSUER_FILE] = {"issuer-file", OCSP_STRING, FIELD(issuer_file), "", 0, 0, 1, NULL, "PEM file",
+                            "has the issuer, if the server's TLS files do not"},
+    [OCSP_D_PROXY] = {"proxy", OCSP_STRING, FIELD(proxy), "", 0, 0, 1, ocspCheckProxy, "`\"\"`, `none`, http URL",
+                      "`\"\"`: from the environment", .sensitive = 1},
 #undef FIELD
 };
 
@@ -58,6 +64,20 @@ int ocspCheckRefreshMargin(const char *text, const char **why) {
     int percent;
 
     return ocspParseRefreshMargin(text, &percent, why);
+}
+
+int ocspCheckMaxInterval(const char *text, const char **why) {
+    char *end = NULL;
+    long seconds;
+
+    errno = 0;
+    seconds = text && *text >= '0' && *text <= '9' ? strtol(text, &end, 10) : -1;
+    if (!errno && end && !*end &&
+        (seconds == 0 || (seconds >= OCSP_MAX_INTERVAL_MIN && seconds <= ocsp_directives[OCSP_D_MAX_INTERVAL].max)))
+        return 1;
+    *why = "the longest interval between two refreshes is a number of seconds: use 60 to 604800 (a week), or 0 to "
+           "refresh by the margin alone";
+    return 0;
 }
 
 int ocspCheckResponderUrl(const char *url, const char **why) {
@@ -89,6 +109,46 @@ int ocspCheckResponderUrl(const char *url, const char **why) {
     }
     ocspUrlClear(&parsed);
     return 1;
+}
+
+/* Whether `host` ends with a colon and a number. */
+static int ocspEndsWithPort(const char *host, size_t len) {
+    size_t digits = 0;
+
+    while (digits < len && host[len - digits - 1] >= '0' && host[len - digits - 1] <= '9') digits++;
+    return digits > 0 && digits < len && host[len - digits - 1] == ':';
+}
+
+/* A port is required: OpenSSL takes 80 without one, curl 1080. A user alone would make an Authorization that RFC 7617
+ * does not allow. */
+int ocspCheckProxy(const char *value, const char **why) {
+    const char *authority, *at, *c;
+    ocspUrl url;
+    size_t len;
+    int ok;
+
+    if (!value || !*value || strcasecmp(value, OCSP_NO_PROXY) == 0) return 1;
+    *why = "the proxy must be empty (from http_proxy, https_proxy and no_proxy in the environment), or none, or "
+           "http://[user:password@]host:port, for https responders too";
+    if (strncasecmp(value, "http://", 7) != 0) return 0;
+    authority = value + 7;
+    len = strcspn(authority, "/?#");
+    at = strchr(authority, '@');
+    for (c = authority; *c > 32 && *c < 127; c++) continue;
+    if (*c || (at && (at > authority + len || strchr(at + 1, '@')))) {
+        *why = "the user or the password of the proxy is not percent-encoded as a URL needs it: write % as %25, @ as "
+               "%40, : as %3A, / as %2F, ? as %3F, # as %23 and a space as %20";
+        return 0;
+    }
+    if (authority[len] && strcmp(authority + len, "/") != 0) return 0;
+    if (at && !memchr(authority, ':', (size_t)(at - authority))) return 0;
+    if (!ocspEndsWithPort(authority, len) || ocspUrlParse(&url, value) <= 0) return 0;
+    ok = ocspPercentDecode(url.user);
+    ocspUrlClear(&url);
+    if (!ok)
+        *why = "the user or the password of the proxy has a % that no two hexadecimal digits follow, or %00: write % "
+               "as %25";
+    return ok;
 }
 
 /* The string that belongs to row `i` of the table; NULL if that is no string. */

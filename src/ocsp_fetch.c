@@ -57,16 +57,32 @@ static int ocspNoProxy(const char *host) {
     return 0;
 }
 
-/* The environment variable that sets the proxy for this URL, for error sentences. */
-static const char *ocspProxyVariable(const ocspAsk *ask) {
-    return ask->url.use_tls ? "https_proxy" : "http_proxy";
+/* The directive proxy, or NULL if the environment decides. */
+static const char *ocspProxyDirective(const ocspAsk *ask) {
+    return ask->exchange->proxy && *ask->exchange->proxy ? ask->exchange->proxy : NULL;
 }
 
-/* Finds the proxy for this URL in http_proxy or https_proxy, as OpenSSL interprets them. Returns 1, also without a
- * proxy, or 0 with a sentence, which never contains the password. */
+/* What sets the proxy for this URL, for error sentences. */
+static const char *ocspProxySetting(const ocspAsk *ask) {
+    if (ocspProxyDirective(ask)) return "the directive proxy";
+    return ask->url.use_tls ? "the environment variable https_proxy" : "the environment variable http_proxy";
+}
+
+/* Returns the proxy for this URL, NULL or "" without one: that of the directive for every host, as who sets it must not
+ * have to know the server's environment; else that of http_proxy or https_proxy, as OpenSSL interprets them, unless
+ * no_proxy has the host. Owned by the exchange or the environment. */
+static const char *ocspProxyText(const ocspAsk *ask) {
+    const char *directive = ocspProxyDirective(ask);
+
+    if (directive) return strcasecmp(directive, OCSP_NO_PROXY) == 0 ? NULL : directive;
+    if (ocspNoProxy(ask->url.host)) return NULL;
+    return OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
+}
+
+/* Finds the proxy for this URL. Returns 1, also without a proxy, or 0 with a sentence, which never contains the
+ * password. */
 static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
-    const char *text =
-        ocspNoProxy(ask->url.host) ? NULL : OSSL_HTTP_adapt_proxy(NULL, NULL, ask->url.host, ask->url.use_tls);
+    const char *text = ocspProxyText(ask);
     size_t len;
     int parsed;
 
@@ -75,15 +91,16 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     if (parsed < 0) return ocspFail(err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
     if (!parsed || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
         return ocspFail(err, OCSP_FAIL_PROXY,
-                        "the proxy in the environment variable %s cannot be parsed: write it as in "
+                        "the proxy in %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
-                        ocspProxyVariable(ask));
-    /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. */
-    if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@'))
+                        ocspProxySetting(ask));
+    /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. So does a second
+     * one, or what follows the first would be shown as the host. */
+    if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@') || strchr(ask->proxy.authority, '@'))
         return ocspFail(err, OCSP_FAIL_PROXY,
-                        "the user or the password in the environment variable %s is not percent-encoded as a URL "
-                        "needs it: write %% as %%25, @ as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",
-                        ocspProxyVariable(ask));
+                        "the user or the password in %s is not percent-encoded as a URL needs it: write %% as %%25, @ "
+                        "as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",
+                        ocspProxySetting(ask));
     len = strlen(ask->proxy.user);
     if (len == 0) return 1;
     ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
@@ -127,16 +144,12 @@ static int ocspViaProxy(const ocspAsk *ask) {
 /* Fails with the reason for a proxy's status 407. */
 static int ocspProxyDenies(const ocspAsk *ask, ocspErrorCode code, ocspError *err) {
     if (ask->proxy_auth)
-        return ocspFail(
-            err, code,
-            "the proxy rejects the user and the password in the environment variable %s (HTTP status 407): correct "
-            "them",
-            ocspProxyVariable(ask));
-    return ocspFail(
-        err, code,
-        "the proxy requires a user and a password (HTTP status 407): put them into the environment variable %s as "
-        "in http://user:password@proxy.example.com:3128, percent-encoded",
-        ocspProxyVariable(ask));
+        return ocspFail(err, code, "the proxy rejects the user and the password in %s (HTTP status 407): correct them",
+                        ocspProxySetting(ask));
+    return ocspFail(err, code,
+                    "the proxy requires a user and a password (HTTP status 407): put them into %s as in "
+                    "http://user:password@proxy.example.com:3128, percent-encoded",
+                    ocspProxySetting(ask));
 }
 
 /* Sends the request. Returns 0 with a sentence (or cancelled). HTTP/1.1, because some servers and proxies reject
@@ -199,8 +212,10 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     if (answer.status < 200 || answer.status > 299)
         return ocspFail(c->err, OCSP_FAIL_PROXY,
                         "the proxy refuses the tunnel with HTTP status %d: allow CONNECT to port %s of the responder "
-                        "there, or put the responder's host into no_proxy",
-                        answer.status, ask->url.port);
+                        "there, or %s",
+                        answer.status, ask->url.port,
+                        ocspProxyDirective(ask) ? "set the directive proxy to none"
+                                                : "put the responder's host into no_proxy");
     return 1;
 }
 

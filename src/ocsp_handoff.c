@@ -118,7 +118,8 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 
     pthread_mutex_lock(&shared.lock);
     stale = !shared.options.stapling || strcmp(shared.options.responder_url, mine->responder_url) != 0 ||
-            strcmp(shared.options.response_file, mine->response_file) != 0;
+            strcmp(shared.options.response_file, mine->response_file) != 0 ||
+            strcmp(shared.options.proxy, mine->proxy) != 0;
     if (!stale && shared.context) {
         stale = 1; /* unless the reload brought the same certificate */
         for (i = 0; i < shared.context->count; i++)
@@ -140,7 +141,7 @@ static const char *ocspWhyNoRefresh(const ocspReport *report) {
         [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: no CA can report its status",
         [OCSP_STATE_NO_ISSUER] =
             ("the certificate's issuer is unknown: append the CA's certificate to tls-cert-file or name it in "
-             "tls-ca-cert-file"),
+             "tls-ca-cert-file or issuer-file"),
         [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
     };
     int i;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #define OCSP_TLS_FEATURE_STATUS_REQUEST 5 /* RFC 7633 section 4.2.3.1: the number of the TLS extension status_request */
@@ -73,6 +74,46 @@ static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     sk_X509_pop_free(named, X509_free);
     X509_STORE_CTX_free(lookup);
     return best;
+}
+
+/* OpenSSL's default would ask for the password of an encrypted block on the server's terminal, and wait. */
+static int ocspNoPassword(char *buf, int size, int writing, void *unused) {
+    (void)buf;
+    (void)size;
+    (void)writing;
+    (void)unused;
+    return -1;
+}
+
+STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err) {
+    BIO *in = BIO_new_mem_buf(pem.data, (int)pem.len);
+    STACK_OF(X509) *certs = sk_X509_new_null();
+    X509 *cert = NULL;
+    unsigned long last;
+    int count = 0, ok = in && certs, at_end = 0;
+
+    ERR_set_mark();
+    while (ok && count <= OCSP_MAX_ISSUERS && (cert = PEM_read_bio_X509_AUX(in, NULL, ocspNoPassword, NULL)) != NULL) {
+        ok = sk_X509_push(certs, cert) > 0;
+        if (!ok) X509_free(cert);
+        count += ok;
+    }
+    last = ERR_peek_last_error();
+    if (ok && !cert) at_end = ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE;
+    ERR_pop_to_mark();
+    BIO_free(in);
+    if (!ok)
+        ocspFail(err, OCSP_FAIL_MEMORY, "cannot be parsed: out of memory");
+    else if (count > OCSP_MAX_ISSUERS)
+        ocspFail(err, OCSP_FAIL_FILE, "has more than %d certificates", OCSP_MAX_ISSUERS);
+    else if (!at_end)
+        ocspFail(err, OCSP_FAIL_FILE, "has a damaged certificate (number %d)", count + 1);
+    else if (count == 0)
+        ocspFail(err, OCSP_FAIL_FILE, "has no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
+    else
+        return certs;
+    sk_X509_pop_free(certs, X509_free);
+    return NULL;
 }
 
 /* Returns 1 if the TLS feature extension (RFC 7633) lists status_request; *unparsed is 1 if the extension does not
@@ -162,6 +203,10 @@ static int ocspNameIdentity(ocspIdentity *id) {
 }
 
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store) {
+    return ocspIdentityNewWith(leaf, chain, store, NULL);
+}
+
+ocspIdentity *ocspIdentityNewWith(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store, STACK_OF(X509) *issuers) {
     ocspIdentity *id = ocspAlloc(sizeof(*id));
     int ok;
 
@@ -182,6 +227,7 @@ ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *sto
         if (!id->self_signed) {
             id->issuer = ocspIssuerAmong(chain, leaf, NULL, !store);
             if (store) id->issuer = ocspIssuerInStore(store, leaf, id->issuer);
+            id->issuer = ocspIssuerAmong(issuers, leaf, id->issuer, 0);
             id->incomplete |= !id->issuer;
         }
         if (id->issuer) ok = ocspMakeRequest(id);

@@ -196,6 +196,17 @@ typedef struct ocspIdentity {
  * tls-ca-cert-dir. NULL only when out of memory; free with ocspIdentityFree (NULL allowed). Any thread, inside
  * OpenSSL. */
 ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
+
+/* The same with further candidates for the issuer, `issuers` (may be NULL), by the same rules. They are copied before
+ * use, and trusted for nothing else. */
+ocspIdentity *ocspIdentityNewWith(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store, STACK_OF(X509) *issuers);
+
+#define OCSP_MAX_ISSUER_FILE (1024 * 1024) /* bytes of the issuer file */
+#define OCSP_MAX_ISSUERS 256               /* certificates in it */
+
+/* Parses the certificates in `pem`, and skips other PEM blocks. Returns 1 to OCSP_MAX_ISSUERS of them
+ * (sk_X509_pop_free them), or NULL with half a sentence, whose subject is the file. Any thread, inside OpenSSL. */
+STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err);
 void ocspIdentityFree(ocspIdentity *id);
 
 /* Checks whether `issuer` signed `cert`: name, key usage and signature. Any thread, inside OpenSSL. The name is not
@@ -293,7 +304,10 @@ typedef struct ocspExchange {
     X509_STORE *store;  /* trusted for https besides the system's roots; may be NULL */
     int64_t timeout_ms; /* for all addresses of the host together */
     const ocspIoHooks *io;
+    const char *proxy; /* as the directive; NULL or "": from the environment */
 } ocspExchange;
+
+#define OCSP_NO_PROXY "none" /* the proxy that is none */
 
 /* Sends the request by HTTP/1.1: POST, then GET if the POST was answered 4xx or 501 (but not a proxy's 407); to each
  * address of the host in turn, all within the timeout on the monotonic clock (the system's resolver bounds the name
@@ -341,6 +355,7 @@ typedef struct ocspResponse {
     int64_t next_update; /* 0: absent */
     /* Staple while now < expires_at: least of nextUpdate (or received + 600) and notAfter of leaf and signer. */
     int64_t expires_at;
+    int64_t received; /* wall clock seconds: when fetched, or the file's mtime; OCSP_RECEIVED_UNKNOWN for a peer's */
     ocspSource source;
 } ocspResponse;
 
@@ -361,6 +376,19 @@ typedef struct ocspResponse {
  * ocspResponseClear), or 0 and fills *err. Pure: no clock, no I/O. Any thread, inside OpenSSL. */
 int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out, ocspError *err);
 void ocspResponseClear(ocspResponse *r);
+
+typedef enum {
+    OCSP_PEER_GOOD,
+    OCSP_PEER_MISSING, /* no staple */
+    OCSP_PEER_EXPIRED, /* good, but expired */
+    OCSP_PEER_REVOKED,
+    OCSP_PEER_BAD, /* the staple does not verify, or the issuer is unknown */
+} ocspPeerState;
+
+/* Verifies what the server with the certificate of `id` stapled to this client (der.data NULL: nothing). For any state
+ * but good *err has the reason (revoked: "REVOKED on" and the date) and may_change_at. Pure, like ocspVerify. Any thread,
+ * inside OpenSSL. */
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err);
 
 /* Compares a verified response with the current one (current->der NULL: none). The later thisUpdate is newer, then the
  * later producedAt; if both are equal, revoked replaces good, never the reverse. */
@@ -385,6 +413,8 @@ int64_t ocspPeekNextUpdate(const unsigned char *der, size_t len);
 #define OCSP_JITTER_DIV 5                    /* jitter: at most 1/N of the wait beyond OCSP_JITTER_BEYOND_MS */
 #define OCSP_JITTER_BEYOND_MS (1800 * 1000)  /* see OCSP_JITTER_DIV */
 #define OCSP_OUTAGE_AFTER_MS (60 * 1000)     /* retries double up to this; failures after it are an outage */
+#define OCSP_INTERVAL_JITTER_DIV 3           /* jitter: at most 1/N of max-interval */
+#define OCSP_INTERVAL_OVERDUE_DIV 10         /* what max-interval makes overdue follows within 1/N of it */
 
 /* The refresh deadline in wall clock seconds: expires_at - (expires_at - this_update) * margin / 100, or, without
  * nextUpdate, at half of the default validity (expires_at - 300). Pure, like all of ocsp_schedule.c. Any thread. */
@@ -399,6 +429,11 @@ int64_t ocspRefreshAtMs(const ocspResponse *current, int margin_percent, int64_t
 /* The time of the next refresh in wall clock milliseconds, after a refresh that jitter made early returned nothing
  * newer: after the deadline, by at most an hour or a quarter of the margin window. 0: the deadline has passed. */
 int64_t ocspRecheckAtMs(const ocspResponse *current, int margin_percent, int64_t now_ms, uint32_t random);
+
+/* The delay until the refresh that max_interval (seconds, not 0) requires, `since_ms` after the last answer: the rest of
+ * the interval minus jitter, which is at most a third of the interval and at most the rest. A rest of less than a tenth
+ * of the interval counts as a tenth: after a long stop a fleet would otherwise ask at once. */
+int64_t ocspIntervalDelayMs(int max_interval, int64_t since_ms, uint32_t random);
 
 /* The delay in an outage, or when the responder has nothing newer: uniform over the upper half of ocspRetryCapMs, so
  * that a fleet does not retry in step. */
@@ -443,14 +478,6 @@ void ocspSumHandshakes(long long *stapled, long long *unstapled);
 
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
 
-typedef enum {
-    OCSP_PEER_GOOD,
-    OCSP_PEER_MISSING, /* no staple */
-    OCSP_PEER_EXPIRED, /* good, but expired */
-    OCSP_PEER_REVOKED,
-    OCSP_PEER_BAD, /* the staple does not verify, or the issuer is unknown */
-} ocspPeerState;
-
 /* Verifies the staple of a peer (der.data NULL: none) for its certificate `leaf`, whose issuer is looked for in `chain`
  * (may be NULL). For any state but good *err has the reason and may_change_at. *must_staple says whether the
  * certificate is must-staple (RFC 7633); 1 also if that cannot be read. Pure, like ocspVerify. Any thread, inside
@@ -471,10 +498,10 @@ void ocspPeersReset(void);                    /* main; no handshake may run */
 
 #define OCSP_CACHE_KEEP (7 * 86400) /* seconds after expiry that a cache file is kept */
 
-/* Reads a response file of 1 to OCSP_MAX_RESPONSE_BYTES bytes; follows symbolic links. Returns 1 with *der (ocspFree
- * it) and *mtime (wall clock seconds), or 0 with a sentence (OCSP_ERR_NETWORK, or OCSP_ERR_RESPONSE for a wrong size).
- * Blocks on the disk. Outside OpenSSL. */
-int ocspReadFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err);
+/* Reads a regular file of 1 to `max` bytes; follows symbolic links. Returns 1 with *bytes (ocspFree it) and *mtime (wall
+ * clock seconds), or 0 with a sentence (OCSP_ERR_NETWORK, or OCSP_ERR_RESPONSE for a wrong size). Blocks on the disk.
+ * Outside OpenSSL. */
+int ocspReadFile(const char *path, size_t max, unsigned char **bytes, size_t *len, int64_t *mtime, ocspError *err);
 
 /* The cache file of a certificate, dir/ocsp-<sha256>.der. All block on the disk and are called outside OpenSSL. OCSP
  * thread, or (load) main before the first accept.
@@ -493,6 +520,8 @@ void ocspCachePrune(const char *dir, int64_t now, const ocspIoHooks *wait);
 
 /* ---- configuration (ocsp_config.c) ------------------------------------------------------------------------------- */
 
+#define OCSP_MAX_INTERVAL_MIN 60 /* seconds; the smallest max-interval that is not 0 */
+
 /* Copies options and their strings. Overwrites `to` without freeing its strings. 0: out of memory. Any thread. */
 int ocspCopyOptions(ocspOptions *to, const ocspOptions *from);
 void ocspFreeOptions(ocspOptions *options); /* frees the strings and sets them to NULL */
@@ -506,7 +535,7 @@ typedef struct ocspEnv {
     int64_t (*mono_ms)(void); /* monotonic clock, milliseconds */
     uint32_t (*random)(void); /* 0 to UINT32_MAX */
     ocspFetchResult (*fetch)(const ocspExchange *, unsigned char **, size_t *, ocspError *);
-    int (*read_file)(const char *, unsigned char **, size_t *, int64_t *, ocspError *);
+    int (*read_file)(const char *, size_t, unsigned char **, size_t *, int64_t *, ocspError *);
     uint64_t (*file_signature)(const char *); /* changes when the file does; 0: no file */
     int (*cache_load)(const char *, const ocspIdentity *, unsigned char **, size_t *, int64_t *, ocspError *);
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
@@ -541,6 +570,12 @@ typedef enum {
     OCSP_OUTCOME_CANCELLED, /* aborted: options or certificates changed, or the server exits */
 } ocspOutcome;
 
+/* A time on both clocks, in milliseconds. Waits that are to survive both a suspend, in which the monotonic clock stops,
+ * and a wall clock that is set back end when either clock reaches it. */
+typedef struct ocspMoment {
+    int64_t wall_ms, mono_ms; /* wall_ms 0: none */
+} ocspMoment;
+
 /* A tracked certificate. Owned by the worker; used on the OCSP thread only, or on main before that exists. */
 typedef struct ocspCert {
     ocspIdentity *id;
@@ -550,11 +585,13 @@ typedef struct ocspCert {
     ocspCertState state;
     ocspResponse current; /* .der NULL: none. Kept after expiry: see ocspCompare */
     struct {
-        int refresh_requested;   /* by an operator: due at once */
-        int refresh_now;         /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
-        int refresh_if_empty;    /* stapling was turned on: due at once if the cache has no valid response */
-        int64_t refresh_at_ms;   /* wall clock */
-        int64_t retry_at_ms;     /* monotonic clock, 0: no retry scheduled */
+        int refresh_requested; /* by an operator: due at once */
+        int refresh_now;       /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
+        int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
+        int64_t refresh_at_ms; /* wall clock */
+        ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
+        ocspMoment interval; /* refresh by max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        int64_t retry_at_ms; /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
     } schedule;
@@ -605,6 +642,10 @@ int ocspHasValid(const ocspCert *cert, const ocspEnv *env);
 /* Milliseconds until the next refresh: 0 or less is now, INT64_MAX never. */
 int64_t ocspDueIn(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 
+/* The time of the next refresh in wall clock milliseconds, if max-interval requires it earlier than the margin or a retry
+ * does; else 0. */
+int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
+
 /* Verifies the contents of a file with this mtime (wall clock seconds). Like ocspVerify, but copying the file does not
  * prolong a response without nextUpdate. */
 int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
@@ -629,7 +670,8 @@ void ocspRefreshFailed(ocspCert *cert, const ocspOptions *options, const ocspEnv
 /* Adjusts state and schedule after the options changed from `old`. */
 void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOptions *options, const ocspEnv *env);
 
-/* Shortens waits that exceed the policy because the wall clock was set. ocspCapByClock returns 1 if the current
+/* Shortens waits that exceed the policy because the wall clock was set, except that of max-interval, which both clocks
+ * measure. ocspCapByClock returns 1 if the current
  * response now expires earlier: publish it. */
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 void ocspCapRetry(ocspCert *cert, const ocspEnv *env);

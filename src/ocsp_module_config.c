@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_module.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,12 +45,21 @@ static long long getNumber(const char *name, void *directive) {
 }
 
 static int setNumber(const char *name, long long value, void *directive, ServerString **error) {
+    const ocspDirective *d = directive;
+    const char *why = NULL;
+    char text[24];
+
     (void)name;
-    (void)error;
+    snprintf(text, sizeof(text), "%lld", value);
+    if (d->check && !d->check(text, &why)) {
+        setError(error, why);
+        return SERVER_ERR;
+    }
     *numberOf(directive) = (int)value; /* within the registered bounds */
     return SERVER_OK;
 }
 
+/* Returns the value as it was set, also of a sensitive directive: CONFIG REWRITE writes what the getter returns. */
 static ServerString *getString(const char *name, void *directive) {
     (void)name;
     return module.strings[indexOf(directive)];
@@ -79,7 +89,8 @@ static int setString(const char *name, ServerString *value, void *directive, Ser
 static int registerDirective(ServerCtx *ctx, const ocspDirective *d, ServerConfigApply *apply) {
     static const char *peers[] = {"no", "soft", "require"};
     static const int peers_values[] = {OCSP_PEERS_NO, OCSP_PEERS_SOFT, OCSP_PEERS_REQUIRE};
-    unsigned flags = d->guarded ? SERVER_CONFIG_PROTECTED : SERVER_CONFIG_DEFAULT;
+    unsigned flags = (unsigned)((d->guarded ? SERVER_CONFIG_PROTECTED : SERVER_CONFIG_DEFAULT) |
+                                (d->sensitive ? SERVER_CONFIG_SENSITIVE : SERVER_CONFIG_DEFAULT));
     void *row = (void *)d;
 
     switch (d->type) {

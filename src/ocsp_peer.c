@@ -77,9 +77,8 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
                                    ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
-    ocspResponse response;
-    ocspPeerState state = OCSP_PEER_BAD;
-    char since[40];
+    ocspPeerState state;
+    char revoked[64];
 
     *must_staple = 1; /* the default, for a certificate that cannot be read */
     if (!id) {
@@ -88,20 +87,13 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
     }
     /* An unparsable tls-feature extension counts as must-staple. */
     *must_staple = id->must_staple || id->tls_feature_unparsed;
-    if (!der.data) {
+    state = ocspVerifyStaple(id, der, now, err);
+    if (state == OCSP_PEER_MISSING)
         ocspFail(err, OCSP_FAIL_PEER,
                  "the peer staples no OCSP response: enable stapling there, and see INFO ocsp there");
-        state = OCSP_PEER_MISSING;
-    } else if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
-        if (err->expired) state = OCSP_PEER_EXPIRED;
-    } else {
-        state = response.revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
-        if (response.revoked) {
-            ocspUtcText(response.revoked_at, since, sizeof(since));
-            ocspFail(err, OCSP_FAIL_PEER, "the peer's certificate was REVOKED on %s: replace it", since);
-            ocspMayChangeAt(err, response.expires_at);
-        }
-        ocspResponseClear(&response);
+    if (state == OCSP_PEER_REVOKED) {
+        snprintf(revoked, sizeof(revoked), "%.63s", err->text);
+        ocspFail(err, OCSP_FAIL_PEER, "the peer's certificate was %s: replace it", revoked);
     }
     ocspIdentityFree(id);
     return state;

@@ -5,6 +5,9 @@
  *
  *  - A refresh is never later than the margin deadline, and earlier by jitter, so that a fleet that started together
  *    does not refresh together. `make fleet` measured how much.
+ *  - max-interval bounds the wait after an answer, for those who want to know of a revocation sooner than the validity
+ *    requires: HAProxy and Redis Enterprise ask hourly. Jitter is a third of it, as short waits repeat often and a fleet
+ *    that starts together must spread in its first interval. What is overdue after a stop is spread, too.
  *  - Retries back off and saturate, a few quick ones first, then the outage back-off. HAProxy shifted the delay left
  *    by the number of failures: after 26 it overflowed and hammered the responder. Redis Enterprise gave up after 5
  *    tries.
@@ -79,6 +82,14 @@ int64_t ocspRecheckAtMs(const ocspResponse *current, int margin_percent, int64_t
 
     if (now_ms >= deadline) return 0;
     return deadline + ocspScaleRandom(quarter < OCSP_RETRY_MAX_MS ? quarter : OCSP_RETRY_MAX_MS, random);
+}
+
+int64_t ocspIntervalDelayMs(int max_interval, int64_t since_ms, uint32_t random) {
+    int64_t interval_ms = (int64_t)max_interval * 1000, jitter = interval_ms / OCSP_INTERVAL_JITTER_DIV,
+            left = interval_ms - since_ms;
+
+    if (left < interval_ms / OCSP_INTERVAL_OVERDUE_DIV) left = interval_ms / OCSP_INTERVAL_OVERDUE_DIV;
+    return left - ocspScaleRandom(jitter < left ? jitter : left, random);
 }
 
 int64_t ocspRetryCapMs(int64_t remaining_ms, int must_staple) {

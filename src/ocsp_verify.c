@@ -324,6 +324,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
         goto done;
     }
     if (!ocspVerifyBasic(basic, id, now, received, out, err)) goto done;
+    out->received = received;
     out->der = ocspMemdup(der.data, len);
     out->len = len;
     ok = out->der ? 1 : ocspFail(err, OCSP_FAIL_MEMORY_RESPONSE, "out of memory storing the response");
@@ -335,6 +336,26 @@ done:
     OCSP_RESPONSE_free(response);
     ERR_pop_to_mark();
     return ok;
+}
+
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id, ocspBytes der, int64_t now, ocspError *err) {
+    ocspResponse response;
+    int revoked;
+    char since[40];
+
+    if (!der.data) {
+        ocspFail(err, OCSP_FAIL_PEER, "no OCSP response is stapled");
+        return OCSP_PEER_MISSING;
+    }
+    if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err))
+        return err->expired ? OCSP_PEER_EXPIRED : OCSP_PEER_BAD;
+    revoked = response.revoked;
+    if (revoked) {
+        ocspFail(err, OCSP_FAIL_PEER, "REVOKED on %s", ocspUtcText(response.revoked_at, since, sizeof(since)));
+        ocspMayChangeAt(err, response.expires_at);
+    }
+    ocspResponseClear(&response);
+    return revoked ? OCSP_PEER_REVOKED : OCSP_PEER_GOOD;
 }
 
 void ocspResponseClear(ocspResponse *r) {

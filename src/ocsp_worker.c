@@ -4,7 +4,7 @@
  * DESIGN: all state is in `worker`, which only the OCSP thread uses (or main before that exists). A step calls the
  * other files in order and has few rules of its own: ocsp_cert.c decides about responses, ocsp_persist.c about the
  * disk, ocsp_certset.c about the certificates. While stapling is on, the thread never waits longer than a second,
- * because a jump of the wall clock or a change of the response file wakes nobody.
+ * because a jump of the wall clock or a change of the response file or the issuer file wakes nobody.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OCSP_STEP_MS 1000 /* between checks of the wall clock and the response file */
+#define OCSP_STEP_MS 1000 /* between checks of the wall clock and of the files */
 
 static struct {
     ocspOptions options; /* owns its strings */
@@ -77,6 +77,7 @@ static ocspOutcome ocspAccepted(ocspCert *cert, ocspOutcome outcome) {
 
 static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     int pending = cert->state == OCSP_STATE_PENDING, has_file = ocspHasResponseFile(&worker.options);
+    int64_t interval_at_ms;
 
     s->state = cert->state;
     s->has_response = cert->current.der != NULL;
@@ -93,6 +94,10 @@ static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
     s->source = cert->current.source;
     s->refresh_at_ms = s->has_response && pending && !has_file ? cert->schedule.refresh_at_ms : 0;
     s->retry_at_ms = pending ? cert->schedule.retry_at_ms : 0;
+    if (pending && (interval_at_ms = ocspIntervalAtMs(cert, &worker.options, &ocsp_env)) != 0) {
+        s->refresh_at_ms = interval_at_ms;
+        s->retry_at_ms = 0;
+    }
     s->consecutive_failures = cert->stats.consecutive_failures;
     s->last_fetch_ms = cert->stats.last_fetch_ms;
     s->last_error_code = cert->stats.last_error_code;
@@ -133,7 +138,8 @@ static void ocspAppendError(char *text, size_t size, const char *where, const ch
 static ocspOutcome ocspFetchFrom(ocspCert *cert, const char *url, ocspError *err) {
     ocspIoHooks io = *worker.io;
     ocspExchange exchange = {
-        url, cert->id->request, cert->id->request_len, cert->id->store, (int64_t)worker.options.timeout * 1000, &io};
+        url, cert->id->request,   cert->id->request_len, cert->id->store, (int64_t)worker.options.timeout * 1000,
+        &io, worker.options.proxy};
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
     unsigned char *body = NULL;
     size_t len = 0;
@@ -182,7 +188,7 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
     int ok;
 
     ocspLeaveOpenSSL(worker.io);
-    ok = ocsp_env.read_file(worker.options.response_file, &der, &in.der.len, &in.at, &err);
+    ok = ocsp_env.read_file(worker.options.response_file, OCSP_MAX_RESPONSE_BYTES, &der, &in.der.len, &in.at, &err);
     ocspEnterOpenSSL(worker.io);
     in.der.data = der;
     cert->stats.url[0] = '\0';
@@ -280,6 +286,7 @@ static void ocspApplyOptions(void) {
     worker.options = taken;
     dir_changed = strcmp(old.cache_dir ? old.cache_dir : "", new->cache_dir) != 0;
     if (strcmp(old.response_file ? old.response_file : "", new->response_file) != 0) worker.file_signature = 0;
+    if (strcmp(old.issuer_file ? old.issuer_file : "", new->issuer_file) != 0) ocspForgetIssuers(&worker.set);
     for (i = 0; i < worker.set.count; i++) ocspOptionsChanged(worker.set.certs[i], &old, new, &ocsp_env);
     if (dir_changed) {
         ocspDiskChanged(&worker.disk, (char *)old.cache_dir);
@@ -394,7 +401,7 @@ static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
 int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     ocspContextCerts *context;
     int64_t wait = OCSP_STEP_MS;
-    int i, requests, ran, failed, all_good;
+    int i, requests, ran, failed, all_good, identify;
 
     worker.io = io;
     worker.disk.io = io;
@@ -405,7 +412,9 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     requests = ocspTakeRequests(&worker.waiters);
     ocspApplyOptions();
     context = ocspTakeContextCerts();
-    if (context || ocspIdentifyDue(&worker.set, &ocsp_env)) ocspWorkerAdopt(context);
+    identify = context || ocspIdentifyDue(&worker.set, &ocsp_env);
+    if (ocspReadIssuers(&worker.set, &worker.options, &ocsp_env, io, identify) && worker.set.context) identify = 1;
+    if (identify) ocspWorkerAdopt(context);
     if (worker.unpublished) ocspPublish();
     if (!worker.options.stapling) return ocspStepWhileOff();
     ocspWatchFile();

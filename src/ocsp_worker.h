@@ -82,6 +82,11 @@ typedef struct ocspCertSet {
     ocspContextCerts *context;
     int64_t identify_at_ms; /* monotonic clock: when to do that; 0: all are complete */
     int attached_before;    /* a context was attached: the next one is a reload */
+    struct {
+        STACK_OF(X509) *certs; /* owned; NULL: none. Stay if the file cannot be read later */
+        uint64_t signature;    /* of the file when last read */
+        enum { OCSP_ISSUERS_UNREAD, OCSP_ISSUERS_READ, OCSP_ISSUERS_FAILED } state;
+    } issuers; /* of issuer-file */
 } ocspCertSet;
 
 /* On the OCSP thread (or main before that exists), inside OpenSSL. */
@@ -90,6 +95,12 @@ typedef struct ocspCertSet {
  * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX (HAProxy stapled the old
  * certificate's response after a renewal). */
 void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOptions *options, const ocspEnv *env);
+
+/* Reads issuer-file if it was not read yet or has changed, and with `again` also if that failed; nothing while the
+ * directive is "" or stapling is off. Returns 1 if there are other candidates for issuers than before. Releases the
+ * OpenSSL lock. */
+int ocspReadIssuers(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspIoHooks *io, int again);
+void ocspForgetIssuers(ocspCertSet *set); /* issuer-file has changed to another file */
 
 /* Whether to identify incomplete certificates again now. */
 int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env);

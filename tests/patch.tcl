@@ -269,8 +269,11 @@ test "apply: inserts at every anchor, and copies files byte for byte" {
     expect {[regexp -all ocspBuiltinLink $::tls] == 2} "twice and no more, of the links' contexts"
     expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} \
         "above a comment"
-    expect {[regexp -all {createBoolConfig|createStringConfig|createIntConfig} [read_bytes $::dir/src/config.c]] == 8} \
-        "seven directives"
+    set rows [regexp -all {\n    \[OCSP_D_\w+\] =} [read_bytes $::project/src/ocsp_config.c]]
+    expect {[regexp -all {create\w+Config\("tls-ocsp-} [read_bytes $::dir/src/config.c]] == $rows && $rows > 7} \
+        "each directive of the engine's table"
+    expect {[string first "\"tls-ocsp-proxy\", NULL, MODIFIABLE_CONFIG | PROTECTED_CONFIG | SENSITIVE_CONFIG," \
+        [read_bytes $::dir/src/config.c]] > 0} "the flags of the proxy"
     expect {[string first " (!strcasecmp(word, \"ocsp-refresh\") &&" [read_bytes $::dir/src/debug.c]] > 0} \
         "the subcommand is compared as its neighbour is"
     foreach path {src/ocsp.h src/ocsp_thread.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
@@ -419,7 +422,7 @@ test "partly applied: a copied file is missing" {
     expect_same $dir $before
 }
 
-test "partly applied: one of seven directives was removed by hand, which revert does not touch" {
+test "partly applied: one of the directives was removed by hand, which revert does not touch" {
     set dir [make_applied half]
     write_bytes $dir/src/config.c [regsub {[^\n]*tls-ocsp-timeout[^\n]*\n} [read_bytes $dir/src/config.c] {}]
     expect_refused $dir "src/config.c: an inserted line is there without" "tls-ocsp-cache-dir"

@@ -24,17 +24,19 @@ proc directives::read_text {path} {
 }
 
 # Returns the rows, each a dict: name, type (BOOL, NUMBER, PERCENT, STRING, PEERS), field (of ocspOptions), fallback,
-# min, max, guarded, check (a C function or NULL), values, meaning.
+# min, max, guarded, check (a C function or NULL), values, meaning, sensitive.
 proc directives::rows {} {
     variable project
     set text [read_text [file join $project src ocsp_config.c]]
     set string {"((?:[^"\\]|\\.)*)"}
     set parts [list $string {OCSP_(\w+)} {FIELD\((\w+)\)} $string {(\w+)} {(\w+)} {([01])} {(\w+)} $string $string]
-    set row "\\\{[join $parts {,\s*}]\\\}"
+    set sensitive {(?:,\s*\.sensitive = ([01]))?}
+    set row "\\\{[join $parts {,\s*}]$sensitive\\\}"
     set rows {}
-    foreach {- name type field fallback min max guarded check values meaning} [regexp -all -inline $row $text] {
+    foreach {- name type field fallback min max guarded check values meaning sensitive} [regexp -all -inline $row $text] {
         lappend rows [dict create name $name type $type field $field fallback $fallback min $min max $max \
-            guarded $guarded check $check values [string map {\\\" \"} $values] meaning [string map {\\\" \"} $meaning]]
+            guarded $guarded check $check values [string map {\\\" \"} $values] \
+            meaning [string map {\\\" \"} $meaning] sensitive [string equal $sensitive 1]]
     }
     set all [regexp -all {\n    \[OCSP_D_\w+\] =} $text]
     if {[llength $rows] != $all || $all == 0} {

@@ -589,7 +589,8 @@ static int askUrl(const probeOptions *options, const ocspIdentity *id, const cha
     unsigned char *body = NULL;
     size_t len = 0;
     int64_t began = monoMs();
-    ocspExchange exchange = {url, id->request, id->request_len, id->store, (int64_t)options->timeout * 1000, &wait};
+    ocspExchange exchange = {url,   id->request, id->request_len, id->store, (int64_t)options->timeout * 1000,
+                             &wait, NULL};
     ocspFetchResult result = ocspFetch(&exchange, &body, &len, &err);
 
     r->error_code = OCSP_FAIL_NONE; /* that of the URL before */

@@ -323,18 +323,15 @@ SSL_CTX *testClientCtx(int tls_version, int with_rsa_only) {
     return ctx;
 }
 
-testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
-    testShake shake = {0};
-    SSL *s = SSL_new(server), *c = SSL_new(client);
+int testShakeHands(SSL *s, SSL *c) {
+    int s_done = 0, c_done = 0;
     BIO *sb, *cb;
+
     testMust(s && c && BIO_new_bio_pair(&sb, 0, &cb, 0));
     SSL_set_bio(s, sb, sb);
     SSL_set_bio(c, cb, cb);
     SSL_set_accept_state(s);
     SSL_set_connect_state(c);
-    if (ask) SSL_set_tlsext_status_type(c, TLSEXT_STATUSTYPE_ocsp);
-
-    int s_done = 0, c_done = 0;
     for (int i = 0; i < 50 && !(s_done && c_done); i++) {
         int rc;
         if (!c_done) {
@@ -352,7 +349,15 @@ testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
                 break;
         }
     }
-    shake.ok = s_done && c_done;
+    return s_done && c_done;
+}
+
+testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
+    testShake shake = {0};
+    SSL *s = SSL_new(server), *c = SSL_new(client);
+
+    if (ask) SSL_set_tlsext_status_type(c, TLSEXT_STATUSTYPE_ocsp);
+    shake.ok = testShakeHands(s, c);
     if (shake.ok) {
         const unsigned char *der = NULL;
         long n = SSL_get_tlsext_status_ocsp_resp(c, &der);

@@ -154,6 +154,7 @@ typedef struct testShake {
     X509 *peer;       /* the certificate that was served; X509_free it */
 } testShake;
 
+int testShakeHands(SSL *server, SSL *client); /* 1: both finished. The caller frees both */
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);
 void testShakeFree(testShake *shake);
 

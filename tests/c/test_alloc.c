@@ -26,6 +26,7 @@
 #include <unistd.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 
 static const testPki *pki;
 static ocspEnv real_env;
@@ -481,7 +482,7 @@ static void fetchOnce(void) {
     int before = testCountFiles("/proc/self/fd");
 
     snprintf(url, sizeof(url), "%s://127.0.0.1:%d/", small.tls ? "https" : "http", small.port);
-    ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL};
+    ocspExchange exchange = {url, (const unsigned char *)"ask", 3, small_trust, 2000, NULL, NULL};
     host_refused = 0;
     engine(result = ocspFetch(&exchange, &body, &len, &err));
     if (result == OCSP_FETCH_OK) {
@@ -915,6 +916,35 @@ static void suppliedOnly(void) {
     testBytesFree(&der);
 }
 
+/* Neither the chain nor the store has the issuer: it comes from issuer-file. */
+static void issuerFromFile(void) {
+    SSL_CTX *ctx;
+    X509 *leaf = again(pki->leaf);
+    char *path, *text;
+    BIO *pem = BIO_new(BIO_s_mem());
+    long n;
+
+    begin();
+    path = testPath(dir, "issuer.pem");
+    assert_true(PEM_write_bio_X509(pem, pki->twin));
+    assert_true(PEM_write_bio_X509(pem, pki->ca));
+    n = BIO_get_mem_data(pem, &text);
+    testWriteFile(path, text, (size_t)n);
+    served = pki->leaf;
+    options.issuer_file = path;
+    setOptions(&options);
+    ctx = testServerCtx(leaf, pki->leaf_key, NULL);
+    engine(ocspInstallCallback(ctx));
+    attach(ctx);
+    steps();
+    shake(ctx, client13);
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "with an issuer file");
+    finish(ctx);
+    BIO_free(pem);
+    X509_free(leaf);
+    free(path);
+}
+
 TEST(engine_survivesEachRefusedAllocation) {
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
@@ -925,6 +955,7 @@ TEST(engine_survivesEachRefusedAllocation) {
     walkBy(3, "engine, another server's response", adoption);
     walkBy(3, "engine, a reload and a file", reloadAndFile);
     walkBy(3, "engine, a file alone", suppliedOnly);
+    walkBy(7, "engine, an issuer file", issuerFromFile);
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
     ocsp_env = real_env;

@@ -627,15 +627,15 @@ TEST(readFile_followsLinksAndNamesTheError, "24") {
     put("response", good, 1700000000);
     char *link_path = testPath(dir, "link");
     assert_int_equal(symlink("response", link_path), 0);
-    assert_int_equal(ocspReadFile(link_path, &der, &n, &mtime, &err), 1);
+    assert_int_equal(ocspReadFile(link_path, OCSP_MAX_RESPONSE_BYTES, &der, &n, &mtime, &err), 1);
     assert_int_equal(n, good.n);
     assert_int_equal(mtime, 1700000000);
     ocspFree(der);
-    assert_int_equal(ocspReadFile(dir, &der, &n, &mtime, &err), 0);
+    assert_int_equal(ocspReadFile(dir, OCSP_MAX_RESPONSE_BYTES, &der, &n, &mtime, &err), 0);
     assertMessage(&err);
     assert_null(der);
     char *missing = testPath(dir, "absent");
-    assert_int_equal(ocspReadFile(missing, &der, &n, &mtime, &err), 0);
+    assert_int_equal(ocspReadFile(missing, OCSP_MAX_RESPONSE_BYTES, &der, &n, &mtime, &err), 0);
     assertMessage(&err);
     assert_non_null(strstr(err.text, "absent"));
     free(missing);

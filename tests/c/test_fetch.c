@@ -273,10 +273,12 @@ typedef struct got {
     ocspError err;
 } got;
 
+static const char *proxy_directive; /* NULL: the environment decides */
+
 static got fetchWith(const char *url, X509_STORE *store, int64_t timeout, const ocspIoHooks *wait) {
     got g = {.body = (unsigned char *)1, .n = 99};
     alarm(240); /* a hang fails the program */
-    ocspExchange exchange = {url, asked, sizeof(asked), store, timeout, wait};
+    ocspExchange exchange = {url, asked, sizeof(asked), store, timeout, wait, proxy_directive};
     g.result = ocspFetch(&exchange, &g.body, &g.n, &g.err);
     alarm(0);
     assert_int_equal(left, entered);
@@ -1118,8 +1120,8 @@ TEST(proxy_withCredentials) {
 
 /* Reported, and never printed. */
 TEST(proxy_badlyEncodedCredentials) {
-    static const char *const bad[] = {"user:secret%@", "user:secret%4@",  "user:secret%4g@",
-                                      "%:secret@",     "user:secret%00@", "user:80/secret@"};
+    static const char *const bad[] = {"user:secret%@",   "user:secret%4@",  "user:secret%4g@", "%:secret@",
+                                      "user:secret%00@", "user:80/secret@", "user:my@secret@"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         for (int tls = 0; tls < 2; tls++) {
             char url[100];
@@ -1254,6 +1256,92 @@ TEST(proxy_unusableIsReported) {
     setenv("http_proxy", "http://[::", 1);
     assertFails(fetchWith("http://far.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting), OCSP_ERR_NETWORK, "proxy");
     noProxies();
+}
+
+/* ---- the directive proxy ----------------------------------------------------------------------------------------- */
+
+static void useDirective(const char *credentials) {
+    static char url[100];
+    snprintf(url, sizeof(url), "http://%s127.0.0.1:%d", credentials, server.port);
+    proxy_directive = url;
+}
+
+/* For every host, whatever the environment says: http_proxy there is dead, and no_proxy has all hosts. */
+TEST(proxyDirective_beatsTheEnvironment) {
+    turn t = answering(OK10);
+    startServer(&t, 1, NULL);
+    setenv("http_proxy", "http://127.0.0.2:1", 1);
+    setenv("no_proxy", "*", 1);
+    useDirective("");
+    got g = fetchWith("http://far.test.invalid:8080/ocsp", NULL, LONG_TIMEOUT_MS, &counting);
+    static const char line[] = "POST http://far.test.invalid:8080/ocsp HTTP/1.1\r\n";
+    assertBody(g, answer, sizeof(answer));
+    assert_memory_equal(server.request[0].p, line, sizeof(line) - 1);
+    stopServer();
+
+    startServer(&t, 1, NULL);
+    unsetenv("no_proxy");
+    proxy_directive = "none"; /* direct, although the environment has a proxy */
+    g = fetch(LONG_TIMEOUT_MS);
+    assertBody(g, answer, sizeof(answer));
+    assert_memory_equal(server.request[0].p, "POST /ocsp HTTP/1.1\r\n", 21);
+    stopServer();
+
+    proxy_directive = ""; /* the environment decides */
+    g = fetchWith("http://far.test.invalid/ocsp", NULL, LONG_TIMEOUT_MS, &counting);
+    assertFails(g, OCSP_ERR_NETWORK, "connect");
+    assert_non_null(strstr(g.err.text, "through the proxy 127.0.0.2:1"));
+    noProxies();
+    proxy_directive = NULL;
+}
+
+TEST(proxyDirective_credentialsGoToTheProxyAlone) {
+    for (int tunnel = 0; tunnel < 2; tunnel++) {
+        SSL_CTX *tls = tunnel ? responderTls("DNS:far.test.invalid", 0) : NULL;
+        X509_STORE *store = tunnel ? testStore(tls_ca, NULL) : NULL;
+        turn t = answering(OK10);
+        t.tunnel = tunnel;
+        startServer(&t, 1, tls);
+        useDirective("us%65r:p%40ss%3aword@");
+        got g = fetchWith(tunnel ? "https://far.test.invalid/" : "http://far.test.invalid/", store, LONG_TIMEOUT_MS,
+                          &counting);
+        assertBody(g, answer, sizeof(answer));
+        testBytes *proxied = tunnel ? &server.connect_request : &server.request[0];
+        static const char field[] = "\r\nProxy-Authorization: Basic dXNlcjpwQHNzOndvcmQ=\r\n";
+        assert_non_null(memmem(proxied->p, proxied->n, field, sizeof(field) - 1));
+        if (tunnel) assert_null(memmem(server.request[0].p, server.request[0].n, "Proxy-Auth", 10));
+        stopServer();
+        X509_STORE_free(store);
+        SSL_CTX_free(tls);
+    }
+    proxy_directive = NULL;
+}
+
+/* Sentences name the directive, and never its password. */
+TEST(proxyDirective_errorsNameIt) {
+    static const struct {
+        const char *credentials, *head, *words;
+    } rows[] = {
+        {"user:secret@", "HTTP/1.1 407 Hm\r\n\r\n", "rejects the user and the password in the directive proxy (HTTP"},
+        {"", "HTTP/1.1 407 Hm\r\n\r\n", "put them into the directive proxy as in"},
+        {"user:secret%@", "", "the user or the password in the directive proxy is not percent-encoded"},
+        {"user:secret@", "HTTP/1.1 403 Hm\r\n\r\n", "or set the directive proxy to none"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        turn t = {.head = rows[i].head};
+        startServer(&t, 1, NULL);
+        useDirective(rows[i].credentials);
+        got g = fetchWith("https://far.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting);
+        assertFails(g, OCSP_ERR_NETWORK, "proxy");
+        if (!strstr(g.err.text, rows[i].words) || strstr(g.err.text, "secret")) fail_msg("%s", g.err.text);
+        stopServer();
+    }
+    proxy_directive = "http://user:secret@127.0.0.2:1"; /* nothing listens there */
+    got g = fetchWith("http://far.test.invalid/", NULL, LONG_TIMEOUT_MS, &counting);
+    assertFails(g, OCSP_ERR_NETWORK, "connect");
+    assert_non_null(strstr(g.err.text, "through the proxy 127.0.0.2:1: "));
+    assert_null(strstr(g.err.text, "secret"));
+    proxy_directive = NULL;
 }
 
 TEST(url_unparsableIsRejected) {

@@ -182,6 +182,101 @@ TEST(issuer_renewedWithTheSameKey, "1") {
 
 /* ---- states without refreshes ------------------------------------------------------------------------------------ */
 
+/* ---- issuer-file ------------------------------------------------------------------------------------------------- */
+
+static ocspIdentity *identifyWith(X509 *a, X509_STORE *store, X509 *b, X509 *c) {
+    STACK_OF(X509) *chain = testStack(a, NULL, NULL), *issuers = testStack(b, c, NULL);
+    ocspIdentity *id = ocspIdentityNewWith(pki->leaf, chain, store, issuers);
+    sk_X509_free(chain);
+    sk_X509_free(issuers);
+    assert_non_null(id);
+    assert_int_equal(ERR_peek_error(), 0);
+    return id;
+}
+
+TEST(issuerFile_isSearchedByTheSameRules, "1") {
+    X509_STORE *store = testStore(pki->root, NULL);
+    ocspIdentity *id = identifyWith(pki->twin, store, pki->ca, NULL);
+    assertIssuer(id, pki->ca);
+    assert_ptr_equal(id->store, store);
+    /* It is no trust anchor for https responders. */
+    STACK_OF(X509_OBJECT) *anchors = X509_STORE_get0_objects(store);
+    assert_int_equal(sk_X509_OBJECT_num(anchors), 1);
+    ocspIdentityFree(id);
+    id = identifyWith(NULL, store, pki->twin, NULL); /* the name alone is not enough */
+    assertIssuer(id, NULL);
+    assert_true(id->incomplete);
+    ocspIdentityFree(id);
+    id = identifyWith(NULL, NULL, pki->twin, pki->ca);
+    assertIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    id = identifyWith(pki->ca, NULL, pki->twin, pki->root); /* the chain's stays */
+    assertIssuer(id, pki->ca);
+    ocspIdentityFree(id);
+    X509_STORE_free(store);
+}
+
+static char *pemOf(X509 *cert, int times, size_t *len) {
+    BIO *out = BIO_new(BIO_s_mem());
+    char *text;
+    for (int i = 0; i < times; i++) assert_true(PEM_write_bio_X509(out, cert));
+    *len = (size_t)BIO_get_mem_data(out, &text);
+    text = memcpy(malloc(*len + 1), text, *len);
+    text[*len] = '\0';
+    BIO_free(out);
+    return text;
+}
+
+/* Parses; `count` certificates, or 0 and the words of the error. */
+static void parseIssuers(const char *text, size_t len, int count, const char *words) {
+    ocspError err = {0};
+    STACK_OF(X509) *certs = ocspParseIssuers((ocspBytes){(const unsigned char *)text, len}, &err);
+    assert_int_equal(ERR_peek_error(), 0);
+    assert_int_equal(certs ? sk_X509_num(certs) : 0, count);
+    if (words && !strstr(err.text, words)) fail_msg("%s, and not %s", err.text, words);
+    sk_X509_pop_free(certs, X509_free);
+}
+
+TEST(issuerFile_contents, "1") {
+    size_t n, key_len, half;
+    char *one = pemOf(pki->ca, 1, &n), *many, *text, *key;
+    BIO *out = BIO_new(BIO_s_mem());
+    static const char encrypted[] = "-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: "
+                                    "AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\nMAEAAQ==\n"
+                                    "-----END CERTIFICATE-----\n";
+    parseIssuers(one, n, 1, NULL);
+    parseIssuers(one, n - 1, 1, NULL); /* no line end */
+    many = pemOf(pki->ca, OCSP_MAX_ISSUERS + 1, &half);
+    parseIssuers(many, half / (OCSP_MAX_ISSUERS + 1) * OCSP_MAX_ISSUERS, OCSP_MAX_ISSUERS, NULL);
+    parseIssuers(many, half, 0, "has more than 256 certificates");
+    free(many);
+
+    assert_true(PEM_write_bio_PrivateKey(out, pki->leaf_key, NULL, NULL, 0, NULL, NULL));
+    key_len = (size_t)BIO_get_mem_data(out, &key);
+    text = malloc(3 * n + key_len + 100);
+    sprintf(text, "a comment\n%.*s%sanother\n%s", (int)key_len, key, one, one); /* other text and blocks are skipped */
+    parseIssuers(text, strlen(text), 2, NULL);
+    parseIssuers(key, key_len, 0, "has no certificate in PEM form");
+    parseIssuers("nothing", 7, 0, "has no certificate in PEM form");
+    unsigned char *der = NULL;
+    int der_len = i2d_X509(pki->ca, &der);
+    parseIssuers((char *)der, (size_t)der_len, 0, "has no certificate in PEM form");
+    OPENSSL_free(der);
+
+    /* A damaged one is reported, also behind an intact one: which one the operator needs is unknown. */
+    half = n / 2;
+    parseIssuers(one, half, 0, "has a damaged certificate (number 1)");
+    sprintf(text, "%s%.*s", one, (int)half, one);
+    parseIssuers(text, strlen(text), 0, "has a damaged certificate (number 2)");
+    sprintf(text, "%s", one);
+    memcpy(strchr(text, '\n') + 1, "AAAA", 4);
+    parseIssuers(text, n, 0, "has a damaged certificate (number 1)");
+    parseIssuers(encrypted, sizeof(encrypted) - 1, 0, "has a damaged certificate (number 1)"); /* nobody is asked */
+    BIO_free(out);
+    free(text);
+    free(one);
+}
+
 TEST(selfSigned_isRecognized, "2") {
     ocspIdentity *id = identify(pki->self, NULL, NULL, NULL);
     assert_int_equal(id->self_signed, 1);

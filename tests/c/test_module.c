@@ -74,6 +74,8 @@ static struct {
     SSL_CTX *remade;     /* by it */
     char log[20000], reply[1000];
     void *unblocked_with;
+    ServerConfigSetNumber *set_interval; /* max-interval as it was registered */
+    void *interval;
 } server;
 
 static int refused(const char *function) {
@@ -230,6 +232,7 @@ static const char *CallReplyStringPtr(ServerReply *reply, size_t *len) {
 static void FreeCallReply(ServerReply *reply) {
     free(reply);
 }
+static unsigned flags_of_proxy, flags_of_response_file;
 static int RegisterBoolConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, ServerConfigGetBool *get,
                               ServerConfigSetBool *put, ServerConfigApply *apply, void *data) {
     (void)ctx, (void)name, (void)flags, (void)get, (void)apply;
@@ -239,6 +242,10 @@ static int RegisterNumericConfig(ServerCtx *ctx, const char *name, long long val
                                  long long max, ServerConfigGetNumber *get, ServerConfigSetNumber *put,
                                  ServerConfigApply *apply, void *data) {
     (void)ctx, (void)flags, (void)min, (void)max, (void)get, (void)apply;
+    if (strcmp(name, "max-interval") == 0) {
+        server.set_interval = put;
+        server.interval = data;
+    }
     return put(name, value, data, NULL);
 }
 static int RegisterEnumConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, const char **names,
@@ -252,7 +259,9 @@ static int RegisterStringConfig(ServerCtx *ctx, const char *name, const char *va
                                 void *data) {
     ServerString *text = CreateString(ctx, value, strlen(value)), *error = NULL;
     int result = put(name, text, data, &error);
-    (void)flags, (void)get, (void)apply;
+    (void)get, (void)apply;
+    if (strcmp(name, "proxy") == 0) flags_of_proxy = flags;
+    if (strcmp(name, "response-file") == 0) flags_of_response_file = flags;
     FreeString(ctx, text);
     return result;
 }
@@ -455,6 +464,24 @@ TEST(load_failedLeavesNothingBehind) {
     assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
 }
 
+TEST(directive_numberOutsideItsValuesIsRefused) {
+    static const int good[] = {0, 60, 604800}, bad[] = {1, 59};
+    size_t i;
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_int_equal(server.set_interval("max-interval", good[i], server.interval, NULL), SERVER_OK);
+        assert_int_equal(module.options.max_interval, good[i]);
+    }
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        ServerString *error = NULL;
+        assert_int_equal(server.set_interval("max-interval", bad[i], server.interval, &error), SERVER_ERR);
+        assert_non_null(strstr(error->text, "use 60 to 604800"));
+        assert_int_equal(module.options.max_interval, 604800);
+        FreeString(&ctx, error);
+    }
+    assert_int_equal(onUnload(&ctx), SERVER_OK);
+}
+
 TEST(unload_beforeTheFirstEventLoopTurnLeavesNothingBehind) {
     int i;
     for (i = 0; i < 3; i++) {
@@ -618,6 +645,13 @@ TEST(refreshCommand_removedCommandDeniesNobody) {
     assert_non_null(strstr(server.reply, "-ERR unknown command"));
     FreeString(NULL, argv[0]);
     FreeString(NULL, argv[1]);
+}
+
+/* The numbers of the server's public header: sensitive 2, protected 32. */
+TEST(directives_flags) {
+    assert_int_equal(onLoad(&ctx, NULL, 0), SERVER_OK);
+    assert_int_equal(flags_of_proxy, 2 | 32);
+    assert_int_equal(flags_of_response_file, 32);
 }
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */

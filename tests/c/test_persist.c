@@ -116,6 +116,57 @@ static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait)
     (void)from, (void)now, (void)wait;
 }
 
+/* After a restart max-interval counts from the receipt of the cached response, so that restarts do not postpone the
+ * refresh forever. Overdue, it follows within a tenth. */
+static int64_t stored_at;
+
+static int loadAsStoredAt(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
+                          ocspError *err) {
+    int found = real_env.cache_load(from, id, der, n, mtime, err);
+    *mtime = stored_at;
+    return found;
+}
+
+TEST(restart_maxIntervalCountsFromTheReceipt, "15") {
+    static const struct {
+        int age, least, most; /* seconds: of the file; until the refresh */
+    } rows[] = {
+        {0, 2400, 3600},  {1000, 1400, 2600}, {3000, 0, 600},  {3599, 0, 360},
+        {100000, 0, 360}, {-200, 2400, 3600}, {-86400, 0, 360}}; /* a file from the future: its age is unknown */
+    options.cache_dir = dir;
+    options.max_interval = 3600;
+    applyOptions();
+    ocsp_env.cache_prune = keepOldFiles;
+    responder.validity = 30 * TEST_DAY;
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    SSL_CTX_free(ctx);
+    ocsp_env.cache_load = loadAsStoredAt;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int sum = 0;
+        for (int again = 0; again < 20; again++) {
+            stored_at = wallNow() - rows[i].age;
+            restartEngine();
+            ctx = loadLeaf();
+            ocspThreadPrime();
+            assert_string_equal(infoText("response_source"), "cache");
+            assert_in_range(infoNumber("next_refresh_in_seconds"), rows[i].least, rows[i].most);
+            sum += (int)infoNumber("next_refresh_in_seconds");
+            SSL_CTX_free(ctx);
+        }
+        assert_true(sum > 20 * rows[i].least && sum < 20 * rows[i].most); /* spread */
+    }
+    assert_int_equal(requestCount(), 1);
+    stored_at = wallNow();
+    for (int i = 0; requestCount() == 1; i++) { /* a restart every 10 minutes */
+        restartEngine();
+        ctx = loadLeaf();
+        runFor(600 * 1000);
+        SSL_CTX_free(ctx);
+        assert_true(i < 7);
+    }
+}
+
 TEST(cache_sameResponseFromDiskIsNoRecovery, "15") {
     responder.no_next_update = 1;
     options.cache_dir = dir;

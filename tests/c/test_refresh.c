@@ -105,6 +105,145 @@ TEST(deadline_withoutNextUpdateIsFiveMinutes) {
     SSL_CTX_free(ctx);
 }
 
+/* ---- max-interval ------------------------------------------------------------------------------------------------ */
+
+static void useInterval(int seconds, int validity) {
+    options.max_interval = seconds;
+    applyOptions();
+    responder.validity = validity;
+}
+
+/* Checks that request `i` follows within the interval of request `i - 1`, and in its last third. */
+static void assertInterval(int i, int seconds) {
+    int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1];
+    assert_true(waited <= seconds * INT64_C(1000) && waited >= seconds * INT64_C(1000) * 2 / 3);
+}
+
+TEST(maxInterval_boundsTheWaitAfterANewResponse) {
+    useInterval(3600, 7 * TEST_DAY);
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_in_range(infoNumber("next_refresh_in_seconds"), 2400, 3600);
+    runFor(2LL * TEST_DAY * 1000);
+    assert_in_range(requestCount(), 48, 73);
+    for (int i = 1; i < requestCount(); i++) assertInterval(i, 3600);
+    responder.revoked = 1; /* shows within the interval, not after days */
+    runFor(3601 * 1000);
+    assertState("revoked");
+    SSL_CTX_free(ctx);
+}
+
+/* The same response again is an answer, too: no failure, no spin, and the deadline of the margin holds as well. */
+TEST(maxInterval_boundsTheWaitAfterAnUnchangedResponse) {
+    useInterval(600, 40000);
+    responder.this_update = TEST_NOW;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(35000 * 1000); /* the deadline is at 36,000 */
+    assert_in_range(requestCount(), 58, 89);
+    runFor(4000 * 1000); /* past it, where the margin alone would ask after 500 seconds or more at first */
+    for (int i = 1; i < requestCount(); i++) {
+        int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1];
+        assert_true(waited <= 600 * 1000 && waited >= 1000);
+    }
+    assert_in_range(requestCount(), 64, 130);
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    assert_int_equal(infoNumber("consecutive_failures"), 0);
+    assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 1);
+    SSL_CTX_free(ctx);
+}
+
+/* Longer than the policy's waits, it changes none of them: not the deadline, not the hour of a revoked response, not the
+ * recheck after the deadline. */
+TEST(maxInterval_neverPostpones) {
+    useInterval(7 * TEST_DAY, 3600);
+    SSL_CTX *ctx = loadLeaf();
+    runFor(3240 * 1000);
+    assert_int_equal(requestCount(), 2);
+    responder.validity = 10 * TEST_DAY;
+    responder.revoked = 1;
+    runFor(3240 * 1000);
+    assertState("revoked");
+    int n = requestCount();
+    runFor(3600 * 1000);
+    assert_int_equal(requestCount(), n + 1);
+    useInterval(600, 10 * TEST_DAY); /* the shorter one */
+    n = requestCount();
+    runFor(3600 * 1000);
+    assert_in_range(requestCount() - n, 6, 10);
+    SSL_CTX_free(ctx);
+}
+
+TEST(maxInterval_recheckAfterTheDeadlineIsNotWeakened) {
+    useInterval(30000, 40000);
+    responder.this_update = TEST_NOW;
+    SSL_CTX *ctx = loadLeaf();
+    runFor(39000 * 1000);
+    int64_t deadline = (int64_t)(TEST_NOW + 36000) * 1000, last = 0;
+    for (int i = 1; i < requestCount(); i++) {
+        if (responder.at_wall[i] < deadline) continue;
+        if (last) assert_true(responder.at_wall[i] - last <= ((int64_t)(TEST_NOW + 40000) * 1000 - last) / 4 + 1);
+        last = responder.at_wall[i];
+    }
+    assert_true(last);
+    SSL_CTX_free(ctx);
+}
+
+/* A failed refresh is followed by the retries, not by a request each second because the interval is over. A failed
+ * request of the operator does not postpone what the interval requires. */
+TEST(maxInterval_failuresBackOff) {
+    useInterval(3600, 7 * TEST_DAY);
+    options.retry_delay = 3600;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runFor(600 * 1000);
+    responder.down = 1;
+    assert_null(ocspPutRequest(NULL));
+    runFor(1000);
+    assert_int_equal(requestCount(), 2);
+    assert_in_range(infoNumber("next_refresh_in_seconds"), 1, 3000);
+    runFor(3000 * 1000);
+    assert_in_range(requestCount(), 3, 4); /* the interval's, and perhaps the retry before it */
+    int n = requestCount();
+    runFor(TEST_DAY * INT64_C(1000));
+    assert_in_range(requestCount() - n, 23, 48);
+    responder.down = 0;
+    runFor(3601 * 1000);
+    assert_int_equal(infoNumber("consecutive_failures"), 0);
+    assert_in_range(infoNumber("next_refresh_in_seconds"), 1, 3600);
+    SSL_CTX_free(ctx);
+}
+
+TEST(maxInterval_wallClockSetBackDoesNotPostpone, "14") {
+    useInterval(3600, 30 * TEST_DAY);
+    SSL_CTX *ctx = loadLeaf();
+    runFor(1800 * 1000);
+    moveWallClock(-(int64_t)TEST_DAY * 1000);
+    runFor(1000);
+    assert_in_range(infoNumber("next_refresh_in_seconds"), 598, 1800);
+    useInterval(7200, 30 * TEST_DAY); /* counts from the answer by the clock that was not set */
+    runFor(1000);
+    assert_in_range(infoNumber("next_refresh_in_seconds"), 2995, 5400);
+    useInterval(3600, 30 * TEST_DAY);
+    runFor(1800 * 1000);
+    assert_int_equal(requestCount(), 2);
+    SSL_CTX_free(ctx);
+}
+
+/* In a suspend the monotonic clock stops: the wall clock counts. */
+TEST(maxInterval_suspendCounts, "14") {
+    useInterval(3600, 30 * TEST_DAY);
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    moveWallClock(3601 * 1000);
+    runFor(1000);
+    assert_int_equal(requestCount(), 2);
+    moveWallClock(1000 * 1000);
+    useInterval(4600, 30 * TEST_DAY);
+    runFor(1000);
+    assert_true(infoNumber("next_refresh_in_seconds") <= 3600);
+    SSL_CTX_free(ctx);
+}
+
 /* ---- failures, retries and recovery ------------------------------------------------------------------------------ */
 
 TEST(retry_backsOffAndRecoveryResetsIt, "11") {

@@ -177,6 +177,53 @@ TEST(refreshAt_extremeDatesStayInBounds) {
     }
 }
 
+/* ---- max-interval ------------------------------------------------------------------------------------------------ */
+
+static const int intervals[] = {60, 61, 3600, 86400, 604800};
+
+/* Just after an answer: the interval, or up to a third earlier. */
+TEST(interval_isNeverExceededAndUpToAThirdShorter) {
+    for (size_t n = 0; n < sizeof(intervals) / sizeof(intervals[0]); n++) {
+        int64_t ms = intervals[n] * INT64_C(1000);
+        assert_int_equal(ocspIntervalDelayMs(intervals[n], 0, 0), ms);
+        assert_in_range(ocspIntervalDelayMs(intervals[n], 0, UINT32_MAX), ms * 2 / 3, ms * 2 / 3 + 2);
+        for (int i = 0; i < 1000; i++) {
+            int64_t in = ocspIntervalDelayMs(intervals[n], 0, someRandom(i));
+            assert_true(in <= ms && in >= ms * 2 / 3);
+        }
+    }
+}
+
+/* Later, as after a restart or CONFIG SET: the rest of the interval at most. Jitter takes no more than the rest. */
+TEST(interval_countsFromTheLastAnswer) {
+    for (int i = 0; i < 10000; i++) {
+        int interval = intervals[i % 5];
+        int64_t ms = interval * INT64_C(1000), since = between(0, ms - ms / 10),
+                in = ocspIntervalDelayMs(interval, since, someRandom(i / 5)), third = ms / 3;
+        assert_true(in <= ms - since);
+        assert_true(in >= ms - since - (third < ms - since ? third : ms - since));
+    }
+}
+
+/* Overdue, or nearly: within a tenth of the interval, evenly spread from now on. */
+TEST(interval_overdueIsSpreadOverATenth) {
+    for (size_t n = 0; n < sizeof(intervals) / sizeof(intervals[0]); n++) {
+        int64_t ms = intervals[n] * INT64_C(1000), tenth = ms / 10;
+        const int64_t sinces[] = {ms - tenth, ms - 1, ms, ms + 1, ms * 1000, INT64_C(1) << 50};
+        for (size_t s = 0; s < sizeof(sinces) / sizeof(sinces[0]); s++) {
+            int quarter[4] = {0};
+            assert_int_equal(ocspIntervalDelayMs(intervals[n], sinces[s], 0), tenth);
+            assert_in_range(ocspIntervalDelayMs(intervals[n], sinces[s], UINT32_MAX), 0, 1);
+            for (int i = 0; i < 4000; i++) {
+                int64_t in = ocspIntervalDelayMs(intervals[n], sinces[s], testRandom());
+                assert_true(in >= 0 && in <= tenth);
+                quarter[in * 4 / (tenth + 1)]++;
+            }
+            for (int q = 0; q < 4; q++) assert_in_range(quarter[q], 800, 1200);
+        }
+    }
+}
+
 /* ---- after failures ---------------------------------------------------------------------------------------------- */
 
 /* The cap as the table has it. */

@@ -176,6 +176,74 @@ TEST(responderUrl_rejectsEverythingElseWithAReason) {
     }
 }
 
+TEST(proxy_acceptsNoneAndHttpUrls) {
+    static const char *const good[] = {"",
+                                       "none",
+                                       "NONE",
+                                       "http://proxy.example.com:3128",
+                                       "HTTP://proxy.example.com:3128/",
+                                       "http://127.0.0.1:8080",
+                                       "http://[::1]:8080",
+                                       "http://user:secret@proxy.example.com:3128",
+                                       "http://user:@proxy.example.com:3128",
+                                       "http://us%65r:p%40ss%3aword%2F%25@[::1]:1/",
+                                       "http://user:a:b@a:65535"};
+    const char *why = NULL;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        if (!ocspCheckProxy(good[i], &why)) fail_msg("rejected \"%s\": %s", good[i], why);
+    assert_true(ocspCheckProxy(NULL, &why));
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+/* With a sentence that says what is valid and does not repeat the value. */
+TEST(proxy_rejectsEverythingElseWithAReason) {
+    static const struct {
+        const char *value, *words;
+    } bad[] = {{"no", "none, or http://"},
+               {"none ", "none, or http://"},
+               {"proxy:3128", "none, or http://"},
+               {"https://proxy:3128", "none, or http://"},
+               {"socks5://secret:secret@proxy:1080", "none, or http://"},
+               {"http://", "none, or http://"},
+               {"http://:3128", "none, or http://"},
+               {"http://proxy", "host:port"},
+               {"http://proxy:", "host:port"},
+               {"http://proxy:0", "host:port"},
+               {"http://proxy:65536", "host:port"},
+               {"http://proxy:secret", "host:port"},
+               {"http://user:secret@proxy", "host:port"},
+               {"http://user:3128@proxy", "host:port"},
+               {"http://secret@proxy:3128", "user:password"},
+               {"http://user:secret@:3128", "host:port"},
+               {"http://[::1]", "host:port"},
+               {"http://[::1:3128", "host:port"},
+               {"http://proxy:3128/secret", "host:port"},
+               {"http://proxy:3128//", "host:port"},
+               {"http://proxy:3128?secret", "host:port"},
+               {"http://proxy:3128#secret", "host:port"},
+               {" http://proxy:3128", "none, or http://"},
+               {"http://proxy:3128\n", "percent-encoded"},
+               {"http://user:my secret@proxy:3128", "a space as %20"},
+               {"http://user:s\xc3\xa4"
+                "cret@proxy:3128",
+                "percent-encoded"},
+               {"http://user:12/secret@proxy:3128", "/ as %2F"},
+               {"http://user:se?cret@proxy:3128", "? as %3F"},
+               {"http://user:12#secret@proxy:3128", "# as %23"},
+               {"http://user:s@cret@proxy:3128", "@ as %40"},
+               {"http://user:secret%@proxy:3128", "write % as %25"},
+               {"http://user:secret%4@proxy:3128", "write % as %25"},
+               {"http://user:secret%zz@proxy:3128", "write % as %25"},
+               {"http://user:secret%00@proxy:3128", "write % as %25"}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const char *why = NULL;
+        if (ocspCheckProxy(bad[i].value, &why)) fail_msg("accepted \"%s\"", bad[i].value);
+        assert_non_null(why);
+        if (!strstr(why, bad[i].words) || strstr(why, "secret")) fail_msg("\"%s\": %s", bad[i].value, why);
+    }
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
 TEST(urlParse_passwordIsNoPort) {
     ocspUrl url;
     assert_int_equal(ocspUrlParse(&url, "http://u:0secret@h"), 1); /* of a proxy, in the environment */

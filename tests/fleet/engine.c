@@ -21,6 +21,9 @@ static struct {
     int64_t now;
     int requests, expected, wrong;
     int64_t at[FLEET_MAX_REQUESTS]; /* the times of node.c's requests */
+    unsigned char *cached;          /* the cache file, for a restart */
+    size_t cached_len;
+    int64_t cached_at; /* wall clock seconds */
 } run;
 
 static int64_t fleetWall(void) {
@@ -61,6 +64,32 @@ static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **
     return *body ? OCSP_FETCH_OK : OCSP_FETCH_FAILED;
 }
 
+/* ---- the disk ---------------------------------------------------------------------------------------------------- */
+
+static int fleetLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+                     ocspError *err) {
+    (void)dir, (void)id, (void)err;
+    if (!run.cached) return 0;
+    *der = ocspMemdup(run.cached, run.cached_len);
+    *len = run.cached_len;
+    *mtime = run.cached_at;
+    return *der != NULL;
+}
+
+static int fleetStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err) {
+    (void)dir, (void)id, (void)err;
+    free(run.cached);
+    run.cached = malloc(len);
+    run.cached_len = len;
+    run.cached_at = fleetWall() / 1000;
+    if (run.cached) memcpy(run.cached, der, len);
+    return run.cached != NULL;
+}
+
+static void fleetPrune(const char *dir, int64_t now, const ocspIoHooks *wait) {
+    (void)dir, (void)now, (void)wait;
+}
+
 /* ---- INFO: the next refresh -------------------------------------------------------------------------------------- */
 
 static long long next_refresh_seconds;
@@ -89,11 +118,35 @@ static void fleetExpect(void *arg, int64_t at, int first) {
     if (run.expected < FLEET_MAX_REQUESTS) run.at[run.expected++] = at;
 }
 
-int fleetEngineAgrees(const fleetCase *c, int node, long *requests) {
+/* Starts the engine, as a server does. */
+static SSL_CTX *fleetStart(const fleetCase *c) {
     static const ocspHost host = {.alloc = malloc, .free = free};
     const testPki *pki = testGetPki();
-    ocspEnv real = ocsp_env;
     ocspOptions options = OCSP_OPTIONS_DEFAULT;
+    SSL_CTX *ctx;
+
+    options.stapling = 1;
+    options.refresh_margin = c->margin;
+    options.max_interval = c->max_interval;
+    options.cache_dir = c->stop ? "cache" : "";
+    if (!ocspInit(&host) || !ocspSetOptions(&options)) {
+        fprintf(stderr, "fleet: the engine does not start\n");
+        exit(2);
+    }
+    ctx = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
+    ocspInstallCallback(ctx);
+    ocspAttachContext(ctx);
+    return ctx;
+}
+
+static void fleetEnd(SSL_CTX *ctx) {
+    SSL_CTX_free(ctx);
+    ocspShutdown();
+}
+
+int fleetEngineAgrees(const fleetCase *c, int node, long *requests) {
+    ocspEnv real = ocsp_env;
+    int64_t stop = c->stop ? c->stop : INT64_MAX;
     SSL_CTX *ctx;
 
     memset(&run, 0, sizeof(run));
@@ -105,24 +158,26 @@ int fleetEngineAgrees(const fleetCase *c, int node, long *requests) {
     ocsp_env.mono_ms = fleetMono;
     ocsp_env.random = fleetEngineRandom;
     ocsp_env.fetch = fleetFetch;
-    options.stapling = 1;
-    options.refresh_margin = c->margin;
-    options.cache_dir = "";
-    if (!ocspInit(&host) || !ocspSetOptions(&options)) {
-        fprintf(stderr, "fleet: the engine does not start\n");
-        exit(2);
-    }
-    ctx = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
-    ocspInstallCallback(ctx);
-    ocspAttachContext(ctx);
+    ocsp_env.cache_load = fleetLoad;
+    ocsp_env.cache_store = fleetStore;
+    ocsp_env.cache_prune = fleetPrune;
+    ctx = fleetStart(c);
     while (run.now < c->until && !run.wrong) {
-        int64_t wait = ocspThreadStep(), idle = wait >= 1000 ? fleetIdleMs() : 0;
+        int64_t wait, idle;
+        if (run.now >= stop) {
+            fleetEnd(ctx);
+            run.now = c->start + fleetStartTime(&run.rng);
+            ctx = fleetStart(c);
+            stop = INT64_MAX;
+        }
+        wait = ocspThreadStep();
+        idle = wait >= 1000 ? fleetIdleMs() : 0;
         if (idle > wait) wait = idle;
-        run.now += wait;
+        run.now = run.now < stop && wait > stop - run.now ? stop : run.now + wait;
     }
-    SSL_CTX_free(ctx);
-    ocspShutdown();
+    fleetEnd(ctx);
     ocsp_env = real;
+    free(run.cached);
     *requests += run.requests;
     if (!run.wrong && run.requests == run.expected) return 1;
     fprintf(stderr,

@@ -9,8 +9,12 @@
  *   return    after an outage in the busiest two hours near the middle, no minute has more than 3 times the mean of the
  *             first hour after it. The outage is then shifted in steps of 20 minutes, over 6 hours around that time:
  *             the same for each minute that is above the level which `spread` allows
- *   rules     no refresh after the deadline, a second between refreshes (for every node; for a validity of 10 minutes
- *             and of 20 seconds too)
+ *   interval  with max-interval 3600, no minute has more than 3 times the mean: after a start of all nodes in the same
+ *             minute, after a restart, and after an outage of the CA. Where every node is overdue after a restart, none has
+ *             more than 10 times the mean: after a stop of two hours, and where the cached response is an old one, because
+ *             the CA signs in advance
+ *   rules     no refresh after the deadline or after max-interval, a second between refreshes (for every node; for a
+ *             validity of 10 minutes and of 20 seconds too)
  *   engine    the whole engine, run for some nodes of each case, sends its requests at the same milliseconds
  *
  * Exit status 0 if all hold, else 1. The table goes to stdout and, with the data of the plot, into DIR.
@@ -27,7 +31,11 @@
 
 #define FLEET_SPREAD 50
 #define FLEET_RETURN 3
-#define FLEET_OUTAGE (2 * 60)  /* minutes */
+#define FLEET_OUTAGE (2 * 60) /* minutes */
+#define FLEET_INTERVAL 3600   /* max-interval, seconds */
+#define FLEET_OVERDUE 10      /* after a stop longer than max-interval */
+#define FLEET_INTERVAL_DAYS 3
+#define FLEET_EVENT (36 * 60)  /* minute in which all nodes stop, or the CA's outage begins */
 #define FLEET_SHIFTS 9         /* the outage is shifted by FLEET_SHIFT this often, both ways */
 #define FLEET_SHIFT 20         /* minutes */
 #define FLEET_SAMPLE 3         /* nodes of each case that the whole engine simulates */
@@ -245,6 +253,63 @@ static void fleetRow(const fleetKind *kind, double days, int margin) {
     }
 }
 
+/* ---- max-interval ------------------------------------------------------------------------------------------------ */
+
+/* Returns the ratio of the busiest minute to the mean one; both from minute `from` on. */
+static double fleetRatio(const fleetCount *count, int from) {
+    return fleetPeak(count, from, FLEET_INTERVAL_DAYS * 24 * 60) /
+           fleetMean(count, from + 2 * FLEET_INTERVAL / 60, FLEET_INTERVAL_DAYS * 24 * 60);
+}
+
+static void fleetRequireRatio(const fleetKind *kind, double ratio, double most, const char *when) {
+    char what[200];
+
+    if (ratio <= most) return;
+    snprintf(what, sizeof(what), "%s, a minute has %.2f times the mean", when, ratio);
+    fleetReportMiss("interval", kind, 7, 10, what);
+}
+
+/* Stops all nodes for `minutes` and returns the ratio after that; with `is_outage` it is the CA that is down. */
+static double fleetStopped(fleetCase c, int minutes, int is_outage) {
+    int64_t from = FLEET_EVENT * FLEET_MINUTE, until = from + minutes * FLEET_MINUTE;
+
+    *(is_outage ? &c.down : &c.stop) = from;
+    *(is_outage ? &c.up : &c.start) = until;
+    fleetRun(&c, &outage);
+    fleetCompareEngine(&c);
+    return fleetRatio(&outage, FLEET_EVENT + minutes);
+}
+
+static void fleetIntervalRow(const fleetKind *kind) {
+    fleetCase c = {.validity = 7 * FLEET_DAY,
+                   .margin = 10,
+                   .max_interval = FLEET_INTERVAL,
+                   .until = FLEET_INTERVAL_DAYS * FLEET_DAY,
+                   .seed = seed};
+    double start_without, start, restart, overdue, returned;
+
+    c.sign_interval = (int64_t)(kind->sign_fraction * (double)c.validity);
+    c.phase = c.sign_interval / 2;
+    fleetRun(&c, &without);
+    start_without = fleetRatio(&without, 0);
+    c.jitter = 1;
+    fleetRun(&c, &with);
+    fleetCompareEngine(&c);
+    start = fleetRatio(&with, 0);
+    restart = fleetStopped(c, 2, 0);
+    overdue = fleetStopped(c, FLEET_OUTAGE, 0);
+    returned = fleetStopped(c, FLEET_OUTAGE, 1);
+    fleetPrint("%-34s | %7d %6.0f %6.2f %6.2f | %7.2f %7.2f %7.2f | %6.2f\n", kind->name,
+               fleetPeak(&with, 0, FLEET_INTERVAL_DAYS * 24 * 60),
+               fleetMean(&with, 2 * FLEET_INTERVAL / 60, FLEET_INTERVAL_DAYS * 24 * 60), start_without, start, restart,
+               overdue, returned, (double)with.all / nodes / FLEET_INTERVAL_DAYS);
+    fleetRequireRatio(kind, start, FLEET_RETURN, "after a start");
+    /* Where the CA has nothing newer, the cached response was received long ago, so that a restart is as a long stop. */
+    fleetRequireRatio(kind, restart, kind->sign_fraction > 0 ? FLEET_OVERDUE : FLEET_RETURN, "after a restart");
+    fleetRequireRatio(kind, overdue, FLEET_OVERDUE, "after a stop of two hours");
+    fleetRequireRatio(kind, returned, FLEET_RETURN, "after an outage");
+}
+
 /* ---- short validity ---------------------------------------------------------------------------------------------- */
 
 static struct {
@@ -335,6 +400,13 @@ int main(int argc, char **argv) {
             }
         }
     }
+    fleetPrint(
+        "\nmax-interval %d, responses valid for 7 days, margin 10 %%: all nodes started in the same minute, the\n"
+        "busiest minute from the first refresh on, the mean one, and their ratio without and with jitter; the\n"
+        "ratio after all nodes were stopped for 2 minutes and for %d, and after an outage of %d minutes;\n"
+        "requests per node and day\n",
+        FLEET_INTERVAL, FLEET_OUTAGE, FLEET_OUTAGE);
+    for (i = 0; i < all - 1; i++) fleetIntervalRow(&kinds[i]);
     fleetPrint("\nshort validity: requests per node and validity interval; shortest and longest interval in seconds\n");
     for (m = 0; m < 2; m++) {
         fleetShortRow("on demand", 20 * FLEET_SECOND, 0, margins[m]);

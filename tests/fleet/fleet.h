@@ -29,6 +29,8 @@ typedef struct fleetCase {
     int jitter;            /* 0: each random number is 0 */
     int64_t until;         /* the end of the simulation */
     int64_t down, up;      /* the CA's outage; down == up: none */
+    int max_interval;      /* seconds; 0: by the margin alone */
+    int64_t stop, start;   /* all nodes stop at `stop` and restart in the minute from `start` on; 0: they do not */
     uint64_t seed;
 } fleetCase;
 
@@ -43,10 +45,10 @@ typedef struct fleetRng {
 
 fleetRng fleetRngOf(const fleetCase *c, int node);
 uint32_t fleetDraw(fleetRng *rng);
-int64_t fleetStartTime(fleetRng *rng); /* the first draw: the node's start, milliseconds */
+int64_t fleetStartTime(fleetRng *rng); /* a draw: when in its minute the node starts or restarts, milliseconds */
 
 /* Simulates one node and calls `on_request` for each request. Returns 0, after a message on stderr, if a rule for every
- * node is broken: no refresh after the deadline, a second between refreshes. */
+ * node is broken: no refresh after the deadline or after max-interval, a second between refreshes. */
 typedef void fleetOnRequest(void *arg, int64_t at, int first);
 int fleetNode(const fleetCase *c, int node, fleetOnRequest *on_request, void *arg);
 

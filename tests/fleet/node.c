@@ -8,6 +8,7 @@
 
 #include "fleet.h"
 #include <stdio.h>
+#include <string.h>
 
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
@@ -64,12 +65,13 @@ static uint32_t fleetNodeRandom(void) {
 
 static const ocspEnv env = {.wall_ms = fleetNodeWall, .mono_ms = fleetNodeMono, .random = fleetNodeRandom};
 
-/* Runs one refresh that begins at `at`. */
-static void fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *options, int64_t at) {
-    ocspResponse fresh = {.this_update = fleetThisUpdate(c, at)};
+/* Runs one refresh that begins at `at`. Returns 1 if the CA answered. */
+static int fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *options, int64_t at) {
+    ocspResponse fresh = {.this_update = fleetThisUpdate(c, at), .received = fleetNodeWall() / 1000};
+    int answered = at < c->down || at >= c->up;
     ocspError err;
 
-    if (at >= c->down && at < c->up) {
+    if (!answered) {
         ocspRefreshFailed(cert, options, &env, 0);
     } else {
         fresh.der = ocspMemdup("", 1);
@@ -79,6 +81,36 @@ static void fleetRefresh(ocspCert *cert, const fleetCase *c, const ocspOptions *
         ocspAcceptVerified(cert, options, &env, &fresh, OCSP_SOURCE_NETWORK, &err);
     }
     cert->schedule.last_refresh_ms = fleetNodeMono();
+    return answered;
+}
+
+static ocspCert *fleetCert(ocspIdentity *id) {
+    ocspCert *cert = ocspCertNew();
+
+    if (!cert) return NULL;
+    cert->id = id;
+    cert->active = 1;
+    cert->state = OCSP_STATE_PENDING;
+    cert->schedule.refresh_now = 0;
+    return cert;
+}
+
+static void fleetCertFree(ocspCert *cert) {
+    cert->id = NULL;
+    ocspCertFree(cert);
+}
+
+/* Restarts the node: the new process has the cached response only. */
+static ocspCert *fleetRestart(ocspCert *old, ocspIdentity *id, const ocspOptions *options) {
+    ocspCert *cert = fleetCert(id);
+    ocspResponse cached = old->current;
+    ocspError err;
+
+    if (!cert) return NULL;
+    memset(&old->current, 0, sizeof(old->current));
+    fleetCertFree(old);
+    ocspAcceptVerified(cert, options, &env, &cached, OCSP_SOURCE_CACHE, &err);
+    return cert;
 }
 
 static int fleetRuleBroken(const fleetCase *c, int node, int64_t at, const char *what) {
@@ -90,34 +122,43 @@ static int fleetRuleBroken(const fleetCase *c, int node, int64_t at, const char 
 int fleetNode(const fleetCase *c, int node, fleetOnRequest *on_request, void *arg) {
     static ocspIdentity id = {.serial = ""};
     ocspOptions options = OCSP_OPTIONS_DEFAULT;
-    ocspCert *cert = ocspCertNew();
-    int64_t at, deadline = INT64_MAX;
-    int first = 1, fresh, ok = 1;
+    ocspCert *cert = fleetCert(&id);
+    int64_t at, deadline = INT64_MAX, interval_ms = c->max_interval * FLEET_SECOND, latest = INT64_MAX;
+    int first = 1, fresh, answered, restarted = !c->stop, ok = 1;
 
     if (!cert) return fleetRuleBroken(c, node, 0, "is out of memory");
     options.refresh_margin = c->margin;
-    cert->id = &id;
-    cert->active = 1;
-    cert->state = OCSP_STATE_PENDING;
-    cert->schedule.refresh_now = 0;
+    options.max_interval = c->max_interval;
     node_now.rng = fleetRngOf(c, node);
     node_now.now = 0;
-    for (at = fleetStartTime(&node_now.rng); ok && at < c->until; first = 0) {
+    for (at = fleetStartTime(&node_now.rng); ok && at < c->until;) {
+        if (!restarted && at >= c->stop) {
+            node_now.now = c->start + fleetStartTime(&node_now.rng);
+            cert = fleetRestart(cert, &id, &options);
+            if (!cert) return fleetRuleBroken(c, node, at, "is out of memory");
+            restarted = 1;
+            at = node_now.now + ocspDueIn(cert, &options, &env);
+            latest = cert->current.received * 1000 - FLEET_EPOCH + interval_ms;
+            if (latest < node_now.now + interval_ms / 10) latest = node_now.now + interval_ms / 10;
+            continue;
+        }
         /* The first refresh of a response is at its deadline at the latest, or a second after its arrival. */
         if (at > deadline && at > node_now.now + OCSP_MIN_INTERVAL_MS)
             ok = fleetRuleBroken(c, node, at, "refreshes after the deadline");
-        if (!first && at < node_now.now + OCSP_MIN_INTERVAL_MS)
+        if (interval_ms && at > latest) ok = fleetRuleBroken(c, node, at, "refreshes later than max-interval allows");
+        if (!first && at < node_now.now + OCSP_MIN_INTERVAL_MS && cert->schedule.last_refresh_ms)
             ok = fleetRuleBroken(c, node, at, "refreshes again within a second");
         on_request(arg, at, first);
+        first = 0;
         node_now.now = at + FLEET_REFRESH_MS;
         fresh = !cert->current.der || fleetThisUpdate(c, at) != cert->current.this_update;
-        fleetRefresh(cert, c, &options, at);
+        answered = fleetRefresh(cert, c, &options, at);
         deadline = INT64_MAX;
-        if (!(at >= c->down && at < c->up) && fresh && !cert->schedule.retry_at_ms)
+        if (answered && fresh && !cert->schedule.retry_at_ms)
             deadline = cert->current.expires_at * 1000 - FLEET_EPOCH - c->validity / 100 * c->margin;
+        latest = answered ? node_now.now + interval_ms : INT64_MAX;
         at = node_now.now + ocspDueIn(cert, &options, &env);
     }
-    cert->id = NULL;
-    ocspCertFree(cert);
+    fleetCertFree(cert);
     return ok;
 }

@@ -42,6 +42,6 @@ plot '%s' using 1:2 with steps lw 1.3 lc rgb '#0072b2' title 'requests', \
 '+' using ($1 >= 2 && $1 <= 3 ? $1 : NaN):(3 * STATS_mean) with lines dt 2 lc rgb '#d55e00' \
 title '3 times the mean of the hour after'", \
     file, title_, file)
-eval outage("signed on demand, valid for 1 day, margin 10 %: the CA's outage", "demand-1-10-outage.dat")
-eval outage("signed in advance every half day, valid for 1 day, margin 50 %: the CA's outage", "half-1-50-outage.dat")
+eval outage("signed on demand, valid for 1 day, margin 10 %: outage of the CA", "demand-1-10-outage.dat")
+eval outage("signed in advance every half day, valid for 1 day, margin 50 %: outage of the CA", "half-1-50-outage.dat")
 unset multiplot

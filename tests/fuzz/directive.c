@@ -1,5 +1,5 @@
 /* directive.c - fuzz target: values of directives, and URLs of any origin, to ocspParseRefreshMargin,
- * ocspCheckResponderUrl, ocspUrlParse and ocspCleanText.
+ * ocspCheckMaxInterval, ocspCheckResponderUrl, ocspCheckProxy, ocspUrlParse and ocspCleanText.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <openssl/err.h>
 
 /* Returns the margin, or 0 if the text is invalid: an independent implementation (digits, an optional %, 1 to 99). */
@@ -34,6 +35,18 @@ static void checkMargin(const char *text) {
         fuzzCheck(marginOf(text) == 0 && percent == -7);
         checkSentence(why);
     }
+}
+
+/* The same for max-interval: digits, 0 or 60 to 604800. */
+static void checkInterval(const char *text) {
+    size_t digits = strspn(text, "0123456789"), i;
+    const char *why = NULL;
+    long value = 0;
+
+    for (i = 0; i < digits && value < 10000000; i++) value = value * 10 + (text[i] - '0');
+    fuzzCheck(ocspCheckMaxInterval(text, &why) ==
+              (digits > 0 && !text[digits] && (value == 0 || (value >= 60 && value <= 604800))));
+    if (why) checkSentence(why);
 }
 
 /* Checks that a URL parses if and only if it parses without its user and password. */
@@ -89,6 +102,22 @@ static void checkUrl(const char *text) {
     fuzzCheck(!url.host && !url.target);
 }
 
+/* What is accepted is a proxy that ocspFetch can use, without any part of the credentials in host or port. */
+static void checkProxy(const char *text) {
+    const char *why = NULL;
+    ocspUrl url;
+
+    if (!ocspCheckProxy(text, &why)) {
+        checkSentence(why);
+        return;
+    }
+    if (!*text || strcasecmp(text, "none") == 0) return;
+    fuzzCheck(ocspUrlParse(&url, text) && !url.use_tls && strcmp(url.target, "/") == 0);
+    fuzzCheck(!strchr(url.host, '@') && strchr(url.authority, ':') && ocspPercentDecode(url.user));
+    fuzzCheck(!strchr(text, '@') == !*url.user && (!*url.user || strchr(url.user, ':')));
+    ocspUrlClear(&url);
+}
+
 static void checkClean(const char *text) {
     static const size_t sizes[] = {1, 2, 17, OCSP_OUTSIDE_TEXT_MAX + 1, 1000};
     char out[1000];
@@ -112,7 +141,9 @@ static void one(const uint8_t *data, size_t size) {
     text[size] = '\0';
     ERR_clear_error();
     checkMargin(text);
+    checkInterval(text);
     checkUrl(text);
+    checkProxy(text);
     checkClean(text);
     fuzzCheckQueue();
     free(text);
@@ -133,6 +164,10 @@ static void seeds(fuzzKeep *keep) {
         " 10",
         "1e1",
         "99999999999999999999",
+        "59",
+        "60",
+        "604800",
+        "604801",
         "http://ocsp.example.com",
         "http://ocsp.example.com/",
         "https://ocsp.example.com:8443/a/b?c=d#e",
@@ -161,6 +196,10 @@ static void seeds(fuzzKeep *keep) {
         "http://host:10376293541461622800/",
         "http://user:0secret@host/",
         "https://1.2.3.4:443//x//y",
+        "none",
+        "http://user:p%40ss@proxy.example.com:3128/",
+        "http://:@[::1]:3128",
+        "http://user:80/secret@proxy:3128",
     };
     char name[32];
     size_t i;

@@ -215,7 +215,7 @@ static void one(const uint8_t *data, size_t size) {
                 no_roots[] = "SSL_CERT_FILE=/dev/null";
     const fuzzPki *pki = fuzzGetPki();
     const ocspIoHooks wait = {leave, enter, -1, NULL};
-    ocspExchange exchange = {NULL, pki->id->request, pki->id->request_len, NULL, 60000, &wait};
+    ocspExchange exchange = {NULL, pki->id->request, pki->id->request_len, NULL, 60000, &wait, NULL};
     unsigned char *body = (unsigned char *)"not set";
     size_t len = 7;
     ocspError err;

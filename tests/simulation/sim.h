@@ -106,6 +106,7 @@ typedef enum {
     SIM_NO_ISSUER, /* the same certificate, without its chain */
     SIM_STAPLING_OFF,
     SIM_MARGIN,
+    SIM_MAX_INTERVAL, /* a: seconds. Not drawn like the others, see simAddIntervals */
     SIM_RETRY_DELAY,
     SIM_TIMEOUT,
     SIM_URL,

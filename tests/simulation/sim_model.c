@@ -8,6 +8,8 @@
  *   early      no refresh before the policy allows it: refresh time, back-off, a second between refreshes
  *   late       no refresh after the latest time: deadline, upper end of the back-off, an hour for revoked, immediately
  *              after a request
+ *   interval   no refresh later than max-interval after the last answer, or, where that is over at a start or when the
+ *              directive is set, a tenth of it later
  *   hour       in any hour no more refreshes than the back-off allows
  *   fresh      after an outage: a refresh within the policy's longest wait, and then a newer response, if the
  *              responders have one
@@ -43,6 +45,11 @@ typedef struct simCacheDir {
     int tampered;              /* the file was replaced or damaged by something other than the engine */
 } simCacheDir;
 
+/* A time on both clocks; wall 0: none. It is reached when either clock reaches it. */
+typedef struct simMoment {
+    int64_t wall, mono;
+} simMoment;
+
 /* The state that the policy requires for one certificate. Times of refreshes are monotonic milliseconds, 0 for none. */
 typedef struct simCertModel {
     int tracked, active;
@@ -61,6 +68,9 @@ typedef struct simCertModel {
     int64_t last_refresh_mono, last_refresh_true; /* when the last refresh ended */
     int64_t retry_early, retry_late;              /* monotonic: the earliest and the latest time of the next retry */
     int64_t refresh_early, refresh_late;          /* wall: likewise of the next refresh */
+    simMoment answered;                           /* the last answer, for max-interval */
+    simMoment interval_early, interval_late;      /* the earliest and the latest time that max-interval requires */
+    int interval_refresh;                         /* the refresh under way can only be that of max-interval */
     int retry_late_open;                 /* retry_late may be a refresh time: a shorter retry cap does not shorten it */
     unsigned attempts_min, attempts_max; /* consecutive failures for the back-off; jitter may hide the exact number */
     long long failures;
@@ -187,6 +197,44 @@ static void simScheduleRefresh(simCertModel *m) {
     }
 }
 
+/* Returns the milliseconds since `at`, by the clock that shows more of them; negative: until then. */
+static int64_t simSince(const simMoment *at) {
+    return simMax(simWallMs() - at->wall, simMonoMs() - at->mono);
+}
+
+static int simReached(const simMoment *at, int64_t slack) {
+    return at->wall && simSince(at) >= -slack;
+}
+
+static simMoment simIn(int64_t ms) {
+    return (simMoment){simWallMs() + ms, simMonoMs() + ms};
+}
+
+/* Schedules the refresh by max-interval: at most that long after the last answer, up to a third of it earlier. If it is
+ * over, or less than a tenth is left: within a tenth from now. */
+static void simScheduleInterval(simCertModel *m) {
+    int64_t ms = engine.max_interval * SIM_SECOND, late;
+
+    m->interval_early = m->interval_late = (simMoment){0, 0};
+    if (!ms || !m->answered.wall) return;
+    late = simMax(ms - simSince(&m->answered), ms / 10);
+    m->interval_early = simIn(simMax(0, late - ms / 3 - 1));
+    m->interval_late = simIn(late);
+}
+
+/* Records an answer of the responder that came `age` ago; an answer from the future is of unknown age. */
+static void simAnswered(simCertModel *m, int64_t age) {
+    m->answered = simIn(age < -300 * SIM_SECOND ? -2 * 604800 * SIM_SECOND : -simMax(0, age));
+    simScheduleInterval(m);
+}
+
+/* After a failed refresh the retries follow, and max-interval waits for the next answer. Where jitter decides whether
+ * that refresh was the one of max-interval, another one may follow. */
+static void simIntervalFailed(simCertModel *m) {
+    if (m->interval_refresh || simReached(&m->interval_late, 0)) m->interval_early = (simMoment){0, 0};
+    if (!m->interval_early.wall || simReached(&m->interval_early, 0)) m->interval_late = (simMoment){0, 0};
+}
+
 static void simBackOff(simCertModel *m, const simCert *cert) {
     m->attempts_min++;
     m->attempts_max++;
@@ -245,6 +293,8 @@ static int simDirIndex(const char *dir) {
     return !dir || !*dir ? -1 : strcmp(dir, "other") == 0;
 }
 
+static int64_t cached_mtime; /* of the cache file that is being read, seconds */
+
 static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource source, int64_t end) {
     m->current = a;
     hour_count[m - models] = 0; /* no outage, or the outage has ended */
@@ -252,6 +302,11 @@ static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource s
     if (source == OCSP_SOURCE_CACHE) m->loaded_from = simDirIndex(engine.cache_dir);
     m->expires_at = end;
     simScheduleRefresh(m);
+    if (source == OCSP_SOURCE_FILE) {
+        m->answered = m->interval_early = m->interval_late = (simMoment){0, 0};
+    } else {
+        simAnswered(m, source == OCSP_SOURCE_CACHE ? simWallMs() - cached_mtime * 1000 : 0);
+    }
     m->dirty_since = source == OCSP_SOURCE_NETWORK ? simTrueMs() : SIM_NEVER;
     m->store_pending = source == OCSP_SOURCE_NETWORK && engine.cache_dir && *engine.cache_dir;
     m->failures = 0;
@@ -269,6 +324,7 @@ static void simResponseUnchanged(simCertModel *m, const simCert *cert) {
     int late;
 
     simAllowExtra(m, 8); /* the count of failures starts again at 0 */
+    simAnswered(m, 0);
     m->failures = 0;
     m->retry_early = m->retry_late = 0;
     if (simRemainingMs(m) > 0 && m->current->status == V_OCSP_CERTSTATUS_REVOKED) {
@@ -314,6 +370,7 @@ static void simRefreshFailed(simCertModel *m, const simCert *cert, ocspErrorKind
     int64_t mono = simMonoMs();
 
     m->failures++;
+    simIntervalFailed(m);
     failed_refreshes++;
     failed_kinds[kind]++;
     if (!m->manual_refresh || m->retry_late <= mono) {
@@ -422,6 +479,7 @@ static void simAdoptOptions(void) {
         }
         if (engine.stapling && !old.stapling) m->just_enabled = m->active;
         if (m->current && engine.refresh_margin != old.refresh_margin) simScheduleRefresh(m);
+        if (engine.max_interval != old.max_interval || (engine.stapling && !old.stapling)) simScheduleInterval(m);
         if (m->retry_late && engine.retry_delay != old.retry_delay) {
             unsigned low = m->attempts_min ? m->attempts_min : 1, high = m->attempts_max ? m->attempts_max : 1;
             m->retry_early = simMin(m->retry_early, simEarliestRetry(m, cert, low));
@@ -531,7 +589,7 @@ static void simCheckHourlyRate(simCertModel *m, const simCert *cert) {
 void simModelRequestSent(simCert *cert, int url) {
     simCertModel *m = &models[cert->index];
     int64_t mono = simMonoMs(), wall = simWallMs();
-    int refresh_now, i;
+    int refresh_now, by_interval = simReached(&m->interval_early, 0), i;
 
     if (m->refreshing) { /* the next URL of the same refresh */
         simRequire(url > 0, "early", "URL %d is requested twice in a refresh", url);
@@ -548,14 +606,18 @@ void simModelRequestSent(simCert *cert, int url) {
     if (!m->refresh_requested && !m->maybe_requested && m->last_refresh_mono)
         simRequire(mono >= m->last_refresh_mono + SIM_SECOND, "early", "two refreshes within %lld ms",
                    (long long)(mono - m->last_refresh_mono));
-    if (!refresh_now && m->retry_late) {
+    m->interval_refresh =
+        by_interval && !refresh_now && m->current && (m->retry_late ? mono < m->retry_early : wall < m->refresh_early);
+    if (by_interval) {
+        /* may be the refresh of max-interval */
+    } else if (!refresh_now && m->retry_late) {
         simRequire(mono >= m->retry_early, "early", "retry %u is %lld ms too early (%lld ms after the last refresh)",
                    m->attempts_min, (long long)(m->retry_early - mono), (long long)(mono - m->last_refresh_mono));
     } else if (!refresh_now && m->current) {
         simRequire(wall >= m->refresh_early, "early", "refreshed %lld ms before the earliest time",
                    (long long)(m->refresh_early - wall));
     }
-    if (!refresh_now && m->retry_late)
+    if (!refresh_now && m->retry_late && !by_interval)
         simCheckHourlyRate(m, cert);
     else if (refresh_now)
         simAllowExtra(m, 12);
@@ -605,6 +667,7 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
     ocspSource source = dir ? OCSP_SOURCE_CACHE : OCSP_SOURCE_FILE;
     int taken;
 
+    cached_mtime = mtime;
     if (dir) { /* read at a start, or before a store: accepted if newer */
         if (simRemainingMs(m) <= 0) m->cache_unchecked = 0;
         if (a && m->chain && !simHasResponseFile(&engine) && strcmp(dir, engine.cache_dir) == 0)
@@ -929,6 +992,9 @@ void simModelIdle(void) {
                        (long long)(wall - m->refresh_late));
         else
             simBroken("late", "no current response, no refresh under way, and none scheduled");
+        simRequire(!m->interval_late.wall || !simReached(&m->interval_late, -2), "interval",
+                   "the refresh by max-interval is %lld ms late (%lld ms after the last answer)",
+                   (long long)simSince(&m->interval_late), (long long)simSince(&m->answered));
         simRequire(plan > mono, "schedule", "the next try is %lld ms in the past", (long long)(mono - plan));
         if (simRemainingMs(m) > 2 * SIM_SECOND)
             simRequire(now + plan - mono <= simTrueOfWall((int64_t)m->expires_at * 1000), "schedule",
@@ -958,6 +1024,10 @@ int64_t simModelNextCheck(void) {
         if (m->dirty_since != SIM_NEVER && (at = simStoreDeadline(m)) > now) next = simMin(next, at);
         if (m->retry_late && m->retry_late > mono) next = simMin(next, now + (m->retry_late - mono));
         if (!m->retry_late && m->current && (at = simTrueOfWall(m->refresh_late)) > now) next = simMin(next, at);
+        if (m->interval_late.wall) {
+            if ((at = simTrueOfWall(m->interval_late.wall)) > now) next = simMin(next, at);
+            if (m->interval_late.mono > mono) next = simMin(next, now + m->interval_late.mono - mono);
+        }
     }
     return next;
 }

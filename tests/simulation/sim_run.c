@@ -196,8 +196,9 @@ static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char *
     return found;
 }
 
-static int simReadResponseFile(const char *path, unsigned char **der, size_t *len, int64_t *mtime, ocspError *err) {
-    int found = real_env.read_file(path, der, len, mtime, err);
+static int simReadResponseFile(const char *path, size_t max, unsigned char **der, size_t *len, int64_t *mtime,
+                               ocspError *err) {
+    int found = real_env.read_file(path, max, der, len, mtime, err);
 
     simTrace("response-file read: %s", found ? "found" : "nothing");
     simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelTrackedCert());
@@ -570,6 +571,10 @@ static void simApplyEvent(const simEvent *e, int ends) {
         break;
     case SIM_MARGIN:
         sim.options.refresh_margin = (int)e->a;
+        simApplyOptions();
+        break;
+    case SIM_MAX_INTERVAL:
+        sim.options.max_interval = (int)e->a;
         simApplyOptions();
         break;
     case SIM_RETRY_DELAY:

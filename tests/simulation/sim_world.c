@@ -109,6 +109,7 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_NO_ISSUER] = "the certificate without its chain",
     [SIM_STAPLING_OFF] = "stapling no",
     [SIM_MARGIN] = "refresh-margin a",
+    [SIM_MAX_INTERVAL] = "max-interval a",
     [SIM_RETRY_DELAY] = "retry-delay a",
     [SIM_TIMEOUT] = "timeout a",
     [SIM_URL] = "responder-url set",
@@ -140,12 +141,13 @@ void simPrintWorld(const simWorld *w) {
 
     printf("  world %llu, %s long: responses valid for %d s%s, signed %s, backdated %d s, rounded to %d s, by %s;\n"
            "  %d URL%s,%s%s certificates of %d s, latency about %d ms\n"
-           "  refresh-margin %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
+           "  refresh-margin %d, max-interval %d, retry-delay %d, timeout %d, cache-dir \"%s\"\n",
            (unsigned long long)w->number, simTimeText(w->end_at, at, sizeof(at)), w->validity,
            w->no_next_update ? ", without nextUpdate" : "", w->presign ? "in advance" : "on demand", w->backdate,
            w->round_to, w->signer_validity ? "authorized responders" : "the CA itself", w->urls, w->urls > 1 ? "s" : "",
            w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_validity, w->latency,
-           w->options.refresh_margin, w->options.retry_delay, w->options.timeout, w->options.cache_dir);
+           w->options.refresh_margin, w->options.max_interval, w->options.retry_delay, w->options.timeout,
+           w->options.cache_dir);
     for (i = 0; i < w->event_count; i++) {
         const simEvent *e = &w->events[i];
         if (e->off) continue;
@@ -329,6 +331,30 @@ static int simByTime(const void *x, const void *y) {
     return a->at < b->at ? -1 : a->at > b->at;
 }
 
+static int simPickInterval(simRng *rng, const simWorld *w) {
+    int low = simLarger(60, w->validity / 30), high = simLarger(120, w->validity * 2);
+
+    if (high > 604800) high = 604800;
+    return simOneIn(rng, 6) ? 0 : (int)simLogBetween(rng, low, high);
+}
+
+/* In one of four worlds the operator sets max-interval, often soon after other events. With random numbers of its own, so
+ * that the other worlds are what they were before this directive existed. */
+static void simAddIntervals(simWorld *w) {
+    simRng rng = {w->number * 0x2545f4914f6cdd1du + 4177};
+    int n = w->event_count;
+
+    if (!simOneIn(&rng, 4)) return;
+    w->options.max_interval = simPickInterval(&rng, w);
+    while (w->event_count < SIM_MAX_EVENTS && !simOneIn(&rng, 12)) {
+        int64_t after =
+            n > 0 && !simOneIn(&rng, 3) ? w->events[simBetween(&rng, 0, n - 1)].at : simBetween(&rng, 0, w->end_at - 1);
+        simEvent e = {.kind = SIM_MAX_INTERVAL, .at = after + simLogBetween(&rng, 1, SIM_HOUR)};
+        e.a = simPickInterval(&rng, w);
+        if (e.at < w->end_at) w->events[w->event_count++] = e;
+    }
+}
+
 void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
     static const simKind outages[] = {SIM_DOWN,  SIM_DOWN,    SIM_DOWN,   SIM_HANG,         SIM_HTTP,
                                       SIM_FLAKY, SIM_EXPIRED, SIM_FROZEN, SIM_OTHER_ISSUER, SIM_TRY_LATER};
@@ -403,5 +429,6 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
         }
         at += cluster_span;
     }
+    simAddIntervals(w);
     qsort(w->events, (size_t)w->event_count, sizeof(w->events[0]), simByTime);
 }

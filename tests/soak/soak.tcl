@@ -240,7 +240,7 @@ set presets [lmap name [dict keys $::ocsp::responder::PRESETS] {
     if {$name in {several-cas future-200}} continue
     set name
 }]
-set baseline [list stapling yes refresh-margin 10% retry-delay 10 timeout 5 responder-url {} \
+set baseline [list stapling yes refresh-margin 10% max-interval 0 retry-delay 10 timeout 5 responder-url {} \
     cache-dir [lindex $caches 0] response-file {}]
 foreach name {reloads flips saves infos errors} {set did($name) 0}
 set complaints {}
@@ -295,7 +295,7 @@ proc act {} {
     switch [randomInt 20] {
         0 - 1 - 2 {reload [pick $leaves]}
         3 {flip stapling no; after [randomInt 200]; flip stapling yes}
-        4 {flip refresh-margin [randomRange 1 100]%}
+        4 {flip refresh-margin [randomRange 1 100]%; flip max-interval [pick {0 60 3600}]}
         5 {flip retry-delay [randomRange 1 30]}
         6 {flip timeout [randomRange 1 4]}
         7 {flip responder-url [pick [list {} $url http://127.0.0.1:1/ [ocsp_responder_url $responder /other]]]}

@@ -159,7 +159,8 @@ proc ocsp_quoted {value} {
 # Returns options for start_server: TLS with the certificate `leaf` of `ca`, stapling on, and the directives in `args`.
 # Our directives are given by short name; any other name is passed to the server as it is.
 proc ocsp_server {leaf ca args} {
-    set ours {stapling refresh-margin retry-delay timeout responder-url cache-dir response-file verify-peers}
+    set ours {stapling refresh-margin max-interval retry-delay timeout responder-url cache-dir response-file \
+        verify-peers issuer-file proxy}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
     # A module's directives may come before or after loadmodule.

@@ -37,6 +37,26 @@ proc prepare_nss {} {
     exec certutil -A -d sql:$::dir/nss -n intermediate -t ,, -i [dict get $::intermediate cert] 2>@1
 }
 
+# Programs with build/libocsp-staple.a, which `make` builds.
+proc c_program {program source args} {
+    set root [file dirname [file dirname $::ocsp_support_dir]]
+    exec gcc -I[file join $root src] -o [file join $::dir $program] $source \
+        [file join $root build libocsp-staple.a] {*}$args -lssl -lcrypto -lpthread 2>@1
+}
+
+proc prepare_c {} {c_program staple_client [file join $::programs staple_client.c]}
+
+proc prepare_hiredis {} {
+    set root [file dirname [file dirname $::ocsp_support_dir]]
+    c_program hiredis_client [file join $root utils clients c example.c] -lhiredis_ssl -lhiredis
+}
+
+# The option exists in a patched tree only.
+proc prepare_cli {} {
+    catch {exec valkey-cli --help 2>@1} help
+    if {![string match *--cert-status* $help]} {error "this valkey-cli has no --cert-status"}
+}
+
 set clients {}
 
 # client NAME OPTIONS COMMAND...   adds a row to the table. PORT in COMMAND stands for the port. Options, a list:
@@ -72,6 +92,11 @@ client {Python `redis`, `ssl_validate_ocsp_stapled=True`} {needs python3 prepare
 client {Python `redis`, default} {needs python3 prepare prepare_python refuses 3} {*}$python plain - -
 client {NSS `tstclnt -T -F`} {needs {tstclnt certutil} prepare prepare_nss refuses {2 3} judges 1} {*}$tstclnt -O -F -M 1
 client {NSS `tstclnt -T`} {needs {tstclnt certutil} prepare prepare_nss refuses {1 254}} {*}$tstclnt -O -Q
+client {C, `libocsp-staple.a`} {needs gcc prepare prepare_c refuses 3 judges 1} $dir/staple_client PORT $ca_file require
+client {C, `libocsp-staple.a`, hiredis} {needs gcc prepare prepare_hiredis judges 1} \
+    $dir/hiredis_client 127.0.0.1 PORT $ca_file
+client {`valkey-cli --cert-status`, patched} {needs valkey-cli prepare prepare_cli judges 1} \
+    valkey-cli -h 127.0.0.1 -p PORT --cert-status --cacert $ca_file PING
 client {`valkey-cli`} {needs valkey-cli version {valkey-cli --version}} \
     valkey-cli -h 127.0.0.1 -p PORT --tls --cacert $ca_file PING
 

@@ -21,7 +21,8 @@ proc filters {} {
 start_server [ocsp_server $leaf $ca] {
     test {directives: defaults are as documented (18.3)} {
         foreach {directive value} {
-            refresh-margin 10% retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}
+            refresh-margin 10% max-interval 0 retry-delay 10 timeout 5 responder-url {} cache-dir . response-file {}
+            issuer-file {} proxy {}
         } {
             assert_equal [ocsp_get $directive] $value $directive
         }
@@ -34,6 +35,9 @@ start_server [ocsp_server $leaf $ca] {
         refresh-margin
             {10% 10 1 1% 99 99% 50%}
             {0 0% 100 100% -5 {} % abc 10%% 1.5 10x {10 %} 4294967306}
+        max-interval
+            {0 60 3600 604800}
+            {1 59 -1 604801 {} abc 60s 1.5 99999999999999999999}
         retry-delay
             {1 10 3600}
             {0 -1 3601 {} abc 99999999999999999999}
@@ -51,6 +55,15 @@ start_server [ocsp_server $leaf $ca] {
         response-file
             {{} /nonexistent/response.der}
             {}
+        issuer-file
+            {{} /nonexistent/issuer.pem}
+            {}
+        proxy
+            {{} none http://127.0.0.1:9 http://user:secret@localhost:3128/ http://[::1]:9}
+            {no https://127.0.0.1:9 http://127.0.0.1 127.0.0.1:9 http://user:secret@localhost
+             http://user:secret@localhost:0 http://user:my@secret@localhost:3128 http://user:secret%@localhost:3128
+             http://secret@localhost:3128 http://user:3/secret@localhost:3128 {http://user:a secret@localhost:3128}
+             http://localhost:3128/secret}
     } {
         test "directives: $directive takes valid values at run time and rejects others with an explanation (18.4)" {
             set default [ocsp_get $directive]
@@ -87,6 +100,12 @@ start_server [ocsp_server $leaf $ca] {
         assert_equal [ocsp_get retry-delay] 8
     }
 
+    test {directives: max-interval between 0 and 60 is refused with the values that are valid (18.4)} {
+        foreach value {1 59} {
+            assert_error {*use 60 to 604800 (a week), or 0 *} {ocsp_set max-interval $value}
+        }
+    }
+
     test {directives: a new refresh-margin applies to the current response (18.5)} {
         ocsp_set responder-url ""
         ocsp_wait_info state good
@@ -105,8 +124,9 @@ start_server [ocsp_server $leaf $ca] {
     }
 
     test {directives: CONFIG REWRITE and a restart keep each of them (18.6)} {
-        set values [list stapling yes refresh-margin 33% retry-delay 44 timeout 55 responder-url ${url}rewritten \
-            cache-dir $dir response-file {}]
+        set values [list stapling yes refresh-margin 33% max-interval 4321 retry-delay 44 timeout 55 \
+            responder-url ${url}rewritten cache-dir $dir response-file {} issuer-file $dir/issuer.pem \
+            proxy none]
         foreach {directive value} $values {ocsp_set $directive $value}
         r config rewrite
         restart_server 0 true false
@@ -115,6 +135,7 @@ start_server [ocsp_server $leaf $ca] {
         }
         r debug ocsp-refresh
         ocsp_responder_wait $responder 1 20000 -path /rewritten
+        ocsp_set issuer-file ""
         ocsp_set response-file $dir/nothere.der
         ocsp_set stapling no
         r config rewrite
@@ -126,7 +147,9 @@ start_server [ocsp_server $leaf $ca] {
 
 test {directives: an invalid value in the configuration file keeps the server from starting (18.7)} {
     # As with any other directive in the server's configuration file.
-    foreach {directive value} {retry-delay 0 refresh-margin 100% responder-url ftp://localhost/} {
+    foreach {directive value} {
+        retry-delay 0 refresh-margin 100% max-interval 59 responder-url ftp://localhost/ proxy localhost:3128
+    } {
         set failed [catch {
             set server [start_server [ocsp_server $leaf $ca $directive $value]]
             stop_server $server
@@ -135,13 +158,15 @@ test {directives: an invalid value in the configuration file keeps the server fr
     }
 }
 
-test {directives: enable-protected-configs decides on responder-url, cache-dir and response-file (18.8)} {
+test {directives: enable-protected-configs decides on URLs, directories, files and the proxy (18.8)} {
     foreach {setting allowed} {no 0 local 1 yes 1} {
         start_server [ocsp_server $leaf $ca enable-protected-configs $setting] {
-            foreach {directive value} [list responder-url $url cache-dir $dir response-file $dir/nothere.der] {
+            foreach {directive value} [list responder-url $url cache-dir $dir response-file $dir/nothere.der \
+                issuer-file $dir/nothere.pem proxy http://user:secret@127.0.0.1:9] {
                 set refused [catch {ocsp_set $directive $value} why]
                 assert_equal $refused [expr {!$allowed}] "$directive with enable-protected-configs $setting: $why"
                 if {!$allowed} {assert_match {*protected*} $why}
+                assert_no_match {*secret*} $why
             }
             # The other directives are not protected.
             foreach {directive value} {stapling no stapling yes refresh-margin 20% retry-delay 9 timeout 4} {

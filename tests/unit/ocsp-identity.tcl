@@ -84,6 +84,97 @@ test {issuer: the right one is found next to a wrong one of the same name (1.6)}
     ocsp_responder_stop $real_responder
 }
 
+test {issuer: in issuer-file, set at run time, and after a restart (1.7)} {
+    start_server [ocsp_server $leaf $elsewhere] {
+        ocsp_wait_info state no-issuer
+        assert_equal [count_log_message 0 {or name it in tls-ca-cert-file or in issuer-file}] 1
+        assert_error {*issuer-file*} {r debug ocsp-refresh}
+        ocsp_set issuer-file [dict get $ca cert]
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        r config rewrite
+        ocsp_responder_behave $responder {drop close}
+        # Main reads both files before the first accept.
+        restart_server 0 true false
+        ocsp_assert_good $ca
+        assert_equal [ocsp_info response_source] cache
+        ocsp_responder_behave $responder good
+    }
+}
+
+test {issuer: in issuer-file, the wrong one of the same name, then the right one by rename (1.8)} {
+    set real_responder [ocsp_responder_start -cas [list $real $twin]]
+    set mine [ocsp_pki_leaf $real mine18 -aki 0 -aia [list [dict get $real_responder url]]]
+    start_server [ocsp_server $mine $elsewhere] {
+        # A relative path is relative to the server's directory.
+        set home [lindex [r config get dir] 1]
+        file copy -force [dict get $twin cert] [file join $home issuer.pem]
+        ocsp_set issuer-file issuer.pem
+        # The file is looked at every second.
+        after 2500
+        assert_equal [ocsp_info state] no-issuer
+        ocsp_assert_staple none
+        assert_equal [ocsp_responder_count $real_responder] 0
+        assert_equal [count_log_message 0 {issuer-file: }] 0
+        ocsp_pki_file [file join $home new.pem] $twin $real
+        file rename -force [file join $home new.pem] [file join $home issuer.pem]
+        ocsp_wait_info state good
+        assert_equal [ocsp_staple] good
+        # Once found, it stays: for a reload of the same certificate the file is not needed.
+        file delete [file join $home issuer.pem]
+        ocsp_load_certificate $mine
+        after 2500
+        assert_equal [ocsp_info state] good
+        assert_equal [ocsp_staple] good
+    }
+    ocsp_responder_stop $real_responder
+}
+
+test {issuer: in issuer-file, which is missing or broken at the start: the server starts, warns once, reads it later (1.9)} {
+    set number 0
+    foreach {name words make} {
+        missing {cannot be opened}          {}
+        fifo    {is not a regular file}     {exec mkfifo $file}
+        text    {has no certificate in PEM} {ocsp_file_write $file "no certificate\n"}
+        cut     {has a damaged certificate} {ocsp_file_write $file [string range [ocsp_file_read [dict get $ca cert]] 0 200]}
+        folder  {is not a regular file}     {file mkdir $file}
+        huge    {1 to 1048576 are allowed}  {ocsp_file_write $file [string repeat x 1048577]}
+    } {
+        set file [file join $dir issuer-$name.pem]
+        eval $make
+        start_server [ocsp_server $leaf $elsewhere issuer-file $file cache-dir {}] {
+            ocsp_wait_info state no-issuer
+            ocsp_assert_staple none
+            after 2500
+            assert_equal [count_log_message 0 {issuer-file: }] 1 $name
+            assert_equal [count_log_message 0 $words] 1 $name
+            assert_equal [r ping] PONG
+            file delete $file
+            file copy [dict get $ca cert] $file.new
+            file rename -force $file.new $file
+            ocsp_wait_info state good
+            ocsp_assert_good $ca
+        }
+    }
+}
+
+test {issuer: in issuer-file, it is no trust anchor, neither for https responders nor for clients (1.10)} {
+    set secure [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $ca tlsresponder -san DNS:localhost]]
+    set mine [ocsp_pki_leaf $ca mine110 -aia [list [dict get $secure url]]]
+    set friend [ocsp_pki_leaf $elsewhere friend]
+    start_server [ocsp_server $mine $elsewhere issuer-file [dict get $ca cert] tls-auth-clients yes retry-delay 3600] {
+        ocsp_wait_info failures_network 1
+        assert_match {*certificate*} [ocsp_info last_error]
+        assert_equal [ocsp_responder_count $secure] 0
+        foreach {client accepted} [list $friend 1 $mine 0] {
+            catch {exec $::openssl s_client -connect [srv 0 host]:[srv 0 port] -tls1_2 -cert [dict get $client cert] \
+                -key [dict get $client key] << "" 2>@1} words
+            assert_equal [string match {*alert unknown ca*} $words] [expr {!$accepted}] $words
+        }
+    }
+    ocsp_responder_stop $secure
+}
+
 # ---- certificates without OCSP (2) ----
 
 # Loads `certificate` and expects that state, with one line in the log at most, also after reloads and DEBUG

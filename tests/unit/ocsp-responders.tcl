@@ -409,3 +409,129 @@ test {fetch: a proxy from http_proxy gets requests in absolute form, except for 
     }
     ocsp_responder_stop $proxy
 }
+
+# ---- the directive proxy ----
+
+# Checks that nothing that an operator reads has the password of `proxy`, as written or decoded, nor its base64.
+proc assert_no_password {where text} {
+    foreach secret [list S%65cret SecretPassword [string trimright [binary encode base64 user:SecretPassword] =]] {
+        if {[string first $secret $text] >= 0} {fail "$where has the proxy's password: $secret"}
+    }
+}
+
+test {proxy: with credentials, used for every host, and its password is not in INFO, log and replies (4.13)} {
+    set proxy [ocsp_responder_start -ca $ca]
+    set value http://user:S%65cretPassword@127.0.0.1:[dict get $proxy port]
+    set expected "Basic [binary encode base64 user:SecretPassword]"
+    ocsp_file_write $names "far.test 127.0.0.9\n"
+    set leaf [ocsp_pki_leaf $ca leaf413 -aia [list http://far.test:$port/far]]
+    # no_proxy is for the proxy of the environment.
+    set environment [list no_proxy * http_proxy http://127.0.0.1:1 {*}$preload]
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 timeout 20 proxy $value slowlog-log-slower-than 0 \
+        loglevel debug] [list env $environment]] {
+        ocsp_wait_info state good
+        set request [lindex [ocsp_responder_log $proxy] 0]
+        assert_equal [dict get $request proxy] 1
+        assert_equal [dict get $request target] http://far.test:$port/far
+        assert_equal [dict get $request headers proxy-authorization] $expected
+        ocsp_assert_good $ca
+        # Failures of every kind, and values that are refused.
+        foreach behaviour {{http 407} {http 503} {drop close} {type text/html}} {
+            ocsp_responder_behave $proxy $behaviour
+            ocsp_refresh
+            assert_match "*through the proxy 127.0.0.1:[dict get $proxy port]*" [ocsp_info last_error]
+            assert_no_password INFO [r info everything]
+            catch {r ocsp.refresh} why
+            assert_no_password "the reply" $why
+        }
+        foreach bad [list $value/path http://user:SecretPassword@proxy http://user:S%65cretPassword%@proxy:3128 \
+            http://user:SecretPassword@proxy:99999 https://user:SecretPassword@proxy:3128] {
+            catch {ocsp_set proxy $bad} why
+            assert_match {*CONFIG SET failed*} $why
+            assert_no_password "the reply" $why
+        }
+        # Several directives at once, of which another one is refused.
+        catch {r config set [ocsp_directive proxy] $value [ocsp_directive timeout] 0} why
+        assert_no_password "the reply" $why
+        ocsp_set proxy none
+        ocsp_set proxy $value
+        assert_equal [ocsp_get proxy] $value
+        ocsp_responder_behave $proxy good
+        r config rewrite
+        # SLOWLOG of a stock server has it: the module API takes the flag "sensitive" and drops it (seen in
+        # Valkey 8.0 and Redis 7.0). tls-ocsp.tcl checks a patched server.
+        if {![ocsp_is_module]} {assert_no_password SLOWLOG [r slowlog get -1]}
+        assert_no_password "CLIENT LIST" [r client list]
+        assert_no_password "the log" [read_text [srv 0 stdout]]
+        restart_server 0 true false
+        assert_equal [ocsp_get proxy] $value
+        ocsp_responder_forget $proxy
+        ocsp_refresh
+        assert_equal [dict get [lindex [ocsp_responder_log $proxy] 0] headers proxy-authorization] $expected
+        assert_no_password "the log" [read_text [srv 0 stdout]]
+    }
+    ocsp_responder_stop $proxy
+}
+
+test {proxy: none beats the environment, and a changed proxy is tried at once after a failure (4.14)} {
+    ocsp_responder_behave $responder good
+    set leaf [ocsp_lab_leaf $lab leaf414]
+    start_server [concat [ocsp_server $leaf $ca retry-delay 3600 proxy none] \
+        [list env {http_proxy http://user:SecretPassword@127.0.0.1:1}]] {
+        ocsp_wait_info state good
+        assert_equal [ocsp_info refresh_failures] 0
+        ocsp_set proxy ""
+        ocsp_refresh
+        assert_match {*through the proxy 127.0.0.1:1: *} [ocsp_info last_error]
+        assert_no_password INFO [r info everything]
+        # No retry is due for an hour.
+        ocsp_set proxy none
+        ocsp_wait_info consecutive_failures 0
+        # What works is not tried again.
+        set refreshes [ocsp_info refreshes]
+        ocsp_set proxy http://127.0.0.1:1
+        after 2500
+        assert_equal [ocsp_info refreshes] $refreshes
+        assert_no_password "the log" [read_text [srv 0 stdout]]
+    }
+    # A dead proxy from the start, then none.
+    start_server [ocsp_server $leaf $ca retry-delay 3600 cache-dir {} proxy http://user:SecretPassword@127.0.0.1:1] {
+        ocsp_wait_info refresh_failures 1
+        assert_equal [count_log_message 0 {through the proxy 127.0.0.1:1}] 1
+        assert_equal [ocsp_info state] pending
+        ocsp_set proxy none
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
+        assert_no_password "the log" [read_text [srv 0 stdout]]
+    }
+}
+
+test {proxy: a changed one ends a fetch that hangs in the old one (4.15)} {
+    set proxy [ocsp_responder_start -ca $ca -behave hang]
+    set leaf [ocsp_lab_leaf $lab leaf415]
+    start_server [ocsp_server $leaf $ca timeout 60 proxy [string trimright [dict get $proxy url] /]] {
+        ocsp_wait_hanging $proxy
+        ocsp_set proxy none
+        ocsp_wait_info state good
+        assert_equal [ocsp_info refresh_failures] 0
+    }
+    ocsp_responder_stop $proxy
+}
+
+test {proxy: an https responder is reached by CONNECT (4.16)} {
+    set proxy [ocsp_responder_start -ca $ca]
+    set secure [ocsp_responder_start -ca $ca -tls [ocsp_pki_leaf $ca tls416 -san DNS:localhost]]
+    set leaf [ocsp_pki_leaf $ca leaf416 -aia [list [dict get $secure url]]]
+    start_server [ocsp_server $leaf $ca retry-delay 3600 timeout 20 \
+        proxy http://user:SecretPassword@127.0.0.1:[dict get $proxy port]] {
+        ocsp_wait_info state good
+        set request [lindex [ocsp_responder_log $proxy] 0]
+        assert_equal [dict get $request method] CONNECT
+        assert_match {Basic *} [dict get $request headers proxy-authorization]
+        # The responder behind the tunnel does not get the password.
+        assert {![dict exists [lindex [ocsp_responder_log $secure] 0] headers proxy-authorization]}
+        ocsp_assert_good $ca
+    }
+    ocsp_responder_stop $secure
+    ocsp_responder_stop $proxy
+}

@@ -181,6 +181,58 @@ test {refresh: a short-lived revoked response is refreshed again and again, at m
     ocsp_lab_close $lab
 }
 
+# ---- max-interval ----
+
+# Waits until the next refresh is planned in at least `low` and at most `high` seconds.
+proc wait_next {low high} {
+    wait_for_condition 400 50 {
+        [ocsp_info next_refresh_in_seconds] >= $low && [ocsp_info next_refresh_in_seconds] <= $high
+    } else {
+        fail "the next refresh is not in $low to $high seconds ([ocsp_situation])"
+    }
+}
+
+test {max-interval: CONFIG SET plans the next refresh anew: shorter is earlier, 0 is as before (18)} {
+    ocsp_setup -to +8640000 -behave {this 0 next 8640000}
+    start_server [ocsp_server $leaf $ca] {
+        ocsp_wait_info state good
+        set by_margin [ocsp_info next_refresh_in_seconds]
+        assert_morethan $by_margin 1000000
+        foreach {interval low} {604800 300000 3600 1500 36000 18000} {
+            ocsp_set max-interval $interval
+            wait_next $low $interval
+        }
+        ocsp_set max-interval 0
+        wait_next [expr {$by_margin - 1000}] $by_margin
+        assert_equal [ocsp_responder_count $responder] 1
+        ocsp_set max-interval 60
+        wait_next 0 60
+        assert_equal [ocsp_info refresh_failures] 0
+    }
+    ocsp_lab_close $lab
+}
+
+test {max-interval: a restart counts from the time of the cached response, and what is overdue follows soon (15)} {
+    ocsp_setup -to +8640000 -behave {this 0 next 8640000}
+    set cache [file join $dir interval]
+    file mkdir $cache
+    set options [ocsp_server $leaf $ca cache-dir $cache max-interval 36000]
+    start_server $options {
+        ocsp_wait_info state good
+        wait_next 18000 36000
+        ocsp_wait_file [ocsp_cache_file $cache $leaf]
+    }
+    set file [ocsp_cache_file $cache $leaf]
+    foreach {age low high} {20000 3000 16000 34000 0 3600 360000 0 3600} {
+        file mtime $file [expr {[clock seconds] - $age}]
+        start_server $options {
+            assert_equal [ocsp_staple] good
+            wait_next $low $high
+        }
+    }
+    ocsp_lab_close $lab
+}
+
 # ---- jumps of the wall clock (14) ----
 
 # A preloaded library, support/clock_shift.c, moves the server's clock. The responder's clock stays, so the test tells
@@ -210,7 +262,39 @@ test {clock: the server's time is shifted by the preloaded library (14)} {
     with_clock $lab {
         set now [lindex [r time] 0]
         ocsp_file_write $shift $day
-        assert_range [expr {[lindex [r time] 0] - $now}] $day [expr {$day + 60}]
+        # Servers answer TIME from a clock that they cache for up to an iteration of the event loop.
+        wait_for_condition 100 20 {[lindex [r time] 0] - $now >= $day} else {
+            fail "TIME is [lindex [r time] 0], and was $now before the shift"
+        }
+        assert_lessthan_equal [expr {[lindex [r time] 0] - $now}] [expr {$day + 60}]
+    }
+    ocsp_lab_close $lab
+}
+
+test {clock: max-interval asks again after an unchanged answer, and after a failure backs off (13, 14)} {
+    ocsp_setup -to +864000 -behave {this 0 next 864000 freeze 1}
+    with_clock $lab {
+        ocsp_set max-interval 36000
+        ocsp_wait_info state good
+        set this_update [ocsp_info this_update]
+        for {set i 1} {$i <= 2} {incr i} { ;# the wall clock is ahead by more than the interval, as after a suspend
+            ocsp_file_write $shift [expr {$i * 36100}]
+            ocsp_responder_wait $responder [expr {$i + 1}] 30000
+            ocsp_wait_above refreshes $i
+            wait_next 18000 36000
+        }
+        assert_equal [ocsp_info this_update] $this_update
+        assert_equal [ocsp_info refresh_failures] 0
+        # Set back: at most the interval, by the clock that was not set.
+        ocsp_file_write $shift 0
+        wait_next 18000 36000
+        ocsp_responder_behave $responder {http 503}
+        ocsp_file_write $shift [expr {3 * 36100}]
+        ocsp_wait_info consecutive_failures 3
+        ocsp_responder_behave $responder {this 0 next 864000}
+        ocsp_wait_info consecutive_failures 0
+        wait_next 18000 36000
+        assert_equal [ocsp_staple] good
     }
     ocsp_lab_close $lab
 }

@@ -105,6 +105,39 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         assert_equal [ocsp_info last_error_code] {}
     }
 
+    # The option --cert-status of the tools, which only a patched tree has.
+    foreach {tool command} {valkey-cli {PING} valkey-benchmark {-n 20 -c 2 -t ping -q}} {
+        set program [file join src $tool]
+        if {![file executable $program] || ![string match *--cert-status* [catch {exec $program --help 2>@1} help]$help]} continue
+        test "OCSP: $tool --cert-status accepts a good staple, and refuses a missing and a revoked one" {
+            set run [list $program -h 127.0.0.1 -p [srv 0 port] --cert-status --cacert [dict get $ca cert]]
+            ocsp_responder_behave $responder good
+            r debug ocsp-refresh
+            ocsp_wait_info state good
+            assert_equal [catch {exec {*}$run {*}$command 2>@1} text] 0 $text
+            ocsp_set stapling no
+            assert_equal [catch {exec {*}$run {*}$command 2>@1} text] 1
+            assert_equal [llength [lsearch -all -regexp [split $text \n] OCSP]] 1 $text
+            assert_match "*stapled no OCSP response*" $text
+            ocsp_set stapling yes
+            after 1100
+            ocsp_responder_behave $responder {status revoked}
+            r debug ocsp-refresh
+            ocsp_wait_info state revoked
+            foreach insecure {{} --insecure} {
+                assert_equal [catch {exec {*}$run {*}$insecure {*}$command 2>@1} text] 1
+                assert_equal [llength [lsearch -all -regexp [split $text \n] REVOKED]] 1 $text
+            }
+            # Without the option the tool goes on.
+            set plain [lreplace $run [set at [lsearch $run --cert-status]] $at --tls]
+            assert_equal [catch {exec {*}$plain {*}$command 2>@1} text] 0 $text
+            after 1100
+            ocsp_responder_behave $responder good
+            r debug ocsp-refresh
+            ocsp_wait_info state good
+        }
+    }
+
     test {OCSP: a revocation is stapled at once, and so is good when a certificateHold is lifted} {
         # Responses signed in the same second have equal times: wait, so that the next one is newer.
         after 1100
@@ -178,10 +211,41 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_set response-file ""
     }
 
+    test {OCSP: proxy is used, and its password is not in INFO, the log, SLOWLOG and replies} {
+        set proxy [ocsp_responder_start -ca $ca]
+        set value http://user:S%65cret@127.0.0.1:[dict get $proxy port]
+        r config set slowlog-log-slower-than 0
+        ocsp_set proxy $value
+        ocsp_refresh
+        set request [lindex [ocsp_responder_log $proxy] 0]
+        assert_equal [dict get $request headers proxy-authorization] "Basic [binary encode base64 user:Secret]"
+        ocsp_responder_behave $proxy {http 407}
+        ocsp_refresh
+        assert_match {*through the proxy 127.0.0.1:*} [ocsp_info last_error]
+        catch {ocsp_set proxy $value/path} why
+        set texts [list $why [r info everything] [ocsp_file_read [srv 0 stdout]]]
+        # The module API drops the flag of a sensitive directive.
+        if {![ocsp_is_module]} {lappend texts [r slowlog get -1]}
+        foreach text $texts {
+            foreach secret [list S%65cret Secret@ [binary encode base64 user:Secret]] {
+                assert_equal [string first $secret $text] -1 $text
+            }
+        }
+        assert_equal [ocsp_get proxy] $value
+        # A changed proxy is tried at once after a failure.
+        ocsp_set proxy none
+        ocsp_wait_info consecutive_failures 0
+        ocsp_set proxy ""
+        r config set slowlog-log-slower-than 10000
+        ocsp_responder_stop $proxy
+    }
+
     test {OCSP: invalid values of directives are rejected with an explanation, and the old value stays} {
         foreach {directive value} {
             stapling maybe  refresh-margin 0  refresh-margin 100  refresh-margin 5x  retry-delay 0  retry-delay 3601
+            max-interval 1  max-interval 59  max-interval 604801
             timeout 0  timeout 61  responder-url ftp://localhost/  responder-url http://user:secret@localhost/
+            proxy localhost:3128  proxy http://user:secret@localhost
         } {
             set before [ocsp_get $directive]
             assert_error {*CONFIG SET failed*} {ocsp_set $directive $value} "$directive $value"
@@ -194,6 +258,17 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_set stapling no
         assert_error {*stapling*} {r debug ocsp-refresh}
         ocsp_set stapling yes
+    }
+}
+
+set elsewhere [ocsp_pki_ca $dir elsewhere]
+start_server [ocsp_server $leaf $elsewhere issuer-file [file join $dir issuer.pem]] {
+    test {OCSP: issuer-file completes a chain that the TLS files do not, once the file is there} {
+        ocsp_wait_info state no-issuer
+        ocsp_assert_staple none
+        file copy -force [dict get $ca cert] [file join $dir issuer.pem]
+        ocsp_wait_info state good
+        ocsp_assert_good $ca
     }
 }
 
