@@ -24,7 +24,7 @@
 
 typedef enum ocspStaplePolicy {
     OCSP_STAPLE_REQUIRE = 1, /* a good staple, or no connection */
-    OCSP_STAPLE_SOFT, /* a missing one is accepted, unless the certificate is must-staple (RFC 7633) */
+    OCSP_STAPLE_SOFT,        /* a missing one is accepted, unless the certificate is must-staple (RFC 7633) */
 } ocspStaplePolicy;
 
 #define OCSP_STAPLE_ERROR_MAX 640 /* bytes of a sentence, with its end */
