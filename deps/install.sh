@@ -23,6 +23,8 @@ DOCS="graphviz"
 MODEL="spin gcc libc6-dev"
 # `make test-matrix` creates Debian root file systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
+# One of these file systems gets clients from npm. An npm of another origin than Debian's will do.
+command -v npm >/dev/null 2>&1 || MATRIX="$MATRIX npm"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
