@@ -34,7 +34,7 @@ set env(GOPATH) /usr/share/gocode
 # Runs a command and raises `missing` if it fails.
 proc require_for {missing args} {if {[catch {exec {*}$args 2>@1}]} {error $missing}}
 
-proc prepare_go {} {exec go build -o [file join $::dir staple_client] [file join $::programs staple_client.go] 2>@1}
+proc prepare_go {} {exec go build -o [file join $::dir go_client] [file join $::programs staple_client.go] 2>@1}
 
 proc prepare_go_recipe {} {
     require_for "golang-golang-x-crypto-dev or golang-github-gomodule-redigo-dev is not installed" \
@@ -130,7 +130,7 @@ client {Java, `utils/clients/java`} {needs {java javac} prepare prepare_java ref
 client {Java, `utils/clients/java`, whole chain} {needs {java javac} prepare prepare_java refuses 3 judges 1
     recipe {{Java, default}}} {*}$java chain
 client {Go `crypto/tls`} {needs go prepare prepare_go refuses 3 version {go version}} \
-    [file join $dir staple_client] PORT $ca_file
+    [file join $dir go_client] PORT $ca_file
 client {Go `redigo`, `utils/clients/go`} {needs go prepare prepare_go_recipe judges 1 recipe {{Go `crypto/tls`}}
     policy {require soft}} [file join $dir go_example] 127.0.0.1:PORT $ca_file require
 foreach library {ioredis iovalkey redis} extra {pkijs Node.js {}} {
@@ -512,7 +512,7 @@ set missing [lmap client $clients {
     if {[dict get $client optional] || $client in $present} continue
     dict get $client name
 }]
-if {[info exists env(CLIENT_TABLE)] && $missing eq {}} {
+if {[info exists env(CLIENT_TABLE)] && $missing eq {} && [llength $rows] == [llength $present]} {
     set channel [open $env(CLIENT_TABLE) w]
     fconfigure $channel -encoding utf-8
     puts $channel "[join $versions {, }]; TLS 1.3:\n"
