@@ -220,6 +220,15 @@ X509_STORE *testStore(X509 *a, X509 *b) {
     return store;
 }
 
+int testStoreSize(X509_STORE *store) {
+    STACK_OF(X509) *certs = X509_STORE_get1_all_certs(store);
+    int n = sk_X509_num(certs);
+
+    testMust(certs != NULL);
+    sk_X509_pop_free(certs, X509_free);
+    return n;
+}
+
 ocspIdentity *testIdentity(X509 *leaf, X509 *issuer) {
     STACK_OF(X509) *chain = testStack(issuer, NULL, NULL);
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
