@@ -163,6 +163,10 @@ typedef struct testShake {
     X509 *peer;       /* the certificate that was served; X509_free it */
 } testShake;
 
+/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its issuer's
+ * name, and can staple for the whole chain. */
+int testOpensslChecksStaples(void);
+
 int testShakeHands(SSL *server, SSL *client); /* 1: both finished. The caller frees both */
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);
 void testShakeFree(testShake *shake);
