@@ -17,7 +17,7 @@ TEST="libcmocka-dev tcl-tls"
 # Four OCSP responders for tests/unit/ocsp-interop.tcl, about 70 MB. Responders in Go, Java and Node.js run if those are
 # installed already, and in one root of `make test-matrix`.
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
-LINT="binutils clang-format cppcheck shellcheck git tcl"
+LINT="binutils clang-format cppcheck shellcheck mandoc git tcl"
 # dot draws docs/design.svg.
 DOCS="graphviz"
 MODEL="spin gcc libc6-dev"

@@ -155,7 +155,7 @@ IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
 # that a skipped or failed test ends there, it reports false positives. Tests are checked by the sanitizers instead.
 CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
-lint: ## run clang-format, cppcheck and shellcheck; check license lines, line lengths, links, mutants and hardening
+lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lines, links, mutants and hardening
 	@sh deps/install.sh lint
 	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
 	    echo "lint: clang-format $(FORMAT_MAJOR) is not installed: formatting not checked"; fi
@@ -166,6 +166,8 @@ lint: ## run clang-format, cppcheck and shellcheck; check license lines, line le
 	@echo "lint: license lines and lengths" && sh utils/check-files
 	@echo "lint: the documentation's links and its tables of directives and error codes" && tclsh utils/check-links && \
 	    tclsh utils/directives.tcl check && tclsh utils/error-codes.tcl
+	@echo "lint: manual pages" && tclsh utils/man-pages.tcl check && \
+	    if mandoc -T lint $(wildcard docs/man/*) 2>/dev/null | grep -v 'STYLE: referenced manual not found'; then exit 1; fi
 	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
@@ -178,9 +180,10 @@ format: ## rewrite the C sources in the project's style
 	clang-format -i $(C_FILES)
 
 # The sed removes dot's comment with its version, which differs between machines.
-docs: ## generate docs/design.svg from docs/design.dot, and the README's table of directives
+docs: ## generate docs/design.svg from docs/design.dot, the README's table of directives, and lists in the man pages
 	@sh deps/install.sh docs
 	@tclsh utils/directives.tcl write
+	@tclsh utils/man-pages.tcl write
 	@mkdir -p build
 	@echo "  draw    docs/design.svg"
 	$(Q)dot -Tsvg docs/design.dot >build/design.svg
