@@ -3,7 +3,8 @@
 #
 # Output: src/valkey-ocsp.so (the module), utils/ocsp-probe, and everything else in build/. None of it is committed.
 # Variables: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to build against another
-# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR, MANDIR, PREFIX, LIBDIR.
+# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR,
+# MANDIR, PREFIX, LIBDIR.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -80,7 +81,7 @@ CLIENT_LIBRARY := $(B)/libocsp-staple.a
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe client-library demo run install install-dev uninstall patch clean help
+.PHONY: all module probe client-library demo run install install-dev uninstall deb patch clean help
 
 all: module probe client-library ## build the module, the probe and the library for clients (default)
 	@: # suppresses make's message "Nothing to be done"
@@ -161,6 +162,10 @@ uninstall: ## remove what install and install-dev installed
 	rm -f $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so $(DESTDIR)$(BINDIR)/ocsp-probe
 	rm -f $(DESTDIR)$(MANDIR)/man1/ocsp-probe.1 $(DESTDIR)$(MANDIR)/man7/valkey-ocsp.7
 	rm -f $(DESTDIR)$(LIBDIR)/libocsp-staple.a $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
+
+deb: ## build the Debian packages valkey-ocsp, ocsp-probe and libocsp-staple-dev in build/deb, and check them with lintian
+	@sh deps/install.sh package
+	@sh utils/packaging/build-deb build/deb
 
 patch: ## add stapling to a Valkey source tree: VALKEY=DIR (to undo: utils/valkey-patch revert DIR)
 	@[ -n "$(VALKEY)" ] || { echo "make patch: name the source tree: make patch VALKEY=/path/to/valkey" >&2; exit 1; }
