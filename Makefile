@@ -81,7 +81,7 @@ CLIENT_LIBRARY := $(B)/libocsp-staple.a
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe client-library demo run install install-dev uninstall deb patch clean help
+.PHONY: all module probe client-library demo run install install-dev uninstall deb rpm patch clean help
 
 all: module probe client-library ## build the module, the probe and the library for clients (default)
 	@: # suppresses make's message "Nothing to be done"
@@ -166,6 +166,10 @@ uninstall: ## remove what install and install-dev installed
 deb: ## build the Debian packages valkey-ocsp, ocsp-probe and libocsp-staple-dev in build/deb, and check them with lintian
 	@sh deps/install.sh package
 	@sh utils/packaging/build-deb build/deb
+
+rpm: ## build RPM packages in build/rpm, and check them with rpmlint
+	@sh deps/install.sh package
+	@sh utils/packaging/build-rpm build/rpm
 
 patch: ## add stapling to a Valkey source tree: VALKEY=DIR (to undo: utils/valkey-patch revert DIR)
 	@[ -n "$(VALKEY)" ] || { echo "make patch: name the source tree: make patch VALKEY=/path/to/valkey" >&2; exit 1; }

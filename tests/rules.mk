@@ -145,7 +145,8 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo \
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
-    tests/support/scratch_root utils/packaging/build-deb $(wildcard utils/packaging/debian/*.p*)
+    tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
+    $(wildcard utils/packaging/debian/*.p*)
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
 # Versions of clang-format differ in details, so only that of Debian 12 is used.
