@@ -121,8 +121,8 @@ mutants: ## break the engine's rules one at a time; a test has to fail on each; 
 # MATRIX_ROOTS is the directory of the roots (default: in the user's cache directory), MATRIX_MIRROR their Debian
 # mirror.
 .PHONY: test-matrix matrix-clean
-test-matrix: ## run the suites on the servers of Debian 12, 13, testing, the C tests with OpenSSL 4; requires root
-	@sh deps/install.sh matrix
+test-matrix: ## run suites and packages on Debian 12, 13, testing, the C tests with OpenSSL 4; requires root
+	@sh deps/install.sh matrix test package
 	@tclsh tests/matrix/run.tcl $(ARGS)
 
 matrix-clean: ## remove the roots of test-matrix

@@ -4,7 +4,7 @@
 #
 # Needs debhelper and lintian (sh deps/install.sh package); the installation needs root and the server's package.
 # `make test-matrix` runs the second half for each release: OCSP_PACKAGES is a folder with packages, which are then not
-# built, and OCSP_PACKAGE_ROOT the root of the system to install them in.
+# built, OCSP_PACKAGE_ROOT the root of the system to install them in, OCSP_PACKAGE_SERVICE valkey-server or redis-server.
 #
 # Weight: 50
 # SPDX-License-Identifier: BSD-3-Clause
@@ -104,6 +104,7 @@ test {packages: the same tree gives the same bytes in another folder (36.3)} {
 # ---- their installation ---------------------------------------------------------------------------------------------
 
 set service [file rootname [file tail $::server_binary]]
+if {[info exists ::env(OCSP_PACKAGE_SERVICE)]} {set service $::env(OCSP_PACKAGE_SERVICE)}
 set etc /etc/[string map {-server {}} $service]
 set unit {}
 foreach place {/usr/lib/systemd/system /lib/systemd/system} {
