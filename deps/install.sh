@@ -19,7 +19,7 @@ TEST="libcmocka-dev tcl-tls"
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
 LINT="binutils clang-format cppcheck shellcheck mandoc git tcl"
 # `make deb` and `make rpm`.
-PACKAGE="debhelper dpkg-dev lintian mandoc git rpm rpmlint"
+PACKAGE="build-essential debhelper dpkg-dev lintian mandoc git rpm rpmlint"
 # dot draws docs/design.svg.
 DOCS="graphviz"
 MODEL="spin gcc libc6-dev"
