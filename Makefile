@@ -3,7 +3,8 @@
 #
 # Output: src/valkey-ocsp.so (the module), utils/ocsp-probe, and everything else in build/. None of it is committed.
 # Variables: CC, CFLAGS, LDFLAGS; SAN=address|thread|undefined for `make test`; OPENSSL=/prefix to build against another
-# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR, PREFIX.
+# OpenSSL than the system's; ARGS="..." for Tcl and benchmark; V=1 to print commands; DESTDIR, MODULEDIR, BINDIR,
+# MANDIR, PREFIX, LIBDIR.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -16,6 +17,8 @@ DESTDIR ?=
 MODULEDIR ?= /usr/lib/valkey/modules
 BINDIR ?= /usr/local/bin
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+MANDIR ?= $(PREFIX)/share/man
 SAN ?=
 ARGS ?=
 # Each step prints a word and a file; V=1 prints the command.
@@ -78,7 +81,7 @@ CLIENT_LIBRARY := $(B)/libocsp-staple.a
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all module probe client-library demo run install install-dev uninstall patch clean help
+.PHONY: all module probe client-library demo run install install-dev uninstall deb rpm patch clean help
 
 all: module probe client-library ## build the module, the probe and the library for clients (default)
 	@: # suppresses make's message "Nothing to be done"
@@ -132,9 +135,9 @@ $(CLIENT_LIBRARY): $(foreach part,$(CLIENT_PARTS),$(B)/src/ocsp_$(part).o)
 client-library: $(CLIENT_LIBRARY) ## build libocsp-staple.a: the check of a server's staple for TLS clients in C
 	@: # suppresses make's message "Nothing to be done"
 
-install-dev: client-library ## install libocsp-staple.a and its header to DESTDIR/PREFIX
-	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(CLIENT_LIBRARY) $(DESTDIR)$(PREFIX)/lib/libocsp-staple.a
+install-dev: client-library ## install libocsp-staple.a and its header to DESTDIR/LIBDIR and DESTDIR/PREFIX
+	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(CLIENT_LIBRARY) $(DESTDIR)$(LIBDIR)/libocsp-staple.a
 	install -m 644 src/ocsp_staple.h $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
 
 demo: ## install missing packages, build, and show stapling on a stock server, including a revocation
@@ -147,15 +150,26 @@ run: ## like demo, but keep the server running until Ctrl-C, with commands to tr
 	@$(MAKE) --no-print-directory all
 	@sh utils/ocsp-demo --stay
 
-install: all ## install the module to DESTDIR/MODULEDIR and the probe to DESTDIR/BINDIR
-	install -d $(DESTDIR)$(MODULEDIR) $(DESTDIR)$(BINDIR)
+install: all ## install the module to DESTDIR/MODULEDIR, the probe to DESTDIR/BINDIR, man pages to DESTDIR/MANDIR
+	install -d $(DESTDIR)$(MODULEDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7
 	install -m 755 $(MODULE) $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so # the server refuses a module that is not executable
 	install -m 755 $(PROBE) $(DESTDIR)$(BINDIR)/ocsp-probe
+	install -m 644 docs/man/ocsp-probe.1 $(DESTDIR)$(MANDIR)/man1/ocsp-probe.1
+	install -m 644 docs/man/valkey-ocsp.7 $(DESTDIR)$(MANDIR)/man7/valkey-ocsp.7
 	@echo "Add to the server's configuration: loadmodule $(MODULEDIR)/valkey-ocsp.so"
 
 uninstall: ## remove what install and install-dev installed
 	rm -f $(DESTDIR)$(MODULEDIR)/valkey-ocsp.so $(DESTDIR)$(BINDIR)/ocsp-probe
-	rm -f $(DESTDIR)$(PREFIX)/lib/libocsp-staple.a $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
+	rm -f $(DESTDIR)$(MANDIR)/man1/ocsp-probe.1 $(DESTDIR)$(MANDIR)/man7/valkey-ocsp.7
+	rm -f $(DESTDIR)$(LIBDIR)/libocsp-staple.a $(DESTDIR)$(PREFIX)/include/ocsp_staple.h
+
+deb: ## build the Debian packages valkey-ocsp, ocsp-probe and libocsp-staple-dev in build/deb, and check them with lintian
+	@sh deps/install.sh package
+	@sh utils/packaging/build-deb build/deb
+
+rpm: ## build RPM packages in build/rpm, and check them with rpmlint
+	@sh deps/install.sh package
+	@sh utils/packaging/build-rpm build/rpm
 
 patch: ## add stapling to a Valkey source tree: VALKEY=DIR (to undo: utils/valkey-patch revert DIR)
 	@[ -n "$(VALKEY)" ] || { echo "make patch: name the source tree: make patch VALKEY=/path/to/valkey" >&2; exit 1; }

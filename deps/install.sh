@@ -17,7 +17,9 @@ TEST="libcmocka-dev tcl-tls"
 # Four OCSP responders for tests/unit/ocsp-interop.tcl, about 70 MB. Responders in Go, Java and Node.js run if those are
 # installed already, and in one root of `make test-matrix`.
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
-LINT="binutils clang-format cppcheck shellcheck git tcl"
+LINT="binutils clang-format cppcheck shellcheck mandoc git tcl"
+# `make deb` and `make rpm`.
+PACKAGE="build-essential debhelper dpkg-dev lintian mandoc git rpm rpmlint"
 # dot draws docs/design.svg.
 DOCS="graphviz"
 MODEL="spin gcc libc6-dev"
@@ -58,6 +60,7 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
             run     build, and packages for `make demo` and `make run`, including valkey-server
             test    run, and packages for `make test`
             lint    build, and packages for `make lint` and `make format`
+            package build, and packages for `make deb` and `make rpm`
             docs    packages for `make docs`
             fuzz    build, and packages for `make fuzz`
             model   packages for `make model`
@@ -226,7 +229,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
+    build | run | test | lint | package | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "unknown option or group \"$argument\"; see the usage above."
@@ -241,6 +244,7 @@ for group in ${groups:-all}; do
     run) packages="$packages $BUILD $RUN" ;;
     test) packages="$packages $BUILD $RUN $TEST $RESPONDERS" ;;
     lint) packages="$packages $BUILD $LINT" ;;
+    package) packages="$packages $BUILD $PACKAGE" ;;
     docs) packages="$packages $DOCS" ;;
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
@@ -248,7 +252,7 @@ for group in ${groups:-all}; do
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
-    all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $DOCS $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
+    all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $PACKAGE $DOCS $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below

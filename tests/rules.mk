@@ -121,8 +121,8 @@ mutants: ## break the engine's rules one at a time; a test has to fail on each; 
 # MATRIX_ROOTS is the directory of the roots (default: in the user's cache directory), MATRIX_MIRROR their Debian
 # mirror.
 .PHONY: test-matrix matrix-clean
-test-matrix: ## run the suites on the servers of Debian 12, 13, testing, the C tests with OpenSSL 4; requires root
-	@sh deps/install.sh matrix
+test-matrix: ## run suites and packages on Debian 12, 13, testing, the C tests with OpenSSL 4; requires root
+	@sh deps/install.sh matrix test package
 	@tclsh tests/matrix/run.tcl $(ARGS)
 
 matrix-clean: ## remove the roots of test-matrix
@@ -144,7 +144,9 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 # ---- style ---------------------------------------------------------------------------------------------------------
 
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo \
-    $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit
+    $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
+    tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
+    $(wildcard utils/packaging/debian/*.p*)
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
 # Versions of clang-format differ in details, so only that of Debian 12 is used.
@@ -155,7 +157,7 @@ IS_FORMAT_MAJOR = clang-format --version | grep -q 'version $(FORMAT_MAJOR)\.'
 # that a skipped or failed test ends there, it reports false positives. Tests are checked by the sanitizers instead.
 CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
-lint: ## run clang-format, cppcheck and shellcheck; check license lines, line lengths, links, mutants and hardening
+lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lines, links, mutants and hardening
 	@sh deps/install.sh lint
 	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
 	    echo "lint: clang-format $(FORMAT_MAJOR) is not installed: formatting not checked"; fi
@@ -166,6 +168,10 @@ lint: ## run clang-format, cppcheck and shellcheck; check license lines, line le
 	@echo "lint: license lines and lengths" && sh utils/check-files
 	@echo "lint: the documentation's links and its tables of directives and error codes" && tclsh utils/check-links && \
 	    tclsh utils/directives.tcl check && tclsh utils/error-codes.tcl
+	@echo "lint: manual pages" && tclsh utils/man-pages.tcl check && \
+	    if ! command -v mandoc >/dev/null; then echo "lint: mandoc is not installed: the pages' form not checked"; \
+	    elif mandoc -T lint $(wildcard docs/man/*) 2>/dev/null | grep -v 'STYLE: referenced manual not found'; then \
+	    exit 1; fi
 	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)
@@ -178,9 +184,10 @@ format: ## rewrite the C sources in the project's style
 	clang-format -i $(C_FILES)
 
 # The sed removes dot's comment with its version, which differs between machines.
-docs: ## generate docs/design.svg from docs/design.dot, and the README's table of directives
+docs: ## generate docs/design.svg from docs/design.dot, the README's table of directives, and lists in the man pages
 	@sh deps/install.sh docs
 	@tclsh utils/directives.tcl write
+	@tclsh utils/man-pages.tcl write
 	@mkdir -p build
 	@echo "  draw    docs/design.svg"
 	$(Q)dot -Tsvg docs/design.dot >build/design.svg

@@ -1,17 +1,19 @@
 #!/usr/bin/env tclsh
-# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases, and the C unit
-# tests with OpenSSL 4, which no server of Debian uses yet.
+# run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases, the Debian packages
+# on them, and the C unit tests with OpenSSL 4, which no server of Debian uses yet.
 #
 #   tclsh tests/matrix/run.tcl [options]
 #     --release NAME    only this release (may be given several times)
-#     --server NAME     only this server, valkey-server or redis-server; no unit tests
+#     --server NAME     only this server, valkey-server or redis-server; no unit tests, no packages
 #     -j N              number of roots or servers at once, by default 3
-#     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"; no unit tests
+#     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"; no unit tests, no packages
+#     --packages        only the packages
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree, builds the module once, in the oldest root, and
 # runs tests/run.tcl in each root against each server with that module. In the root of Debian's experimental suite
 # everything is built again, with OpenSSL 4: there the C unit tests run, and that module is loaded into a server which
-# uses OpenSSL 3. The output of each job is in
+# uses OpenSSL 3. The Debian packages are built on this system, and tried with unit/ocsp-package on the releases that are
+# not older: libraries of an older one may not do. The output of each job is in
 # build/matrix/NAME.log; its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, or a
 # build or run that ends early, counts as a failure. Ends with a table and a line "N passed, M failed".
 #
@@ -51,8 +53,13 @@ set releases {}
 set servers {}
 set at_once 3
 set suites {}
+set only_packages 0
 for {set i 0} {$i < [llength $argv]} {incr i} {
     set option [lindex $argv $i]
+    if {$option eq "--packages"} {
+        set only_packages 1
+        continue
+    }
     if {$option ni {--release --server -j --suites} || $i + 1 >= [llength $argv]} {
         stop "there is no option $option, or its value is missing; see the head of this file"
     }
@@ -73,7 +80,8 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
 }
 if {$releases eq {}} {set releases [concat $all_releases $unit_releases]}
 set units [lmap release $releases {expr {$release in $unit_releases ? $release : [continue]}}]
-if {$servers ne {} || $suites ne {}} {set units {}}
+if {$servers ne {} || $suites ne {} || $only_packages} {set units {}}
+set with_packages [expr {$servers eq {} && $suites eq {}}]
 set releases [lmap release $releases {expr {$release in $all_releases ? $release : [continue]}}]
 if {$servers eq {}} {set servers $all_servers}
 if {[exec id -u] != 0} {
@@ -242,6 +250,7 @@ if {$releases ne {}} {
 }
 foreach release $releases {
     foreach server $servers {
+        if {$only_packages} break
         set name $release-[string map {-server {}} $server]
         file delete -force [file join $out $name] [log_of $name]
         # The shell stays: as process 1 of its namespace it reaps orphans. So it does for the unit tests.
@@ -250,6 +259,23 @@ foreach release $releases {
             CLIENT_TABLE=/tmp/client-verdicts.md tclsh /src/tests/run.tcl --silence 600 --server "$0" "$@"
             exit $?
         } /usr/bin/$server {*}$suites]
+    }
+}
+# The releases on which packages that are built here can be installed.
+set here {}
+catch {regexp -line {^VERSION_CODENAME=(\w+)} [exec cat /etc/os-release] - here}
+set from [lsearch $all_releases $here]
+if {$with_packages && $from < 0} {puts "packages: not tried, because this system is none of [join $all_releases {, }]"}
+foreach release [expr {$with_packages && $from >= 0 ? $releases : {}}] {
+    if {[lsearch $all_releases $release] < $from} continue
+    if {![dict exists $jobs packages]} {
+        job packages {} [list sh [file join $project utils packaging build-deb] [file join $out packages]]
+    }
+    foreach server $all_servers {
+        job $release-[string map {-server {}} $server]-packages [list packages build root-$release] [list \
+            env OCSP_PACKAGES=[file join $out packages] OCSP_PACKAGE_ROOT=[file join $roots $release] \
+            OCSP_PACKAGE_SERVICE=$server tclsh [file join $project tests run.tcl] \
+            --module [file join $tree src valkey-ocsp.so] --single unit/ocsp-package]
     }
 }
 foreach release $units {
@@ -315,7 +341,7 @@ proc unit_row_of {release} {
 
 set table "| Debian | OpenSSL | server | tests | handshakes on I/O threads: by load, always | tried |\n"
 append table "|---|---|---|---|---|---|\n"
-set complete [expr {$suites eq {}}]
+set complete [expr {$suites eq {} && !$only_packages}]
 foreach release $all_releases {
     foreach server $all_servers {
         set row [row_of $release [string map {-server {}} $server]]
