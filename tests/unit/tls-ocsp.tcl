@@ -206,10 +206,13 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_wait_info response_source file
         assert_equal [dict get [ocsp_handshake 0] next] [ocsp_info next_update]
         ocsp_assert_good $ca
-        set refreshes [ocsp_info refreshes]
-        ocsp_set response-file $file ;# its own value: the file is read again
-        ocsp_wait_above refreshes $refreshes
-        ocsp_assert_good $ca
+        # Set to its own value, the file is read again. A module is not told of a value that stays the same.
+        if {![ocsp_is_module]} {
+            set refreshes [ocsp_info refreshes]
+            ocsp_set response-file $file
+            ocsp_wait_above refreshes $refreshes
+            ocsp_assert_good $ca
+        }
         assert_match "*[ocsp_directive response-file] is set*" [ocsp_push [ocsp_response_der $leaf $ca {this 0 next +7200}]]
         ocsp_set response-file ""
     }
