@@ -36,11 +36,14 @@ typedef struct ocspHost {
     void (*log)(ocspLogLevel level, const char *sentence); /* any thread; one line without a line end */
     void *(*alloc)(size_t size);                           /* any thread; NULL: out of memory, which is survived */
     void (*free)(void *ptr);                               /* any thread; NULL allowed */
-    void (*thread_started)(void); /* called first on the OCSP thread (CPU list, thread marks); may be NULL */
+    void (*thread_started)(void); /* called first on the OCSP thread (name, CPU list, thread marks); may be NULL */
     /* Does this OCSP_CONTEXT_UNSURE context, which served a handshake, serve the server's own certificate? 1: yes; 0: no,
      * and never will; -1: not known yet, ask again. Main, in ocspCron. NULL means yes. */
     int (*serves)(SSL_CTX *ctx);
+    const char *directive_prefix; /* of directives in sentences, "ocsp." or "tls-ocsp-"; constant. NULL: none */
 } ocspHost;
+
+#define OCSP_THREAD_NAME "bio_ocsp" /* ocspHost.thread_started gives it to the thread */
 
 /* Who made an SSL_CTX. Modules with TLS listeners make contexts too, and those must never replace the server's. */
 typedef enum ocspOwner {
@@ -132,7 +135,8 @@ int ocspInit(const ocspHost *host);
 
 /* Replaces the options (copied). Main; does not block. The OCSP thread acts on changes: a new responder_url, or stapling
  * turned on without a valid response, fetches at once, and so does a new proxy if the last fetch failed. Turning stapling
- * off holds from the next handshake, verify_peers for new links. 0: out of memory; the old options stay. */
+ * off holds from the next handshake, verify_peers for new links. The response file and the issuer file are read again,
+ * also if nothing has changed. 0: out of memory; the old options stay. */
 int ocspSetOptions(const ocspOptions *options);
 
 /* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server
@@ -219,6 +223,10 @@ typedef struct ocspInfoSink {
 } ocspInfoSink;
 void ocspInfoState(const ocspInfoSink *sink);    /* the section ocsp */
 void ocspInfoCounters(const ocspInfoSink *sink); /* refreshes and refresh_failures */
+
+/* CONFIG RESETSTAT: sets to zero what only counts (refreshes, failures by kind, handshakes, peers). The states, times and
+ * sentences stay, and so does consecutive_failures, which is about the current outage. Main; takes that mutex. */
+void ocspResetCounters(void);
 
 /* Keeps the thread out of OpenSSL from now on, so that OPENSSL_cleanup is safe. Does not wait for the network or our
  * files; for files that OpenSSL reads, a second at most. The engine registers it with atexit when the thread starts.

@@ -76,6 +76,7 @@ static void builtinFree(void *ptr) {
 static void builtinThreadStarted(void) {
     sigset_t set;
 
+    valkey_set_thread_title(OCSP_THREAD_NAME);
     serverSetCpuAffinity(server.bio_cpulist);
     makeThreadKillable();
     sigemptyset(&set);
@@ -136,7 +137,11 @@ static int wanted(void) {
 
 /* Starts the engine if a directive requires it and it does not run yet. Returns 0 when out of memory. */
 static int run(void) {
-    static const ocspHost host = {builtinLog, builtinAlloc, builtinFree, builtinThreadStarted, NULL};
+    static const ocspHost host = {.log = builtinLog,
+                                  .alloc = builtinAlloc,
+                                  .free = builtinFree,
+                                  .thread_started = builtinThreadStarted,
+                                  .directive_prefix = "tls-ocsp-"};
 
     if (running || !wanted()) return 1;
     if (!ocspInit(&host)) return 0;
@@ -156,11 +161,6 @@ void ocspBuiltinServe(SSL_CTX *ctx) {
     if (!running) return;
     ocspBuiltinLink(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
     ocspAttachContext(ctx);
-    if (started) return;
-    /* At startup, with all modules loaded (in old C libraries a dlopen and a new thread do not go together): query the
-     * responder before the server listens. */
-    ocspCron();
-    sched_yield(); /* on a single core the OCSP thread would not run before the server accepts */
 }
 
 void ocspBuiltinLink(SSL_CTX *ctx) {
@@ -177,6 +177,11 @@ void ocspBuiltinStart(void) {
     if (!running) return;
     if (!served) builtinLog(OCSP_LOG_NOTICE, "TLS is not configured: there is nothing to staple");
     ocspCron();
+    sched_yield(); /* on a single core the OCSP thread would not query the responder before the server accepts */
+}
+
+void ocspBuiltinResetStats(void) {
+    if (running) ocspResetCounters();
 }
 
 /* ---- directives -------------------------------------------------------------------------------------------------- */
@@ -221,13 +226,15 @@ static int filesAreRegular(void) {
     return 1;
 }
 
+/* CONFIG SET calls each apply function once, in the order of its arguments. If it sets tls-cert-file, too, and that
+ * comes first, applyTlsCfg has made a context with a callback already. If that comes later, TLS is configured twice: it
+ * is not known here that another apply function follows. */
 int applyOcspConfig(const char **err) {
     if (!running && !wanted()) return 1;
     if (wanted() && ctx_without_callback && !filesAreRegular()) {
         *err = "OCSP stapling and peer checks require TLS to be reconfigured, but one of its files (tls-cert-file, "
                "tls-key-file...) is not a regular file, which could block the server. Enable them in the "
-               "configuration "
-               "file and restart.";
+               "configuration file and restart.";
         return 0;
     }
     if (!run() || !setOptions()) {
@@ -290,8 +297,7 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
         addReplySubcommandSyntaxError(c);
 }
 
-/* Before the name of each field. The module API gives a module's fields this prefix; docs/patching.md has the names that
- * fit the server's own section TLS. */
+/* Before the name of each field: one line to change, for names that fit the server's own section TLS. */
 #define INFO_PREFIX "ocsp_"
 
 static void infoText(void *info, const char *field, const char *value) {
@@ -338,8 +344,7 @@ void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
     UNUSED(ctx);
 }
 #elif defined(USE_OPENSSL) && USE_OPENSSL == 2 /* BUILD_MODULE */
-#define OCSP_MISSING \
-    "this server has TLS as a module: load the module valkey-ocsp.so as well, and set ocsp.stapling instead"
+#define OCSP_MISSING "this server is built with TLS as a module: build it with BUILD_TLS=yes"
 #else
 #define OCSP_MISSING "this server is built without TLS: build it with BUILD_TLS=yes"
 #endif
@@ -383,6 +388,10 @@ void ocspBuiltinStart(void) {
     /* Nothing to start. */
 }
 
+void ocspBuiltinResetStats(void) {
+    /* Nothing is counted. */
+}
+
 void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) {
     UNUSED(subcommand);
     UNUSED(first);
@@ -390,7 +399,7 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
     addReplyError(c, "OCSP stapling is not possible: " OCSP_MISSING);
 }
 
-/* Print nothing and count no section: with TLS as a module, INFO ocsp belongs to the module valkey-ocsp.so. */
+/* Print nothing and count no section: with TLS as a module, INFO ocsp may belong to a module. */
 sds genOcspInfoStatsString(sds info) {
     return info;
 }

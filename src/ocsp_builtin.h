@@ -31,11 +31,13 @@ int isValidOcspResponderUrl(char *val, const char **err);
 int isValidOcspProxy(char *val, const char **err);
 int applyOcspConfig(const char **err); /* for all directives: a CONFIG SET of several calls it once */
 
-/* Starts stapling if it is on. Call once, when threads may be created and before the first connection is accepted. */
+/* Starts stapling if it is on: reads the cached response, then starts the thread. Call once, when threads may be created
+ * and before the first connection is accepted. */
 void ocspBuiltinStart(void);
+void ocspBuiltinResetStats(void); /* CONFIG RESETSTAT */
 
 /* Call when a server context was just put into service, before a connection uses it: attaches it if stapling is on. Not
- * with TLS as a module (valkey-tls.so), which is a separate program: there valkey-ocsp.so finds the contexts. */
+ * with TLS as a module (valkey-tls.so), which is a separate program. */
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 struct ssl_ctx_st;
 void ocspBuiltinServe(struct ssl_ctx_st *ctx);

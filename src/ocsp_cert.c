@@ -1,6 +1,6 @@
 /* ocsp_cert.c - the state machine of one certificate: when its response is due, what a new response or a failure
  * changes, and what is logged. No clock, no I/O and no state of its own: everything is an argument, so that a fleet can
- * be simulated (tests/fleet).
+ * be simulated.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -105,17 +105,21 @@ static const char *ocspPlural(long long count) {
 /* Logs a notice, once per certificate, if the digest of the response's CertID is not SHA-1. Most clients look for a
  * CertID with SHA-1 (RFC 5019 section 2.1.1) and find no status under another, although the response is valid. */
 static void ocspLogCertIdDigest(ocspCert *cert) {
+    ocspSource source = cert->current.source;
+
     if (cert->current.certid_digest == NID_sha1 || cert->logged.certid_digest) return;
     cert->logged.certid_digest = 1;
     ocspLog(OCSP_LOG_NOTICE,
             "certificate %s: the OCSP response identifies it by a CertID with %s. Java, curl, NSS and `openssl ocsp` "
-            "look "
-            "for SHA-1 and find no status in it: %s",
+            "look for SHA-1 and find no status in it: %s%s%s",
             cert->id->serial, OBJ_nid2sn(cert->current.certid_digest),
-            cert->current.source == OCSP_SOURCE_FILE ? "request the response for response-file with a SHA-1 CertID"
-            : cert->current.source == OCSP_SOURCE_PUSHED
-                ? "request the response to push with a SHA-1 CertID"
-                : "configure the responder to answer with the CertID of the request, which has SHA-1");
+            source == OCSP_SOURCE_FILE     ? "request the response for "
+            : source == OCSP_SOURCE_PUSHED ? "request the response to push"
+                                           : "configure the responder to answer with the CertID of the request",
+            source == OCSP_SOURCE_FILE ? ocspPrefix() : "",
+            source == OCSP_SOURCE_FILE     ? "response-file with a SHA-1 CertID"
+            : source == OCSP_SOURCE_PUSHED ? " with a SHA-1 CertID"
+                                           : ", which has SHA-1");
 }
 
 void ocspLogInstalled(ocspCert *cert) {
@@ -174,19 +178,21 @@ static void ocspLogFailure(ocspCert *cert, const ocspEnv *env) {
 /* Logs a state without refreshes, once: some servers are meant to run in it. */
 void ocspLogState(ocspCert *cert) {
     static const char *const sentences[] = {
-        [OCSP_STATE_SELF_SIGNED] = "self-signed; no CA can report its status, so nothing is stapled",
+        /* the second and third string are the prefix of directives */
+        [OCSP_STATE_SELF_SIGNED] = "certificate %s: self-signed; no CA can report its status, so nothing is stapled",
         [OCSP_STATE_NO_ISSUER] =
-            "unknown issuer, so no status can be requested or verified; append the CA's certificate to "
-            "tls-cert-file, or name it in tls-ca-cert-file or in issuer-file",
+            "certificate %s: unknown issuer, so no status can be requested or verified; append the CA's certificate to "
+            "tls-cert-file, or name it in tls-ca-cert-file or in %sissuer-file",
         [OCSP_STATE_NO_RESPONDER] =
-            "names no OCSP responder; set responder-url if the CA has one, or supply responses with response-file",
+            "certificate %s: names no OCSP responder; set %sresponder-url if the CA has one, or supply responses with "
+            "%sresponse-file",
         [OCSP_STATE_PENDING] = NULL,
     };
 
     if (cert->logged.state == (int)cert->state) return;
     cert->logged.state = (int)cert->state;
     if (sentences[cert->state])
-        ocspLog(OCSP_LOG_NOTICE, "certificate %s: %s", cert->id->serial, sentences[cert->state]);
+        ocspLog(OCSP_LOG_NOTICE, sentences[cert->state], cert->id->serial, ocspPrefix(), ocspPrefix());
 }
 
 void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env) {

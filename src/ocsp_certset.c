@@ -137,14 +137,14 @@ int ocspReadIssuers(ocspCertSet *set, const ocspOptions *options, const ocspEnv 
     if (!certs) {
         if (!same)
             ocspLog(OCSP_LOG_WARNING,
-                    "issuer-file: %s. Put the issuer's certificate there in PEM form; the file is read again when it "
+                    "%sissuer-file: %s. Put the issuer's certificate there in PEM form; the file is read again when it "
                     "changes%s",
-                    err.text, set->issuers.certs ? ", and what was read before stays in use" : "");
+                    ocspPrefix(), err.text, set->issuers.certs ? ", and what was read before stays in use" : "");
         set->issuers.state = OCSP_ISSUERS_FAILED;
         return 0;
     }
     if (set->issuers.state == OCSP_ISSUERS_FAILED)
-        ocspLog(OCSP_LOG_NOTICE, "issuer-file: certificates read: %d", sk_X509_num(certs));
+        ocspLog(OCSP_LOG_NOTICE, "%sissuer-file: certificates read: %d", ocspPrefix(), sk_X509_num(certs));
     sk_X509_pop_free(set->issuers.certs, X509_free);
     set->issuers.certs = certs;
     set->issuers.state = OCSP_ISSUERS_READ;

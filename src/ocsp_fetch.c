@@ -33,6 +33,7 @@ typedef struct ocspAsk {
     int status;          /* HTTP status of the last response, 0: none */
     unsigned char *body; /* owned until ocspFetch returns it */
     size_t body_len;
+    char proxy_setting[64]; /* what sets the proxy, for error sentences */
 } ocspAsk;
 
 /* ---- URLs -------------------------------------------------------------------------------------------------------- */
@@ -62,10 +63,13 @@ static const char *ocspProxyDirective(const ocspAsk *ask) {
     return ask->exchange->proxy && *ask->exchange->proxy ? ask->exchange->proxy : NULL;
 }
 
-/* What sets the proxy for this URL, for error sentences. */
-static const char *ocspProxySetting(const ocspAsk *ask) {
-    if (ocspProxyDirective(ask)) return "the directive proxy";
-    return ask->url.use_tls ? "the environment variable https_proxy" : "the environment variable http_proxy";
+/* Names what sets the proxy for this URL. */
+static void ocspNameProxySetting(ocspAsk *ask) {
+    if (ocspProxyDirective(ask))
+        snprintf(ask->proxy_setting, sizeof(ask->proxy_setting), "the directive %sproxy", ocspPrefix());
+    else
+        snprintf(ask->proxy_setting, sizeof(ask->proxy_setting), "the environment variable %s",
+                 ask->url.use_tls ? "https_proxy" : "http_proxy");
 }
 
 /* Returns the proxy for this URL, NULL or "" without one: that of the directive for every host, as who sets it must not
@@ -87,20 +91,21 @@ static int ocspProxyParse(ocspAsk *ask, ocspError *err) {
     int parsed;
 
     if (!text || !*text) return 1;
+    ocspNameProxySetting(ask);
     parsed = ocspUrlParse(&ask->proxy, text);
     if (parsed < 0) return ocspFail(err, OCSP_FAIL_MEMORY, "out of memory connecting to the proxy");
     if (!parsed || ask->proxy.use_tls) /* TLS to the proxy: unsupported */
         return ocspFail(err, OCSP_FAIL_PROXY,
                         "the proxy in %s cannot be parsed: write it as in "
                         "http://proxy.example.com:3128 (http:// for https responders too)",
-                        ocspProxySetting(ask));
+                        ask->proxy_setting);
     /* An @ after the host belongs to the password: an unencoded / ? or # in it ended the host too early. So does a second
      * one, or what follows the first would be shown as the host. */
     if (!ocspPercentDecode(ask->proxy.user) || strchr(ask->proxy.target, '@') || strchr(ask->proxy.authority, '@'))
         return ocspFail(err, OCSP_FAIL_PROXY,
                         "the user or the password in %s is not percent-encoded as a URL needs it: write %% as %%25, @ "
                         "as %%40, : as %%3A, / as %%2F, ? as %%3F and # as %%23",
-                        ocspProxySetting(ask));
+                        ask->proxy_setting);
     len = strlen(ask->proxy.user);
     if (len == 0) return 1;
     ask->proxy_auth = ocspAlloc((len + 2) / 3 * 4 + 1);
@@ -122,7 +127,7 @@ static char *ocspGetTarget(const char *base, const unsigned char *request, size_
         if (out[n - 1] != '/') out[n++] = '/';
         for (i = 0; i < b64_len; i++) {
             if (strchr("+/=", b64[i]))
-                n += (size_t)sprintf(out + n, "%%%02X", b64[i]);
+                n += (size_t)snprintf(out + n, sizeof("%2B"), "%%%02X", b64[i]);
             else
                 out[n++] = b64[i];
         }
@@ -145,11 +150,11 @@ static int ocspViaProxy(const ocspAsk *ask) {
 static int ocspProxyDenies(const ocspAsk *ask, ocspErrorCode code, ocspError *err) {
     if (ask->proxy_auth)
         return ocspFail(err, code, "the proxy rejects the user and the password in %s (HTTP status 407): correct them",
-                        ocspProxySetting(ask));
+                        ask->proxy_setting);
     return ocspFail(err, code,
                     "the proxy requires a user and a password (HTTP status 407): put them into %s as in "
                     "http://user:password@proxy.example.com:3128, percent-encoded",
-                    ocspProxySetting(ask));
+                    ask->proxy_setting);
 }
 
 /* Sends the request. Returns 0 with a sentence (or cancelled). HTTP/1.1, because some servers and proxies reject
@@ -212,10 +217,10 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
     if (answer.status < 200 || answer.status > 299)
         return ocspFail(c->err, OCSP_FAIL_PROXY,
                         "the proxy refuses the tunnel with HTTP status %d: allow CONNECT to port %s of the responder "
-                        "there, or %s",
-                        answer.status, ask->url.port,
-                        ocspProxyDirective(ask) ? "set the directive proxy to none"
-                                                : "put the responder's host into no_proxy");
+                        "there, or %s%s%s",
+                        answer.status, ask->url.port, ocspProxyDirective(ask) ? "set " : "",
+                        ocspProxyDirective(ask) ? ask->proxy_setting : "put the responder's host into no_proxy",
+                        ocspProxyDirective(ask) ? " to none" : "");
     return 1;
 }
 

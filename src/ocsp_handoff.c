@@ -11,6 +11,7 @@
 #if OCSP_SUPPORTED
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 
 #define OCSP_INFO_LOCK_TRIES 1000 /* tries to lock a mutex that is held for copies only */
@@ -25,6 +26,10 @@ static struct {
     ocspWaiter *waiters;
     ocspPush *pushes; /* owned; oldest first, at most OCSP_MAX_PUSHES */
     ocspReport report;
+    /* The report's counters at the last CONFIG RESETSTAT. The OCSP thread only adds to them, and INFO subtracts these. */
+    struct {
+        long long refreshes, refresh_failures, failures[OCSP_ERR_KINDS];
+    } reset;
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -35,6 +40,7 @@ int ocspHandoffInit(void) {
 
     pthread_mutex_lock(&shared.lock);
     memset(&shared.report, 0, sizeof(shared.report));
+    memset(&shared.reset, 0, sizeof(shared.reset));
     ok = ocspCopyOptions(&shared.options, &defaults);
     shared.options_version++;
     pthread_mutex_unlock(&shared.lock);
@@ -132,27 +138,30 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
 
-/* Returns why no certificate can be refreshed, or NULL. `pushed`: with a pushed response, which needs no responder.
- * Directives are named without the prefix, which depends on the host. */
+static char refusal[OCSP_SENTENCE_MAX]; /* main: a sentence with a directive's name, see ocspPutRequest */
+
+/* Returns why no certificate can be refreshed, or NULL. `pushed`: with a pushed response, which needs no responder. */
 static const char *ocspWhyNoRefresh(const ocspReport *report, int pushed) {
     static const char *const reasons[] = {
+        /* the strings are the prefix of directives */
         [OCSP_STATE_NO_TLS] = "the server has no TLS context: set tls-port and tls-cert-file",
         [OCSP_STATE_NO_CERTIFICATE] = "the server's TLS context has no certificate: set tls-cert-file and "
                                       "tls-key-file",
         [OCSP_STATE_SELF_SIGNED] = "the certificate is self-signed: no CA can report its status",
         [OCSP_STATE_NO_ISSUER] =
             ("the certificate's issuer is unknown: append the CA's certificate to tls-cert-file or name it in "
-             "tls-ca-cert-file or issuer-file"),
-        [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set responder-url, or response-file",
+             "tls-ca-cert-file or %sissuer-file"),
+        [OCSP_STATE_NO_RESPONDER] = "the certificate names no OCSP responder: set %sresponder-url, or "
+                                    "%sresponse-file",
     };
     int i;
 
-    if (report->count == 0) return reasons[report->status[0].state];
     for (i = 0; i < report->count; i++)
         if (report->status[i].state == OCSP_STATE_PENDING ||
             (pushed && report->status[i].state == OCSP_STATE_NO_RESPONDER))
             return NULL;
-    return reasons[report->status[0].state];
+    snprintf(refusal, sizeof(refusal), reasons[report->status[0].state], ocspPrefix(), ocspPrefix());
+    return refusal;
 }
 
 /* Options or a context that the report does not cover may change what it says: then the thread decides. Locked. */
@@ -210,10 +219,12 @@ const char *ocspPutPush(ocspPush *push) {
 
     pthread_mutex_lock(&shared.lock);
     for (; *end; end = &(*end)->next) waiting++;
-    if (ocspHasResponseFile(&shared.options))
-        reason = OCSP_PUSH_WITH_FILE;
-    else if (ocspReportIsCurrent())
+    if (ocspHasResponseFile(&shared.options)) {
+        snprintf(refusal, sizeof(refusal), OCSP_PUSH_WITH_FILE, ocspPrefix());
+        reason = refusal;
+    } else if (ocspReportIsCurrent()) {
         reason = ocspWhyNoRefresh(&shared.report, 1);
+    }
     if (!reason && waiting >= OCSP_MAX_PUSHES)
         reason = "busy: as many pushed responses as are allowed are waiting to be verified; try again in a moment";
     if (!reason) *end = push;
@@ -258,12 +269,23 @@ void ocspCopyReport(ocspReport *report) {
         got = pthread_mutex_trylock(&shared.lock) == 0;
         if (!got) sched_yield();
     }
-    if (got) {
-        *report = shared.report;
-        pthread_mutex_unlock(&shared.lock);
-    } else {
+    if (!got) {
         memset(report, 0, sizeof(*report));
+        return;
     }
+    *report = shared.report;
+    report->refreshes -= shared.reset.refreshes;
+    report->refresh_failures -= shared.reset.refresh_failures;
+    for (i = 0; i < OCSP_ERR_KINDS; i++) report->failures[i] -= shared.reset.failures[i];
+    pthread_mutex_unlock(&shared.lock);
+}
+
+void ocspResetReport(void) {
+    pthread_mutex_lock(&shared.lock);
+    shared.reset.refreshes = shared.report.refreshes;
+    shared.reset.refresh_failures = shared.report.refresh_failures;
+    memcpy(shared.reset.failures, shared.report.failures, sizeof(shared.reset.failures));
+    pthread_mutex_unlock(&shared.lock);
 }
 
 void ocspHandoffReset(void) {

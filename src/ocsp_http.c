@@ -292,14 +292,14 @@ static int ocspHttpStatusFault(const ocspHttpHead *head, ocspError *err) {
                         "HTTP status 101: the responder switches to a protocol that was not asked for");
     if (head->status >= 300 && head->status < 400 && head->location[0])
         return ocspFail(err, OCSP_FAIL_HTTP_STATUS,
-                        "HTTP status %d: redirects are not followed; set responder-url to the location that this one "
+                        "HTTP status %d: redirects are not followed; set %sresponder-url to the location that this one "
                         "leads to: %s",
-                        head->status, head->location);
+                        head->status, ocspPrefix(), head->location);
     if (head->status >= 300 && head->status < 400)
         return ocspFail(err, OCSP_FAIL_HTTP_STATUS,
-                        "HTTP status %d without a Location: redirects are not followed; set responder-url to the URL "
-                        "that answers",
-                        head->status);
+                        "HTTP status %d without a Location: redirects are not followed; set %sresponder-url to the "
+                        "URL that answers",
+                        head->status, ocspPrefix());
     return ocspFail(err, OCSP_FAIL_HTTP_STATUS, "HTTP status %d", head->status);
 }
 

@@ -142,8 +142,9 @@ char *ocspStrdup(const char *text);
 void ocspFree(void *ptr);
 void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ocspSetHost(const ocspHost *host); /* NULL restores libc and silence; main */
-void ocspThreadStarted(void);           /* calls the host's thread_started; OCSP thread */
-int ocspServes(SSL_CTX *ctx);           /* calls the host's serves; main */
+const char *ocspPrefix(void); /* ocspHost.directive_prefix, or "": goes before a directive's name. Any thread */
+void ocspThreadStarted(void); /* calls the host's thread_started; OCSP thread */
+int ocspServes(SSL_CTX *ctx); /* calls the host's serves; main */
 
 /* Hooks of calls that may block. With NULL functions and -1 the wait is plain. */
 typedef struct ocspIoHooks {
@@ -514,6 +515,7 @@ void ocspStapleSetFree(ocspStapleSet *set);
 /* Handshake counters. Any thread. They share the readers' stripes, so that threads do not contend. */
 void ocspCountHandshake(int stapled);
 void ocspSumHandshakes(long long *stapled, long long *unstapled);
+void ocspResetHandshakes(void); /* to zero; main */
 
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
 
@@ -532,6 +534,7 @@ void ocspPeersCheckContext(SSL_CTX *ctx);
 void ocspPeersCron(void);                     /* logs what handshakes queued; main */
 void ocspPeersInfo(const ocspInfoSink *sink); /* main */
 void ocspPeersReset(void);                    /* main; no handshake may run */
+void ocspPeersResetCounters(void);            /* main */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 

@@ -162,7 +162,12 @@ static int subscribeAll(ServerCtx *ctx) {
 
 /* Performs the steps of a load that may fail. On 0 the caller undoes them with endModule. */
 static int loadModule(ServerCtx *ctx) {
-    static const ocspHost host = {moduleLog, moduleAlloc, moduleFree, moduleThreadStarted, contextServes};
+    static const ocspHost host = {.log = moduleLog,
+                                  .alloc = moduleAlloc,
+                                  .free = moduleFree,
+                                  .thread_started = moduleThreadStarted,
+                                  .serves = contextServes,
+                                  .directive_prefix = MODULE_NAME "."};
 
     return ocspInit(&host) && registerDirectives(ctx, applyOptions) && Server_LoadConfigs(ctx) == SERVER_OK &&
            registerCommands(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK && subscribeAll(ctx) &&

@@ -62,6 +62,7 @@ static const char cannot_read[] =
     "loaded at run time, load it at the server's start instead (loadmodule)";
 
 void moduleThreadStarted(void) {
+    pthread_setname_np(pthread_self(), OCSP_THREAD_NAME);
     atomic_store_explicit(&ocsp_thread, pthread_self(), memory_order_relaxed); /* only this thread depends on it */
 }
 

@@ -341,8 +341,8 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
     if (event->refused)
         ocspLog(OCSP_LOG_WARNING, "peer %s (certificate %s) refused: %s", event->address, event->serial, event->reason);
     else
-        ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) accepted without a valid staple (verify-peers soft): %s",
-                event->address, event->serial, event->reason);
+        ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) accepted without a valid staple (%sverify-peers soft): %s",
+                event->address, event->serial, ocspPrefix(), event->reason);
 }
 
 void ocspPeersCron(void) {
@@ -377,6 +377,12 @@ void ocspPeersInfo(const ocspInfoSink *sink) {
     sink->text(sink->arg, "last_peer_error", last_error);
 }
 
+void ocspPeersResetCounters(void) {
+    atomic_store_explicit(&verified, 0, memory_order_relaxed);
+    atomic_store_explicit(&rejected, 0, memory_order_relaxed);
+    atomic_store_explicit(&missing, 0, memory_order_relaxed);
+}
+
 void ocspPeersReset(void) {
     ocspPeersSetPolicy(OCSP_PEERS_NO);
     ocspPeersCron();
@@ -388,9 +394,7 @@ void ocspPeersReset(void) {
     logged_next = 0;
     last_error[0] = '\0';
     last_error_peer = 0;
-    atomic_store_explicit(&verified, 0, memory_order_relaxed);
-    atomic_store_explicit(&rejected, 0, memory_order_relaxed);
-    atomic_store_explicit(&missing, 0, memory_order_relaxed);
+    ocspPeersResetCounters();
 }
 
 #endif /* OCSP_SUPPORTED */

@@ -145,8 +145,8 @@ static void ocspLogDisk(ocspDisk *disk, ocspCert *cert, const ocspError *remove_
         ocspLog(
             OCSP_LOG_WARNING,
             "certificate %s: response not cached (%s): %s; still stapling from memory, a restart will refetch. Make "
-            "cache-dir writable, or choose another",
-            cert->id->serial, ocspErrorWord(store_error->code), store_error->text);
+            "%scache-dir writable, or choose another",
+            cert->id->serial, ocspErrorWord(store_error->code), store_error->text, ocspPrefix());
     if (store_error) disk->logged_failure = 1;
 }
 

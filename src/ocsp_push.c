@@ -43,7 +43,7 @@ void ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *
 
     memset(outcome, 0, sizeof(*outcome));
     if (ocspHasResponseFile(options)) {
-        snprintf(outcome->text, sizeof(outcome->text), OCSP_PUSH_WITH_FILE);
+        snprintf(outcome->text, sizeof(outcome->text), OCSP_PUSH_WITH_FILE, ocspPrefix());
         return;
     }
     for (i = 0; i < set->count; i++) {

@@ -4,7 +4,7 @@
  * The rules, each with the server that taught it:
  *
  *  - A refresh is never later than the margin deadline, and earlier by jitter, so that a fleet that started together
- *    does not refresh together. `make fleet` measured how much.
+ *    does not refresh together. How much was measured in a simulated fleet.
  *  - max-interval bounds the wait after an answer, for those who want to know of a revocation sooner than the validity
  *    requires: HAProxy and Redis Enterprise ask hourly. Jitter is a third of it, as short waits repeat often and a fleet
  *    that starts together must spread in its first interval. What is overdue after a stop is spread, too.

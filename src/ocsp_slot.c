@@ -143,4 +143,14 @@ void ocspSumHandshakes(long long *stapled, long long *unstapled) {
     }
 }
 
+/* A handshake that ends meanwhile is counted before or after. */
+void ocspResetHandshakes(void) {
+    int i;
+
+    for (i = 0; i < OCSP_STRIPES; i++) {
+        atomic_store_explicit(&stripes[i].stapled, 0, memory_order_relaxed);
+        atomic_store_explicit(&stripes[i].unstapled, 0, memory_order_relaxed);
+    }
+}
+
 #endif /* OCSP_SUPPORTED */

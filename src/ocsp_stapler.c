@@ -408,6 +408,12 @@ void ocspInfoCounters(const ocspInfoSink *sink) {
     ocspInfoNumber(sink, "", "refresh_failures", report.refresh_failures);
 }
 
+void ocspResetCounters(void) {
+    ocspResetReport();
+    ocspResetHandshakes();
+    ocspPeersResetCounters();
+}
+
 /* ---- init and shutdown ------------------------------------------------------------------------------------------- */
 
 int ocspInit(const ocspHost *host) {

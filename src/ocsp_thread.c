@@ -10,6 +10,10 @@
  * its data to the end of the process, but the handler runs there, too: OPENSSL_cleanup may still be called by another
  * handler or a destructor, and those run after this one.
  *
+ * FORK: a child has no OCSP thread, but a copy of OpenSSL's locks and data as that thread left them. Sentinel's children
+ * call OPENSSL_cleanup before they run a script, which would wait forever for such a lock. Therefore main forks only
+ * while the thread is outside OpenSSL, or after OCSP_LOCK_WAIT_MS.
+ *
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
@@ -29,9 +33,8 @@
 #define OCSP_HAVE_PIPE2 0 /* macOS, for one */
 #endif
 
-#define OCSP_THREAD_NAME "bio_ocsp"
 #define OCSP_THREAD_STACK (1024 * 1024) /* bytes; NSS modules (name look-up) need most of them */
-#define OCSP_EXIT_WAIT_MS 1000          /* how long the exit handler waits for openssl_lock */
+#define OCSP_LOCK_WAIT_MS 1000          /* how long main waits for openssl_lock at exit and before a fork */
 
 /* ---- the OpenSSL lock, the pipe ---------------------------------------------------------------------------------- */
 
@@ -41,6 +44,8 @@ static pthread_mutex_t openssl_turnstile = PTHREAD_MUTEX_INITIALIZER;
 static int wake_pipe[2] = {-1, -1};
 static pthread_t thread;
 static int thread_started, turnstile_locked_at_exit, openssl_locked_at_exit; /* main thread only */
+static int turnstile_locked_for_fork, openssl_locked_for_fork;               /* the same */
+static pthread_t main_thread;                                                /* written before the fork handlers run */
 static pid_t thread_owner;                                                   /* the process that created the thread */
 static atomic_int stopping;                                                  /* written by main, read by the thread */
 
@@ -54,23 +59,47 @@ static void ocspUnlockOpenSSL(void) {
     pthread_mutex_unlock(&openssl_lock);
 }
 
-/* Takes openssl_lock and keeps it, so that the thread does not enter OpenSSL again. Main, at exit. Waits for the call of
- * OpenSSL that the thread is in, about a millisecond and OCSP_EXIT_WAIT_MS at most, never for the network or the disk.
- * With OpenSSL 4, whose exit cleans nothing up, that wait is all its effect. */
-void ocspAtExit(void) {
+/* Takes openssl_lock, with the turnstile locked, so that the thread does not retake it. Main. Returns 0 after
+ * OCSP_LOCK_WAIT_MS without it: some OpenSSL calls read files (roots, tls-ca-cert-dir), which may hang. */
+static int ocspTakeOpenSSL(void) {
     struct timespec nap = {0, 1000000};
     int i;
 
+    for (i = 0; i < OCSP_LOCK_WAIT_MS; i++) {
+        if (pthread_mutex_trylock(&openssl_lock) == 0) return 1;
+        nanosleep(&nap, NULL);
+    }
+    return 0;
+}
+
+/* Takes openssl_lock and keeps it, so that the thread does not enter OpenSSL again. Main, at exit. Waits for the call of
+ * OpenSSL that the thread is in, about a millisecond and OCSP_LOCK_WAIT_MS at most, never for the network or the disk.
+ * With OpenSSL 4, whose exit cleans nothing up, that wait is all its effect. */
+void ocspAtExit(void) {
     if (!thread_started || turnstile_locked_at_exit || getpid() != thread_owner)
         return; /* a forked child has no OCSP thread */
     pthread_mutex_lock(&openssl_turnstile);
     turnstile_locked_at_exit = 1;
     ocspThreadWake();
-    /* Some OpenSSL calls read files (roots, tls-ca-cert-dir). If one hangs, exit anyway. */
-    for (i = 0; i < OCSP_EXIT_WAIT_MS && !openssl_locked_at_exit; i++) {
-        openssl_locked_at_exit = pthread_mutex_trylock(&openssl_lock) == 0;
-        if (!openssl_locked_at_exit) nanosleep(&nap, NULL);
-    }
+    openssl_locked_at_exit = ocspTakeOpenSSL(); /* if that fails, exit anyway */
+}
+
+/* Fork handlers: main forks only while the thread is outside OpenSSL, see FORK. Other threads fork as they like. */
+static void ocspBeforeFork(void) {
+    if (!pthread_equal(pthread_self(), main_thread) || !thread_started || turnstile_locked_at_exit ||
+        getpid() != thread_owner)
+        return;
+    pthread_mutex_lock(&openssl_turnstile);
+    turnstile_locked_for_fork = 1;
+    openssl_locked_for_fork = ocspTakeOpenSSL();
+}
+
+/* In the parent and in the child. */
+static void ocspAfterFork(void) {
+    if (!pthread_equal(pthread_self(), main_thread) || !turnstile_locked_for_fork) return;
+    if (openssl_locked_for_fork) pthread_mutex_unlock(&openssl_lock);
+    pthread_mutex_unlock(&openssl_turnstile);
+    turnstile_locked_for_fork = openssl_locked_for_fork = 0;
 }
 
 void ocspThreadWake(void) {
@@ -115,11 +144,6 @@ void ocspThreadPrime(void) {
 
 static void *ocspThreadMain(void *unused) {
     (void)unused;
-#if defined(__linux__)
-    pthread_setname_np(pthread_self(), OCSP_THREAD_NAME);
-#elif defined(__APPLE__)
-    pthread_setname_np(OCSP_THREAD_NAME);
-#endif
     ocspThreadStarted();
     while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
         struct pollfd wake = {wake_pipe[0], POLLIN, 0};
@@ -150,7 +174,7 @@ static int ocspOpenPipe(void) {
 }
 
 int ocspThreadStart(void) {
-    static int exit_handler;
+    static int exit_handler, fork_handlers;
     pthread_attr_t attr;
     sigset_t all, before;
     int fault;
@@ -161,6 +185,12 @@ int ocspThreadStart(void) {
     if (!exit_handler) {
         OPENSSL_init_ssl(0, NULL);
         exit_handler = atexit(ocspAtExit) == 0;
+    }
+    main_thread = pthread_self();
+    if (!fork_handlers) fork_handlers = pthread_atfork(ocspBeforeFork, ocspAfterFork, ocspAfterFork) == 0;
+    if (!fork_handlers) {
+        errno = ENOMEM;
+        return 0;
     }
     atomic_store_explicit(&stopping, 0, memory_order_relaxed);
     pthread_attr_init(&attr);

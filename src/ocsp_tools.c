@@ -6,6 +6,7 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
+#include "fmacros.h"
 #include "ocsp_tools.h"
 #include "ocsp_staple.h"
 #include <netdb.h>

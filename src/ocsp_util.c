@@ -62,6 +62,10 @@ void ocspThreadStarted(void) {
     if (ocsp_host.thread_started) ocsp_host.thread_started();
 }
 
+const char *ocspPrefix(void) {
+    return ocsp_host.directive_prefix ? ocsp_host.directive_prefix : "";
+}
+
 int ocspServes(SSL_CTX *ctx) {
     return ocsp_host.serves ? ocsp_host.serves(ctx) : 1;
 }

@@ -201,7 +201,10 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
     ocspFree(der);
     if (outcome == OCSP_OUTCOME_NEW) return outcome;
     *code = err.code;
-    ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
+    if (!ok)
+        snprintf(text, size, "%s", err.text); /* names the file */
+    else
+        ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
     return err.no_matching_certid ? OCSP_OUTCOME_NO_MATCH : outcome;
 }
 
@@ -291,7 +294,8 @@ static void ocspApplyOptions(void) {
     if (!ocspTakeOptions(&taken)) return;
     worker.options = taken;
     dir_changed = strcmp(old.cache_dir ? old.cache_dir : "", new->cache_dir) != 0;
-    if (strcmp(old.response_file ? old.response_file : "", new->response_file) != 0) worker.file_signature = 0;
+    /* Read both files again: the operator may have set a directive to its own value for that. */
+    worker.file_signature = worker.set.issuers.signature = 0;
     if (strcmp(old.issuer_file ? old.issuer_file : "", new->issuer_file) != 0) ocspForgetIssuers(&worker.set);
     for (i = 0; i < worker.set.count; i++) ocspOptionsChanged(worker.set.certs[i], &old, new, &ocsp_env);
     if (dir_changed) {

@@ -63,20 +63,22 @@ typedef struct ocspPush {
     struct ocspPush *next;
 } ocspPush;
 
-#define OCSP_MAX_PUSHES 16 /* waiting for the OCSP thread */
-#define OCSP_PUSH_WITH_FILE \
-    "response-file is set, and only what it holds is stapled: put the response into that file, or unset the directive"
+#define OCSP_MAX_PUSHES 16  /* waiting for the OCSP thread */
+#define OCSP_PUSH_WITH_FILE /* the string is ocspPrefix() */ \
+    "%sresponse-file is set, and only what it holds is stapled: put the response into that file, or unset the directive"
 
 /* Called on main. A mutex protects the handoff and is held for copies only. */
 int ocspHandoffInit(void);                         /* 0: out of memory */
 void ocspHandoffReset(void);                       /* answers the waiters; after the OCSP thread has ended */
 int ocspPutOptions(const ocspOptions *options);    /* copies; 0: out of memory, the old ones stay */
 void ocspPutContextCerts(ocspContextCerts *certs); /* takes ownership; replaces any not taken yet */
-/* Takes ownership of `waiter` (may be NULL) and returns NULL, or returns why no refresh is possible. */
+/* Takes ownership of `waiter` (may be NULL) and returns NULL, or returns why no refresh is possible: a sentence that the
+ * next call of this or of ocspPutPush may overwrite. */
 const char *ocspPutRequest(ocspWaiter *waiter);
 /* Takes ownership of `push` and returns NULL, or returns why no response can be pushed. */
 const char *ocspPutPush(ocspPush *push);
 void ocspCopyReport(ocspReport *report); /* all zero if the mutex cannot be locked: a crash report */
+void ocspResetReport(void);              /* its counters start at 0 from now on */
 
 /* Called on the OCSP thread (or on main before that exists). */
 int ocspTakeOptions(ocspOptions *mine);       /* 1: *mine has new options, its old strings are freed */

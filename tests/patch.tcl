@@ -86,7 +86,8 @@ proc tree_files {} {
             "#include \"server.h\" $mark" \
             {void debugCommand(client *c) {}} \
             "    help(\"A\"," \
-            "         \"RELOAD \[how\]\"); $mark" \
+            "         \"OOM\", $mark" \
+            "         \"RELOAD \[how\]\");" \
             "    if (0) \{" \
             "    \} else if (!strcasecmp(text(c->argv\[1\]), \"reload\")) \{ $mark" \
             "    \}" \
@@ -96,8 +97,12 @@ proc tree_files {} {
             "\}"] \
         src/server.c [list \
             "#include \"server.h\" $mark" \
+            {void resetServerStats(void) {}} \
+            "    lazyfreeResetStats(); $mark" \
+            "\}" \
             {void InitServerLast(void) {}} \
-            "    bioInit(); $mark" \
+            "    bioInit();" \
+            "    server.initial_memory_usage = now(); $mark" \
             "\}" \
             {sds genValkeyInfoString(dict *section_dict) {}} \
             "    if (1) \{" \
@@ -298,6 +303,10 @@ test "apply: inserts at every anchor, and copies files byte for byte" {
         "each directive of the engine's table"
     expect {[string first "\"tls-ocsp-proxy\", NULL, MODIFIABLE_CONFIG | PROTECTED_CONFIG | SENSITIVE_CONFIG," \
         [read_bytes $::dir/src/config.c]] > 0} "the flags of the proxy"
+    foreach name {response-file issuer-file} {
+        expect {[string first "\"tls-ocsp-$::name\", NULL, VOLATILE_CONFIG | MODIFIABLE_CONFIG | PROTECTED_CONFIG," \
+            [read_bytes $::dir/src/config.c]] > 0} "the flags of $name"
+    }
     set ::debug [read_bytes $::dir/src/debug.c]
     expect {[string first " (!strncasecmp(text(c->argv\[1\]), \"ocsp-\", 5))" $::debug] > 0} \
         "the subcommand is compared as its neighbour is"

@@ -59,6 +59,34 @@ TEST(staple_isNotSentToAClientThatDoesNotAsk) {
     SSL_CTX_free(ctx);
 }
 
+TEST(counters_areResetAndNothingElse) {
+    static const char *const fields[] = {"refreshes",          "refresh_failures",     "failures_network",
+                                         "handshakes_stapled", "handshakes_unstapled", "peers_verified"};
+    SSL_CTX *ctx = loadLeaf();
+    ocspResetCounters();
+    assert_false(isStapled(ctx));
+    runUntilIdle();
+    assert_true(isStapled(ctx));
+    responder.down = 1;
+    runFor(7 * TEST_DAY * INT64_C(1000) / 2);
+    assert_true(infoNumber("failures_network") > 0 && infoNumber("handshakes_stapled") == 2 &&
+                infoNumber("handshakes_unstapled") == 2);
+    long long failures = infoNumber("consecutive_failures"), total = infoNumber("refreshes");
+    assert_true(failures > 0 && total > failures);
+    ocspResetCounters();
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) assert_int_equal(infoNumber(fields[i]), 0);
+    assert_int_equal(infoNumber("consecutive_failures"), failures);
+    assert_true(strlen(infoText("last_error")) > 0);
+    assert_null(ocspPutRequest(NULL));
+    runUntilIdle();
+    assert_int_equal(infoNumber("refreshes"), 1);
+    assert_int_equal(infoNumber("refresh_failures"), 1);
+    assert_int_equal(infoNumber("failures_network"), 1);
+    SSL_CTX_free(ctx);
+    restartEngine();
+    assert_int_equal(infoNumber("refreshes"), 0);
+}
+
 /* One context serves both roles where no tls-client-cert-file is set: there 0 would mean "reject". */
 TEST(callback_acceptsOnTheClientSide, "21") {
     SSL_CTX *ctx = loadLeaf();

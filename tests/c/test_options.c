@@ -296,7 +296,7 @@ TEST(issuerFile_setAtRunTime, "1") {
     runFor(100 * 1000);
     assertState("no-issuer");
     assert_int_equal(looks + reads, 0); /* costs nothing while it is not set */
-    assert_int_equal(logLines(OCSP_LOG_NOTICE, "in tls-ca-cert-file or in issuer-file"), 1);
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "in tls-ca-cert-file or in host-issuer-file"), 1);
     writeIssuers(pki->twin, pki->ca);
     setIssuerFile(issuer_file);
     assertState("good");
@@ -338,6 +338,22 @@ TEST(issuerFile_wrongOneOfTheSameNameThenSwapped, "1") {
     free(issuer_file);
 }
 
+TEST(issuerFile_isReadAgainWhenOptionsAreSet, "1") {
+    SSL_CTX *ctx = loadWithoutIssuer();
+    writeIssuers(pki->ca, NULL);
+    setIssuerFile(issuer_file);
+    assertState("good");
+    reads = 0;
+    runFor(5000);
+    assert_int_equal(reads, 0);
+    applyOptions();
+    runFor(5000);
+    assert_int_equal(reads, 1);
+    assertState("good");
+    SSL_CTX_free(ctx);
+    free(issuer_file);
+}
+
 TEST(issuerFile_missingAtTheStartAppearsLater, "1") {
     char *path = testPath(dir, "issuer.pem");
     options.issuer_file = path;
@@ -346,13 +362,13 @@ TEST(issuerFile_missingAtTheStartAppearsLater, "1") {
     ocspThreadPrime(); /* before the first accept */
     runFor(200 * 1000);
     assertState("no-issuer");
-    assert_int_equal(logLines(OCSP_LOG_WARNING, "issuer-file: "), 1);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "host-issuer-file: "), 1);
     assert_int_equal(logLines(OCSP_LOG_WARNING, "issuer.pem cannot be opened: No such file or directory. Put"), 1);
     writeIssuers(pki->ca, NULL);
     runFor(2000);
     assertState("good");
     assert_true(isStapled(ctx));
-    assert_int_equal(logLines(OCSP_LOG_NOTICE, "issuer-file: certificates read: 1"), 1);
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "host-issuer-file: certificates read: 1"), 1);
     SSL_CTX_free(ctx);
     free(issuer_file);
     free(path);
@@ -562,6 +578,57 @@ TEST(responseFile_isNotReadForMaxInterval) {
     free(response_file);
 }
 
+/* Setting a directive to its own value reads the file again, as it does with tls-cert-file: the file may be on a disk
+ * whose times and sizes tell nothing. */
+TEST(responseFile_isReadAgainWhenOptionsAreSet) {
+    response_file = testPath(dir, "response.der");
+    options.response_file = response_file;
+    ocsp_env.file_signature = countLook;
+    ocsp_env.read_file = countRead;
+    testReply reply = testGoodReply(pki->leaf);
+    writeResponseFile(&reply);
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runFor(5000);
+    assertState("good");
+    reads = 0;
+    long long refreshes = infoNumber("refreshes");
+    runFor(5000);
+    assert_int_equal(reads, 0);
+    applyOptions();
+    runFor(5000);
+    assert_int_equal(reads, 1);
+    assert_int_equal(infoNumber("refreshes"), refreshes + 1);
+    assert_int_equal(infoNumber("refresh_failures"), 0);
+    assertState("good");
+    SSL_CTX_free(ctx);
+    free(response_file);
+}
+
+/* Returns how often `part` is in `text`. */
+static int occurrences(const char *text, const char *part) {
+    int n = 0;
+    for (text = strstr(text, part); text; text = strstr(text + 1, part)) n++;
+    return n;
+}
+
+TEST(responseFile_isNamedOnceInAnError) {
+    response_file = testPath(dir, "response.der");
+    options.response_file = response_file;
+    applyOptions();
+    SSL_CTX *ctx = loadLeaf();
+    runUntilIdle();
+    assert_non_null(strstr(infoText("last_error"), "response.der cannot be opened: "));
+    assert_int_equal(occurrences(infoText("last_error"), "response.der"), 1);
+    testWriteFile(response_file, "no response", 11);
+    runFor(5000);
+    assert_null(strstr(infoText("last_error"), "cannot be opened"));
+    assert_int_equal(occurrences(infoText("last_error"), "response.der: "), 1);
+    assert_int_equal(occurrences(infoText("last_error"), "response.der"), 1);
+    SSL_CTX_free(ctx);
+    free(response_file);
+}
+
 /* The remedy differs: no request is sent for a supplied file. */
 TEST(responseFile_withoutSha1CertIdIsLogged) {
     response_file = testPath(dir, "response.der");
@@ -574,7 +641,7 @@ TEST(responseFile_withoutSha1CertIdIsLogged) {
     runUntilIdle();
     assert_true(isStapled(ctx));
     assert_int_equal(logLines(OCSP_LOG_NOTICE, "CertID with SHA256"), 1);
-    assert_int_equal(logLines(OCSP_LOG_NOTICE, "request the response for response-file"), 1);
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "request the response for host-response-file with a SHA-1 CertID"), 1);
     SSL_CTX_free(ctx);
     free(response_file);
 }

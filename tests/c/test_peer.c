@@ -178,7 +178,7 @@ static void beginProgram(void) {
 PROGRAM_FIXTURE(beginProgram, NULL);
 
 static void setUp(void) {
-    static const ocspHost host = {keepLine, countedAlloc, countedFree, NULL, NULL};
+    static const ocspHost host = {.log = keepLine, .alloc = countedAlloc, .free = countedFree};
     ocsp_env.wall_ms = testWall;
     assert_int_equal(ocspInit(&host), 1);
     links[0] = linkCtx(TLS1_2_VERSION);
@@ -344,6 +344,22 @@ TEST(selfSigned_isRefusedByRequireOnly) {
     assert_int_equal(linksUp(self), 0);
     assertCounts(0, 2, 2);
     SSL_CTX_free(self);
+}
+
+TEST(counters_areReset) {
+    testReply good = testGoodReply(pki->leaf);
+    setPolicy(OCSP_PEERS_SOFT);
+    stapleReply(&good);
+    assert_int_equal(linksUp(peer), 1);
+    stapleReply(NULL);
+    assert_int_equal(linksUp(peer), 1);
+    setPolicy(OCSP_PEERS_REQUIRE);
+    assert_int_equal(linksUp(peer), 0);
+    assertCounts(2, 2, 2);
+    ocspResetCounters();
+    assertCounts(0, 0, 0);
+    assert_int_equal(linksUp(peer), 0);
+    assertCounts(0, 0, 2);
 }
 
 /* The issuer comes from the verified chain of this handshake; without one no staple can be verified. */

@@ -133,6 +133,71 @@ TEST(fork_childExitsWithoutTheThread, "20") {
     SSL_CTX_free(ctx);
 }
 
+static atomic_int forking, in_openssl;
+
+static void noteFork(void) {
+    atomic_store(&forking, 1);
+}
+
+static void stayInOpenSSL(const ocspIoHooks *io) {
+    struct timespec nap = {0, 20000000};
+    (void)io; /* a fetch begins inside OpenSSL */
+    atomic_store(&in_openssl, 1);
+    testWaitFor(atomic_load(&forking));
+    nanosleep(&nap, NULL); /* a fork that does not wait falls into this pause */
+    atomic_store(&in_openssl, 0);
+}
+
+/* Sentinel's scripts: the child calls OPENSSL_cleanup, which must not find the locks of a thread that it does not
+ * have. */
+TEST(fork_waitsUntilTheThreadHasLeftOpenSSL) {
+    SSL_CTX *ctx = loadLeaf();
+    ocspCron();
+    testWaitFor(!strcmp(infoText("state"), "good"));
+    assert_int_equal(pthread_atfork(noteFork, NULL, NULL), 0); /* the last one registered is called first */
+    atomic_store(&forking, 0);
+    responder.during_fetch = stayInOpenSSL;
+    assert_int_equal(requestRefresh(), 1);
+    testWaitFor(atomic_load(&in_openssl));
+    pid_t child = fork();
+    if (child == 0) {
+        if (atomic_load(&in_openssl)) _exit(1);
+        child = fork(); /* a child of the child has nothing to wait for */
+        if (child == 0) _exit(7);
+        int status = 0;
+        waitpid(child, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+    }
+    assert_int_equal(atomic_load(&in_openssl), 0);
+    responder.during_fetch = NULL;
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    testWaitFor(atomic_load(&refreshes_good) == 1); /* the thread goes on */
+    assert_int_equal(requestRefresh(), 1);
+    testWaitFor(atomic_load(&refreshes_good) == 2);
+    SSL_CTX_free(ctx);
+}
+
+/* CONFIG RESETSTAT, on main, while the thread counts. */
+TEST(counters_areResetWhileTheThreadCounts) {
+    SSL_CTX *ctx = loadLeaf();
+    ocspCron();
+    testWaitFor(!strcmp(infoText("state"), "good"));
+    for (int i = 1; i <= 30; i++) {
+        assert_int_equal(requestRefresh(), 1);
+        ocspResetCounters();
+        testWaitFor(atomic_load(&refreshes_good) == i);
+        assert_in_range(infoNumber("refreshes"), 0, 1);
+    }
+    ocspResetCounters();
+    assert_int_equal(infoNumber("refreshes"), 0);
+    assert_int_equal(requestRefresh(), 1);
+    testWaitFor(atomic_load(&refreshes_good) == 31);
+    assert_int_equal(infoNumber("refreshes"), 1);
+    SSL_CTX_free(ctx);
+}
+
 /* ---- requested refreshes ----------------------------------------------------------------------------------------- */
 
 /* As DEBUG OCSP-REFRESH does: without a callback. */

@@ -299,7 +299,7 @@ void worldClose(void) {
     SSL_CTX_free(tls13_rsa);
 }
 
-static const ocspHost host = {.log = worldLog, .alloc = malloc, .free = free};
+static const ocspHost host = {.log = worldLog, .alloc = malloc, .free = free, .directive_prefix = "host-"};
 
 void worldSetUp(void) {
     ocsp_env = real_env;

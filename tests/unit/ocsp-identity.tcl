@@ -87,7 +87,7 @@ test {issuer: the right one is found next to a wrong one of the same name (1.6)}
 test {issuer: in issuer-file, set at run time, and after a restart (1.7)} {
     start_server [ocsp_server $leaf $elsewhere] {
         ocsp_wait_info state no-issuer
-        assert_equal [count_log_message 0 {or name it in tls-ca-cert-file or in issuer-file}] 1
+        assert_equal [count_log_message 0 {or name it in tls-ca-cert-file or in ocsp.issuer-file}] 1
         assert_error {*issuer-file*} {r debug ocsp-refresh}
         ocsp_set issuer-file [dict get $ca cert]
         ocsp_wait_info state good

@@ -2,9 +2,7 @@
 # directives, showing and pushing a response, verify-peers.
 #
 # This file runs unchanged under two runners: tests/run.tcl, against a stock server with the module, and Valkey's own,
-# in a patched tree (./runtest --tls --single unit/tls-ocsp). It therefore uses only what both runners have. A number
-# in parentheses at the end of a name refers to the scenarios in tests/README.md; the suites ocsp-*.tcl test them in
-# full.
+# in a patched tree (./runtest --tls --single unit/tls-ocsp). It therefore uses only what both runners have.
 #
 # Weight: 12
 # SPDX-License-Identifier: BSD-3-Clause
@@ -19,7 +17,7 @@ ocsp_setup
 start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
     ocsp_wait_info state good
 
-    test {OCSP: the response is fetched, verified and stapled in TLS 1.2 and 1.3 (4.1)} {
+    test {OCSP: the response is fetched, verified and stapled in TLS 1.2 and 1.3} {
         ocsp_assert_good $ca
         set shake [ocsp_handshake 0]
         assert_equal [dict get $shake serial] [ocsp_info cert_serial]
@@ -50,7 +48,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         assert_equal [ocsp_responder_count $responder] $requests "the current response was not used"
     }
 
-    test {OCSP: a restart with the responder down staples the first handshake from the cache (15)} {
+    test {OCSP: a restart with the responder down staples the first handshake from the cache} {
         set this_update [ocsp_info this_update]
         ocsp_responder_behave $responder {drop close}
         restart_server 0 true false
@@ -170,7 +168,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_wait_info consecutive_failures 0
     }
 
-    test {OCSP: a reload of the same certificate keeps the staple and sends a request (17)} {
+    test {OCSP: a reload of the same certificate keeps the staple and sends a request} {
         set requests [ocsp_responder_count $responder]
         ocsp_responder_behave $responder hang
         ocsp_load_certificate $leaf
@@ -182,7 +180,7 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_assert_good $ca
     }
 
-    test {OCSP: a renewed certificate gets its own staple, never the old certificate's (17)} {
+    test {OCSP: a renewed certificate gets its own staple, never the old certificate's} {
         set renewed [ocsp_lab_leaf $lab renewed]
         ocsp_responder_behave $responder hang
         ocsp_load_certificate $renewed
@@ -208,6 +206,14 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_wait_info response_source file
         assert_equal [dict get [ocsp_handshake 0] next] [ocsp_info next_update]
         ocsp_assert_good $ca
+        # Set to its own value, the file is read again. A module is not told of a value that stays the same.
+        if {![ocsp_is_module]} {
+            set refreshes [ocsp_info refreshes]
+            ocsp_set response-file $file
+            ocsp_wait_above refreshes $refreshes
+            ocsp_assert_good $ca
+        }
+        assert_match "*[ocsp_directive response-file] is set*" [ocsp_push [ocsp_response_der $leaf $ca {this 0 next +7200}]]
         ocsp_set response-file ""
     }
 
@@ -258,6 +264,33 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         ocsp_set stapling no
         assert_error {*stapling*} {r debug ocsp-refresh}
         ocsp_set stapling yes
+    }
+
+    # No event tells a module of CONFIG RESETSTAT.
+    if {![ocsp_is_module]} {
+        test {OCSP: CONFIG RESETSTAT resets the counters, and nothing else} {
+            ocsp_wait_info state good
+            ocsp_assert_good $ca
+            assert_morethan [ocsp_info refreshes] 0
+            assert_morethan [ocsp_info refresh_failures] 0
+            assert_morethan [ocsp_info handshakes_stapled] 0
+            # From here on no refresh ends.
+            ocsp_responder_behave $responder hang
+            set requests [ocsp_responder_count $responder]
+            r debug ocsp-refresh
+            ocsp_responder_wait $responder [expr {$requests + 1}]
+            set this_update [ocsp_info this_update]
+            r config resetstat
+            foreach field {refreshes refresh_failures failures_network failures_http failures_response failures_verify
+                handshakes_stapled handshakes_unstapled peers_verified peers_rejected peers_missing} {
+                assert_equal [ocsp_info $field] 0 $field
+            }
+            assert_equal [ocsp_info this_update] $this_update
+            assert_equal [ocsp_info state] good
+            ocsp_responder_behave $responder good
+            ocsp_responder_release $responder
+            ocsp_wait_above refreshes 0
+        }
     }
 
     test {OCSP: the stapled response is shown as DER, as base64 and as text} {
