@@ -1,5 +1,5 @@
 # ocsp_responder.tcl - the mock OCSP responder: an HTTP server on loopback that signs real responses and can misbehave
-# in every way that the scenarios 4 to 9 and 13 need. Run as a script, it is the responder's process; sourced, it
+# in every way that the suites need. Run as a script, it is the responder's process; sourced, it
 # provides the procs with which tests start a responder, set its behaviour and read its log.
 #
 # START AND STOP
