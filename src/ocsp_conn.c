@@ -68,8 +68,8 @@ static int ocspTlsFail(ocspConn *c, const char *what) {
                  "trusted)",
                  X509_verify_cert_error_string(verdict));
     else /* without an error of OpenSSL's the connection ended: after the handshake that is no failure of TLS */
-        ocspFail(c->err, !reason && SSL_is_init_finished(c->ssl) ? OCSP_FAIL_CLOSED : OCSP_FAIL_TLS,
-                 "TLS failed while %s: %s", what, reason ? reason : "connection closed");
+        ocspFail(c->err, !reason && c->tls_done ? OCSP_FAIL_CLOSED : OCSP_FAIL_TLS, "TLS failed while %s: %s", what,
+                 reason ? reason : "connection closed");
     ocspBlameMemory(c->err, 1, what);
     return 0;
 }
@@ -225,7 +225,7 @@ int ocspConnTls(ocspConn *c, SSL_CTX *tls) {
         int again;
         ERR_clear_error();
         ret = SSL_connect(c->ssl);
-        if (ret == 1) return 1;
+        if (ret == 1) return c->tls_done = 1;
         again = ocspTlsAgain(c, ret, "starting TLS");
         if (again < 0) return ocspTlsFail(c, "starting TLS");
         if (again == 0) return 0;

@@ -224,7 +224,7 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
 /* Sends one request to one address, by `deadline` (monotonic milliseconds). */
 static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
                                       ocspError *err) {
-    ocspConn c = {-1, NULL, ask->url.host, deadline, ask->exchange->io, 0, err};
+    ocspConn c = {-1, NULL, 0, ask->url.host, deadline, ask->exchange->io, 0, err};
     ocspHttpReader *reader = ocspAlloc(sizeof(*reader));
     ocspHttpHead head;
     int ok;

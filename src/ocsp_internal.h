@@ -274,6 +274,7 @@ struct addrinfo;
 typedef struct ocspConn {
     int fd;
     SSL *ssl;         /* NULL: no TLS */
+    int tls_done;     /* the handshake succeeded; SSL_is_init_finished is 0 again while a session ticket is read */
     const char *host; /* the responder's, from the URL */
     int64_t deadline; /* milliseconds of ocspConnNowMs() */
     const ocspIoHooks *io;

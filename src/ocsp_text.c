@@ -142,12 +142,12 @@ static void ocspAddCertId(ocspLines *lines, OCSP_SINGLERESP *single) {
 }
 
 /* Adds one extension to a list; the names of the first ones only. */
-static void ocspAddExtension(ocspLines *lines, int i, X509_EXTENSION *extension) {
+static void ocspAddExtension(ocspLines *lines, int i, const X509_EXTENSION *extension) {
     char text[OCSP_OUTSIDE_TEXT_MAX + 1];
 
     if (i < OCSP_TEXT_EXTENSIONS)
         ocspAdd(lines, "%s%s%s", i ? ", " : "",
-                ocspObjectText(X509_EXTENSION_get_object(extension), text, sizeof(text)),
+                ocspObjectText(X509_EXTENSION_get_object((X509_EXTENSION *)extension), text, sizeof(text)),
                 X509_EXTENSION_get_critical(extension) ? " (critical)" : "");
 }
 

@@ -220,6 +220,15 @@ X509_STORE *testStore(X509 *a, X509 *b) {
     return store;
 }
 
+int testStoreSize(X509_STORE *store) {
+    STACK_OF(X509) *certs = X509_STORE_get1_all_certs(store);
+    int n = sk_X509_num(certs);
+
+    testMust(certs != NULL);
+    sk_X509_pop_free(certs, X509_free);
+    return n;
+}
+
 ocspIdentity *testIdentity(X509 *leaf, X509 *issuer) {
     STACK_OF(X509) *chain = testStack(issuer, NULL, NULL);
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
@@ -321,6 +330,10 @@ SSL_CTX *testClientCtx(int tls_version, int with_rsa_only) {
         testMust(SSL_CTX_set_cipher_list(ctx, "ECDHE-RSA-AES128-GCM-SHA256"));
     }
     return ctx;
+}
+
+int testOpensslChecksStaples(void) {
+    return OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 6;
 }
 
 int testShakeHands(SSL *s, SSL *c) {

@@ -25,6 +25,14 @@
 #include "ocsp_internal.h"
 #include "reply.h"
 
+/* Asserts that a number is in a range, limits included. cmocka 2 deprecates assert_in_range, and cmocka 1 has no other. */
+#define testAssertRange(value, least, most)                                               \
+    do {                                                                                  \
+        long long test_value = (long long)(value);                                        \
+        if (test_value < (long long)(least) || test_value > (long long)(most))            \
+            fail_msg("%s is %lld, not from %s to %s", #value, test_value, #least, #most); \
+    } while (0)
+
 /* ---- tests (main.c) ---------------------------------------------------------------------------------------------- */
 
 /* A test, which registers itself: TEST(subject_whatIsTrue, "17") { ... }. A program runs the tests of its file in their
@@ -122,6 +130,7 @@ const testPki *testGetPki(void);
 
 STACK_OF(X509) *testStack(X509 *a, X509 *b, X509 *c); /* up to three, NULL ends; sk_X509_free it */
 X509_STORE *testStore(X509 *a, X509 *b);
+int testStoreSize(X509_STORE *store);                 /* certificates in it */
 ocspIdentity *testIdentity(X509 *leaf, X509 *issuer); /* ocspIdentityNew, checked */
 
 /* ---- responses --------------------------------------------------------------------------------------------------- */
@@ -153,6 +162,10 @@ typedef struct testShake {
     testBytes staple; /* free with testBytesFree */
     X509 *peer;       /* the certificate that was served; X509_free it */
 } testShake;
+
+/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its issuer's
+ * name, and can staple for the whole chain. */
+int testOpensslChecksStaples(void);
 
 int testShakeHands(SSL *server, SSL *client); /* 1: both finished. The caller frees both */
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask);

@@ -89,12 +89,6 @@ static testBytes staple;   /* what the peer staples; p NULL: nothing */
 static int staple_is_ca_s; /* it is for the certificate above the peer's */
 static atomic_int asked;   /* status requests that it got */
 
-/* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its
- * issuer's name, and can staple for the whole chain. */
-static int opensslChecksStaples(void) {
-    return OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 6;
-}
-
 static int turned_off_meanwhile; /* verify-peers is set to no during the handshake */
 
 static int stapleThat(SSL *ssl, void *unused) {
@@ -104,7 +98,7 @@ static int stapleThat(SSL *ssl, void *unused) {
     if (!staple.p) return SSL_TLSEXT_ERR_NOACK;
     unsigned char *copy = OPENSSL_malloc(staple.n ? staple.n : 1);
     memcpy(copy, staple.p, staple.n);
-    if (staple_is_ca_s && opensslChecksStaples()) {
+    if (staple_is_ca_s && testOpensslChecksStaples()) {
 #if OPENSSL_VERSION_PREREQ(3, 6)
         const unsigned char *p = copy;
         STACK_OF(OCSP_RESPONSE) *staples = sk_OCSP_RESPONSE_new_null();
@@ -226,13 +220,13 @@ TEST(policyNo_asksForNothingAndChecksNothing) {
 /* Every kind of staple by every policy. */
 TEST(policy_everyKindOfStaple) {
     testReply good = testGoodReply(pki->leaf), revoked = revokedReply(pki->leaf), expired = expiredReply(pki->leaf),
-              foreign = testGoodReply(opensslChecksStaples() ? pki->foreign_leaf : pki->renewed_leaf),
+              foreign = testGoodReply(testOpensslChecksStaples() ? pki->foreign_leaf : pki->renewed_leaf),
               of_ca = testGoodReply(pki->ca), forged = testGoodReply(pki->leaf), twin = testGoodReply(pki->leaf),
               broken = testGoodReply(pki->leaf), unknown = testGoodReply(pki->leaf), later = {.status = 3},
               no_end = testGoodReply(pki->leaf), old_no_end = testGoodReply(pki->leaf),
               future = testGoodReply(pki->leaf), revoked_expired = expiredReply(pki->leaf),
               authorized_responder = testGoodReply(pki->leaf);
-    foreign.singles[0].issuer = opensslChecksStaples() ? pki->twin : pki->ca;
+    foreign.singles[0].issuer = testOpensslChecksStaples() ? pki->twin : pki->ca;
     of_ca.singles[0].issuer = pki->root;
     forged.signer = pki->responder_no_eku;
     forged.key = pki->responder_key;
@@ -313,7 +307,7 @@ TEST(staple_ofTheCaAboveAloneIsMissing) {
 
 /* From 3.6 OpenSSL does not send one. */
 TEST(staple_ofOneByteIsRejected) {
-    int up = opensslChecksStaples();
+    int up = testOpensslChecksStaples();
     setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);

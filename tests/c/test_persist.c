@@ -150,7 +150,7 @@ TEST(restart_maxIntervalCountsFromTheReceipt, "15") {
             ctx = loadLeaf();
             ocspThreadPrime();
             assert_string_equal(infoText("response_source"), "cache");
-            assert_in_range(infoNumber("next_refresh_in_seconds"), rows[i].least, rows[i].most);
+            testAssertRange(infoNumber("next_refresh_in_seconds"), rows[i].least, rows[i].most);
             sum += (int)infoNumber("next_refresh_in_seconds");
             SSL_CTX_free(ctx);
         }

@@ -123,9 +123,9 @@ TEST(maxInterval_boundsTheWaitAfterANewResponse) {
     useInterval(3600, 7 * TEST_DAY);
     SSL_CTX *ctx = loadLeaf();
     runUntilIdle();
-    assert_in_range(infoNumber("next_refresh_in_seconds"), 2400, 3600);
+    testAssertRange(infoNumber("next_refresh_in_seconds"), 2400, 3600);
     runFor(2LL * TEST_DAY * 1000);
-    assert_in_range(requestCount(), 48, 73);
+    testAssertRange(requestCount(), 48, 73);
     for (int i = 1; i < requestCount(); i++) assertInterval(i, 3600);
     responder.revoked = 1; /* shows within the interval, not after days */
     runFor(3601 * 1000);
@@ -139,13 +139,13 @@ TEST(maxInterval_boundsTheWaitAfterAnUnchangedResponse) {
     responder.this_update = TEST_NOW;
     SSL_CTX *ctx = loadLeaf();
     runFor(35000 * 1000); /* the deadline is at 36,000 */
-    assert_in_range(requestCount(), 58, 89);
+    testAssertRange(requestCount(), 58, 89);
     runFor(4000 * 1000); /* past it, where the margin alone would ask after 500 seconds or more at first */
     for (int i = 1; i < requestCount(); i++) {
         int64_t waited = responder.at_mono[i] - responder.at_mono[i - 1];
         assert_true(waited <= 600 * 1000 && waited >= 1000);
     }
-    assert_in_range(requestCount(), 64, 130);
+    testAssertRange(requestCount(), 64, 130);
     assert_int_equal(infoNumber("refresh_failures"), 0);
     assert_int_equal(infoNumber("consecutive_failures"), 0);
     assert_int_equal(logLines(OCSP_LOG_VERBOSE, NULL), 1);
@@ -169,7 +169,7 @@ TEST(maxInterval_neverPostpones) {
     useInterval(600, 10 * TEST_DAY); /* the shorter one */
     n = requestCount();
     runFor(3600 * 1000);
-    assert_in_range(requestCount() - n, 6, 10);
+    testAssertRange(requestCount() - n, 6, 10);
     SSL_CTX_free(ctx);
 }
 
@@ -200,16 +200,16 @@ TEST(maxInterval_failuresBackOff) {
     assert_null(ocspPutRequest(NULL));
     runFor(1000);
     assert_int_equal(requestCount(), 2);
-    assert_in_range(infoNumber("next_refresh_in_seconds"), 1, 3000);
+    testAssertRange(infoNumber("next_refresh_in_seconds"), 1, 3000);
     runFor(3000 * 1000);
-    assert_in_range(requestCount(), 3, 4); /* the interval's, and perhaps the retry before it */
+    testAssertRange(requestCount(), 3, 4); /* the interval's, and perhaps the retry before it */
     int n = requestCount();
     runFor(TEST_DAY * INT64_C(1000));
-    assert_in_range(requestCount() - n, 23, 48);
+    testAssertRange(requestCount() - n, 23, 48);
     responder.down = 0;
     runFor(3601 * 1000);
     assert_int_equal(infoNumber("consecutive_failures"), 0);
-    assert_in_range(infoNumber("next_refresh_in_seconds"), 1, 3600);
+    testAssertRange(infoNumber("next_refresh_in_seconds"), 1, 3600);
     SSL_CTX_free(ctx);
 }
 
@@ -219,10 +219,10 @@ TEST(maxInterval_wallClockSetBackDoesNotPostpone, "14") {
     runFor(1800 * 1000);
     moveWallClock(-(int64_t)TEST_DAY * 1000);
     runFor(1000);
-    assert_in_range(infoNumber("next_refresh_in_seconds"), 598, 1800);
+    testAssertRange(infoNumber("next_refresh_in_seconds"), 598, 1800);
     useInterval(7200, 30 * TEST_DAY); /* counts from the answer by the clock that was not set */
     runFor(1000);
-    assert_in_range(infoNumber("next_refresh_in_seconds"), 2995, 5400);
+    testAssertRange(infoNumber("next_refresh_in_seconds"), 2995, 5400);
     useInterval(3600, 30 * TEST_DAY);
     runFor(1800 * 1000);
     assert_int_equal(requestCount(), 2);

@@ -186,7 +186,7 @@ TEST(interval_isNeverExceededAndUpToAThirdShorter) {
     for (size_t n = 0; n < sizeof(intervals) / sizeof(intervals[0]); n++) {
         int64_t ms = intervals[n] * INT64_C(1000);
         assert_int_equal(ocspIntervalDelayMs(intervals[n], 0, 0), ms);
-        assert_in_range(ocspIntervalDelayMs(intervals[n], 0, UINT32_MAX), ms * 2 / 3, ms * 2 / 3 + 2);
+        testAssertRange(ocspIntervalDelayMs(intervals[n], 0, UINT32_MAX), ms * 2 / 3, ms * 2 / 3 + 2);
         for (int i = 0; i < 1000; i++) {
             int64_t in = ocspIntervalDelayMs(intervals[n], 0, someRandom(i));
             assert_true(in <= ms && in >= ms * 2 / 3);
@@ -213,13 +213,13 @@ TEST(interval_overdueIsSpreadOverATenth) {
         for (size_t s = 0; s < sizeof(sinces) / sizeof(sinces[0]); s++) {
             int quarter[4] = {0};
             assert_int_equal(ocspIntervalDelayMs(intervals[n], sinces[s], 0), tenth);
-            assert_in_range(ocspIntervalDelayMs(intervals[n], sinces[s], UINT32_MAX), 0, 1);
+            testAssertRange(ocspIntervalDelayMs(intervals[n], sinces[s], UINT32_MAX), 0, 1);
             for (int i = 0; i < 4000; i++) {
                 int64_t in = ocspIntervalDelayMs(intervals[n], sinces[s], testRandom());
                 assert_true(in >= 0 && in <= tenth);
                 quarter[in * 4 / (tenth + 1)]++;
             }
-            for (int q = 0; q < 4; q++) assert_in_range(quarter[q], 800, 1200);
+            for (int q = 0; q < 4; q++) testAssertRange(quarter[q], 800, 1200);
         }
     }
 }

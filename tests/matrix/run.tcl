@@ -246,7 +246,7 @@ foreach release [lsort -unique [concat $needed $releases $units]] {
     job root-$release {} [list sh $root make $release]
 }
 if {$releases ne {}} {
-    job build [list root-$oldest] [in_root $oldest $tree [file join $out build.tmp] make -C /src V=1 module]
+    job build [list root-$oldest] [in_root $oldest $tree [file join $out build.tmp] make -C /src V=1 module client-library]
 }
 foreach release $releases {
     foreach server $servers {
