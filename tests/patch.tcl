@@ -48,7 +48,7 @@ proc tree_files {} {
         src/cli_common.c [list \
             "#include <openssl/err.h> $mark" \
             {int cliSecureConnection(void *c) {}} \
-            "    return valkeyInitiateSSL(c, ssl); $mark" \
+            "    return valkeyInitiateTLS(c, ssl); $mark" \
             "\}"] \
         src/valkey-cli.c [list \
             {static int parseOptions(int argc) {}} \
@@ -102,7 +102,7 @@ proc tree_files {} {
             "\}" \
             {void InitServerLast(void) {}} \
             "    bioInit();" \
-            "    server.initial_memory_usage = now(); $mark" \
+            "    server.initial_memory_usage = zmalloc_used_memory(); $mark" \
             "\}" \
             {sds genValkeyInfoString(dict *section_dict) {}} \
             "    if (1) \{" \
