@@ -29,7 +29,8 @@ proc tree_files {} {
         src/Makefile {
             {ENGINE_SERVER_OBJ=one.o two.o}
             {ENGINE_CLI_NAME=cli # anchor}
-            {ENGINE_BENCHMARK_OBJ=three.o # anchor}
+            {ENGINE_BENCHMARK_OBJ=three.o}
+            {ENGINE_CHECK_RDB_NAME=rdb # anchor}
             {all: server}
         } \
         cmake/Modules/SourceFiles.cmake {
