@@ -367,6 +367,7 @@ foreach client $present {
 # ---- recipes --------------------------------------------------------------------------------------------------------
 
 set must_staple_leaf [ocsp_lab_leaf $lab must_staple -must-staple 1]
+set peer_checks [expr {[package vcompare [regexp -inline {\d+\.\d+} [exec openssl version]] 3.6] >= 0}]
 
 foreach client $present {
     if {[dict get $client policy] eq {}} continue
@@ -375,6 +376,8 @@ foreach client $present {
     test "clients: [dict get $client name], soft: refuses bad staples, accepts a missing one (30.[incr number])" {
         foreach {case expected} {good accepts revoked refuses expired refuses foreign refuses no-EKU refuses
             self-made refuses one-byte refuses missing accepts} {
+            # From 3.6 OpenSSL sends only a response, and only one with the certificate's serial number.
+            if {$peer_checks && $case in {foreign one-byte}} continue
             {*}[dict get $cases $case]
             assert_equal [dict get [against_peer $soft] verdict] $expected $case
         }
