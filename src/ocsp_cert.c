@@ -372,7 +372,7 @@ static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, cons
         ocspScheduleInterval(cert, options, env);
     } else {
         ocspAnswered(cert, options, env,
-                     source == OCSP_SOURCE_NETWORK ? 0 : env->wall_ms() - cert->current.received * 1000);
+                     source == OCSP_SOURCE_CACHE ? env->wall_ms() - cert->current.received * 1000 : 0);
     }
     cert->logged.half_window = cert->logged.expired = cert->logged.missing = 0;
     cert->cache.dirty = source == OCSP_SOURCE_NETWORK || source == OCSP_SOURCE_PUSHED;
