@@ -755,9 +755,8 @@ static void fromDisk(void) {
     finish(ctx);
 }
 
-/* A refresh brings the revocation. */
-static void revocation(void) {
-    long saved = fail_at;
+/* Begins a walk with a leaf that is served and good; nothing is refused yet. The caller then sets fail_at. */
+static SSL_CTX *beginGood(void) {
     SSL_CTX *ctx;
 
     fail_at = 0;
@@ -767,6 +766,15 @@ static void revocation(void) {
     ctx = load(pki->leaf, 0);
     attach(ctx);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    return ctx;
+}
+
+/* A refresh brings the revocation. */
+static void revocation(void) {
+    long saved = fail_at;
+    SSL_CTX *ctx;
+
+    ctx = beginGood();
     counted = 0;
     fail_at = saved;
     pass(5000);
@@ -794,13 +802,7 @@ static void refusedRevocation(void) {
     long saved = fail_at;
     SSL_CTX *ctx;
 
-    fail_at = 0;
-    begin();
-    served = pki->leaf;
-    setOptions(&options);
-    ctx = load(pki->leaf, 0);
-    attach(ctx);
-    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    ctx = beginGood();
     assert_int_equal(testCountFiles(dir), 1);
     counted = 0;
     fail_at = saved;
@@ -826,13 +828,7 @@ static void adoption(void) {
     testReply reply = testGoodReply(pki->leaf);
     testBytes der;
 
-    fail_at = 0;
-    begin();
-    served = pki->leaf;
-    setOptions(&options);
-    ctx = load(pki->leaf, 0);
-    attach(ctx);
-    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    ctx = beginGood();
     reply.singles[0].status = TEST_REVOKED;
     reply.singles[0].this_update = wallNow() + 60;
     reply.singles[0].next_update = wallNow() + 100 * TEST_DAY;
@@ -963,13 +959,7 @@ static void pushAndGet(void) {
     ocspPush *push;
     int outcomes = 0;
 
-    fail_at = 0;
-    begin();
-    served = pki->leaf;
-    setOptions(&options);
-    ctx = load(pki->leaf, 0);
-    attach(ctx);
-    heals(ctx, V_OCSP_CERTSTATUS_GOOD, "at the start");
+    ctx = beginGood();
     reply.singles[0].this_update = wallNow() + 1;
     der = testReplyDer(&reply);
     push = ocspAlloc(sizeof(*push));
