@@ -144,6 +144,23 @@ start_server $options {
         assert_equal [dict get [ocsp_handshake] serial] [dict get $other serial]
         ocsp_wait_staple good
     }
+
+    if {[r config get tls-auto-reload-interval] eq {}} {
+        skip_test {kubernetes: a server that reloads by itself} {this server does not}
+    } else {
+        test {kubernetes: a server with tls-auto-reload-interval follows the replaced secret by itself} {
+            r config set tls-auto-reload-interval 1
+            set later [ocsp_lab_leaf $lab later]
+            # Valkey compares times in whole seconds.
+            after 1100
+            swap_secret $later
+            wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $later serial]} else {
+                fail "the server does not serve the replaced certificate"
+            }
+            ocsp_wait_staple good
+            ocsp_assert_good $ca
+        }
+    }
 }
 set ::server_binary $plain
 
