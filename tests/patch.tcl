@@ -85,6 +85,11 @@ proc tree_files {} {
             {static connection *createTLSConnection(int client_side) {}} \
             "    conn->ssl = SSL_new(ctx); $mark" \
             "\}"] \
+        src/sentinel.c [list \
+            {#include "server.h"} \
+            {static int instanceLinkNegotiateTLS(void *context) {}} \
+            "    if (!ssl) return C_ERR; $mark" \
+            "\}"] \
         src/config.c [list \
             {#include "server.h"} \
             {struct table rows[] = {}} \
@@ -412,7 +417,7 @@ foreach anchor [anchors] {
 
 foreach {path function} {
     src/tls.c tlsConfigure  src/debug.c debugCommand  src/debug.c killThreads  src/server.c InitServerLast
-    src/server.c genValkeyInfoString
+    src/server.c genValkeyInfoString  src/tls.c createTLSConnection  src/sentinel.c instanceLinkNegotiateTLS
 } {
     test "anchors: function missing: $function" {
         set lines [lmap line [dict get [tree_files] $path] {string map [list $function some_other] $line}]
@@ -430,7 +435,7 @@ test "anchors: before Valkey 9.1 there is one such place" {
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
-foreach path {src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+foreach path {src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf} {
     test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
@@ -455,7 +460,7 @@ test "anchors: several faults are reported at once" {
 # ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
-    src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+    src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
 } {
     test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]
