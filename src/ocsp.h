@@ -54,8 +54,8 @@ typedef struct ocspHost {
 
 /* What the servers that this one links to must staple. */
 typedef enum ocspVerifyPeers {
-    OCSP_PEERS_NO,   /* nothing */
-    OCSP_PEERS_SOFT, /* a good staple, or none or an expired one, which is counted, unless must-staple */
+    OCSP_PEERS_NO,     /* nothing */
+    OCSP_PEERS_SOFT,   /* a good staple, or none or an expired one, which is counted, unless must-staple */
     OCSP_PEERS_REQUIRE /* a good staple */
 } ocspVerifyPeers;
 

@@ -537,9 +537,9 @@ uint64_t ocspPeerHash(const char *text, uint64_t start);
 /* Remembers a peer's bad state, or forgets the peer if `state` is 0, which is good. Both are hashes. Returns 1 if that is a
  * change. Main. */
 int ocspPeerChanged(uint64_t peer, uint64_t state);
-void ocspPeersCron(void);                            /* logs what handshakes queued; main */
-void ocspPeersInfo(const ocspInfoSink *sink);        /* main */
-void ocspPeersResetCounters(void);                   /* main */
+void ocspPeersCron(void);                     /* logs what handshakes queued; main */
+void ocspPeersInfo(const ocspInfoSink *sink); /* main */
+void ocspPeersResetCounters(void);            /* main */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 
@@ -637,8 +637,8 @@ typedef struct ocspCert {
         int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
         int64_t refresh_at_ms; /* wall clock */
         ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
-        ocspMoment interval; /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
-        int64_t retry_at_ms; /* monotonic clock, 0: no retry scheduled */
+        ocspMoment interval;   /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        int64_t retry_at_ms;   /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
     } schedule;

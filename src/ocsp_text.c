@@ -20,11 +20,8 @@
 
 const char *ocspSourceName(ocspSource source) {
     static const char *const names[] = {
-        [OCSP_SOURCE_NONE] = "none",
-        [OCSP_SOURCE_NETWORK] = "network",
-        [OCSP_SOURCE_CACHE] = "cache",
-        [OCSP_SOURCE_FILE] = "file",
-        [OCSP_SOURCE_PUSHED] = "pushed",
+        [OCSP_SOURCE_NONE] = "none", [OCSP_SOURCE_NETWORK] = "network", [OCSP_SOURCE_CACHE] = "cache",
+        [OCSP_SOURCE_FILE] = "file", [OCSP_SOURCE_PUSHED] = "pushed",
     };
 
     return names[source];
