@@ -17,7 +17,7 @@ proc ocsp_respond {file cert status} {
     close $index
     exec openssl ocsp -issuer $::ocsp_tls/ca.crt -cert $cert -no_nonce -reqout $::ocsp_dir/request.der 2>@1
     exec openssl ocsp -index $::ocsp_dir/index.txt -CA $::ocsp_tls/ca.crt -rsigner $::ocsp_tls/ca.crt -rkey $::ocsp_tls/ca.key \
-        -reqin $::ocsp_dir/request.der -respout $file -ndays 1 2>@1
+        -reqin $::ocsp_dir/request.der -respout $file -ndays 1 -resp_no_certs 2>@1
 }
 
 # Returns the status that the server staples in TLS `version`, or none.
