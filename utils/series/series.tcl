@@ -50,8 +50,8 @@ proc series::adds {args} {
     foreach name $args {dict set directives $name $last}
 }
 
-# before PATH KIND ARGUMENTS...: until this step, a part of PATH is left out or is another. Kinds:
-#   function NAME...        definitions or declarations, with the comment above
+# before PATH EDITS: until this step, parts of PATH are left out or are others. Edits, one a line:
+#   function NAME...        leave out definitions or declarations, with the comment above
 #   functions NAME...       the same, for names that are defined in several branches of an #if
 #   type NAME...            type definitions, with the comment above
 #   lines PATTERN...        single lines
@@ -59,19 +59,35 @@ proc series::adds {args} {
 #   block FIRST LAST        the lines from one that matches FIRST to the next that matches LAST, and an empty line after
 #                           them if there is one above
 #   upto FIRST NEXT         the same without the line that matches NEXT
-#   sub PATTERN TEXT        the part of one line that matches
+#   instead FIRST LAST TEXT the same as `block`, but TEXT takes their place
+#   sub PATTERN TEXT        the part of one line that matches is TEXT
 #   gsub PATTERN TEXT       the same, in all lines that match
 #   member NAME             an unnamed struct within a struct, whose member it is
 #   head TEXT               the comment at the head of a C file is this one
 #   as FILE NAME...         the definitions of functions, with the comment above, are those in a file beside steps.tcl
-proc series::before {path kind args} {
+# Braces in patterns are written as \x7b and \x7d.
+proc series::before {path body} {
     variable edits
     variable last
-    switch -- $kind {
-        function - functions - type - lines - every {foreach what $args {dict lappend edits $path [list $last $kind $what]}}
-        as {foreach name [lassign $args file] {dict lappend edits $path [list $last as $file $name]}}
-        default {dict lappend edits $path [list $last $kind {*}$args]}
+    foreach kind {function functions type lines every} {
+        interp alias {} ::series::edit::$kind {} ::series::edit_each $path $kind
     }
+    foreach kind {block upto instead sub gsub member head} {
+        interp alias {} ::series::edit::$kind {} ::series::edit $path $kind
+    }
+    interp alias {} ::series::edit::as {} ::series::edit_as $path
+    namespace eval edit $body
+}
+proc series::edit {path kind args} {
+    variable edits
+    variable last
+    dict lappend edits $path [list $last $kind {*}$args]
+}
+proc series::edit_each {path kind args} {
+    foreach what $args {edit $path $kind $what}
+}
+proc series::edit_as {path file args} {
+    foreach name $args {edit $path as $file $name}
 }
 
 # Until this step, PATH has the content of a file beside steps.tcl.
@@ -186,6 +202,12 @@ proc series::apply_edit {lines kind arguments} {
             set to [lsearch -start [expr {$from + ($kind eq "upto")}] -regexp $lines [lindex $arguments 1]]
             if {$to < 0} {error "no line matches [lindex $arguments 1] after [lindex $arguments 0]"}
             return [cut $lines $from [expr {$kind eq "upto" ? $to - 1 : $to}]]
+        }
+        instead {
+            set from [only $lines [lindex $arguments 0]]
+            set to [lsearch -start $from -regexp $lines [lindex $arguments 1]]
+            if {$to < 0} {error "no line matches [lindex $arguments 1] after [lindex $arguments 0]"}
+            return [lreplace $lines $from $to {*}[split [string trim [lindex $arguments 2] \n] \n]]
         }
         sub - gsub {
             lassign $arguments pattern text

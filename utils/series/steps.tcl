@@ -74,25 +74,48 @@ inserts src/debug.c:* {src/server.c: the start of threads} {src/server.c: CONFIG
 stand_in src/ocsp_builtin.c before-3/ocsp_builtin.c
 stand_in src/ocsp_builtin.h before-3/ocsp_builtin.h
 stand_in tests/unit/tls-ocsp.tcl before-3/tls-ocsp.tcl
-stand_in valkey.conf before-3/valkey.conf
 
-before src/ocsp.h upto {^/\* Who made an SSL_CTX} {^/\* Accepts "" and http or https URLs}
-before src/ocsp.h upto {^/\* Initializes the engine} {^/\* Compares two certificates}
-before src/ocsp.h upto {^/\* Makes a context of the server answer} {^#define OCSP_SENTENCE_MAX}
-before src/ocsp.h upto {^/\* The answer of OCSP.GET} {^#endif$}
-before src/ocsp.h function ocspRequestRefresh
-before src/ocsp_config.c head {ocsp_config.c - checks the values of directives.}
-before src/ocsp_config.c upto {utils/directives.tcl parses} {^int ocspCheckResponderUrl}
-before src/ocsp_config.c function ocspOptionText ocspFreeOptions ocspCopyOptions
-before src/ocsp_config.c lines {<errno.h>} {<stddef.h>} {<stdlib.h>}
-before src/ocsp_internal.h lines {^#define OCSP_MAX_INTERVAL_MIN}
-before src/ocsp_internal.h function ocspFreeOptions ocspCopyOptions
-before src/ocsp_internal.h block {^/\* Hooks of calls that may block} {^void ocspEnterOpenSSL}
-before src/ocsp_util.c function ocspLeaveOpenSSL ocspEnterOpenSSL ocspThreadStarted
-before src/ocsp_internal.h function ocspSourceName ocspThreadStarted ocspSingleResponseOf
-before src/ocsp_internal.h function ocspCompare
-before src/ocsp_internal.h type ocspFreshness
-before src/ocsp_verify.c function ocspCompare ocspSingleResponseOf
+before valkey.conf {
+    instead {^# By default, the server does not staple} {^#$} {
+# By default, the server does not staple OCSP responses. When enabled, TLS clients that request the status of the
+# server's certificate get the response in tls-ocsp-response-file in the handshake. This requires BUILD_TLS=yes, OpenSSL
+# 3.0 or later, and the issuer's certificate, appended to tls-cert-file or in tls-ca-cert-file or tls-ca-cert-dir.
+#
+}
+    instead {^# Staple the response in this DER file} {^#$} {
+# The OCSP response in DER, for example fetched by a cron job. It is verified before it is stapled, and no longer stapled
+# when it has expired. To read the file again, set the directive to its own value with CONFIG SET. This directive is
+# protected, see enable-protected-configs.
+#
+}
+}
+before src/ocsp.h {
+    upto {^/\* Who made an SSL_CTX} {^/\* Accepts "" and http or https URLs}
+    upto {^/\* Initializes the engine} {^/\* Compares two certificates}
+    upto {^/\* Makes a context of the server answer} {^#define OCSP_SENTENCE_MAX}
+    upto {^/\* The answer of OCSP.GET} {^#endif$}
+    function ocspRequestRefresh
+}
+before src/ocsp_config.c {
+    head {ocsp_config.c - checks the values of directives.}
+    upto {utils/directives.tcl parses} {^int ocspCheckResponderUrl}
+    function ocspOptionText ocspFreeOptions ocspCopyOptions
+    lines {<errno.h>} {<stddef.h>} {<stdlib.h>}
+}
+before src/ocsp_internal.h {
+    lines {^#define OCSP_MAX_INTERVAL_MIN}
+    function ocspFreeOptions ocspCopyOptions
+    block {^/\* Hooks of calls that may block} {^void ocspEnterOpenSSL}
+    function ocspSourceName ocspThreadStarted ocspSingleResponseOf
+    function ocspCompare
+    type ocspFreshness
+}
+before src/ocsp_util.c {
+    function ocspLeaveOpenSSL ocspEnterOpenSSL ocspThreadStarted
+}
+before src/ocsp_verify.c {
+    function ocspCompare ocspSingleResponseOf
+}
 
 # ---- 4 ---------------------------------------------------------------------------------------------------------------
 
@@ -108,37 +131,59 @@ anything else is stored. Disk trouble is only a warning.
 files src/ocsp_persist.c
 adds cache-dir
 
-before src/ocsp.h lines {^    OCSP_D_CACHE_DIR,} {^    const char \*cache_dir;}
-before src/ocsp.h sub {"\.", } {}
-before src/ocsp_config.c block {^    \[OCSP_D_CACHE_DIR\] =} {\},$}
-before src/ocsp_internal.h function ocspPeekNextUpdate
-before src/ocsp_verify.c function ocspPeekNextUpdate
-before src/ocsp_env.c lines {\.cache_load =} {\.cache_store =} {\.cache_remove =} {\.cache_prune =}
-before src/ocsp_internal.h lines {^#define OCSP_CACHE_KEEP} {\(\*cache_load\)} {\(\*cache_store\)} {\(\*cache_remove\)} \
-    {\(\*cache_prune\)}
-before src/ocsp_internal.h block {^/\* The cache file of a certificate} {^void ocspCachePrune}
-before src/ocsp_internal.h member cache
-before src/ocsp_internal.h sub { unusable_cache, outdated,} {}
-before src/ocsp_cache.c function ocspCachePath ocspCacheLoad ocspWriteAll ocspSyncDirectory ocspCacheStore ocspCacheRemove \
-    ocspOurFile ocspCachePrune
-before src/ocsp_cache.c lines {^#define OCSP_FILE_PREFIX} {^#define OCSP_FILE_SUFFIX} {^#define OCSP_HEX_LEN} \
-    {^#define OCSP_TEMP_KEEP} {<dirent.h>} {<limits.h>} {<stdio.h>}
-before src/ocsp_cache.c block {^#define OCSP_TEMP_SUFFIX} {followed by digits}
-before src/ocsp_cache.c head {ocsp_cache.c - reads files.}
-before src/ocsp_cert.c block {ocspDiffers\(old->cache_dir} {^    \}}
-before src/ocsp_cert.c lines {cert->cache.dirty = source ==} {cert->cache.outdated = source !=} {cert->cache.store_at_ms = 0;}
-before src/ocsp_worker.c upto {^/\* ---- the disk} {^/\* ---- what main handed over}
-before src/ocsp_worker.c lines {^    ocspDisk disk;} {worker.options.stapling\) ocspLoadCached} {^    dir_changed = strcmp} \
-    {behind \|= ocspDiskIsBehind} {^        ocspLoadCached\(cert\);} {ocspDiskFree}
-before src/ocsp_worker.c every {ocspStoreDirty\(\)} {worker.disk\.\w+ =}
-before src/ocsp_worker.c block {^    if \(dir_changed\) \{} {^    \}}
-before src/ocsp_worker.c sub {int i, dir_changed;} {int i;}
-before src/ocsp_worker.c sub {int i, behind = 0;} {int i;}
-before src/ocsp_worker.c sub {return behind \|\| ocspAnythingNew} {return ocspAnythingNew}
-before src/ocsp_builtin.h lines {^    char \*cache_dir;}
-before src/ocsp_builtin.c lines {options.cache_dir = }
-before src/ocsp_builtin.h sub {reads the cached response, then starts} {starts}
-before tests/unit/tls-ocsp.tcl block {^    test \{OCSP: a restart with the responder down} {^    \x7d$}
+before src/ocsp.h {
+    lines {^    OCSP_D_CACHE_DIR,} {^    const char \*cache_dir;}
+    sub {"\.", } {}
+}
+before src/ocsp_config.c {
+    block {^    \[OCSP_D_CACHE_DIR\] =} {\},$}
+}
+before src/ocsp_internal.h {
+    function ocspPeekNextUpdate
+    lines {^#define OCSP_CACHE_KEEP} {\(\*cache_load\)} {\(\*cache_store\)} {\(\*cache_remove\)} \
+        {\(\*cache_prune\)}
+    block {^/\* The cache file of a certificate} {^void ocspCachePrune}
+    member cache
+    sub { unusable_cache, outdated,} {}
+}
+before src/ocsp_verify.c {
+    function ocspPeekNextUpdate
+}
+before src/ocsp_env.c {
+    lines {\.cache_load =} {\.cache_store =} {\.cache_remove =} {\.cache_prune =}
+}
+before src/ocsp_cache.c {
+    function ocspCachePath ocspCacheLoad ocspWriteAll ocspSyncDirectory ocspCacheStore ocspCacheRemove ocspOurFile \
+        ocspCachePrune
+    lines {^#define OCSP_FILE_PREFIX} {^#define OCSP_FILE_SUFFIX} {^#define OCSP_HEX_LEN} {^#define OCSP_TEMP_KEEP} \
+        {<dirent.h>} {<limits.h>} {<stdio.h>}
+    block {^#define OCSP_TEMP_SUFFIX} {followed by digits}
+    head {ocsp_cache.c - reads files.}
+}
+before src/ocsp_cert.c {
+    block {ocspDiffers\(old->cache_dir} {^    \}}
+    lines {cert->cache.dirty = source ==} {cert->cache.outdated = source !=} {cert->cache.store_at_ms = 0;}
+}
+before src/ocsp_worker.c {
+    upto {^/\* ---- the disk} {^/\* ---- what main handed over}
+    lines {^    ocspDisk disk;} {worker.options.stapling\) ocspLoadCached} {^    dir_changed = strcmp} \
+        {behind \|= ocspDiskIsBehind} {^        ocspLoadCached\(cert\);} {ocspDiskFree}
+    every {ocspStoreDirty\(\)} {worker.disk\.\w+ =}
+    block {^    if \(dir_changed\) \{} {^    \}}
+    sub {int i, dir_changed;} {int i;}
+    sub {int i, behind = 0;} {int i;}
+    sub {return behind \|\| ocspAnythingNew} {return ocspAnythingNew}
+}
+before src/ocsp_builtin.h {
+    lines {^    char \*cache_dir;}
+    sub {reads the cached response, then starts} {starts}
+}
+before src/ocsp_builtin.c {
+    lines {options.cache_dir = }
+}
+before tests/unit/tls-ocsp.tcl {
+    block {^    test \{OCSP: a restart with the responder down} {^    \x7d$}
+}
 
 # ---- 5 ---------------------------------------------------------------------------------------------------------------
 
@@ -149,57 +194,80 @@ http_proxy, https_proxy and no_proxy in the environment.
 }
 adds proxy
 
-before src/ocsp.h lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
-before src/ocsp.h sub {, "" \x7d} " \}"
-before src/ocsp.h function ocspCheckProxy
-before src/ocsp_config.c block {^    \[OCSP_D_PROXY\] =} {\},$}
-before src/ocsp_config.c function ocspEndsWithPort ocspCheckProxy
-before src/ocsp_internal.h function ocspPercentDecode ocspTlsContext ocspConnTls
-before src/ocsp_util.c function ocspPercentDecode
-before src/ocsp_internal.h lines {^    X509_STORE \*store;  /\* trusted for https} {^    const char \*proxy;} {^#define OCSP_NO_PROXY} \
-    {^    SSL \*ssl;  } {^    int tls_done;} {^    const char \*host; /\* the responder's}
-before src/ocsp_conn.c function ocspTlsFail ocspTlsAgain
-before src/ocsp_conn.c upto {^/\* ---- TLS -} {^void ocspConnClose}
-before src/ocsp_conn.c as before-5/ocsp_conn.c ocspConnWrite ocspConnRead ocspConnClose
-before src/ocsp_conn.c lines {<openssl/err.h>} {<openssl/x509v3.h>}
-before src/ocsp_conn.c head {ocsp_conn.c - one connection to a responder, under one deadline.
+before src/ocsp.h {
+    lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
+    sub {, "" \x7d} " \}"
+    function ocspCheckProxy
+}
+before src/ocsp_config.c {
+    block {^    \[OCSP_D_PROXY\] =} {\},$}
+    function ocspEndsWithPort ocspCheckProxy
+}
+before src/ocsp_internal.h {
+    function ocspPercentDecode ocspTlsContext ocspConnTls
+    lines {^    X509_STORE \*store;  /\* trusted for https} {^    const char \*proxy;} {^#define OCSP_NO_PROXY} \
+        {^    SSL \*ssl;  } {^    int tls_done;} {^    const char \*host; /\* the responder's}
+}
+before src/ocsp_util.c {
+    function ocspPercentDecode
+}
+before src/ocsp_conn.c {
+    function ocspTlsFail ocspTlsAgain
+    upto {^/\* ---- TLS -} {^void ocspConnClose}
+    as before-5/ocsp_conn.c ocspConnWrite ocspConnRead ocspConnClose
+    lines {<openssl/err.h>} {<openssl/x509v3.h>}
+    head {ocsp_conn.c - one connection to a responder, under one deadline.
  *
  * Sockets are non-blocking. All waiting is in one poll(), which also watches the OCSP thread's wake-up pipe; times are
  * milliseconds on the monotonic clock.}
-before src/ocsp_fetch.c head {ocsp_fetch.c - one exchange with one OCSP responder over HTTP, under one deadline (RFC 6960 appendix A, RFC 5019
+}
+before src/ocsp_fetch.c {
+    head {ocsp_fetch.c - one exchange with one OCSP responder over HTTP, under one deadline (RFC 6960 appendix A, RFC 5019
  * section 5).
  *
  * OpenSSL parses URLs. Its HTTP client is not used: it speaks HTTP/1.0, hides the status, rejects in 3.0 what 3.5
  * accepts, counts whole seconds, and spends all of them on one dead address. ocsp_conn.c is the connection, ocsp_http.c
  * reads the response.}
-before src/ocsp_fetch.c function ocspNoProxy ocspProxyDirective ocspNameProxySetting ocspProxyText ocspProxyParse ocspViaProxy \
-    ocspProxyDenies ocspTunnel
-before src/ocsp_fetch.c as before-5/ocsp_fetch.c ocspSendRequest ocspRefusesPost ocspPrefixWhere
-before src/ocsp_fetch.c sub {url, proxy;  .*$} {url;}
-before src/ocsp_fetch.c lines {^    char \*proxy_auth; } {^    SSL_CTX \*tls; } {^    char proxy_setting\[} {if \(ask->tls\) ok = } \
-    {head.status == 407 && ocspViaProxy} {SSL_CTX_free\(ask.tls\);} {ocspUrlClear\(&ask.proxy\);} {ocspFree\(ask.proxy_auth\);} \
-    {<stdlib.h>} {<strings.h>}
-before src/ocsp_fetch.c sub {ocspConn c = \{-1, NULL, 0, ask->url.host, deadline} "ocspConn c = \{-1, deadline"
-before src/ocsp_fetch.c sub {ocspPrefixWhere\(ask, a,} {ocspPrefixWhere(a,}
-before src/ocsp_fetch.c sub {const ocspUrl \*peer = .*$} {const ocspUrl *peer = &ask->url;}
-before src/ocsp_fetch.c sub {of the responder or the proxy\.} {of the responder.}
-before src/ocsp_fetch.c lines {if \(!ocspProxyParse}
-before src/ocsp_fetch.c sub {if \(ask.url.use_tls && .*$} "if (ask.url.use_tls) \{"
-before src/ocsp_fetch.c sub {OCSP_FAIL_MEMORY, "out of memory while starting TLS"} \
-    {OCSP_FAIL_TLS, "https responders are not supported: set tls-ocsp-responder-url to one with http://"}
-before src/ocsp_handoff.c lines {shared.options.proxy}
-before src/ocsp_handoff.c sub {(shared.options.response_file, mine->response_file\) != 0) \|\|$} {\1;}
-before src/ocsp_worker.c sub {cert->id->store, } {}
-before src/ocsp_cert.c block {/\* Not while the way to the responder works} {consecutive_failures > 0}
-before src/ocsp_cert.c sub {way_changed \|\| } {}
-before src/ocsp_worker.c sub {&io, worker\.options\.proxy\x7d} "&io\}"
-
-before src/ocsp_builtin.h lines {^    char \*proxy;}
-before src/ocsp_builtin.h function isValidOcspProxy
-before src/ocsp_builtin.c lines {options.proxy = }
-before src/ocsp_builtin.c functions isValidOcspProxy
-before tests/unit/tls-ocsp.tcl block {^    test \{OCSP: proxy is used} {^    \x7d$}
-before tests/unit/tls-ocsp.tcl lines {^            proxy localhost:3128}
+    function ocspNoProxy ocspProxyDirective ocspNameProxySetting ocspProxyText ocspProxyParse ocspViaProxy \
+        ocspProxyDenies ocspTunnel
+    as before-5/ocsp_fetch.c ocspSendRequest ocspRefusesPost ocspPrefixWhere
+    sub {url, proxy;  .*$} {url;}
+    lines {^    char \*proxy_auth; } {^    SSL_CTX \*tls; } {^    char proxy_setting\[} {if \(ask->tls\) ok = } \
+        {head.status == 407 && ocspViaProxy} {SSL_CTX_free\(ask.tls\);} {ocspUrlClear\(&ask.proxy\);} \
+        {ocspFree\(ask.proxy_auth\);} {<stdlib.h>} {<strings.h>}
+    sub {ocspConn c = \{-1, NULL, 0, ask->url.host, deadline} "ocspConn c = \{-1, deadline"
+    sub {ocspPrefixWhere\(ask, a,} {ocspPrefixWhere(a,}
+    sub {const ocspUrl \*peer = .*$} {const ocspUrl *peer = &ask->url;}
+    sub {of the responder or the proxy\.} {of the responder.}
+    lines {if \(!ocspProxyParse}
+    sub {if \(ask.url.use_tls && .*$} "if (ask.url.use_tls) \{"
+    sub {OCSP_FAIL_MEMORY, "out of memory while starting TLS"} \
+        {OCSP_FAIL_TLS, "https responders are not supported: set tls-ocsp-responder-url to one with http://"}
+}
+before src/ocsp_handoff.c {
+    lines {shared.options.proxy}
+    sub {(shared.options.response_file, mine->response_file\) != 0) \|\|$} {\1;}
+}
+before src/ocsp_worker.c {
+    sub {cert->id->store, } {}
+    sub {&io, worker\.options\.proxy\x7d} "&io\}"
+}
+before src/ocsp_cert.c {
+    block {/\* Not while the way to the responder works} {consecutive_failures > 0}
+    sub {way_changed \|\| } {}
+}
+before src/ocsp_builtin.h {
+    lines {^    char \*proxy;}
+    function isValidOcspProxy
+}
+before src/ocsp_builtin.c {
+    lines {options.proxy = }
+    functions isValidOcspProxy
+}
+before tests/unit/tls-ocsp.tcl {
+    block {^    test \{OCSP: proxy is used} {^    \x7d$}
+    lines {^            proxy localhost:3128}
+}
 
 # ---- 6 ---------------------------------------------------------------------------------------------------------------
 
@@ -213,29 +281,45 @@ files src/ocsp_peer.c
 adds verify-peers
 inserts {src/tls.c: where a context for links to peers is}
 
-before src/ocsp.h type ocspVerifyPeers
-before src/ocsp.h lines {^    OCSP_D_VERIFY_PEERS,} {^    ocspVerifyPeers verify_peers;} {^    OCSP_PEERS    /\*}
-before src/ocsp.h sub {OCSP_PEERS_NO, } {}
-before src/ocsp.h function ocspInstallPeerCheck ocspPeerCheckUnavailable
-before src/ocsp_config.c block {^    \[OCSP_D_VERIFY_PEERS\] =} {\},$}
-before src/ocsp_internal.h type ocspPeerState
-before src/ocsp_internal.h function ocspVerifyStaple
-before src/ocsp_verify.c function ocspNamesIssuer ocspVerifyStaple
-before src/ocsp_stapler.c every {ocspPeersSetPolicy} {ocspPeersCheckContext} {ocspPeersCron} {ocspPeersInfo} \
-    {ocspPeersResetCounters} {ocspPeersReset\(}
-before src/ocsp_stapler.c block {OpenSSL has one callback for both roles} {^    \}}
-before src/ocsp_builtin.h lines {^    int verify_peers;} {^extern configEnum ocsp_verify_peers_enum} {^void ocspBuiltinLink} \
-    {^#define ocspBuiltinLink}
-before src/ocsp_builtin.c lines {^configEnum ocsp_verify_peers_enum} {options.verify_peers = }
-before src/ocsp_builtin.c sub {ocspBuiltinLink\(ctx\); .*$} {ocspInstallCallback(ctx);}
-before src/ocsp_builtin.c functions ocspBuiltinLink
-before src/ocsp_builtin.c sub { \|\| ocsp_config.verify_peers != OCSP_PEERS_NO} {}
-before src/ocsp_builtin.c sub {when stapling or verify-peers is} {when stapling is}
-before src/ocsp_builtin.c gsub {OCSP stapling and peer checks require} {OCSP stapling requires}
-before src/ocsp_builtin.c gsub { and no peer is checked} {}
-before src/ocsp_builtin.c gsub { /\* also validates verify-peers.*$} {}
-before tests/unit/tls-ocsp.tcl sub { peers_verified peers_rejected peers_missing} {}
-before tests/unit/tls-ocsp.tcl upto {^# The server as a TLS client} {^ocsp_lab_close}
+before src/ocsp.h {
+    type ocspVerifyPeers
+    lines {^    OCSP_D_VERIFY_PEERS,} {^    ocspVerifyPeers verify_peers;} {^    OCSP_PEERS    /\*}
+    sub {OCSP_PEERS_NO, } {}
+    function ocspInstallPeerCheck ocspPeerCheckUnavailable
+}
+before src/ocsp_config.c {
+    block {^    \[OCSP_D_VERIFY_PEERS\] =} {\},$}
+}
+before src/ocsp_internal.h {
+    type ocspPeerState
+    function ocspVerifyStaple
+}
+before src/ocsp_verify.c {
+    function ocspNamesIssuer ocspVerifyStaple
+}
+before src/ocsp_stapler.c {
+    every {ocspPeersSetPolicy} {ocspPeersCheckContext} {ocspPeersCron} {ocspPeersInfo} {ocspPeersResetCounters} \
+        {ocspPeersReset\(}
+    block {OpenSSL has one callback for both roles} {^    \}}
+}
+before src/ocsp_builtin.h {
+    lines {^    int verify_peers;} {^extern configEnum ocsp_verify_peers_enum} {^void ocspBuiltinLink} \
+        {^#define ocspBuiltinLink}
+}
+before src/ocsp_builtin.c {
+    lines {^configEnum ocsp_verify_peers_enum} {options.verify_peers = }
+    sub {ocspBuiltinLink\(ctx\); .*$} {ocspInstallCallback(ctx);}
+    functions ocspBuiltinLink
+    sub { \|\| ocsp_config.verify_peers != OCSP_PEERS_NO} {}
+    sub {when stapling or verify-peers is} {when stapling is}
+    gsub {OCSP stapling and peer checks require} {OCSP stapling requires}
+    gsub { and no peer is checked} {}
+    gsub { /\* also validates verify-peers.*$} {}
+}
+before tests/unit/tls-ocsp.tcl {
+    sub { peers_verified peers_rejected peers_missing} {}
+    upto {^# The server as a TLS client} {^ocsp_lab_close}
+}
 
 # ---- 7 ---------------------------------------------------------------------------------------------------------------
 
@@ -248,4 +332,6 @@ files src/ocsp_client.c src/ocsp_tools.c src/ocsp_tools.h src/ocsp_staple.h
 inserts {src/Makefile: the tools' objects} {cmake/Modules/SourceFiles.cmake: the tools' sources} src/cli_common.?:* \
     src/valkey-cli.c:* src/valkey-benchmark.c:*
 
-before tests/unit/tls-ocsp.tcl upto {^    # The option --cert-status of the tools} {^    test \{OCSP: a revocation is stapled at once}
+before tests/unit/tls-ocsp.tcl {
+    upto {^    # The option --cert-status of the tools} {^    test \{OCSP: a revocation is stapled at once}
+}
