@@ -23,7 +23,7 @@ struct ocspConfig ocsp_config;
 
 /* What a context staples. Immutable once the context is in service. */
 typedef struct contextStaple {
-    ocspIdentity *id; /* NULL: the context has no certificate, or stapling is off */
+    ocspIdentity *id;      /* NULL: the context has no certificate, or stapling is off */
     ocspResponse response; /* .der NULL: none */
     const char *state;     /* while there is no response */
     ocspError err;
