@@ -143,9 +143,9 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 
 # ---- style ---------------------------------------------------------------------------------------------------------
 
-SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo \
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/check-kubernetes utils/ocsp-demo \
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
-    tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
+    tests/support/under_pod tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
     $(wildcard utils/packaging/debian/*.p*)
 # Parts of patches, which are compiled in a Valkey tree: see utils/series.
 PATCH_FILES := $(sort $(wildcard src/unit/*.c src/unit/*.cpp utils/series/*/*.[ch]))
@@ -174,6 +174,7 @@ lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lin
 	    if ! command -v mandoc >/dev/null; then echo "lint: mandoc is not installed: the pages' form not checked"; \
 	    elif mandoc -T lint $(wildcard docs/man/*) 2>/dev/null | grep -v 'STYLE: referenced manual not found'; then \
 	    exit 1; fi
+	@echo "lint: the example for Kubernetes" && sh utils/check-kubernetes
 	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)

@@ -149,6 +149,14 @@ proc series::function_pattern {name} {
     return "^\[A-Za-z_\]\[^;{}()\]*(?:STACK_OF\\(\\w+\\))?\[^;{}()\]*\\m$name\\("
 }
 
+# Where the comment above a line begins, which is not the heading of a section; the line itself if there is none.
+proc series::comment_above {lines from} {
+    if {![regexp {^(?:/\*| \*).*\*/$} [lindex $lines $from-1]]} {return $from}
+    set at [expr {$from - 1}]
+    while {[regexp {^ \*} [lindex $lines $at]]} {incr at -1}
+    return [expr {[regexp {^/\* ----} [lindex $lines $at]] ? $from : $at}]
+}
+
 # The lines of a function: {first last}, with the comment above unless that is about a declaration below, too. `from`: its
 # line, if there may be several.
 proc series::function_lines {lines name {from {}}} {
@@ -161,11 +169,7 @@ proc series::function_lines {lines name {from {}}} {
         # A comment may begin behind a declaration.
         while {[regexp {/\*} [lindex $lines $to]] && ![regexp {\*/} [lindex $lines $to]]} {incr to}
     }
-    if {[regexp {\*/$} [lindex $lines $from-1]] && [regexp {^\s*$|^/\*|^#|^\}} [lindex $lines $to+1]]} {
-        set at $from
-        while {$at > 0 && ![regexp {^/\*} [lindex $lines $at-1]]} {incr at -1}
-        if {![regexp {^/\* ----} [lindex $lines $at-1]]} {set from [expr {$at - 1}]}
-    }
+    if {[regexp {^\s*$|^/\*|^#|^\}} [lindex $lines $to+1]]} {set from [comment_above $lines $from]}
     return [list $from $to]
 }
 
@@ -182,10 +186,7 @@ proc series::apply_edit {lines kind arguments} {
         type {
             set to [only $lines "^\\x7d [lindex $arguments 0];"]
             set from [lindex [lsearch -all -regexp [lrange $lines 0 $to] {^typedef}] end]
-            if {[regexp {\*/$} [lindex $lines $from-1]]} {
-                set from [lindex [lsearch -all -regexp [lrange $lines 0 $from] {^/\*}] end]
-            }
-            return [cut $lines $from $to]
+            return [cut $lines [comment_above $lines $from] $to]
         }
         lines {
             set at [only $lines [lindex $arguments 0]]

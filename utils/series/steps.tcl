@@ -42,8 +42,8 @@ INFO has the state. The next commit fetches the response.
 }
 files src/ocsp_builtin.c src/ocsp_builtin.h src/ocsp_cache.c tests/unit/tls-ocsp.tcl
 adds stapling response-file
-inserts {src/tls.c: the header} {src/tls.c: where a context is put into service} {src/config.c: *} \
-    {src/server.c: the header} {src/server.c: INFO's sections} {src/server.c: INFO tls} valkey.conf:*
+inserts src/server.h:* {src/tls.c: where contexts are put into service} {src/config.c: the table of directives} \
+    {src/server.c: INFO's sections} {src/server.c: INFO tls} valkey.conf:*
 
 # ---- 3 ---------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ before valkey.conf {
 }
 }
 before src/ocsp.h {
-    upto {^/\* Who made an SSL_CTX} {^/\* Accepts "" and http or https URLs}
+    upto {^/\* The directives' values} {^/\* Accepts "" and http or https URLs}
     upto {^/\* Initializes the engine} {^/\* Compares two certificates}
     upto {^/\* Makes a context of the server answer} {^#define OCSP_SENTENCE_MAX}
     upto {^/\* The answer of OCSP.GET} {^#endif$}
@@ -167,7 +167,7 @@ before src/ocsp_cert.c {
 before src/ocsp_worker.c {
     upto {^/\* ---- the disk} {^/\* ---- what main handed over}
     lines {^    ocspDisk disk;} {worker.options.stapling\) ocspLoadCached} {^    dir_changed = strcmp} \
-        {behind \|= ocspDiskIsBehind} {^        ocspLoadCached\(cert\);} {ocspDiskFree}
+        {behind \|= ocspDiskIsBehind} {^        ocspLoadCached\(cert\);}
     every {ocspStoreDirty\(\)} {worker.disk\.\w+ =}
     block {^    if \(dir_changed\) \{} {^    \}}
     sub {int i, dir_changed;} {int i;}
@@ -279,13 +279,13 @@ was revoked gets no new link until its certificate is replaced.
 }
 files src/ocsp_peer.c
 adds verify-peers
-inserts {src/tls.c: where a context for links to peers is}
+inserts {src/tls.c: where a link is made}
 
 before src/ocsp.h {
     type ocspVerifyPeers
     lines {^    OCSP_D_VERIFY_PEERS,} {^    ocspVerifyPeers verify_peers;} {^    OCSP_PEERS    /\*}
     sub {OCSP_PEERS_NO, } {}
-    function ocspInstallPeerCheck ocspPeerCheckUnavailable
+    function ocspRequestPeerStaple
 }
 before src/ocsp_config.c {
     block {^    \[OCSP_D_VERIFY_PEERS\] =} {\},$}
@@ -298,17 +298,21 @@ before src/ocsp_verify.c {
     function ocspNamesIssuer ocspVerifyStaple
 }
 before src/ocsp_stapler.c {
-    every {ocspPeersSetPolicy} {ocspPeersCheckContext} {ocspPeersCron} {ocspPeersInfo} {ocspPeersResetCounters} \
-        {ocspPeersReset\(}
+    every {ocspPeersSetPolicy} {ocspPeersCron} {ocspPeersInfo} {ocspPeersResetCounters}
     block {OpenSSL has one callback for both roles} {^    \}}
 }
 before src/ocsp_builtin.h {
-    lines {^    int verify_peers;} {^extern configEnum ocsp_verify_peers_enum} {^void ocspBuiltinLink} \
-        {^#define ocspBuiltinLink}
+    lines {^    int verify_peers;} {^extern configEnum ocsp_verify_peers_enum} {^struct ssl_st;} {^#define ocspBuiltinLink}
+    sub {ssl_ctx_st \*ctx, struct ssl_ctx_st \*client_ctx\);.*$} {ssl_ctx_st *ctx);}
+    sub {ocspBuiltinServe\(ctx, client_ctx\) .*$} {ocspBuiltinServe(ctx) ((void)(ctx))}
+    function ocspBuiltinLink
 }
 before src/ocsp_builtin.c {
-    lines {^configEnum ocsp_verify_peers_enum} {options.verify_peers = }
-    sub {ocspBuiltinLink\(ctx\); .*$} {ocspInstallCallback(ctx);}
+    lines {^configEnum ocsp_verify_peers_enum} {options.verify_peers = } {^    if \(client_ctx\) ocspInstallCallback} \
+        {UNUSED\(client_ctx\)}
+    sub {SSL_CTX \*ctx, SSL_CTX \*client_ctx\)} {SSL_CTX *ctx)}
+    sub {ssl_ctx_st \*ctx, struct ssl_ctx_st \*client_ctx\)} {ssl_ctx_st *ctx)}
+    sub { /\* links to peers use this context, too.*$} {}
     functions ocspBuiltinLink
     sub { \|\| ocsp_config.verify_peers != OCSP_PEERS_NO} {}
     sub {when stapling or verify-peers is} {when stapling is}

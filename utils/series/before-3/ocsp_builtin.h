@@ -1,6 +1,6 @@
 /* ocsp_builtin.h - OCSP stapling for the server: the functions that Valkey's own source files call.
  *
- * Include after server.h. Every function exists in every build, so that no caller needs an #if; where stapling is not
+ * Every function exists in every build, so that no caller needs an #if; where stapling is not
  * possible, turning it on fails with an error that says why. Main thread only.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
