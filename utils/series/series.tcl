@@ -146,7 +146,7 @@ proc series::cut {lines from to} {
 }
 
 proc series::function_pattern {name} {
-    return "^\[A-Za-z_\]\[^;{}()\]*(?:STACK_OF\\(\\w+\\))?\[^;{}()\]*\\m$name\\("
+    return "^(?:STACK_OF\\(\\w+\\)|\[A-Za-z_\])\[^;{}()\]*\\m$name\\("
 }
 
 # Where the comment above a line begins, which is not the heading of a section; the line itself if there is none.

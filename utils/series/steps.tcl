@@ -90,6 +90,8 @@ before valkey.conf {
 }
 }
 before src/ocsp.h {
+    lines {^typedef enum ocspAnswerKind} {^    void \(\*thread_started\)} {^#define OCSP_THREAD_NAME}
+    block {What ocspRequestRefresh or ocspSet began has ended} {\(\*answered\)}
     upto {^/\* The directives' values} {^/\* Accepts "" and http or https URLs}
     upto {^/\* Initializes the engine} {^/\* Compares two certificates}
     upto {^/\* Makes a context of the server answer} {^#define OCSP_SENTENCE_MAX}
@@ -103,7 +105,8 @@ before src/ocsp_config.c {
     lines {<errno.h>} {<stddef.h>} {<stdlib.h>}
 }
 before src/ocsp_internal.h {
-    lines {^#define OCSP_MAX_INTERVAL_MIN}
+    lines {^#define OCSP_MAX_INTERVAL_MIN} {^#define OCSP_MAX_ISSUER_FILE} {^#define OCSP_MAX_ISSUERS} {/\* ---- configuration}
+    function ocspReportAnswer ocspParseIssuers
     function ocspFreeOptions ocspCopyOptions
     block {^/\* Hooks of calls that may block} {^void ocspEnterOpenSSL}
     function ocspSourceName ocspThreadStarted ocspSingleResponseOf
@@ -111,10 +114,13 @@ before src/ocsp_internal.h {
     type ocspFreshness
 }
 before src/ocsp_util.c {
-    function ocspLeaveOpenSSL ocspEnterOpenSSL ocspThreadStarted
+    function ocspLeaveOpenSSL ocspEnterOpenSSL ocspThreadStarted ocspReportAnswer
 }
 before src/ocsp_verify.c {
     function ocspCompare ocspSingleResponseOf
+}
+before src/ocsp_identity.c {
+    function ocspParseIssuers ocspNoPassword
 }
 
 # ---- 4 ---------------------------------------------------------------------------------------------------------------
