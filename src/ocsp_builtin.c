@@ -152,21 +152,23 @@ static int run(void) {
     return 1;
 }
 
-void ocspBuiltinServe(SSL_CTX *ctx) {
+void ocspBuiltinServe(SSL_CTX *ctx, SSL_CTX *client_ctx) {
     served = 1;
     if (!run())
         builtinLog(OCSP_LOG_WARNING,
                    "out of memory: nothing is stapled and no peer is checked until the next TLS reload");
     ctx_without_callback = !running;
     if (!running) return;
-    ocspBuiltinLink(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
-    ocspAttachContext(ctx);
+    ocspInstallCallback(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
+    if (client_ctx) ocspInstallCallback(client_ctx);
+    if (!ocspAttachContext(ctx))
+        builtinLog(OCSP_LOG_WARNING,
+                   "out of memory examining the TLS context: a new certificate is not stapled for until the next TLS "
+                   "reload");
 }
 
-void ocspBuiltinLink(SSL_CTX *ctx) {
-    if (!running || !ctx) return;
-    ocspInstallCallback(ctx);
-    ocspInstallPeerCheck(ctx);
+void ocspBuiltinLink(SSL *ssl) {
+    if (running && ssl) ocspRequestPeerStaple(ssl);
 }
 
 void ocspBuiltinStart(void) {
@@ -254,7 +256,7 @@ int applyOcspConfig(const char **err) {
 static void debugRefresh(client *c) {
     char why[OCSP_SENTENCE_MAX];
 
-    if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
+    if (ocspRequestRefresh(why, sizeof(why)))
         addReplyStatus(c, "Background OCSP refresh started");
     else
         addReplyErrorFormat(c, "%s", why);
@@ -278,7 +280,7 @@ static void debugGet(client *c, const char *const words[], int count) {
 static void debugSet(client *c, sds base64) {
     char why[OCSP_SENTENCE_MAX];
 
-    if (ocspSet(base64, sdslen(base64), NULL, NULL, why, sizeof(why)))
+    if (ocspSet(base64, sdslen(base64), why, sizeof(why)))
         addReplyStatus(c, "Background OCSP response check started");
     else
         addReplyErrorFormat(c, "%s", why);
@@ -337,11 +339,12 @@ sds genOcspInfoString(sds info, int *sections) {
 
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 #define OCSP_MISSING "it requires OpenSSL 3.0 or later, and this server is built with an older one or with LibreSSL"
-void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
+void ocspBuiltinServe(struct ssl_ctx_st *ctx, struct ssl_ctx_st *client_ctx) {
     UNUSED(ctx);
+    UNUSED(client_ctx);
 }
-void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
-    UNUSED(ctx);
+void ocspBuiltinLink(struct ssl_st *ssl) {
+    UNUSED(ssl);
 }
 #elif defined(USE_OPENSSL) && USE_OPENSSL == 2 /* BUILD_MODULE */
 #define OCSP_MISSING "this server is built with TLS as a module: build it with BUILD_TLS=yes"

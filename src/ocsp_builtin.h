@@ -1,6 +1,6 @@
 /* ocsp_builtin.h - OCSP stapling for the server: the functions that Valkey's own source files call.
  *
- * Include after server.h. Every function exists in every build, so that no caller needs an #if; where stapling is not
+ * Every function exists in every build, so that no caller needs an #if; where stapling is not
  * possible, turning it on fails with an error that says why. Main thread only, except ocspBuiltinKillThread.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -36,15 +36,16 @@ int applyOcspConfig(const char **err); /* for all directives: a CONFIG SET of se
 void ocspBuiltinStart(void);
 void ocspBuiltinResetStats(void); /* CONFIG RESETSTAT */
 
-/* Call when a server context was just put into service, before a connection uses it: attaches it if stapling is on. Not
+/* Call when server contexts were just put into service, before a connection uses it: attaches it if stapling is on. Not
  * with TLS as a module (valkey-tls.so), which is a separate program. */
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 struct ssl_ctx_st;
-void ocspBuiltinServe(struct ssl_ctx_st *ctx);
-void ocspBuiltinLink(struct ssl_ctx_st *ctx); /* the same for the context of links to peers; NULL: none */
+struct ssl_st;
+void ocspBuiltinServe(struct ssl_ctx_st *ctx, struct ssl_ctx_st *client_ctx); /* client_ctx: of links, NULL: as ctx */
+void ocspBuiltinLink(struct ssl_st *ssl); /* a link to a peer, before its handshake; NULL allowed */
 #else
-#define ocspBuiltinServe(ctx) ((void)(ctx))
-#define ocspBuiltinLink(ctx) ((void)(ctx))
+#define ocspBuiltinServe(ctx, client_ctx) ((void)(ctx), (void)(client_ctx))
+#define ocspBuiltinLink(ssl) ((void)(ssl))
 #endif
 
 /* DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET: `subcommand` is that word, `first` and `second` those after it (sds; NULL:

@@ -144,7 +144,8 @@ void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(pri
 void ocspSetHost(const ocspHost *host); /* NULL restores libc and silence; main */
 const char *ocspPrefix(void); /* ocspHost.directive_prefix, or "": goes before a directive's name. Any thread */
 void ocspThreadStarted(void); /* calls the host's thread_started; OCSP thread */
-int ocspServes(SSL_CTX *ctx); /* calls the host's serves; main */
+/* Calls the host's answered, unless *number is 0, and sets *number to 0. OCSP thread, or main at shutdown. */
+void ocspReportAnswer(ocspAnswerKind kind, unsigned *number, const char *error);
 
 /* Hooks of calls that may block. With NULL functions and -1 the wait is plain. */
 typedef struct ocspIoHooks {
@@ -529,12 +530,9 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 /* The client half of ocspStatusCallback. 1: accepted, 0: rejected. Any thread. */
 int ocspPeerCallback(SSL *ssl);
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
-/* Warns if connections opened with this context are not checked. Main. */
-void ocspPeersCheckContext(SSL_CTX *ctx);
-void ocspPeersCron(void);                     /* logs what handshakes queued; main */
-void ocspPeersInfo(const ocspInfoSink *sink); /* main */
-void ocspPeersReset(void);                    /* main; no handshake may run */
-void ocspPeersResetCounters(void);            /* main */
+void ocspPeersCron(void);                            /* logs what handshakes queued; main */
+void ocspPeersInfo(const ocspInfoSink *sink);        /* main */
+void ocspPeersResetCounters(void);                   /* main */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 
@@ -753,6 +751,12 @@ void ocspDiskPrune(ocspDisk *disk); /* removes old files, at most once an hour *
 
 /* Records that cache-dir has changed from `dir`, and takes ownership of it. */
 void ocspDiskChanged(ocspDisk *disk, char *dir);
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspDiskFree(ocspDisk *disk);
+void ocspPeersReset(void);                /* main; no handshake may run */
+ocspVerifyPeers ocspPeersPolicy(void);    /* the value of verify_peers; main */
+void ocspPeersUnchecked(const char *why); /* see ocspPeerCheckUnavailable; NULL: links are checked again; main */
 
 #endif

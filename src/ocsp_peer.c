@@ -4,11 +4,10 @@
  * connection to a peer whose certificate was revoked is rejected; established connections stay up, as in NATS and
  * MongoDB.
  *
- * DESIGN: the info callback requests a status when a client handshake starts: by then the role is known and the
- * ClientHello is not written yet. The status callback verifies the staple after OpenSSL has verified the peer's chain.
- * It calls ocspVerify with that chain, so peers' staples are held to the same rules as the responses stapled here.
- * Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main thread logs them,
- * once per peer and state.
+ * DESIGN: ocspRequestPeerStaple makes a link request a status. The status callback verifies the staple after OpenSSL has
+ * verified the peer's chain. It calls ocspVerify with that chain, so peers' staples are held to the same rules as the
+ * responses stapled here. Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main
+ * thread logs them, once per peer and state.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -227,32 +226,9 @@ static void ocspPeerReport(const SSL *ssl, X509 *leaf, ocspPeerState state, int 
         continue;
 }
 
-/* The info callback: requests a staple when a client handshake starts. Called at every state change of every handshake,
- * so it has to be short. */
-static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
-    (void)ret;
-    if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
-    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    /* The server's own contexts have a certificate, as the server refuses to configure TLS without one. Contexts of
-     * modules that are clients of other services (LDAP, say) mostly have none, and are not checked. */
-    if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
-}
-
-void ocspInstallPeerCheck(SSL_CTX *ctx) {
-    SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
-}
-
-void ocspPeersCheckContext(SSL_CTX *ctx) {
-    static const char why[] =
-        "the server's TLS context cannot be made to request a staple; set tls-cert-file to its own value, and "
-        "report this release";
-
-    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
-        if (!last_error_peer) last_error[0] = '\0'; /* repaired */
-        return;
-    }
-    ocspPeerCheckUnavailable(why);
+void ocspRequestPeerStaple(SSL *ssl) {
+    if (atomic_load_explicit(&policy, memory_order_relaxed) != OCSP_PEERS_NO)
+        SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
 }
 
 int ocspPeerCallback(SSL *ssl) {
@@ -264,10 +240,7 @@ int ocspPeerCallback(SSL *ssl) {
     ocspPeerState state;
     long len;
 
-    /* Not a connection that ocspPeerAsk requested a staple on: other code verifies it. */
-    if (how == OCSP_PEERS_NO || SSL_CTX_get_info_callback(SSL_get_SSL_CTX(ssl)) != ocspPeerAsk ||
-        !SSL_get_certificate(ssl))
-        return 1;
+    if (how == OCSP_PEERS_NO) return 1;
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
@@ -364,12 +337,6 @@ void ocspPeersCron(void) {
     }
 }
 
-void ocspPeerCheckUnavailable(const char *why) {
-    snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
-    last_error_peer = 0;
-    ocspLog(OCSP_LOG_WARNING, "%s", last_error);
-}
-
 void ocspPeersInfo(const ocspInfoSink *sink) {
     sink->number(sink->arg, "peers_verified", atomic_load_explicit(&verified, memory_order_relaxed));
     sink->number(sink->arg, "peers_rejected", atomic_load_explicit(&rejected, memory_order_relaxed));
@@ -381,6 +348,22 @@ void ocspPeersResetCounters(void) {
     atomic_store_explicit(&verified, 0, memory_order_relaxed);
     atomic_store_explicit(&rejected, 0, memory_order_relaxed);
     atomic_store_explicit(&missing, 0, memory_order_relaxed);
+}
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
+ocspVerifyPeers ocspPeersPolicy(void) {
+    return (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
+}
+
+void ocspPeersUnchecked(const char *why) {
+    if (!why) {
+        if (!last_error_peer) last_error[0] = '\0'; /* repaired */
+        return;
+    }
+    snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
+    last_error_peer = 0;
+    ocspLog(OCSP_LOG_WARNING, "%s", last_error);
 }
 
 void ocspPeersReset(void) {

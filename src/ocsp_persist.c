@@ -235,6 +235,8 @@ void ocspDiskChanged(ocspDisk *disk, char *dir) {
     disk->previous_dirs[0] = dir;
 }
 
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspDiskFree(ocspDisk *disk) {
     int i;
 

@@ -17,7 +17,7 @@ void ocspAnswerPushes(ocspPush **pushes, const char *error) {
     while (*pushes) {
         ocspPush *push = *pushes;
         *pushes = push->next;
-        if (push->done) push->done(push->arg, error);
+        ocspReportAnswer(OCSP_ANSWER_PUSH, &push->number, error);
         ocspPushFree(push);
     }
 }

@@ -213,6 +213,8 @@ int ocspThreadStart(void) {
     return thread_started;
 }
 
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspThreadStop(void) {
     int i;
 

@@ -63,28 +63,35 @@ proc tree_files {} {
             "        \} else if (!strcmp(argv\[i\], \"--insecure\")) \{ $mark" \
             "        \" --insecure         No checks.\\n\" $mark" \
             "\}"] \
+        src/server.h [list \
+            {typedef struct configEnum {}} \
+            "\} configEnum; $mark" \
+            {int after;}] \
         src/tls.c [list \
             {/* a file */} \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {static void drop(void) {}} \
             {    valkey_tls_ctx = NULL;} \
             "\}" \
             {static int tlsConfigure(void *unused) {}} \
-            "        valkey_tls_ctx = fresh; $mark" \
+            {        valkey_tls_ctx = fresh;} \
             "        valkey_tls_client_ctx = fresh_too; $mark" \
             {        return 0;} \
             "\}" \
             {void tlsApplyPendingReload(void) {}} \
-            "    valkey_tls_ctx = pending.ctx; $mark" \
+            {    valkey_tls_ctx = pending.ctx;} \
             "    valkey_tls_client_ctx = pending.client_ctx; $mark" \
+            "\}" \
+            {static connection *createTLSConnection(int client_side) {}} \
+            "    conn->ssl = SSL_new(ctx); $mark" \
             "\}"] \
         src/config.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {struct table rows[] = {}} \
             "    createStringConfig(\"tls-ciphersuites\", 1), $mark" \
             "\};"] \
         src/debug.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {void debugCommand(client *c) {}} \
             "    help(\"A\"," \
             "         \"OOM\", $mark" \
@@ -97,7 +104,7 @@ proc tree_files {} {
             "    bioKillThreads(); $mark" \
             "\}"] \
         src/server.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {void resetServerStats(void) {}} \
             "    lazyfreeResetStats(); $mark" \
             "\}" \
@@ -285,18 +292,19 @@ test "check: finds every anchor, counts lines, and writes nothing" {
     set before [snapshot $dir]
     run check $dir
     expect {$::status == 0} "check failed"
-    expect_said "Valkey 8.0.1" "src/tls.c:7,12:" "src/tls.c:8,13:" "All anchors were found" "lines inserted in existing source"
+    expect_said "Valkey 8.0.1" "src/tls.c:8,13:" "src/tls.c:16:" "All anchors were found" "lines inserted in existing source"
     expect_same $dir $before
 }
 
 test "apply: inserts at every anchor, and copies files byte for byte" {
     set dir [make_applied apply]
     set tls [read_bytes $dir/src/tls.c]
-    expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "here"
-    expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "and there"
-    expect {[string first "too; /* anchor */\n        ocspBuiltinLink(valkey_tls_client_ctx);\n" $::tls] > 0} "links"
+    set ::serve "ocspBuiltinServe(valkey_tls_ctx, valkey_tls_client_ctx);\n"
+    expect {[string first "fresh_too; /* anchor */\n        $::serve" $::tls] > 0} "here"
+    expect {[string first "pending.client_ctx; /* anchor */\n    $::serve" $::tls] > 0} "and there"
+    expect {[string first "(ctx); /* anchor */\n    if (client_side) ocspBuiltinLink(conn->ssl);\n" $::tls] > 0} "links"
     expect {[regexp -all ocspBuiltinServe $::tls] == 2} "twice and no more"
-    expect {[regexp -all ocspBuiltinLink $::tls] == 2} "twice and no more, of the links' contexts"
+    expect {[regexp -all ocspBuiltinLink $::tls] == 1} "once, where links are made"
     expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} \
         "above a comment"
     set rows [regexp -all {\n    \[OCSP_D_\w+\] =} [read_bytes $::project/src/ocsp_config.c]]
@@ -313,10 +321,23 @@ test "apply: inserts at every anchor, and copies files byte for byte" {
         "the subcommand is compared as its neighbour is"
     expect {[string first "c->argc > 2 ? text(c->argv\[2\]) : NULL, c->argc > 3 ? text(c->argv\[3\]) : NULL);" $::debug] > 0} \
         "the arguments are read as its neighbour's are"
-    foreach path {src/ocsp.h src/ocsp_thread.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
+    foreach path {src/ocsp_slot.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
         expect {[read_bytes $::dir/$::path] eq [read_bytes $::project/$::path]} "$path"
     }
-    expect {![file exists $::dir/src/ocsp_module.c]} "the other host stays out"
+    # Files with a last part for the module and the tests are copied up to that part.
+    foreach {path name} {src/ocsp.h ocspShutdown src/ocsp_thread.c ocspThreadStop} {
+        set ::copy [read_bytes $::dir/$path]
+        set ::own [read_bytes $::project/$path]
+        set ::name $name
+        set ::end [string range $::own [string last "\n#endif" $::own]+1 end]
+        expect {[string first $::name $::copy] < 0 && [string first "$::name\(" $::own] > 0} "$::name stays out"
+        set ::keep [expr {[string length $::copy] - [string length $::end] - 1}]
+        expect {$::copy eq "[string range $::own 0 $::keep]$::end"} \
+            "all else of $path is the same"
+    }
+    foreach name {ocsp_module.c ocsp_late.c ocsp_late.h ocsp_wait.c} {
+        expect {![file exists $::dir/src/$::name]} "$::name stays out"
+    }
     expect {[glob -nocomplain -directory $::dir/src *valkey-patch*] eq {}} "temporary files are gone"
 }
 
@@ -400,16 +421,16 @@ foreach {path function} {
 }
 
 test "anchors: a TLS context is put into use at an unknown place" {
-    set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_ctx = sudden;} "\}"]
-    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 12, 16" "more than"
+    set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_client_ctx = sudden;} "\}"]
+    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 8, 13, 19" "more than"
 }
 
 test "anchors: before Valkey 9.1 there is one such place" {
-    set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 9]]]
+    set dir [make_applied one -lines [list src/tls.c [lreplace [dict get [tree_files] src/tls.c] 10 13]]]
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
-foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+foreach path {src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
     test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
@@ -434,7 +455,7 @@ test "anchors: several faults are reported at once" {
 # ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
-    src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+    src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
 } {
     test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]
@@ -490,8 +511,8 @@ test "partly applied: an inserted line is there twice" {
 
 test "partly applied: a single inserted line in a clean tree" {
     set dir [make_tree half]
-    write_bytes $dir/src/server.c "[read_bytes $dir/src/server.c]#include \"ocsp_builtin.h\"\n"
-    expect_refused $dir "patched in part" "src/server.c"
+    write_bytes $dir/src/server.h "[read_bytes $dir/src/server.h]#include \"ocsp_builtin.h\"\n"
+    expect_refused $dir "patched in part" "src/server.h"
 }
 
 test "partly applied: a copied file has changed: apply reports it, revert requires --force" {

@@ -141,11 +141,17 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 	@$(MAKE) --no-print-directory all
 	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
 
+.PHONY: test-monitoring
+test-monitoring: ## fire each alert in a real Prometheus, run the dashboard's queries, draw build/monitoring/monitoring.svg
+	@sh deps/install.sh monitoring
+	@$(MAKE) --no-print-directory all
+	@OCSP_PICTURES=$(CURDIR)/build/monitoring tclsh tests/run.tcl --silence 400 --single unit/ocsp-monitoring $(ARGS)
+
 # ---- style ---------------------------------------------------------------------------------------------------------
 
-SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/ocsp-demo \
+SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/check-kubernetes utils/ocsp-demo \
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
-    tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
+    tests/support/under_pod tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
     $(wildcard utils/packaging/debian/*.p*)
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
@@ -172,6 +178,7 @@ lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lin
 	    if ! command -v mandoc >/dev/null; then echo "lint: mandoc is not installed: the pages' form not checked"; \
 	    elif mandoc -T lint $(wildcard docs/man/*) 2>/dev/null | grep -v 'STYLE: referenced manual not found'; then \
 	    exit 1; fi
+	@echo "lint: the example for Kubernetes" && sh utils/check-kubernetes
 	@echo "lint: the list of mutants matches the engine" && tclsh tests/mutants/run.tcl --check
 	@$(MAKE) --no-print-directory all
 	@echo "lint: hardening and exported symbols" && sh utils/check-built $(MODULE) $(PROBE)

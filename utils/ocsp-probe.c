@@ -57,7 +57,7 @@ typedef struct probeOptions {
     const char *ask, *issuer; /* files */
     const char *urls[OCSP_MAX_URLS];
     int url_count;
-    const char *save, *output; /* files */
+    const char *save, *replace, *output; /* files */
     int text, quiet;
     int all_nodes;
     const char *user, *password_file;
@@ -661,6 +661,23 @@ static int saveResponse(const char *file, const unsigned char *der, size_t len) 
     return ok;
 }
 
+/* Replaces a file atomically with the response, for a server that may read it at any time (response-file). Returns 0
+ * after an error message; the file is as before then. */
+static int replaceResponse(const char *file, const unsigned char *der, size_t len) {
+    char temporary[4096];
+
+    if (snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", file, (long)getpid()) >= (int)sizeof(temporary)) {
+        fprintf(stderr, "ocsp-probe: cannot replace %s: %s\n", file, strerror(ENAMETOOLONG));
+        return 0;
+    }
+    if (saveResponse(temporary, der, len)) {
+        if (rename(temporary, file) == 0) return 1;
+        fprintf(stderr, "ocsp-probe: cannot replace %s: %s\n", file, strerror(errno));
+    }
+    unlink(temporary);
+    return 0;
+}
+
 /* Prints the response with OpenSSL, which escapes the untrusted strings in names. */
 static void printText(const unsigned char *der, size_t len) {
     const unsigned char *p = der;
@@ -681,6 +698,7 @@ static int askUrl(const probeOptions *options, const ocspIdentity *id, const cha
     ocspError err = {.kind = OCSP_ERR_NONE};
     unsigned char *body = NULL;
     size_t len = 0;
+    int verified;
     int64_t began = monoMs();
     ocspExchange exchange = {url,   id->request, id->request_len, id->store, (int64_t)options->timeout * 1000,
                              &wait, NULL};
@@ -698,8 +716,12 @@ static int askUrl(const probeOptions *options, const ocspIdentity *id, const cha
     judgeResponse(options, id, body ? body : (const unsigned char *)"", len, r);
     if (options->text && body) printText(body, len);
     if (options->save && body && !saveResponse(options->save, body, len)) r->exit_status = EXIT_COULD_NOT_TELL;
+    verified = r->have_response && r->status != STATUS_EXPIRED;
+    /* Also if it is revoked: a server that staples the file must not go on showing good. */
+    if (options->replace && verified && !replaceResponse(options->replace, body, len))
+        r->exit_status = EXIT_COULD_NOT_TELL;
     ocspFree(body);
-    return r->have_response && r->status != STATUS_EXPIRED;
+    return verified;
 }
 
 static void probeResponder(const probeOptions *options, probeReport *r) {
@@ -1045,6 +1067,8 @@ static void printHelp(void) {
         "  --issuer FILE       certificate of the issuer, if it is neither in that file nor in --cafile\n"
         "  --url URL           query this URL instead of those in the certificate. May be given up to 8 times\n"
         "  --save FILE         save the response (DER), valid or not, for the directive response-file for example\n"
+        "  --replace FILE      replace FILE atomically with the response (DER) if it is valid: good or revoked. Any\n"
+        "                      failure leaves FILE as it was. For a timer, and the directive response-file\n"
         "  --text              also print the complete response in OpenSSL's format\n"
         "\n"
         "Output:\n"
@@ -1084,6 +1108,7 @@ enum {
     OPT_ISSUER,
     OPT_URL,
     OPT_SAVE,
+    OPT_REPLACE,
     OPT_TEXT,
     OPT_JSON,
     OPT_PROMETHEUS,
@@ -1111,6 +1136,7 @@ static const struct option long_options[] = {
     {"issuer", required_argument, NULL, OPT_ISSUER},
     {"url", required_argument, NULL, OPT_URL},
     {"save", required_argument, NULL, OPT_SAVE},
+    {"replace", required_argument, NULL, OPT_REPLACE},
     {"text", no_argument, NULL, OPT_TEXT},
     {"json", no_argument, NULL, OPT_JSON},
     {"prometheus", no_argument, NULL, OPT_PROMETHEUS},
@@ -1159,6 +1185,7 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
         case OPT_ASK: options->ask = optarg; break;
         case OPT_ISSUER: options->issuer = optarg; break;
         case OPT_SAVE: options->save = optarg; break;
+        case OPT_REPLACE: options->replace = optarg; break;
         case OPT_TEXT: options->text = 1; break;
         case OPT_JSON: options->form = FORM_JSON; break;
         case OPT_PROMETHEUS: options->form = FORM_PROMETHEUS; break;
@@ -1196,8 +1223,8 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
     options->target_count = argc - optind;
     if (options->ask && options->target_count) return usageError("--ask takes no server: omit ", argv[optind]);
     if (!options->ask && !options->target_count) return usageError("name a server, like 127.0.0.1:6379", "");
-    if (!options->ask && (options->issuer || options->url_count || options->save || options->text))
-        return usageError("--issuer, --url, --save and --text require --ask", "");
+    if (!options->ask && (options->issuer || options->url_count || options->save || options->replace || options->text))
+        return usageError("--issuer, --url, --save, --replace and --text require --ask", "");
     if (!options->all_nodes && (options->user || options->password_file))
         return usageError("--user and --password-file require --all-nodes", "");
     if (options->key && !options->cert) return usageError("--key requires --cert", "");

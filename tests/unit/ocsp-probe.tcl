@@ -1,7 +1,7 @@
 # ocsp-probe.tcl - ocsp-probe: a response that verifies, but whose CertID clients do not recognize, and the words of
-# errors (scenario 35).
+# errors; the option --replace (scenario 35).
 #
-# Weight: 6
+# Weight: 8
 # SPDX-License-Identifier: BSD-3-Clause
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
@@ -81,4 +81,88 @@ test {probe: the code of the error: no connection, an unknown name, no file; non
         lassign [ocsp_probe $ca --json {*}$arguments] status text
         assert_equal [lindex [regexp -inline {"error_code": "([^"]*)"} $text] 1] $code $text
     }
+}
+
+set kept [file join $dir kept.der]
+
+# Asks the responder and replaces the file, with further options. Returns {exit-status output}.
+proc replace_file {args} {
+    return [ocsp_probe $::ca --timeout 5 --ask [dict get $::leaf cert] --replace $::kept {*}$args]
+}
+
+proc kept_next {} {
+    return [dict get [lindex [dict get [ocsp_response_info [ocsp_file_read $::kept]] entries] 0] next]
+}
+
+test {probe: --replace writes a good response, which a server staples that has it as response-file (35.5)} {
+    ocsp_responder_behave $responder {this -60 next 3600}
+    lassign [replace_file] status text
+    assert_equal $status 0 $text
+    start_server [ocsp_server $leaf $ca response-file $kept] {
+        ocsp_assert_good $ca
+        assert_equal [ocsp_info response_source] file
+        # A new one, written while the server runs and reads; with a warning, which is good as well.
+        ocsp_responder_behave $responder {this -50 next 7200}
+        lassign [replace_file --warn 100000] status text
+        assert_equal $status 1 $text
+        ocsp_wait_info next_update [kept_next]
+        # Revoked: the server must not go on with good.
+        ocsp_responder_behave $responder {this -40 next 7300 status revoked}
+        lassign [replace_file] status text
+        assert_equal $status 2 $text
+        ocsp_wait_info state revoked
+        ocsp_assert_refused $ca
+    }
+}
+
+foreach {name behaviour exit} {
+    {a bad signature}       {signature bad}                 2
+    {expired}               {this -7200 next -10}           2
+    {another certificate's} {entries serial}                2
+    {unknown}               {status unknown}                2
+    {tryLater}              {response_status tryLater}      2
+    {a page}                {body html}                     2
+    {HTTP 503}              {http 503}                      3
+    {silence}               {drop close}                    3
+} {
+    test "probe: --replace leaves the file as it was: $name (35.6)" {
+        ocsp_responder_behave $responder good
+        assert_equal [lindex [replace_file] 0] 0
+        set bytes [ocsp_file_read $kept]
+        file stat $kept before
+        ocsp_responder_behave $responder $behaviour
+        lassign [replace_file] status text
+        assert_equal $status $exit $text
+        file stat $kept after
+        assert_equal $after(ino) $before(ino)
+        assert_equal [ocsp_file_read $kept] $bytes
+        assert_equal [glob -nocomplain $kept.*] {}
+    }
+}
+
+test {probe: --replace replaces by rename: a reader keeps the complete old file (35.7)} {
+    ocsp_responder_behave $responder {this -60 next 3600}
+    replace_file
+    set bytes [ocsp_file_read $kept]
+    set reader [open $kept rb]
+    ocsp_responder_behave $responder {this -50 next 9000}
+    assert_equal [lindex [replace_file] 0] 0
+    assert_equal [read $reader] $bytes
+    close $reader
+    assert_not_equal [ocsp_file_read $kept] $bytes
+}
+
+test {probe: --replace where the file cannot be written: status 3 and the reason; without --ask: wrong usage (35.8)} {
+    ocsp_responder_behave $responder good
+    lassign [ocsp_probe $ca --ask [dict get $leaf cert] --replace /nowhere/kept.der] status text
+    assert_equal $status 3 $text
+    assert_match {*/nowhere/kept.der*No such file*} $text
+    file mkdir $dir/folder.der
+    lassign [ocsp_probe $ca --ask [dict get $leaf cert] --replace $dir/folder.der] status text
+    assert_equal $status 3 $text
+    assert_match {*cannot replace*folder.der*} $text
+    assert_equal [glob -nocomplain $dir/folder.der.*] {}
+    lassign [ocsp_probe $ca --replace $kept 127.0.0.1:1] status text
+    assert_equal $status 3 $text
+    assert_match {*--replace*require --ask*} $text
 }

@@ -15,7 +15,7 @@ set border 3
 set tics nomirror out
 set grid ytics lc rgb "#dddddd"
 set xrange [0:150]
-set xlabel "seconds" offset 0,0.6
+
 set key outside bottom center horizontal samplen 2
 array color[4] = ["#009e73", "#d55e00", "#0072b2", "#cc79a7"]
 
