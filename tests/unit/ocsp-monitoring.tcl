@@ -105,21 +105,33 @@ proc wait_firing {alert target} {
     }
 }
 
-# Writes the answer to a range query over the last `seconds` for gnuplot, a block for each target in the dict `names`. Time
-# counts from the beginning of the range. Returns the number of values.
-proc write_range {path expression seconds names} {
-    set from [expr {[clock seconds] - $seconds}]
-    set body [get http://127.0.0.1:$::prometheus_port/api/v1/query_range?start=$from&end=[expr {$from + $seconds}]&step=2&[
-        ::http::formatQuery query $expression]]
+# Writes the answer to a range query for gnuplot, a block for each target in the dict `names`: lines of time and value. Times
+# count from `from`. A blank line interrupts the line where there is no value. With `runs`, lines of time, value and how
+# long it stayed. Returns the number of values.
+proc write_range {path expression from seconds names runs} {
+    set range "start=$from&end=[expr {$from + $seconds}]&step=2"
+    set body [get http://127.0.0.1:$::prometheus_port/api/v1/query_range?$range&[::http::formatQuery query $expression]]
     set channel [open $path w]
     set written 0
     foreach series [split [string map {\"metric\": \x01} $body] \x01] {
         if {![regexp {"target":"([^"]*)"} $series - target] || ![dict exists $names $target]} continue
         puts $channel "# [dict get $names $target]"
+        set before $from
+        set began $from
+        set last {}
         foreach {- time value} [regexp -all -inline {\[([0-9.]+),"([^"]*)"\]} $series] {
-            puts $channel "[expr {$time - $from}] $value"
             incr written
+            if {!$runs} {
+                if {$time - $before > 2} {puts $channel {}}
+                puts $channel "[expr {$time - $from}] $value"
+            } elseif {$value ne $last} {
+                if {$last ne {}} {puts $channel "[expr {$began - $from}] $last [expr {$time - $began}]"}
+                set began $time
+                set last $value
+            }
+            set before $time
         }
+        if {$runs} {puts $channel "[expr {$began - $from}] $last [expr {$before - $began}]"}
         puts $channel "\n"
     }
     close $channel
@@ -259,6 +271,8 @@ scrape_configs:
                     wait_for_condition 200 50 {[ocsp_info state $level] eq "good"
                         && [ocsp_info expires_in_seconds $level] <= 40} else {fail [ocsp_situation $level]}
                 }
+                run_probe {*}[dict keys $names]
+                after 2000 ;# a scrape
                 set began [clock seconds]
                 foreach {until outage status} {30 {} {} 80 {status unknown} {} 110 {status unknown} {status revoked}
                         150 {} {status revoked}} {
@@ -278,7 +292,8 @@ scrape_configs:
                     lappend units [expr {$unit eq {} ? "-" : $unit}]
                     set expression [lindex [lsearch -inline -index 0 -exact [queries] $title] 1]
                     set path [file join $::env(OCSP_PICTURES) panel-[llength $panels].dat]
-                    assert_morethan [write_range $path $expression 150 $names] 100 $title
+                    assert_morethan [write_range $path $expression $began 150 $names \
+                        [expr {$title eq "State"}]] 100 $title
                 }
                 exec gnuplot -e "folder='$::env(OCSP_PICTURES)'; out='$::env(OCSP_PICTURES)/monitoring.svg';\
                     panels=\"[join $panels |]\"; units='$units'; servers='[dict values $names]'" \

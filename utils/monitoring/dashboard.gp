@@ -1,6 +1,8 @@
-# dashboard.gp - draws the dashboard's panels over time from a real Prometheus's answers to their queries, which
-# tests/unit/ocsp-monitoring.tcl writes: FOLDER/panel-N.dat, one block a server. Variables: folder, out, panels (titles,
-# separated by "|"), units, servers (names, separated by "|").
+# dashboard.gp - draws the dashboard's panels over time from a real Prometheus's answers to their queries.
+#
+# tests/unit/ocsp-monitoring.tcl writes the answers, FOLDER/panel-N.dat: a block a server, lines of time and value; in
+# panel 1 of time, value and how long it stayed. Variables: folder, out, panels (titles, separated by "|"), units (of
+# each panel), servers (names).
 #
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,22 +14,23 @@ set multiplot layout 3,2 title "OCSP staples of TLS servers: the dashboard's que
 set lmargin 9
 set rmargin 3
 set border 3
-set tics nomirror out
+set tics nomirror out font ",10"
 set grid ytics lc rgb "#dddddd"
 set xrange [0:150]
-
-set key outside bottom center horizontal samplen 2
+set key outside bottom center horizontal samplen 2 maxrows 1
 array color[4] = ["#009e73", "#d55e00", "#0072b2", "#cc79a7"]
 
 # State: a row a server; green good, yellow warning, red critical, purple unknown.
 set title part(panels, 1)
+set xlabel "seconds" offset 0,0.6
 rows = words(servers)
 set yrange [0.5:rows + 0.5]
 set ytics () scale 0
 do for [i = 1:rows] { set ytics add (word(servers, i) i) }
 unset key
-state(v) = v == 0 ? 0x2ca02c : v == 1 ? 0xf2cc0c : v == 2 ? 0xd62728 : 0x9467bd
-plot for [i = 1:rows] folder."/panel-1.dat" index word(servers, i) using 1:(i):(state($2)) with points pt 5 ps 1.1 lc rgb variable
+array state[4] = ["#2ca02c", "#f2cc0c", "#d62728", "#9467bd"]
+plot for [v = 0:3] for [i = 1:rows] folder."/panel-1.dat" index word(servers, i) \
+    using 1:($2 == v ? i : NaN):3:(0) with vectors nohead lw 14 lc rgb state[v + 1]
 
 set key
 set yrange [0:*]
