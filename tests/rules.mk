@@ -15,7 +15,7 @@ comma := ,
 COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
 
 UNIT_LIBRARY := $(B)/libtest.a
-$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED))
+$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED) utils/ocsp-nodes.c)
 
 $(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
@@ -48,7 +48,7 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 
 # connect() is replaced in these two programs, see tests/fuzz/http.c.
 FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
-FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c
+FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c utils/ocsp-nodes.c
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
 
 $(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) $(FUZZ_SHARED)) $(LIBRARY)
@@ -140,6 +140,12 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 	@sh deps/install.sh soak
 	@$(MAKE) --no-print-directory all
 	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
+
+.PHONY: test-monitoring
+test-monitoring: ## fire each alert in a real Prometheus, run the dashboard's queries, draw build/monitoring/monitoring.svg
+	@sh deps/install.sh monitoring
+	@$(MAKE) --no-print-directory all
+	@OCSP_PICTURES=$(CURDIR)/build/monitoring tclsh tests/run.tcl --silence 400 --single unit/ocsp-monitoring $(ARGS)
 
 # ---- style ---------------------------------------------------------------------------------------------------------
 

@@ -370,6 +370,29 @@ proc stop_helpers {} {
     ocsp_responder_stop_all
 }
 
+# Runs ocsp-probe with the trust anchor `ca` and returns {exit-status output}. It is compiled here, because the matrix tests
+# a tree in which it is not built.
+proc ocsp_probe {ca args} {
+    if {[catch {exec [ocsp_probe_path] --cafile [dict get $ca cert] {*}$args 2>@1} text options]} {
+        set how [dict get $options -errorcode]
+        return [list [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}] $text]
+    }
+    return [list 0 $text]
+}
+
+proc ocsp_probe_path {} {
+    set out [file join $::workdir ocsp-probe]
+    if {[file exists $out]} {return $out}
+    set files [glob [file join $::project_dir utils ocsp-*.c]]
+    foreach file [glob [file join $::project_dir src ocsp_*.c]] {
+        if {[string match ocsp_module* [file tail $file]] || [file tail $file] in {ocsp_builtin.c ocsp_tools.c}} continue
+        lappend files $file
+    }
+    exec cc -std=gnu11 -O1 -I[file join $::project_dir src] -I[file join $::project_dir deps] {*}$files -o $out \
+        -lssl -lcrypto -lpthread
+    return $out
+}
+
 # Returns the lines of the server's log that the module wrote, which the server marks with the module's name.
 proc ocsp_log_lines {{level 0} {pattern *}} {
     set found {}
