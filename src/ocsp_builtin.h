@@ -3,6 +3,7 @@
  * Every function exists in every build, so that no caller needs an #if; where stapling is not
  * possible, turning it on fails with an error that says why. Main thread only, except ocspBuiltinKillThread.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_BUILTIN_H
@@ -51,8 +52,10 @@ void ocspBuiltinLink(struct ssl_st *ssl); /* a link to a peer, before its handsh
 /* DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET: `subcommand` is that word, `first` and `second` those after it (sds; NULL:
  * absent). The caller reads them from c->argv, because the name of an object's value differs between releases. */
 void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second);
-sds genOcspInfoStatsString(sds info);           /* the two counters in INFO stats */
-sds genOcspInfoString(sds info, int *sections); /* INFO ocsp */
-void ocspBuiltinKillThread(void);               /* in a crash report, after bioKillThreads; any thread */
+/* INFO. The names of fields begin with `prefix`: "tls_ocsp_" in a server whose INFO has a section TLS, else "ocsp_". */
+sds genOcspInfoStatsString(sds info, const char *prefix); /* the two counters in INFO stats */
+sds genOcspInfoString(sds info, const char *prefix);      /* the fields, for the section TLS */
+sds genOcspInfoSection(sds info, int *sections);          /* the section OCSP, for a server without one */
+void ocspBuiltinKillThread(void);                         /* in a crash report, after bioKillThreads; any thread */
 
 #endif

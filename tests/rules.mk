@@ -153,6 +153,8 @@ SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-fi
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
     tests/support/under_pod tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
     $(wildcard utils/packaging/debian/*.p*)
+# Parts of patches, which are compiled in a Valkey tree: see utils/series.
+PATCH_FILES := $(sort $(wildcard src/unit/*.c src/unit/*.cpp utils/series/*/*.[ch]))
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
 # Versions of clang-format differ in details, so only that of Debian 12 is used.
@@ -165,7 +167,7 @@ CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
 lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lines, links, mutants and hardening
 	@sh deps/install.sh lint
-	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
+	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES) $(PATCH_FILES); else \
 	    echo "lint: clang-format $(FORMAT_MAJOR) is not installed: formatting not checked"; fi
 	@echo "lint: cppcheck" && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 \
@@ -188,7 +190,7 @@ lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lin
 format: ## rewrite the C sources in the project's style
 	@sh deps/install.sh lint
 	@$(IS_FORMAT_MAJOR) || { echo "make format: needs clang-format $(FORMAT_MAJOR), which Debian 12 has" >&2; exit 1; }
-	clang-format -i $(C_FILES)
+	clang-format -i $(C_FILES) $(PATCH_FILES)
 
 # The sed removes dot's comment with its version, which differs between machines.
 docs: ## generate docs/design.svg from docs/design.dot, the README's table of directives, and lists in the man pages

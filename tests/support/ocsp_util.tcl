@@ -28,13 +28,14 @@ proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $shor
 
 proc ocsp_get {short {level 0}} {lindex [r $level config get [ocsp_directive $short]] 1}
 
-# Returns the module's INFO fields, without the prefix ocsp_, as a dict.
+# Returns the INFO fields, without the prefix ocsp_ (in a patched Valkey from 9.1 on, with its section tls: tls_ocsp_),
+# as a dict.
 proc ocsp_info_all {{level 0}} {
     set text [r $level info ocsp]
-    if {![ocsp_is_module]} {append text \n [r $level info stats]}
+    if {![ocsp_is_module]} {append text \n [r $level info tls] \n [r $level info stats]}
     set fields {}
     foreach line [split $text \n] {
-        if {[regexp {^ocsp_([a-z_0-9]+):(.*?)\r?$} $line - name value]} {dict set fields $name $value}
+        if {[regexp {^(?:tls_)?ocsp_([a-z_0-9]+):(.*?)\r?$} $line - name value]} {dict set fields $name $value}
     }
     return $fields
 }
