@@ -22,11 +22,14 @@ LINT="binutils clang-format cppcheck shellcheck mandoc git tcl"
 PACKAGE="build-essential debhelper dpkg-dev lintian mandoc git rpm rpmlint"
 # dot draws docs/design.svg.
 DOCS="graphviz"
-MODEL="spin gcc libc6-dev"
+# herd7 (herdtools7), which `make model` uses too, is in Debian testing only.
+MODEL="spin gcc libc6-dev g++ relacy-dev"
 # `make test-matrix` creates Debian root file systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
 # One of these file systems gets clients from npm. An npm of another origin than Debian's will do.
 command -v npm >/dev/null 2>&1 || MATRIX="$MATRIX npm"
+# `make test-matrix ARCH=arm64` builds for arm64 and emulates it.
+ARM64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
@@ -65,10 +68,11 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
             fuzz    build, and packages for `make fuzz`
             model   packages for `make model`
             matrix  packages for `make test-matrix`
+            arm64   packages for `make test-matrix ARCH=arm64`, in addition to matrix and build
             fleet   build, and packages for `make fleet`
             soak    test, and packages for the plot of `make soak`
             bench   run, and packages for `make bench`: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
-            all     everything except bench (default)
+            all     everything except bench and arm64 (default)
 
   --list    print the packages of the groups, one per line; install nothing
   --check   print the missing packages, and exit with 1 if there are any; install nothing
@@ -229,7 +233,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | package | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
+    build | run | test | lint | package | docs | fuzz | model | matrix | arm64 | fleet | soak | bench | all) groups="$groups $argument" ;;
     *)
         usage >&2
         die "unknown option or group \"$argument\"; see the usage above."
@@ -249,6 +253,7 @@ for group in ${groups:-all}; do
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
     matrix) packages="$packages $MATRIX" ;;
+    arm64) packages="$packages $BUILD $ARM64" ;;
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;

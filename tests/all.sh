@@ -7,7 +7,8 @@
 #
 # A program's output is written to build/test-logs/ and printed only if a test failed. A program that crashes, or that
 # exits with a failure although all its tests passed (for example a sanitizer's finding), counts as one more failure.
-# SAN=address|thread|undefined names the sanitizer that the programs were built with.
+# SAN=address|thread|undefined names the sanitizer that the programs were built with. With OCSP_TEST_PATIENCE=N, for a slow
+# machine, a program may take N times as long.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 set -u
@@ -40,7 +41,7 @@ runUnit() {
     name=$(basename "$1")
     log=$logs/$name.log
     # shellcheck disable=SC2086 # $prefix is words
-    timeout 300 $prefix "$1" >"$log" 2>&1
+    timeout "$((300 * ${OCSP_TEST_PATIENCE:-1}))" $prefix "$1" >"$log" 2>&1
     status=$?
     # cmocka prints RUN for each test, then OK or SKIPPED: a test that has neither has failed or crashed.
     started=$(grep -c '^\[ RUN      \]' "$log")

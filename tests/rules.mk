@@ -119,11 +119,11 @@ mutants: ## break the engine's rules one at a time; a test has to fail on each; 
 # ---- servers ------------------------------------------------------------------------------------------------------
 
 # MATRIX_ROOTS is the directory of the roots (default: in the user's cache directory), MATRIX_MIRROR their Debian
-# mirror.
+# mirror. ARCH=arm64 runs part of the suites on an emulated arm64 instead.
 .PHONY: test-matrix matrix-clean
-test-matrix: ## run suites and packages on Debian 12, 13, testing, the C tests with OpenSSL 4; requires root
-	@sh deps/install.sh matrix test package
-	@tclsh tests/matrix/run.tcl $(ARGS)
+test-matrix: ## run suites and packages on Debian 12, 13, testing, C tests with OpenSSL 4; ARCH=arm64: emulated; needs root
+	@sh deps/install.sh $(if $(ARCH),matrix arm64,matrix test package)
+	@tclsh tests/matrix/run.tcl $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 
 matrix-clean: ## remove the roots of test-matrix
 	@sh tests/matrix/root clean
