@@ -30,8 +30,9 @@ unit: $(UNIT_PROGRAMS) ## build and run the C unit tests only
 # Missing packages are installed first; a second make then builds, because only then the headers exist.
 ifeq ($(SAN),)
 test: ## install missing packages, build, run all tests; SAN=address|thread|undefined: the C tests, sanitized
-	@sh deps/install.sh test
-	@$(MAKE) --no-print-directory test-programs
+	@sh deps/install.sh test || echo "make test: going on with what is installed" >&2
+	@$(MAKE) --no-print-directory all $(B)/simulate
+	@if echo '#include <cmocka.h>' | $(CC) -E - >/dev/null 2>&1; then $(MAKE) --no-print-directory test-programs; fi
 	@sh tests/all.sh all $(UNIT_PROGRAMS) -- $(ARGS)
 else
 test:
