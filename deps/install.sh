@@ -104,8 +104,8 @@ ubuntu() {
 # forRelease PACKAGE...: prints the packages by the names of this release.
 forRelease() {
     case $(ubuntu) in
-    # Its Redis, 6.0, is no replacement.
-    jammy) printf '%s\n' "$@" | sed '/^valkey-/d' ;;
+    # Its Redis, 6.0, is no replacement; its clang contains the runtime.
+    jammy) printf '%s\n' "$@" | sed '/^valkey-/d; /^libclang-rt-/d' ;;
     noble) printf '%s\n' "$@" | sed 's/^valkey-/redis-/' ;;
     *) printf '%s\n' "$@" ;;
     esac

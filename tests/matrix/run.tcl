@@ -318,14 +318,15 @@ if {$arch ne {}} {
         "CC=aarch64-linux-gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/aarch64-linux-gnu/" \
         AR=aarch64-linux-gnu-ar LD=aarch64-linux-gnu-ld OBJCOPY=aarch64-linux-gnu-objcopy test-programs]
     set chosen [expr {$suites ne {} ? $suites : [concat {*}[lmap suite $arm64_suites {list --single $suite}]]}]
-    foreach {name command arguments} [list \
-        $arch_root-valkey {tclsh /src/tests/run.tcl --server /usr/bin/valkey-server "$@"} $chosen \
-        $arch_root-unit {cd /src && sh tests/all.sh unit build/test_* build/fuzz-replay} {}] {
+    # The factors are for two cores, with the jobs side by side; that of the unit tests also thins out test_alloc.
+    foreach {name patience command arguments} [list \
+        $arch_root-valkey 5 {tclsh /src/tests/run.tcl --server /usr/bin/valkey-server "$@"} $chosen \
+        $arch_root-unit 20 {cd /src && sh tests/all.sh unit build/test_* build/fuzz-replay} {}] {
         if {$suites ne {} && $name eq "$arch_root-unit"} continue
         file delete -force [file join $out $name] [log_of $name]
         job $name build-$arch [in_root $arch_root $own_tree [file join $out $name] sh -c "
             openssl version
-            export OCSP_TEST_PATIENCE=5
+            export OCSP_TEST_PATIENCE=$patience
             $command
             exit \$?
         " sh {*}$arguments]
