@@ -18,6 +18,8 @@ TEST="libcmocka-dev tcl-tls"
 # installed already, and in one root of `make test-matrix`.
 RESPONDERS="python3-cryptography ruby ruby-webrick erlang-public-key erlang-inets libnss3-tools"
 LINT="binutils clang-format cppcheck shellcheck mandoc git tcl"
+# kubectl decodes utils/kubernetes/ without a cluster. One of another origin than Debian's will do.
+command -v kubectl >/dev/null 2>&1 || LINT="$LINT kubernetes-client"
 # `make deb` and `make rpm`.
 PACKAGE="build-essential debhelper dpkg-dev lintian mandoc git rpm rpmlint"
 # dot draws docs/design.svg.
@@ -33,8 +35,10 @@ ARM64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
+# `make test-monitoring`, about 130 MB: a Prometheus that reads the probe's metrics, and a collector of INFO.
+MONITORING="prometheus prometheus-node-exporter prometheus-redis-exporter gnuplot-nox"
 # Packages that install a service.
-SERVICES="valkey-server redis-server nginx haproxy"
+SERVICES="valkey-server redis-server nginx haproxy prometheus prometheus-node-exporter prometheus-redis-exporter"
 
 # The package of the sanitizer and fuzzer runtime has clang's version in its name.
 fuzzPackages() {
@@ -73,7 +77,8 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
             fleet   build, and packages for `make fleet`
             soak    test, and packages for the plot of `make soak`
             bench   run, and packages for `make bench`: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
-            all     everything except bench and arm64 (default)
+            monitoring  test, and packages for `make test-monitoring`: Prometheus and two of its exporters
+            all     everything except bench, monitoring and arm64 (default)
 
   --list    print the packages of the groups, one per line; install nothing
   --check   print the missing packages, and exit with 1 if there are any; install nothing
@@ -260,7 +265,9 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | package | docs | fuzz | model | matrix | arm64 | fleet | soak | bench | all) groups="$groups $argument" ;;
+    build | run | test | lint | package | docs | fuzz | model | matrix | arm64 | fleet | soak | bench | monitoring | all)
+        groups="$groups $argument"
+        ;;
     *)
         usage >&2
         die "unknown option or group \"$argument\"; see the usage above."
@@ -284,6 +291,7 @@ for group in ${groups:-all}; do
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
+    monitoring) packages="$packages $BUILD $RUN $TEST $MONITORING" ;;
     all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $PACKAGE $DOCS $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done

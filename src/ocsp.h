@@ -6,6 +6,7 @@
  * "Main" is the thread that runs the server's event loop. Functions that return int return 1, or 0 on failure, unless
  * they say otherwise.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_H
@@ -31,31 +32,30 @@ typedef enum {
     OCSP_LOG_WARNING
 } ocspLogLevel; /* the server's levels */
 
+typedef enum ocspAnswerKind { OCSP_ANSWER_REFRESH, OCSP_ANSWER_PUSH } ocspAnswerKind;
+
 /* What the engine needs from its host. Copied by ocspInit. */
 typedef struct ocspHost {
     void (*log)(ocspLogLevel level, const char *sentence); /* any thread; one line without a line end */
-    void *(*alloc)(size_t size);                           /* any thread; NULL: out of memory, which is survived */
-    void (*free)(void *ptr);                               /* any thread; NULL allowed */
-    void (*thread_started)(void); /* called first on the OCSP thread (name, CPU list, thread marks); may be NULL */
-    /* Does this OCSP_CONTEXT_UNSURE context, which served a handshake, serve the server's own certificate? 1: yes; 0: no,
-     * and never will; -1: not known yet, ask again. Main, in ocspCron. NULL means yes. */
-    int (*serves)(SSL_CTX *ctx);
+    /* Any thread. NULL: out of memory. The engine survives that everywhere, also where OpenSSL's own allocations fail: a
+     * server may abort when its allocator has no memory, but OpenSSL's allocator is another one, and a module must not end
+     * a server that would go on. */
+    void *(*alloc)(size_t size);
+    void (*free)(void *ptr); /* any thread; NULL allowed */
+    /* Called first on the OCSP thread (name, CPU list, thread marks). May be NULL. */
+    void (*thread_started)(void);
+    /* What ocspRequestRefresh or ocspSet began has ended: all refreshes up to `number`, or the push of that number. `error`
+     * is NULL, or a reason valid during the call. OCSP thread, or main at shutdown; may be NULL. */
+    void (*answered)(ocspAnswerKind kind, unsigned number, const char *error);
     const char *directive_prefix; /* of directives in sentences, "ocsp." or "tls-ocsp-"; constant. NULL: none */
 } ocspHost;
 
 #define OCSP_THREAD_NAME "bio_ocsp" /* ocspHost.thread_started gives it to the thread */
 
-/* Who made an SSL_CTX. Modules with TLS listeners make contexts too, and those must never replace the server's. */
-typedef enum ocspOwner {
-    OCSP_CONTEXT_OF_SERVER, /* adopted once it was attached or has served a handshake */
-    OCSP_CONTEXT_UNSURE,    /* the same, if ocspHost.serves agrees */
-    OCSP_CONTEXT_FOREIGN    /* other code's: never adopted */
-} ocspOwner;
-
 /* What the servers that this one links to must staple. */
 typedef enum ocspVerifyPeers {
-    OCSP_PEERS_NO,   /* nothing */
-    OCSP_PEERS_SOFT, /* a staple must be good; a missing or expired one is accepted, unless must-staple, and counted */
+    OCSP_PEERS_NO,     /* nothing */
+    OCSP_PEERS_SOFT,   /* a good staple, or none or an expired one, which is counted, unless must-staple */
     OCSP_PEERS_REQUIRE /* a good staple */
 } ocspVerifyPeers;
 
@@ -96,7 +96,8 @@ typedef struct ocspDirective {
     int (*check)(const char *value,
                  const char **why); /* of the value as text; 0 sets *why to a constant sentence; may be NULL */
     const char *values, *meaning;   /* for the documentation, in Markdown */
-    int sensitive; /* 1: the value may have a password; the server keeps it out of SLOWLOG, and no sentence has it */
+    /* 1: the value may have a password. The server keeps it out of SLOWLOG, and no sentence has it. */
+    int sensitive;
 } ocspDirective;
 
 enum {
@@ -141,14 +142,9 @@ int ocspSetOptions(const ocspOptions *options);
 
 /* Staples for the certificates of `ctx` (RSA and ECDSA, say) instead of those attached before; call it when a server
  * context is complete and about to be used. A reload: it starts a fetch at once. Takes references and leaves the context as
- * it was. Main; does not block. The caller installs the callback. */
-void ocspAttachContext(SSL_CTX *ctx);
-
-/* Prefetches for a certificate about to be served: certs[0], with the others as its chain and `store` as trust anchors.
- * With stapling on, the next ocspCron loads its cached response and starts the thread that fetches, so that the responder
- * is asked before the first client can connect. Attaching that certificate then fetches nothing again. Takes references;
- * NULL cancels; ignored after the first attach and when out of memory. Main. */
-void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store);
+ * it was. Main; does not block. The caller installs the callback. 0: out of memory; the certificates attached before are
+ * still stapled for. */
+int ocspAttachContext(SSL_CTX *ctx);
 
 /* Compares two certificates byte for byte. Unlike X509_cmp it does not populate OpenSSL's cached extensions, which an
  * allocation failure marks invalid for good. Returns 1 if they are equal, 0 also when out of memory. Any thread; the OCSP
@@ -158,16 +154,9 @@ int ocspSameCertificate(const X509 *a, const X509 *b);
 /* Makes a context of the server answer status requests (RFC 6066 section 8). The thread that fills `ctx`. */
 void ocspInstallCallback(SSL_CTX *ctx);
 
-/* The same for a context of any owner. A foreign context is stapled for if it serves a tracked certificate, but its
- * handshakes never make the engine adopt it. */
-void ocspInstallCallbackAs(SSL_CTX *ctx, ocspOwner owner);
-
-/* Makes links opened with `ctx` request a staple while verify_peers is on; needs the callback as well. Only for the
- * server's own links. Contexts without a certificate are left alone. The thread that fills `ctx`. RFC 6066 section 8. */
-void ocspInstallPeerCheck(SSL_CTX *ctx);
-
-/* Reports in the log and in INFO that verify_peers is on and links are not checked; `why` is half a sentence. Main. */
-void ocspPeerCheckUnavailable(const char *why);
+/* Makes `ssl`, a link that this server is about to open, request a staple if verify_peers is on. Its context needs the
+ * callback. The thread that opens the link. RFC 6066 section 8. */
+void ocspRequestPeerStaple(SSL *ssl);
 
 /* The handshake callback. Any thread; no lock, no I/O, no wait. On a server it staples the current response of the
  * certificate being served. On a client it verifies the peer's staple if verify_peers is on, which costs two or three
@@ -179,15 +168,11 @@ int ocspStatusCallback(SSL *ssl, void *unused);
  * it again before each sleep of the event loop, or once a second; it usually costs a comparison. Main. */
 void ocspCron(void);
 
-/* The outcome of a requested refresh: error is NULL, or a reason valid during the call. OCSP thread, or main at
- * shutdown. */
-typedef void ocspRefreshDone(void *arg, const char *error);
-
 /* Starts a refresh now (with a response file: reads it again). Requests during one are merged into it; if it fails, one
- * more follows. 1: `done` (may be NULL) is called once at its end. 0: it cannot be done, `why` (at least OCSP_SENTENCE_MAX
- * bytes) has the reason, `done` is never called. Main; does not block. */
+ * more follows. Returns the request's number for ocspHost.answered. 0: it cannot be done, `why` (at least
+ * OCSP_SENTENCE_MAX bytes) has the reason. Main; does not block. */
 #define OCSP_SENTENCE_MAX 512
-int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size);
+unsigned ocspRequestRefresh(char *why, size_t why_size);
 
 /* The answer of OCSP.GET and DEBUG OCSP-GET. */
 typedef enum {
@@ -212,7 +197,7 @@ void ocspGet(const char *const words[], int count, ocspGetAnswer *answer);
 /* Hands a response in base64 (line ends allowed) to the OCSP thread, which verifies it like one from the network and
  * staples it for each certificate that it is about. A fetch under way is interrupted, so this does not wait for a
  * responder. Returns as ocspRequestRefresh. Main; does not block. */
-int ocspSet(const char *base64, size_t len, ocspRefreshDone *done, void *arg, char *why, size_t why_size);
+unsigned ocspSet(const char *base64, size_t len, char *why, size_t why_size);
 
 /* INFO: calls `number` or `text` for each field, without the prefix "ocsp_", in a fixed order. Strings are valid during
  * the call. Main; takes a mutex that is held for copies only. */
@@ -232,6 +217,8 @@ void ocspResetCounters(void);
  * files; for files that OpenSSL reads, a second at most. The engine registers it with atexit when the thread starts.
  * Idempotent; does nothing in a forked child. Main. */
 void ocspAtExit(void);
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
 
 /* Ends the thread and frees everything; ocspInit may follow. Waits for a name look-up or disk under way, so it is for tests
  * and unloading; a server just exits. No handshake may run. Main. */

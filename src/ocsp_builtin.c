@@ -12,6 +12,7 @@
  * Where stapling is not possible (the server is built without TLS, with TLS as a module, or with OpenSSL before 3.0)
  * the directives exist all the same, and `tls-ocsp-stapling yes` is refused with an error that says what is missing.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "server.h"
@@ -152,21 +153,23 @@ static int run(void) {
     return 1;
 }
 
-void ocspBuiltinServe(SSL_CTX *ctx) {
+void ocspBuiltinServe(SSL_CTX *ctx, SSL_CTX *client_ctx) {
     served = 1;
     if (!run())
         builtinLog(OCSP_LOG_WARNING,
                    "out of memory: nothing is stapled and no peer is checked until the next TLS reload");
     ctx_without_callback = !running;
     if (!running) return;
-    ocspBuiltinLink(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
-    ocspAttachContext(ctx);
+    ocspInstallCallback(ctx); /* links to peers use this context, too, unless tls-client-cert-file is set */
+    if (client_ctx) ocspInstallCallback(client_ctx);
+    if (!ocspAttachContext(ctx))
+        builtinLog(OCSP_LOG_WARNING,
+                   "out of memory examining the TLS context: a new certificate is not stapled for until the next TLS "
+                   "reload");
 }
 
-void ocspBuiltinLink(SSL_CTX *ctx) {
-    if (!running || !ctx) return;
-    ocspInstallCallback(ctx);
-    ocspInstallPeerCheck(ctx);
+void ocspBuiltinLink(SSL *ssl) {
+    if (running && ssl) ocspRequestPeerStaple(ssl);
 }
 
 void ocspBuiltinStart(void) {
@@ -254,7 +257,7 @@ int applyOcspConfig(const char **err) {
 static void debugRefresh(client *c) {
     char why[OCSP_SENTENCE_MAX];
 
-    if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
+    if (ocspRequestRefresh(why, sizeof(why)))
         addReplyStatus(c, "Background OCSP refresh started");
     else
         addReplyErrorFormat(c, "%s", why);
@@ -278,7 +281,7 @@ static void debugGet(client *c, const char *const words[], int count) {
 static void debugSet(client *c, sds base64) {
     char why[OCSP_SENTENCE_MAX];
 
-    if (ocspSet(base64, sdslen(base64), NULL, NULL, why, sizeof(why)))
+    if (ocspSet(base64, sdslen(base64), why, sizeof(why)))
         addReplyStatus(c, "Background OCSP response check started");
     else
         addReplyErrorFormat(c, "%s", why);
@@ -297,15 +300,22 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
         addReplySubcommandSyntaxError(c);
 }
 
-/* Before the name of each field: one line to change, for names that fit the server's own section TLS. */
-#define INFO_PREFIX "ocsp_"
+/* Where the fields of an INFO section go, and what their names begin with. */
+struct infoTarget {
+    sds info;
+    const char *prefix;
+};
 
-static void infoText(void *info, const char *field, const char *value) {
-    *(sds *)info = sdscatprintf(*(sds *)info, INFO_PREFIX "%s:%s\r\n", field, value);
+static void infoText(void *arg, const char *field, const char *value) {
+    struct infoTarget *to = arg;
+
+    to->info = sdscatprintf(to->info, "%s%s:%s\r\n", to->prefix, field, value);
 }
 
-static void infoNumber(void *info, const char *field, long long value) {
-    *(sds *)info = sdscatprintf(*(sds *)info, INFO_PREFIX "%s:%lld\r\n", field, value);
+static void infoNumber(void *arg, const char *field, long long value) {
+    struct infoTarget *to = arg;
+
+    to->info = sdscatprintf(to->info, "%s%s:%lld\r\n", to->prefix, field, value);
 }
 
 /* Returns 1 if INFO may call the engine, which takes a mutex. INFO is also printed in crash reports: there the crashed
@@ -314,34 +324,41 @@ static int mayAsk(void) {
     return !in_info && pthread_equal(pthread_self(), server.main_thread_id);
 }
 
-static sds addInfo(sds info, void (*fields)(const ocspInfoSink *)) {
-    ocspInfoSink sink = {infoText, infoNumber, &info};
+static sds addInfo(sds info, const char *prefix, void (*fields)(const ocspInfoSink *)) {
+    struct infoTarget to = {info, prefix};
+    ocspInfoSink sink = {infoText, infoNumber, &to};
 
+    if (!mayAsk()) return info;
     in_info = 1;
     fields(&sink);
     in_info = 0;
-    return info;
+    return to.info;
 }
 
-sds genOcspInfoStatsString(sds info) {
-    return mayAsk() ? addInfo(info, ocspInfoCounters) : info;
+sds genOcspInfoStatsString(sds info, const char *prefix) {
+    return addInfo(info, prefix, ocspInfoCounters);
 }
 
-sds genOcspInfoString(sds info, int *sections) {
+sds genOcspInfoString(sds info, const char *prefix) {
+    return addInfo(info, prefix, ocspInfoState);
+}
+
+sds genOcspInfoSection(sds info, int *sections) {
     if (!mayAsk()) return info;
     if ((*sections)++) info = sdscat(info, "\r\n");
-    return addInfo(sdscat(info, "# OCSP\r\n"), ocspInfoState);
+    return genOcspInfoString(sdscat(info, "# OCSP\r\n"), "ocsp_");
 }
 
 #else /* OCSP_BUILTIN */
 
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 #define OCSP_MISSING "it requires OpenSSL 3.0 or later, and this server is built with an older one or with LibreSSL"
-void ocspBuiltinServe(struct ssl_ctx_st *ctx) {
+void ocspBuiltinServe(struct ssl_ctx_st *ctx, struct ssl_ctx_st *client_ctx) {
     UNUSED(ctx);
+    UNUSED(client_ctx);
 }
-void ocspBuiltinLink(struct ssl_ctx_st *ctx) {
-    UNUSED(ctx);
+void ocspBuiltinLink(struct ssl_st *ssl) {
+    UNUSED(ssl);
 }
 #elif defined(USE_OPENSSL) && USE_OPENSSL == 2 /* BUILD_MODULE */
 #define OCSP_MISSING "this server is built with TLS as a module: build it with BUILD_TLS=yes"
@@ -400,11 +417,17 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
 }
 
 /* Print nothing and count no section: with TLS as a module, INFO ocsp may belong to a module. */
-sds genOcspInfoStatsString(sds info) {
+sds genOcspInfoStatsString(sds info, const char *prefix) {
+    UNUSED(prefix);
     return info;
 }
 
-sds genOcspInfoString(sds info, int *sections) {
+sds genOcspInfoString(sds info, const char *prefix) {
+    UNUSED(prefix);
+    return info;
+}
+
+sds genOcspInfoSection(sds info, int *sections) {
     UNUSED(sections);
     return info;
 }

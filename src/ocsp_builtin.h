@@ -1,8 +1,9 @@
 /* ocsp_builtin.h - OCSP stapling for the server: the functions that Valkey's own source files call.
  *
- * Include after server.h. Every function exists in every build, so that no caller needs an #if; where stapling is not
+ * Every function exists in every build, so that no caller needs an #if; where stapling is not
  * possible, turning it on fails with an error that says why. Main thread only, except ocspBuiltinKillThread.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_BUILTIN_H
@@ -36,22 +37,25 @@ int applyOcspConfig(const char **err); /* for all directives: a CONFIG SET of se
 void ocspBuiltinStart(void);
 void ocspBuiltinResetStats(void); /* CONFIG RESETSTAT */
 
-/* Call when a server context was just put into service, before a connection uses it: attaches it if stapling is on. Not
+/* Call when server contexts were just put into service, before a connection uses it: attaches it if stapling is on. Not
  * with TLS as a module (valkey-tls.so), which is a separate program. */
 #if defined(USE_OPENSSL) && USE_OPENSSL == 1 /* BUILD_YES */
 struct ssl_ctx_st;
-void ocspBuiltinServe(struct ssl_ctx_st *ctx);
-void ocspBuiltinLink(struct ssl_ctx_st *ctx); /* the same for the context of links to peers; NULL: none */
+struct ssl_st;
+void ocspBuiltinServe(struct ssl_ctx_st *ctx, struct ssl_ctx_st *client_ctx); /* client_ctx: of links, NULL: as ctx */
+void ocspBuiltinLink(struct ssl_st *ssl); /* a link to a peer, before its handshake; NULL allowed */
 #else
-#define ocspBuiltinServe(ctx) ((void)(ctx))
-#define ocspBuiltinLink(ctx) ((void)(ctx))
+#define ocspBuiltinServe(ctx, client_ctx) ((void)(ctx), (void)(client_ctx))
+#define ocspBuiltinLink(ssl) ((void)(ssl))
 #endif
 
 /* DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET: `subcommand` is that word, `first` and `second` those after it (sds; NULL:
  * absent). The caller reads them from c->argv, because the name of an object's value differs between releases. */
 void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second);
-sds genOcspInfoStatsString(sds info);           /* the two counters in INFO stats */
-sds genOcspInfoString(sds info, int *sections); /* INFO ocsp */
-void ocspBuiltinKillThread(void);               /* in a crash report, after bioKillThreads; any thread */
+/* INFO. The names of fields begin with `prefix`: "tls_ocsp_" in a server whose INFO has a section TLS, else "ocsp_". */
+sds genOcspInfoStatsString(sds info, const char *prefix); /* the two counters in INFO stats */
+sds genOcspInfoString(sds info, const char *prefix);      /* the fields, for the section TLS */
+sds genOcspInfoSection(sds info, int *sections);          /* the section OCSP, for a server without one */
+void ocspBuiltinKillThread(void);                         /* in a crash report, after bioKillThreads; any thread */
 
 #endif

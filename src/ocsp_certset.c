@@ -1,6 +1,7 @@
 /* ocsp_certset.c - the set of tracked certificates: those of the context in service (active), and a few recently
  * replaced ones, whose responses handshakes under way may still need.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"
@@ -53,8 +54,7 @@ static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const oc
         int keep = known->issuer && !id->issuer;
         ocspIdentityFree(keep ? id : known);
         if (keep) id = known;
-        /* Attaching a prefetched context is not a reload: the fetch under way continues. */
-        if (set->attached_before) cert->schedule.refresh_now = 1;
+        if (set->context->reload) cert->schedule.refresh_now = 1; /* otherwise the fetch under way continues */
     } else {
         ocspMakeRoom(set);
         cert = set->count < OCSP_MAX_CERTS ? ocspCertNew() : NULL;
@@ -206,6 +206,8 @@ void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOpt
         cert->state = ocspStateOf(cert->id, options);
     }
 }
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
 
 void ocspCertSetFree(ocspCertSet *set) {
     while (set->count > 0) ocspUntrackCert(set, 0);

@@ -1,6 +1,7 @@
 /* ocsp_commands.c - what OCSP.GET and OCSP.SET do, for both hosts: arguments, formats and base64. A host adds the
  * permissions and the reply.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"
@@ -175,22 +176,19 @@ static ocspPush *ocspPushNew(const char *base64, size_t len, const char **why) {
     return NULL;
 }
 
-int ocspSet(const char *base64, size_t len, ocspRefreshDone *done, void *arg, char *why, size_t why_size) {
+unsigned ocspSet(const char *base64, size_t len, char *why, size_t why_size) {
     const char *reason = ocspWhyNotRunning();
     ocspPush *push = reason ? NULL : ocspPushNew(base64, len, &reason);
+    unsigned number = 0;
 
-    if (push) {
-        push->done = done;
-        push->arg = arg;
-        reason = ocspPutPush(push);
-    }
+    if (push) reason = ocspPutPush(push, &number);
     if (reason) {
         ocspPushFree(push);
         snprintf(why, why_size, "%s", reason);
         return 0;
     }
     ocspThreadWake();
-    return 1;
+    return number;
 }
 
 #endif /* OCSP_SUPPORTED */

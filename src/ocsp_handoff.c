@@ -4,11 +4,13 @@
  * refresh requests, then wakes the thread; the thread takes them, works, and stores a report for INFO. Handshakes do
  * not access `shared`: they read the slot (ocsp_slot.c) and two atomics.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
 #include "ocsp_worker.h"
 #if OCSP_SUPPORTED
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,9 +24,9 @@ static struct {
     unsigned options_version, options_taken; /* differ while the thread has not taken the newest options */
     ocspContextCerts *context;               /* owned: the newest one, until the thread takes it; NULL: none */
     int unreported;                          /* the thread took options or a context after its last report */
-    int refresh_requests;
-    ocspWaiter *waiters;
-    ocspPush *pushes; /* owned; oldest first, at most OCSP_MAX_PUSHES */
+    unsigned requested, requests_taken;      /* numbers of the newest request, and of the newest that the thread took */
+    unsigned pushed;                         /* number of the newest push */
+    ocspPush *pushes;                        /* owned; oldest first, at most OCSP_MAX_PUSHES */
     ocspReport report;
     /* The report's counters at the last CONFIG RESETSTAT. The OCSP thread only adds to them, and INFO subtracts these. */
     struct {
@@ -95,6 +97,7 @@ void ocspPutContextCerts(ocspContextCerts *certs) {
 
     pthread_mutex_lock(&shared.lock);
     old = shared.context;
+    if (old) certs->reload = old->reload; /* the thread never sees the one that this replaces */
     shared.context = certs;
     pthread_mutex_unlock(&shared.lock);
     ocspContextCertsFree(old);
@@ -169,50 +172,34 @@ static int ocspReportIsCurrent(void) {
     return shared.options_taken == shared.options_version && !shared.context && !shared.unreported;
 }
 
-const char *ocspPutRequest(ocspWaiter *waiter) {
+/* The number after `number`; never 0. */
+static unsigned ocspNextNumber(unsigned number) {
+    return number == UINT_MAX ? 1 : number + 1;
+}
+
+const char *ocspPutRequest(unsigned *number) {
     const char *reason = NULL;
 
     pthread_mutex_lock(&shared.lock);
     if (ocspReportIsCurrent()) reason = ocspWhyNoRefresh(&shared.report, 0);
-    if (!reason) {
-        shared.refresh_requests++;
-        if (waiter) {
-            waiter->next = shared.waiters;
-            shared.waiters = waiter;
-        }
-    }
+    if (!reason) *number = shared.requested = ocspNextNumber(shared.requested);
     pthread_mutex_unlock(&shared.lock);
     return reason;
 }
 
-int ocspTakeRequests(ocspWaiter **waiters) {
-    int requests;
+unsigned ocspTakeRequests(void) {
+    unsigned newest;
 
     pthread_mutex_lock(&shared.lock);
-    requests = shared.refresh_requests;
-    shared.refresh_requests = 0;
-    while (shared.waiters) {
-        ocspWaiter *waiter = shared.waiters;
-        shared.waiters = waiter->next;
-        waiter->next = *waiters;
-        *waiters = waiter;
-    }
+    newest = shared.requested != shared.requests_taken ? shared.requested : 0;
+    shared.requests_taken = shared.requested;
     pthread_mutex_unlock(&shared.lock);
-    return requests;
-}
-
-void ocspAnswer(ocspWaiter **waiters, const char *error) {
-    while (*waiters) {
-        ocspWaiter *waiter = *waiters;
-        *waiters = waiter->next;
-        waiter->done(waiter->arg, error);
-        ocspFree(waiter);
-    }
+    return newest;
 }
 
 /* ---- pushed responses -------------------------------------------------------------------------------------------- */
 
-const char *ocspPutPush(ocspPush *push) {
+const char *ocspPutPush(ocspPush *push, unsigned *number) {
     const char *reason = NULL;
     ocspPush **end = &shared.pushes;
     int waiting = 0;
@@ -227,7 +214,10 @@ const char *ocspPutPush(ocspPush *push) {
     }
     if (!reason && waiting >= OCSP_MAX_PUSHES)
         reason = "busy: as many pushed responses as are allowed are waiting to be verified; try again in a moment";
-    if (!reason) *end = push;
+    if (!reason) {
+        *number = push->number = shared.pushed = ocspNextNumber(shared.pushed);
+        *end = push;
+    }
     pthread_mutex_unlock(&shared.lock);
     return reason;
 }
@@ -288,12 +278,13 @@ void ocspResetReport(void) {
     pthread_mutex_unlock(&shared.lock);
 }
 
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspHandoffReset(void) {
-    ocspWaiter *waiters = NULL;
+    unsigned number = ocspTakeRequests();
     ocspPush *pushes = ocspTakePushes();
 
-    ocspTakeRequests(&waiters);
-    ocspAnswer(&waiters, "the server is shutting down");
+    ocspReportAnswer(OCSP_ANSWER_REFRESH, &number, "the server is shutting down");
     ocspAnswerPushes(&pushes, "the server is shutting down");
     ocspContextCertsFree(ocspTakeContextCerts());
     pthread_mutex_lock(&shared.lock);

@@ -14,13 +14,16 @@
  * "Inside OpenSSL" means: on the OCSP thread, only while it holds the OpenSSL lock (ocsp_thread.c); other threads need
  * none.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_INTERNAL_H
 #define OCSP_INTERNAL_H
 
 #include "ocsp.h"
+#ifndef __cplusplus /* unit tests in C++ include this file, too */
 #include <stdatomic.h>
+#endif
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
@@ -142,9 +145,11 @@ char *ocspStrdup(const char *text);
 void ocspFree(void *ptr);
 void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ocspSetHost(const ocspHost *host); /* NULL restores libc and silence; main */
-const char *ocspPrefix(void); /* ocspHost.directive_prefix, or "": goes before a directive's name. Any thread */
+/* Returns ocspHost.directive_prefix, or "": goes before a directive's name. Any thread. */
+const char *ocspPrefix(void);
 void ocspThreadStarted(void); /* calls the host's thread_started; OCSP thread */
-int ocspServes(SSL_CTX *ctx); /* calls the host's serves; main */
+/* Calls the host's answered, unless *number is 0, and sets *number to 0. OCSP thread, or main at shutdown. */
+void ocspReportAnswer(ocspAnswerKind kind, unsigned *number, const char *error);
 
 /* Hooks of calls that may block. With NULL functions and -1 the wait is plain. */
 typedef struct ocspIoHooks {
@@ -529,11 +534,13 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 /* The client half of ocspStatusCallback. 1: accepted, 0: rejected. Any thread. */
 int ocspPeerCallback(SSL *ssl);
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
-/* Warns if connections opened with this context are not checked. Main. */
-void ocspPeersCheckContext(SSL_CTX *ctx);
+/* Returns the hash of a text, never 0. Any thread. */
+uint64_t ocspPeerHash(const char *text, uint64_t start);
+/* Remembers a peer's bad state, or forgets the peer if `state` is 0, which is good. Both are hashes. Returns 1 if that is a
+ * change. Main. */
+int ocspPeerChanged(uint64_t peer, uint64_t state);
 void ocspPeersCron(void);                     /* logs what handshakes queued; main */
 void ocspPeersInfo(const ocspInfoSink *sink); /* main */
-void ocspPeersReset(void);                    /* main; no handshake may run */
 void ocspPeersResetCounters(void);            /* main */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
@@ -632,8 +639,8 @@ typedef struct ocspCert {
         int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
         int64_t refresh_at_ms; /* wall clock */
         ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
-        ocspMoment interval; /* refresh by max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
-        int64_t retry_at_ms; /* monotonic clock, 0: no retry scheduled */
+        ocspMoment interval;   /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        int64_t retry_at_ms;   /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
     } schedule;
@@ -718,7 +725,8 @@ void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOption
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 void ocspCapRetry(ocspCert *cert, const ocspEnv *env);
 
-void ocspLogState(ocspCert *cert); /* logs a state without refreshes, once */
+/* Logs a state without refreshes, once. */
+void ocspLogState(ocspCert *cert);
 void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env); /* logs approaching and past expiry */
 
 /* ---- persistence (ocsp_persist.c) -------------------------------------------------------------------------------- */
@@ -753,6 +761,12 @@ void ocspDiskPrune(ocspDisk *disk); /* removes old files, at most once an hour *
 
 /* Records that cache-dir has changed from `dir`, and takes ownership of it. */
 void ocspDiskChanged(ocspDisk *disk, char *dir);
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspDiskFree(ocspDisk *disk);
+void ocspPeersReset(void);                /* main; no handshake may run */
+ocspVerifyPeers ocspPeersPolicy(void);    /* the value of verify_peers; main */
+void ocspPeersUnchecked(const char *why); /* see ocspPeerCheckUnavailable; NULL: links are checked again; main */
 
 #endif

@@ -80,7 +80,7 @@ static void tick(ServerCtx *ctx) {
     if (anyPending()) attachPending(ctx, 0);
     if (moduleWanted() && module.unseen) logUnseen(module.unseen);
     if (moduleWanted() && reloadDue()) forceTlsReload(ctx);
-    ocspCron();
+    ocspLateCron();
 }
 
 static void eventLoopEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
@@ -108,7 +108,7 @@ static void loadingEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, v
     module.turned = 1;
     if (subevent > SERVER_SUBEVENT_LOADING_LAST_START) return;
     if (anyPending()) attachPending(ctx, 0);
-    if (module.attached) ocspCron();
+    if (module.attached) ocspLateCron();
 }
 
 static void shutdownEvent(ServerCtx *ctx, ServerEvent event, uint64_t subevent, void *data) {
@@ -166,12 +166,13 @@ static int loadModule(ServerCtx *ctx) {
                                   .alloc = moduleAlloc,
                                   .free = moduleFree,
                                   .thread_started = moduleThreadStarted,
-                                  .serves = contextServes,
+                                  .answered = ocspWaitAnswered,
                                   .directive_prefix = MODULE_NAME "."};
 
-    return ocspInit(&host) && registerDirectives(ctx, applyOptions) && Server_LoadConfigs(ctx) == SERVER_OK &&
-           registerCommands(ctx) && Server_RegisterInfoFunc(ctx, info) == SERVER_OK && subscribeAll(ctx) &&
-           guardForks() && applyOptions(ctx, NULL, NULL) == SERVER_OK;
+    return ocspInit(&host) && ocspLateInit(contextServes) && registerDirectives(ctx, applyOptions) &&
+           Server_LoadConfigs(ctx) == SERVER_OK && registerCommands(ctx) &&
+           Server_RegisterInfoFunc(ctx, info) == SERVER_OK && subscribeAll(ctx) && guardForks() &&
+           applyOptions(ctx, NULL, NULL) == SERVER_OK;
 }
 
 /* Undoes a complete or partial load, so that the server may dlclose this file and load it again. Only before the event
@@ -185,6 +186,7 @@ static void endModule(ServerCtx *ctx) {
     for (i = 0; i < EVENTS; i++)
         if (module.subscribed[i]) Server_SubscribeToServerEvent(ctx, events[i].event, NULL);
     if (module.filter) Server_UnregisterCommandFilter(ctx, module.filter);
+    ocspLateShutdown();
     ocspShutdown();
     forgetOcspThread();
     for (i = 0; i < OCSP_DIRECTIVES; i++)

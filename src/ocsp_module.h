@@ -6,7 +6,8 @@
 #ifndef OCSP_MODULE_H
 #define OCSP_MODULE_H
 
-#include "ocsp.h"
+#include "ocsp_late.h"
+#include "ocsp_wait.h"
 #include "server_module_api.h"
 #if !OCSP_SUPPORTED
 #error "OCSP stapling needs OpenSSL 3.0 or later: install its development files (Debian: libssl-dev) and build again."
@@ -95,7 +96,7 @@ int registerCommands(ServerCtx *ctx); /* 0: the server refused one, or the comma
 void rememberMainThread(void);
 void moduleThreadStarted(void);  /* ocspHost.thread_started: OCSP thread */
 void forgetOcspThread(void);     /* after the OCSP thread has ended */
-int contextServes(SSL_CTX *ctx); /* ocspHost.serves */
+int contextServes(SSL_CTX *ctx); /* for ocspLateInit */
 int guardForks(void);            /* 0: out of memory */
 
 /* Installs the hook on SSL_CTX_new, as the last step of a load. `added` is called for each context of the main

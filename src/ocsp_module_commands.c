@@ -125,7 +125,7 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
     if (argc != 1 && !is_debug) return Server_WrongArity(ctx);
     if (!mayRun(ctx, is_debug, &refusal)) return Server_ReplyWithError(ctx, refusal);
     if (is_debug) {
-        if (ocspRequestRefresh(NULL, NULL, why, sizeof(why)))
+        if (ocspRequestRefresh(why, sizeof(why)))
             return Server_ReplyWithSimpleString(ctx, "Background OCSP refresh started");
     } else {
         client = blockClient(ctx,
@@ -133,7 +133,7 @@ static int refreshCommand(ServerCtx *ctx, ServerString **argv, int argc) {
                              "DEBUG OCSP-REFRESH, which does not wait",
                              why, sizeof(why));
         /* The client is blocked first: the thread may finish before this function returns. */
-        if (client && ocspRequestRefresh(commandDone, client, why, sizeof(why))) return SERVER_OK;
+        if (client && ocspRequestRefreshThen(commandDone, client, why, sizeof(why))) return SERVER_OK;
     }
     return replyFailed(ctx, client, why);
 }
@@ -151,7 +151,7 @@ static int setCommand(ServerCtx *ctx, ServerString **argv, int argc) {
         ctx, "OCSP.SET waits for the verification of the response, which is not possible in MULTI or in a script", why,
         sizeof(why));
     base64 = Server_StringPtrLen(argv[1], &len);
-    if (client && ocspSet(base64, len, commandDone, client, why, sizeof(why))) return SERVER_OK;
+    if (client && ocspSetThen(base64, len, commandDone, client, why, sizeof(why))) return SERVER_OK;
     return replyFailed(ctx, client, why);
 }
 

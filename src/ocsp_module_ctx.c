@@ -162,7 +162,7 @@ static void contextMade(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
          * do not go together) and before it listens. Another module's context may come earlier, which is harmless. */
         module.expecting = 0;
         ERR_set_mark();
-        ocspCron();
+        ocspLateCron();
         ERR_pop_to_mark();
         sched_yield(); /* on a single core the OCSP thread would not run before the server accepts */
     }
@@ -256,7 +256,7 @@ static void foundContext(void) {
     module.logged_stapling = module.logged_peers = module.logged_unsure = 0;
 }
 
-/* Implements ocspHost.serves for a context of the main thread that a handshake revealed. */
+/* Implements `serves` of ocspLateInit for a context of the main thread that a handshake revealed. */
 int contextServes(SSL_CTX *ctx) {
     serverLeaf server;
     contextRole role = ROLE_OTHER;
@@ -336,7 +336,7 @@ void attachPending(ServerCtx *ctx, int requested) {
     }
     if (chosen) {
         foundContext();
-        ocspAttachContext(chosen);
+        ocspLateAttach(chosen);
         SSL_CTX_free(chosen);
     }
     OPENSSL_free(server.der);

@@ -1,15 +1,14 @@
 /* ocsp_peer.c - this server as a TLS client of its peers: requests and verifies their staples.
  *
  * Peers are a replica's primary, the other cluster nodes, the target of MIGRATE, and what a Sentinel monitors. A new
- * connection to a peer whose certificate was revoked is rejected; established connections stay up, as in NATS and
- * MongoDB.
+ * connection to a peer whose certificate was revoked is rejected; established connections stay up.
  *
- * DESIGN: the info callback requests a status when a client handshake starts: by then the role is known and the
- * ClientHello is not written yet. The status callback verifies the staple after OpenSSL has verified the peer's chain.
- * It calls ocspVerify with that chain, so peers' staples are held to the same rules as the responses stapled here.
- * Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main thread logs them,
- * once per peer and state.
+ * DESIGN: ocspRequestPeerStaple makes a link request a status. The status callback verifies the staple after OpenSSL has
+ * verified the peer's chain. It calls ocspVerify with that chain, so peers' staples are held to the same rules as the
+ * responses stapled here. Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main
+ * thread logs them, once per peer and state.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
@@ -21,8 +20,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define OCSP_PEERS_LOGGED 4096 /* peers whose bad state is remembered; beyond them the log may repeat itself */
-#define OCSP_PEERS_QUEUE 1024  /* events queued for main; further ones are dropped until the next attempt */
+/* Peers whose bad state is remembered: 4,096, in sets by hash. Where a set is full, the log may repeat itself. */
+#define OCSP_PEER_SETS 512
+#define OCSP_PEER_SET_SIZE 8
+#define OCSP_PEERS_QUEUE 1024 /* events queued for main; further ones are dropped until the next attempt */
 
 /* An event that a handshake queues for main. Allocated by the handshake, freed by main. */
 typedef struct ocspPeerEvent {
@@ -61,7 +62,7 @@ static atomic_int verdicts_any; /* 0: no verdict is cached, and no digest is nee
 /* The bad states that were logged last. Main thread only, as are the next lines. */
 static struct {
     uint64_t peer, state; /* hashes of the address (peer 0: unused), and of the state with the serial number */
-} logged_peers[OCSP_PEERS_LOGGED];
+} logged_peers[OCSP_PEER_SETS][OCSP_PEER_SET_SIZE];
 static unsigned logged_next;
 static char last_error[OCSP_REFRESH_ERROR_MAX];
 static uint64_t last_error_peer;
@@ -227,32 +228,9 @@ static void ocspPeerReport(const SSL *ssl, X509 *leaf, ocspPeerState state, int 
         continue;
 }
 
-/* The info callback: requests a staple when a client handshake starts. Called at every state change of every handshake,
- * so it has to be short. */
-static void ocspPeerAsk(const SSL *ssl, int where, int ret) {
-    (void)ret;
-    if (!(where & SSL_CB_HANDSHAKE_START) || SSL_is_server(ssl)) return;
-    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    /* The server's own contexts have a certificate, as the server refuses to configure TLS without one. Contexts of
-     * modules that are clients of other services (LDAP, say) mostly have none, and are not checked. */
-    if (SSL_get_certificate(ssl)) SSL_set_tlsext_status_type((SSL *)ssl, TLSEXT_STATUSTYPE_ocsp);
-}
-
-void ocspInstallPeerCheck(SSL_CTX *ctx) {
-    SSL_CTX_set_info_callback(ctx, ocspPeerAsk);
-}
-
-void ocspPeersCheckContext(SSL_CTX *ctx) {
-    static const char why[] =
-        "the server's TLS context cannot be made to request a staple; set tls-cert-file to its own value, and "
-        "report this release";
-
-    if (atomic_load_explicit(&policy, memory_order_relaxed) == OCSP_PEERS_NO) return;
-    if (SSL_CTX_get_info_callback(ctx) == ocspPeerAsk) {
-        if (!last_error_peer) last_error[0] = '\0'; /* repaired */
-        return;
-    }
-    ocspPeerCheckUnavailable(why);
+void ocspRequestPeerStaple(SSL *ssl) {
+    if (atomic_load_explicit(&policy, memory_order_relaxed) != OCSP_PEERS_NO)
+        SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
 }
 
 int ocspPeerCallback(SSL *ssl) {
@@ -264,10 +242,7 @@ int ocspPeerCallback(SSL *ssl) {
     ocspPeerState state;
     long len;
 
-    /* Not a connection that ocspPeerAsk requested a staple on: other code verifies it. */
-    if (how == OCSP_PEERS_NO || SSL_CTX_get_info_callback(SSL_get_SSL_CTX(ssl)) != ocspPeerAsk ||
-        !SSL_get_certificate(ssl))
-        return 1;
+    if (how == OCSP_PEERS_NO) return 1;
     len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
         state = OCSP_PEER_BAD;
@@ -294,26 +269,38 @@ int ocspPeerCallback(SSL *ssl) {
 
 /* ---- main thread ------------------------------------------------------------------------------------------------- */
 
-static uint64_t ocspHash(const char *text, uint64_t start) {
+uint64_t ocspPeerHash(const char *text, uint64_t start) {
     uint64_t hash = 1469598103934665603u ^ start; /* FNV-1a */
 
     for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return hash | 1; /* 0 marks an unused element */
+    return hash | 1; /* 0 marks an unused element, and a good state */
 }
 
-/* The index of a peer in `logged_peers`, or -1. */
-static int ocspLoggedAt(uint64_t peer) {
-    int i;
+int ocspPeerChanged(uint64_t peer, uint64_t state) {
+    /* Multiplicative hashing: its upper bits depend on all bits. Those of the hash itself hardly depend on the port. */
+    unsigned set = (unsigned)((peer * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OCSP_PEER_SETS;
+    int i, at = -1, empty = -1;
 
-    for (i = 0; i < OCSP_PEERS_LOGGED; i++)
-        if (logged_peers[i].peer == peer) return i;
-    return -1;
+    for (i = 0; i < OCSP_PEER_SET_SIZE; i++) {
+        if (logged_peers[set][i].peer == peer) at = i;
+        if (logged_peers[set][i].peer == 0) empty = i;
+    }
+    if (at < 0 ? state == 0 : logged_peers[set][at].state == state) return 0;
+    if (state == 0) {
+        logged_peers[set][at].peer = 0;
+        atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
+        return 1;
+    }
+    if (at < 0 && empty >= 0) atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
+    if (at < 0) at = empty >= 0 ? empty : (int)(logged_next++ % OCSP_PEER_SET_SIZE);
+    logged_peers[set][at].peer = peer;
+    logged_peers[set][at].state = state;
+    return 1;
 }
 
 static void ocspLogPeer(const ocspPeerEvent *event) {
-    uint64_t peer = ocspHash(event->address, 0);
-    uint64_t state = ocspHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
-    int at = ocspLoggedAt(peer);
+    uint64_t peer = ocspPeerHash(event->address, 0);
+    uint64_t state = ocspPeerHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
 
     if (!event->refused && peer == last_error_peer) last_error[0] = '\0';
     if (event->refused) {
@@ -321,24 +308,10 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
                  event->reason);
         last_error_peer = peer;
     }
-    if (event->state == OCSP_PEER_GOOD) {
-        if (at < 0) return;
-        logged_peers[at].peer = 0;
-        atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
+    if (!ocspPeerChanged(peer, event->state == OCSP_PEER_GOOD ? 0 : state)) return;
+    if (event->state == OCSP_PEER_GOOD)
         ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) is verified again", event->address, event->serial);
-        return;
-    }
-    if (at >= 0 && logged_peers[at].state == state) return;
-    if (at < 0) {
-        at = ocspLoggedAt(0);
-        if (at < 0)
-            at = logged_next++ % OCSP_PEERS_LOGGED;
-        else
-            atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
-    }
-    logged_peers[at].peer = peer;
-    logged_peers[at].state = state;
-    if (event->refused)
+    else if (event->refused)
         ocspLog(OCSP_LOG_WARNING, "peer %s (certificate %s) refused: %s", event->address, event->serial, event->reason);
     else
         ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) accepted without a valid staple (%sverify-peers soft): %s",
@@ -364,12 +337,6 @@ void ocspPeersCron(void) {
     }
 }
 
-void ocspPeerCheckUnavailable(const char *why) {
-    snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
-    last_error_peer = 0;
-    ocspLog(OCSP_LOG_WARNING, "%s", last_error);
-}
-
 void ocspPeersInfo(const ocspInfoSink *sink) {
     sink->number(sink->arg, "peers_verified", atomic_load_explicit(&verified, memory_order_relaxed));
     sink->number(sink->arg, "peers_rejected", atomic_load_explicit(&rejected, memory_order_relaxed));
@@ -381,6 +348,22 @@ void ocspPeersResetCounters(void) {
     atomic_store_explicit(&verified, 0, memory_order_relaxed);
     atomic_store_explicit(&rejected, 0, memory_order_relaxed);
     atomic_store_explicit(&missing, 0, memory_order_relaxed);
+}
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
+ocspVerifyPeers ocspPeersPolicy(void) {
+    return (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
+}
+
+void ocspPeersUnchecked(const char *why) {
+    if (!why) {
+        if (!last_error_peer) last_error[0] = '\0'; /* repaired */
+        return;
+    }
+    snprintf(last_error, sizeof(last_error), "links to peers are NOT checked: %s", why);
+    last_error_peer = 0;
+    ocspLog(OCSP_LOG_WARNING, "%s", last_error);
 }
 
 void ocspPeersReset(void) {

@@ -1,6 +1,7 @@
 /* ocsp_push.c - a response that an operator pushed with OCSP.SET: verified like one from the network, for each
  * certificate in service, as the operator does not say for which it is. The worker publishes and stores it.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"
@@ -17,7 +18,7 @@ void ocspAnswerPushes(ocspPush **pushes, const char *error) {
     while (*pushes) {
         ocspPush *push = *pushes;
         *pushes = push->next;
-        if (push->done) push->done(push->arg, error);
+        ocspReportAnswer(OCSP_ANSWER_PUSH, &push->number, error);
         ocspPushFree(push);
     }
 }

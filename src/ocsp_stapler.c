@@ -3,6 +3,7 @@
  * DESIGN: the main thread passes everything to the OCSP thread through ocsp_handoff.c and wakes that thread.
  * Handshakes, on any thread, read the slot (ocsp_slot.c) and two atomics.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
@@ -15,15 +16,11 @@
 #include <string.h>
 #include <openssl/err.h>
 
-static atomic_int stapling_on;         /* written by main, read by handshakes */
-static _Atomic(SSL_CTX *) pending_ctx; /* owns a reference; set by a handshake or by main, taken by main in ocspCron */
+static atomic_int stapling_on; /* written by main, read by handshakes */
 
 /* Main thread only. */
-static int context_index = -1;    /* ex_data index of a context's mark, see below */
-static uintptr_t attached_number; /* number of the context attached last */
 static int initialized, thread_runs, ticked;
-static int attached_any;        /* a context was attached: prefetches are ignored */
-static int attach_told;         /* the lack of memory to attach a context was logged */
+static int attached_any;        /* a context was attached: the next one is a reload */
 static int64_t next_thread_try; /* monotonic clock, milliseconds */
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -57,25 +54,6 @@ int ocspSetOptions(const ocspOptions *options) {
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
-/* A context's mark: its number in order of creation, and flags. Written by the thread that creates the context, later
- * by the main thread; handshakes do not read the mark. */
-#define OCSP_MARK_ATTACHED 1 /* passed to ocspAttachContext */
-#define OCSP_MARK_SERVER 2   /* created by the server */
-#define OCSP_MARK_REJECTED 4 /* created by other code: never adopted */
-#define OCSP_MARK_FLAGS 3    /* number of flag bits; the context's number is above them */
-
-static uintptr_t ocspMark(SSL_CTX *ctx) {
-    return (uintptr_t)SSL_CTX_get_ex_data(ctx, context_index);
-}
-
-static uintptr_t ocspNumber(SSL_CTX *ctx) {
-    return ocspMark(ctx) >> OCSP_MARK_FLAGS;
-}
-
-static void ocspSetMark(SSL_CTX *ctx, uintptr_t mark) {
-    SSL_CTX_set_ex_data(ctx, context_index, (void *)mark);
-}
-
 /* Appends the current certificate of `ctx` and its chain to `a`, with references. 0: out of memory. */
 static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
@@ -90,15 +68,6 @@ static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     return !chain || a->chain[a->count - 1] != NULL;
 }
 
-/* Queues `ctx` in pending_ctx after an allocation failure, like a context found by a handshake, so that ocspCron
- * retries. Main. */
-static void ocspRetryAttach(SSL_CTX *ctx) {
-    ocspSetMark(ctx, ocspNumber(ctx) << OCSP_MARK_FLAGS | OCSP_MARK_SERVER);
-    if (SSL_CTX_up_ref(ctx)) SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, ctx, memory_order_acq_rel));
-    if (!attach_told) ocspLog(OCSP_LOG_WARNING, "out of memory examining a TLS context; will retry");
-    attach_told = 1;
-}
-
 /* Returns the certificates, chains and trust anchors of `ctx`, with references; NULL when out of memory. */
 static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     X509 *chosen = SSL_CTX_get0_certificate(ctx);
@@ -107,6 +76,7 @@ static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     int ok = a != NULL;
 
     ERR_set_mark();
+    if (ok) a->empty_state = OCSP_STATE_NO_CERTIFICATE;
     if (ok && store && X509_STORE_up_ref(store)) a->store = store;
     if (ok && chosen && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST)) {
         do {
@@ -120,86 +90,27 @@ static ocspContextCerts *ocspCollect(SSL_CTX *ctx) {
     return NULL;
 }
 
-static void ocspHandOver(ocspContextCerts *certs) {
+void ocspHandOver(ocspContextCerts *certs) {
     ocspPutContextCerts(certs);
     if (thread_runs) ocspThreadWake();
 }
 
-void ocspAttachContext(SSL_CTX *ctx) {
+int ocspAttachContext(SSL_CTX *ctx) {
     ocspContextCerts *a = ocspCollect(ctx);
 
-    if (!a) {
-        ocspRetryAttach(ctx);
-        return;
-    }
-    attach_told = 0;
+    if (!a) return 0;
+    a->reload = attached_any;
     attached_any = 1;
-    ocspPeersCheckContext(ctx);
-    attached_number = ocspNumber(ctx);
-    ocspSetMark(ctx, attached_number << OCSP_MARK_FLAGS | OCSP_MARK_ATTACHED | OCSP_MARK_SERVER);
     ocspHandOver(a);
-}
-
-void ocspPrefetchContext(STACK_OF(X509) *certs, X509_STORE *store) {
-    ocspContextCerts *a = attached_any ? NULL : ocspAlloc(sizeof(*a));
-    X509 *leaf = certs ? sk_X509_value(certs, 0) : NULL;
-    int ok = a != NULL;
-
-    if (ok && store && X509_STORE_up_ref(store)) a->store = store;
-    if (ok && leaf && (ok = X509_up_ref(leaf))) {
-        a->leaf[0] = leaf;
-        a->chain[0] = X509_chain_up_ref(certs);
-        a->count = 1;
-        ok = a->chain[0] != NULL;
-    }
-    if (!ok) {
-        ocspContextCertsFree(a);
-        return;
-    }
-    a->prefetched = 1;
-    ocspHandOver(a);
-}
-
-static int ocspForeignStatusCallback(SSL *ssl, void *unused);
-
-void ocspInstallCallbackAs(SSL_CTX *ctx, ocspOwner owner) {
-    static atomic_uintptr_t made; /* relaxed: only the order of numbers matters */
-    uintptr_t number = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1;
-    int (*answer)(SSL *, void *) = owner == OCSP_CONTEXT_FOREIGN ? ocspForeignStatusCallback : ocspStatusCallback;
-
-    ocspSetMark(ctx, number << OCSP_MARK_FLAGS | (owner == OCSP_CONTEXT_OF_SERVER ? OCSP_MARK_SERVER : 0) |
-                         (owner == OCSP_CONTEXT_FOREIGN ? OCSP_MARK_REJECTED : 0));
-    SSL_CTX_set_tlsext_status_cb(ctx, answer);
+    return 1;
 }
 
 void ocspInstallCallback(SSL_CTX *ctx) {
-    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
-}
-
-/* Returns 1 if a context found by a handshake may be adopted. Main. A context that the host denies is marked, so that
- * ocspHost.serves is called once for it. */
-static int ocspMayAdopt(SSL_CTX *ctx) {
-    uintptr_t mark = ocspMark(ctx);
-    int serves;
-
-    if (mark & OCSP_MARK_REJECTED) return 0;
-    /* A late handshake on a replaced context changes nothing. A context that was never attached may be the server's
-     * newest; if it is not, the next handshake on the newest, which has a higher number, corrects that. */
-    if ((mark & OCSP_MARK_ATTACHED) && ocspNumber(ctx) <= attached_number) return 0;
-    serves = mark & OCSP_MARK_SERVER ? 1 : ocspServes(ctx);
-    if (serves == 0) ocspSetMark(ctx, mark | OCSP_MARK_REJECTED);
-    return serves > 0;
+    SSL_CTX_set_tlsext_status_cb(ctx, ocspStatusCallback);
 }
 
 void ocspCron(void) {
     ocspPeersCron();
-    /* relaxed: a hint; the exchange below acquires */
-    if (atomic_load_explicit(&pending_ctx, memory_order_relaxed)) {
-        SSL_CTX *ctx = atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire); /* pairs with the release in
-                                                                                             ocspDeferAttach */
-        if (ocspMayAdopt(ctx)) ocspAttachContext(ctx);
-        SSL_CTX_free(ctx);
-    }
     if (ticked && (thread_runs || !atomic_load_explicit(&stapling_on, memory_order_relaxed))) return;
     if (!initialized) return;
     if (!ticked && atomic_load_explicit(&stapling_on, memory_order_relaxed)) ocspThreadPrime();
@@ -209,20 +120,6 @@ void ocspCron(void) {
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
-/* Queues the context of `ssl` for ocspCron, which attaches it on the main thread. Any thread; does not wait; a no-op
- * while another context is queued.
- *
- * For a certificate that is not tracked, or whose issuer is unknown: the context was created on another thread (Valkey
- * 9.1 reloads on bio_tls_reload), where it could not be attached. A context that serves handshakes is complete. */
-static void ocspDeferAttach(SSL *ssl) {
-    SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
-
-    if (atomic_load_explicit(&pending_ctx, memory_order_relaxed) || !SSL_CTX_up_ref(ctx)) return;
-    /* release: pairs with the acquire in ocspCron */
-    if (!atomic_compare_exchange_strong_explicit(&pending_ctx, &none, ctx, memory_order_release, memory_order_relaxed))
-        SSL_CTX_free(ctx); /* never the last reference: the SSL holds one */
-}
-
 /* Returns the largest response, in bytes, that clients accept in this handshake. OpenSSL's clients abort on a larger
  * one: below TLS 1.3 on a CertificateStatus message above 16384 bytes, 4 of which are overhead; in TLS 1.3 (RFC 8446
  * section 4.4.2) a certificate's extensions have 65535 bytes in all, 8 of which are overhead. */
@@ -230,9 +127,7 @@ static size_t ocspLongestStaple(const SSL *ssl) {
     return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_MAX_STAPLE_TLS12;
 }
 
-/* Implements the handshake callback, see ocspStatusCallback. `may_note`: queue the handshake's context for main if its
- * certificate is not tracked yet. */
-static int ocspAnswerStatus(SSL *ssl, int may_note) {
+int ocspAnswerStatus(SSL *ssl, int *untracked) {
     const ocspStapleSet *set;
     const ocspStaple *staple = NULL;
     unsigned char *copy = NULL;
@@ -240,6 +135,7 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
     X509 *leaf;
     int token, i;
 
+    if (untracked) *untracked = 0;
     ERR_set_mark(); /* an error left in OpenSSL's queue would abort the handshake */
     /* OpenSSL has one callback for both roles with different return values: on a client 0 rejects the server. */
     if (!SSL_is_server(ssl)) {
@@ -263,9 +159,8 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
             len = staple->len;
             memcpy(copy, staple->der, len);
         }
-        i = staple && staple->authoritative;
+        if (untracked) *untracked = !staple || !staple->authoritative;
         ocspSlotLeave(token);
-        if (!i && may_note) ocspDeferAttach(ssl);
     }
     /* On success OpenSSL owns the copy. */
     if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
@@ -279,13 +174,7 @@ static int ocspAnswerStatus(SSL *ssl, int may_note) {
 
 int ocspStatusCallback(SSL *ssl, void *unused) {
     (void)unused;
-    return ocspAnswerStatus(ssl, 1);
-}
-
-/* The handshake callback of contexts created by other code in the process. */
-static int ocspForeignStatusCallback(SSL *ssl, void *unused) {
-    (void)unused;
-    return ocspAnswerStatus(ssl, 0);
+    return ocspAnswerStatus(ssl, NULL);
 }
 
 /* ---- refresh requests -------------------------------------------------------------------------------------------- */
@@ -299,23 +188,16 @@ const char *ocspWhyNotRunning(void) {
     return thread_runs ? NULL : "the OCSP thread is not running yet: try again in a moment";
 }
 
-int ocspRequestRefresh(ocspRefreshDone *done, void *arg, char *why, size_t why_size) {
+unsigned ocspRequestRefresh(char *why, size_t why_size) {
     const char *reason = ocspWhyNotRunning();
-    ocspWaiter *waiter = NULL;
+    unsigned number = 0;
 
-    if (!reason && done && !(waiter = ocspAlloc(sizeof(*waiter)))) reason = "out of memory";
-    if (waiter) {
-        waiter->done = done;
-        waiter->arg = arg;
-    }
-    if (!reason) reason = ocspPutRequest(waiter);
-    if (reason) {
-        ocspFree(waiter);
+    if (!reason) reason = ocspPutRequest(&number);
+    if (reason)
         snprintf(why, why_size, "%s", reason);
-        return 0;
-    }
-    ocspThreadWake();
-    return 1;
+    else
+        ocspThreadWake();
+    return number;
 }
 
 /* ---- INFO -------------------------------------------------------------------------------------------------------- */
@@ -414,16 +296,19 @@ void ocspResetCounters(void) {
     ocspPeersResetCounters();
 }
 
-/* ---- init and shutdown ------------------------------------------------------------------------------------------- */
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 int ocspInit(const ocspHost *host) {
     if (initialized) return 1;
     ocspSetHost(host);
-    /* Marks are numbers, not pointers: the index needs no free function and may outlive the engine. */
-    if (context_index < 0) context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    if (context_index < 0) return 0;
     initialized = ocspHandoffInit();
     return initialized;
+}
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
+int ocspAttachedAny(void) {
+    return attached_any;
 }
 
 void ocspShutdown(void) {
@@ -433,7 +318,6 @@ void ocspShutdown(void) {
     thread_runs = ticked = initialized = attached_any = 0;
     next_thread_try = 0;
     ocspHandoffReset();
-    SSL_CTX_free(atomic_exchange_explicit(&pending_ctx, NULL, memory_order_acquire));
     ocspSlotPublish(NULL);
     ocspPeersReset();
     ocspSetHost(NULL);

@@ -1,6 +1,7 @@
 /* ocsp_text.c - describes a stapled response in text, with the names of RFC 6960, for OCSP.GET. Everything in it that
  * came from outside (names, serial numbers, OIDs) is cleaned and cut.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

@@ -1,5 +1,6 @@
 /* ocsp_util.c - shared helpers: the host's allocator and log, errors, URLs, and sanitizing of external text.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
@@ -66,8 +67,9 @@ const char *ocspPrefix(void) {
     return ocsp_host.directive_prefix ? ocsp_host.directive_prefix : "";
 }
 
-int ocspServes(SSL_CTX *ctx) {
-    return ocsp_host.serves ? ocsp_host.serves(ctx) : 1;
+void ocspReportAnswer(ocspAnswerKind kind, unsigned *number, const char *error) {
+    if (*number && ocsp_host.answered) ocsp_host.answered(kind, *number, error);
+    *number = 0;
 }
 
 /* The words are a contract: INFO, the log and ocsp-probe show them. docs/behavior.md describes each (`make lint`

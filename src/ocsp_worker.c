@@ -6,6 +6,7 @@
  * disk, ocsp_certset.c about the certificates. While stapling is on, the thread never waits longer than a second,
  * because a jump of the wall clock or a change of the response file or the issuer file wakes nobody.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"
@@ -27,7 +28,7 @@ static struct {
     ocspReport report;
     /* The refresh that an operator requested. */
     int manual_refresh, manual_ok; /* under way; number of certificates that it refreshed */
-    ocspWaiter *waiters;
+    unsigned requested;            /* number of the newest request that waits for an answer; 0: none */
     char manual_error[OCSP_REFRESH_ERROR_MAX], manual_note[OCSP_REFRESH_ERROR_MAX];
 } worker;
 
@@ -273,15 +274,15 @@ static void ocspWorkerAdopt(ocspContextCerts *context) {
     int i;
 
     ocspAdoptContext(set, context, &worker.options, &ocsp_env);
-    worker.empty_state = set->context->prefetched ? OCSP_STATE_NO_TLS : OCSP_STATE_NO_CERTIFICATE;
+    worker.empty_state = set->context->empty_state;
     /* A start is not a reload: cached responses are stapled and refreshed when due, or restarting a fleet would request
      * everything again. */
     for (i = 0; i < set->count; i++) {
         ocspCert *cert = set->certs[i];
         if (worker.options.stapling) ocspLoadCached(cert);
-        if (!set->attached_before && ocspHasValid(cert, &ocsp_env)) cert->schedule.refresh_now = 0;
+        if (!set->context->reload && ocspHasValid(cert, &ocsp_env)) cert->schedule.refresh_now = 0;
     }
-    if (!set->context->prefetched) set->attached_before = 1;
+    set->context->reload = 1;                       /* if it is identified again */
     if (worker.manual_refresh) ocspRequestAll(set); /* the request means the certificates that are active now */
     ocspPublish();
 }
@@ -317,25 +318,25 @@ static void ocspBeginManualRefresh(void) {
 /* Ends a requested refresh once each certificate was refreshed. Requests made meanwhile share its success; if it
  * failed, one more refresh follows at once. */
 static void ocspEndManualRefresh(void) {
-    ocspWaiter *late = NULL;
+    unsigned late;
     const char *error;
-    int i, again;
+    int i;
 
     for (i = 0; i < worker.set.count; i++)
         if (ocspWorkerDueIn(worker.set.certs[i]) <= 0 && worker.set.certs[i]->schedule.refresh_requested) return;
-    again = ocspAnythingNew() ? 0 : ocspTakeRequests(&late); /* after changes the next step serves the requests */
+    late = ocspAnythingNew() ? 0 : ocspTakeRequests(); /* after changes the next step serves the requests */
     error = worker.manual_error[0]                           ? worker.manual_error
             : worker.manual_ok == 0 && worker.manual_note[0] ? worker.manual_note
             : worker.manual_ok == 0                          ? "there is nothing to refresh"
                                                              : NULL;
     ocspStoreDirty();   /* before the answer: the operator may restart the server next */
     ocspReportStatus(); /* and the operator may read INFO next */
-    ocspAnswer(&worker.waiters, error);
+    ocspReportAnswer(OCSP_ANSWER_REFRESH, &worker.requested, error);
     worker.manual_refresh = 0;
     if (!error) {
-        ocspAnswer(&late, NULL);
-    } else if (again) {
-        worker.waiters = late;
+        ocspReportAnswer(OCSP_ANSWER_REFRESH, &late, NULL);
+    } else if (late) {
+        worker.requested = late;
         ocspBeginManualRefresh();
     }
 }
@@ -380,7 +381,7 @@ static void ocspWatchFile(void) {
 static int64_t ocspStepWhileOff(void) {
     int i, behind = 0;
 
-    ocspAnswer(&worker.waiters, "OCSP stapling was turned off");
+    ocspReportAnswer(OCSP_ANSWER_REFRESH, &worker.requested, "OCSP stapling was turned off");
     worker.manual_refresh = 0;
     ocspStoreDirty();
     for (i = 0; i < worker.set.count; i++) {
@@ -432,14 +433,16 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     ocspPush *pushes = ocspTakePushes();
     ocspContextCerts *context;
     int64_t wait = OCSP_STEP_MS;
-    int i, requests, ran, failed, all_good, identify;
+    unsigned requested;
+    int i, ran, failed, all_good, identify;
 
     worker.io = io;
     worker.disk.io = io;
     worker.disk.options = &worker.options;
     worker.disk.env = &ocsp_env;
     /* Pushes and requests first: what main set before one is then taken after it, and so is known when it is served. */
-    requests = ocspTakeRequests(&worker.waiters);
+    requested = ocspTakeRequests();
+    if (requested) worker.requested = requested;
     ocspApplyOptions();
     context = ocspTakeContextCerts();
     identify = context || ocspIdentifyDue(&worker.set, &ocsp_env);
@@ -453,17 +456,16 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     ocspWatchFile();
     ocspPrepareAll();
     ocspServePushes(pushes);
-    if (requests) ocspBeginManualRefresh();
+    if (requested) ocspBeginManualRefresh();
     ocspReportStatus();
     ran = ocspRefreshDue(use_network, &all_good, &failed);
     if (worker.manual_refresh) {
         ocspEndManualRefresh();
     } else if (all_good && !ocspAnythingNew()) {
-        ocspWaiter *served = NULL; /* requested during these refreshes, which succeeded */
-        ocspTakeRequests(&served);
+        unsigned served = ocspTakeRequests(); /* requested during these refreshes, which succeeded */
         ocspStoreDirty();
         ocspReportStatus();
-        ocspAnswer(&served, NULL);
+        ocspReportAnswer(OCSP_ANSWER_REFRESH, &served, NULL);
     }
     if (use_network) ocspStoreDirty(); /* not on main before the first accept */
     for (i = 0; i < worker.set.count; i++) {
@@ -476,8 +478,10 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     return ran || failed || wait < 0 ? 0 : wait;
 }
 
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
 void ocspWorkerFree(void) {
-    ocspAnswer(&worker.waiters, "the server is shutting down");
+    ocspReportAnswer(OCSP_ANSWER_REFRESH, &worker.requested, "the server is shutting down");
     ocspCertSetFree(&worker.set);
     ocspFreeOptions(&worker.options);
     ocspDiskFree(&worker.disk);

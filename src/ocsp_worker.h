@@ -2,6 +2,7 @@
  * certificates, the worker's step and the thread. Included by commands, stapler, thread, worker, push, certset and
  * handoff; all other files include ocsp_internal.h, and so cannot reach the worker's state.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_WORKER_H
@@ -35,7 +36,8 @@ typedef struct ocspReport {
 
 /* The certificates of an attached context. Owns references. */
 typedef struct ocspContextCerts {
-    int prefetched; /* from ocspPrefetchContext: not in service yet */
+    int reload;                /* another context was in service before */
+    ocspCertState empty_state; /* shown in INFO if there are no certificates */
     int count;
     X509 *leaf[OCSP_MAX_CERTS / 2];
     STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
@@ -44,20 +46,9 @@ typedef struct ocspContextCerts {
 
 void ocspContextCertsFree(ocspContextCerts *certs); /* NULL allowed. Any thread */
 
-/* A caller waiting for a requested refresh. */
-typedef struct ocspWaiter {
-    ocspRefreshDone *done;
-    void *arg;
-    struct ocspWaiter *next;
-} ocspWaiter;
-
-/* Empties the list: calls each waiter with `error` (NULL: success) and frees it. OCSP thread, or main without one. */
-void ocspAnswer(ocspWaiter **waiters, const char *error);
-
 /* A response that an operator pushed (OCSP.SET), not verified yet. */
 typedef struct ocspPush {
-    ocspRefreshDone *done; /* called once with the outcome; NULL: nobody waits */
-    void *arg;
+    unsigned number;    /* for ocspHost.answered */
     unsigned char *der; /* owned */
     size_t len;
     struct ocspPush *next;
@@ -69,21 +60,20 @@ typedef struct ocspPush {
 
 /* Called on main. A mutex protects the handoff and is held for copies only. */
 int ocspHandoffInit(void);                         /* 0: out of memory */
-void ocspHandoffReset(void);                       /* answers the waiters; after the OCSP thread has ended */
 int ocspPutOptions(const ocspOptions *options);    /* copies; 0: out of memory, the old ones stay */
 void ocspPutContextCerts(ocspContextCerts *certs); /* takes ownership; replaces any not taken yet */
-/* Takes ownership of `waiter` (may be NULL) and returns NULL, or returns why no refresh is possible: a sentence that the
- * next call of this or of ocspPutPush may overwrite. */
-const char *ocspPutRequest(ocspWaiter *waiter);
-/* Takes ownership of `push` and returns NULL, or returns why no response can be pushed. */
-const char *ocspPutPush(ocspPush *push);
+/* Requests a refresh: sets *number and returns NULL, or returns why none is possible: a sentence that the next call of
+ * this or of ocspPutPush may overwrite. */
+const char *ocspPutRequest(unsigned *number);
+/* Takes ownership of `push`, sets *number and returns NULL, or returns why no response can be pushed. */
+const char *ocspPutPush(ocspPush *push, unsigned *number);
 void ocspCopyReport(ocspReport *report); /* all zero if the mutex cannot be locked: a crash report */
 void ocspResetReport(void);              /* its counters start at 0 from now on */
 
 /* Called on the OCSP thread (or on main before that exists). */
 int ocspTakeOptions(ocspOptions *mine);       /* 1: *mine has new options, its old strings are freed */
 ocspContextCerts *ocspTakeContextCerts(void); /* the newest; NULL: none. Free with ocspContextCertsFree */
-int ocspTakeRequests(ocspWaiter **waiters);   /* how many; adds their waiters to the list */
+unsigned ocspTakeRequests(void);              /* the newest request's number; 0: none */
 ocspPush *ocspTakePushes(void);               /* oldest first; NULL: none */
 int ocspPushWaits(void);                      /* a fetch under way makes way for it */
 int ocspAnythingNew(void);                    /* options or a context are waiting */
@@ -100,7 +90,6 @@ typedef struct ocspCertSet {
     /* owned: the one in service, to identify incomplete certificates again */
     ocspContextCerts *context;
     int64_t identify_at_ms; /* monotonic clock: when to do that; 0: all are complete */
-    int attached_before;    /* a context was attached: the next one is a reload */
     struct {
         STACK_OF(X509) *certs; /* owned; NULL: none. Stay if the file cannot be read later */
         uint64_t signature;    /* of the file when last read */
@@ -111,8 +100,7 @@ typedef struct ocspCertSet {
 /* On the OCSP thread (or main before that exists), inside OpenSSL. */
 
 /* Makes the certificates of `context` (taken) the active ones; NULL identifies the incomplete ones again. A known
- * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX (HAProxy stapled the old
- * certificate's response after a renewal). */
+ * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX. */
 void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOptions *options, const ocspEnv *env);
 
 /* Reads issuer-file if it was not read yet or has changed, and with `again` also if that failed; nothing while the
@@ -125,13 +113,12 @@ void ocspForgetIssuers(ocspCertSet *set); /* issuer-file has changed to another 
 int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env);
 
 void ocspRequestAll(ocspCertSet *set); /* requests a refresh of each active certificate that can be refreshed */
-void ocspCertSetFree(ocspCertSet *set);
 
 /* ---- pushed responses (ocsp_push.c) ------------------------------------------------------------------------------ */
 
 void ocspPushFree(ocspPush *push); /* NULL allowed. Any thread */
 
-/* Empties the list: calls each `done` with `error` (NULL: success). OCSP thread, or main without one. */
+/* Empties the list: reports each as answered with `error` (NULL: success). OCSP thread, or main without one. */
 void ocspAnswerPushes(ocspPush **pushes, const char *error);
 
 typedef struct ocspPushOutcome {
@@ -148,25 +135,36 @@ void ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *
 
 /* ---- the worker (ocsp_worker.c) ---------------------------------------------------------------------------------- */
 
-/* One step: adopts what main handed over, refreshes what is due, publishes, persists, answers waiters. With
+/* One step: adopts what main handed over, refreshes what is due, publishes, persists, answers requests. With
  * `use_network` 0 only the disk is used. `io` must outlive the call. Returns the milliseconds until the next step, or
  * -1: wait for a wake-up. OCSP thread (or main before that exists), inside OpenSSL. */
 int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network);
-/* Frees the worker's state and answers the waiters. Main, after the thread has ended. */
-void ocspWorkerFree(void);
 
 /* ---- the thread (ocsp_thread.c) ---------------------------------------------------------------------------------- */
 
 int ocspThreadStart(void);    /* main; 0 with errno */
 void ocspThreadWake(void);    /* any thread */
-void ocspThreadStop(void);    /* main: joins the thread and frees the worker's state */
 void ocspThreadPrime(void);   /* main, before the thread exists: one step without the network */
 int64_t ocspThreadStep(void); /* one iteration of the thread; for tests without a thread */
 
 /* ---- the interface (ocsp_stapler.c) ------------------------------------------------------------------------------ */
 
-/* Both on main. */
+/* All on main. */
 int ocspStaplingIsOn(void);
-const char *ocspWhyNotRunning(void); /* why the OCSP thread takes no requests now; NULL: it does */
+const char *ocspWhyNotRunning(void);        /* why the OCSP thread takes no requests now; NULL: it does */
+void ocspHandOver(ocspContextCerts *certs); /* takes ownership, and wakes the OCSP thread */
+
+/* As ocspStatusCallback. On a server it sets *untracked (may be NULL) to 1 if the certificate is not tracked, or its issuer
+ * is unknown; else to 0. Any thread. */
+int ocspAnswerStatus(SSL *ssl, int *untracked);
+
+/* ---- only for the module and the tests --------------------------------------------------------------------------- */
+
+/* All on main, without a handshake; the first three are steps of ocspShutdown. */
+void ocspThreadStop(void);   /* joins the thread and frees the worker's state */
+void ocspWorkerFree(void);   /* frees the worker's state and answers its requests; after the thread has ended */
+void ocspHandoffReset(void); /* answers requests and pushes; after the thread has ended */
+void ocspCertSetFree(ocspCertSet *set);
+int ocspAttachedAny(void); /* ocspAttachContext was called */
 
 #endif

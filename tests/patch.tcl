@@ -63,28 +63,40 @@ proc tree_files {} {
             "        \} else if (!strcmp(argv\[i\], \"--insecure\")) \{ $mark" \
             "        \" --insecure         No checks.\\n\" $mark" \
             "\}"] \
+        src/server.h [list \
+            {typedef struct configEnum {}} \
+            "\} configEnum; $mark" \
+            {int after;}] \
         src/tls.c [list \
             {/* a file */} \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {static void drop(void) {}} \
             {    valkey_tls_ctx = NULL;} \
             "\}" \
             {static int tlsConfigure(void *unused) {}} \
-            "        valkey_tls_ctx = fresh; $mark" \
+            {        valkey_tls_ctx = fresh;} \
             "        valkey_tls_client_ctx = fresh_too; $mark" \
             {        return 0;} \
             "\}" \
             {void tlsApplyPendingReload(void) {}} \
-            "    valkey_tls_ctx = pending.ctx; $mark" \
+            {    valkey_tls_ctx = pending.ctx;} \
             "    valkey_tls_client_ctx = pending.client_ctx; $mark" \
+            "\}" \
+            {static connection *createTLSConnection(int client_side) {}} \
+            "    conn->ssl = SSL_new(ctx); $mark" \
+            "\}"] \
+        src/sentinel.c [list \
+            {#include "server.h"} \
+            {static int instanceLinkNegotiateTLS(void *context) {}} \
+            "    if (!ssl) return C_ERR; $mark" \
             "\}"] \
         src/config.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {struct table rows[] = {}} \
             "    createStringConfig(\"tls-ciphersuites\", 1), $mark" \
             "\};"] \
         src/debug.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {void debugCommand(client *c) {}} \
             "    help(\"A\"," \
             "         \"OOM\", $mark" \
@@ -97,7 +109,7 @@ proc tree_files {} {
             "    bioKillThreads(); $mark" \
             "\}"] \
         src/server.c [list \
-            "#include \"server.h\" $mark" \
+            {#include "server.h"} \
             {void resetServerStats(void) {}} \
             "    lazyfreeResetStats(); $mark" \
             "\}" \
@@ -123,6 +135,36 @@ proc tree_files {} {
 # In the lists above, "{}" at the end of a line that opens a body keeps the braces balanced.
 proc tree_lines {lines} {
     return [lmap line $lines {regsub {\{\}$} $line "\{"}]
+}
+
+# What Valkey's trees have besides: unit tests in its own framework, or in GoogleTest and a section TLS in INFO.
+proc tree_of_2025 {} {
+    return [list -lines {src/unit/test_help.h {}} -lines {src/unit/test_files.h {
+        {int test_object(int argc, char **argv, int flags);}
+        {int test_raxOne(int argc, char **argv, int flags);}
+        {int test_raxTwo(int argc, char **argv, int flags);}
+        {}
+        {unitTest __test_object_c[] = {{"test_object", test_object}, {NULL, NULL}};}
+        {unitTest __test_rax_c[] = {{"test_raxOne", test_raxOne}, {"test_raxTwo", test_raxTwo}, {NULL, NULL}};}
+        {unitTest __test_sds_c[] = {{NULL, NULL}};}
+        {} {struct unitTestSuite {}} {unitTestSuite[] = {}}
+        {    {"test_object.c", __test_object_c},}
+        {    {"test_rax.c", __test_rax_c},}
+        {    {"test_sds.c", __test_sds_c},}
+    }}]
+}
+
+proc tree_of_9_1 {} {
+    set lines {}
+    foreach line [dict get [tree_files] src/server.c] {
+        lappend lines $line
+        if {[string match {*genValkeyInfoString(*} $line]} {
+            lappend lines {    info = sdscatprintf(info, "# TLS\r\n" FMTARGS(} \
+                {                "tls_ca_cert_expires_in_seconds:%lld\r\n", 1));}
+        }
+    }
+    return [list -lines {src/unit/main.cpp {}} -lines {src/unit/Makefile {
+        {ifeq ($(BUILD_TLS),yes)} "\tLD_LIBS += \$(TLS_LIBS)" {endif}}} -lines [list src/server.c $lines]]
 }
 
 # Creates a tree named `name` and returns its path. Changes: -without PATH, -lines PATH LINES, -eol STRING, -end STRING
@@ -285,18 +327,19 @@ test "check: finds every anchor, counts lines, and writes nothing" {
     set before [snapshot $dir]
     run check $dir
     expect {$::status == 0} "check failed"
-    expect_said "Valkey 8.0.1" "src/tls.c:7,12:" "src/tls.c:8,13:" "All anchors were found" "lines inserted in existing source"
+    expect_said "Valkey 8.0.1" "src/tls.c:8,13:" "src/tls.c:16:" "All anchors were found" "lines inserted in existing source"
     expect_same $dir $before
 }
 
 test "apply: inserts at every anchor, and copies files byte for byte" {
     set dir [make_applied apply]
     set tls [read_bytes $dir/src/tls.c]
-    expect {[string first "fresh; /* anchor */\n        ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "here"
-    expect {[string first "pending.ctx; /* anchor */\n    ocspBuiltinServe(valkey_tls_ctx);\n" $::tls] > 0} "and there"
-    expect {[string first "too; /* anchor */\n        ocspBuiltinLink(valkey_tls_client_ctx);\n" $::tls] > 0} "links"
+    set ::serve "ocspBuiltinServe(valkey_tls_ctx, valkey_tls_client_ctx);\n"
+    expect {[string first "fresh_too; /* anchor */\n        $::serve" $::tls] > 0} "here"
+    expect {[string first "pending.client_ctx; /* anchor */\n    $::serve" $::tls] > 0} "and there"
+    expect {[string first "(ctx); /* anchor */\n    if (client_side) ocspBuiltinLink(conn->ssl);\n" $::tls] > 0} "links"
     expect {[regexp -all ocspBuiltinServe $::tls] == 2} "twice and no more"
-    expect {[regexp -all ocspBuiltinLink $::tls] == 2} "twice and no more, of the links' contexts"
+    expect {[regexp -all ocspBuiltinLink $::tls] == 1} "once, where links are made"
     expect {[string first ", &sections);\n\n    /* the keys */\n" [read_bytes $::dir/src/server.c]] > 0} \
         "above a comment"
     set rows [regexp -all {\n    \[OCSP_D_\w+\] =} [read_bytes $::project/src/ocsp_config.c]]
@@ -313,10 +356,23 @@ test "apply: inserts at every anchor, and copies files byte for byte" {
         "the subcommand is compared as its neighbour is"
     expect {[string first "c->argc > 2 ? text(c->argv\[2\]) : NULL, c->argc > 3 ? text(c->argv\[3\]) : NULL);" $::debug] > 0} \
         "the arguments are read as its neighbour's are"
-    foreach path {src/ocsp.h src/ocsp_thread.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
+    foreach path {src/ocsp_slot.c src/ocsp_builtin.c tests/unit/tls-ocsp.tcl utils/ocsp-pki.tcl} {
         expect {[read_bytes $::dir/$::path] eq [read_bytes $::project/$::path]} "$path"
     }
-    expect {![file exists $::dir/src/ocsp_module.c]} "the other host stays out"
+    # Files with a last part for the module and the tests are copied up to that part.
+    foreach {path name} {src/ocsp.h ocspShutdown src/ocsp_thread.c ocspThreadStop} {
+        set ::copy [read_bytes $::dir/$path]
+        set ::own [read_bytes $::project/$path]
+        set ::name $name
+        set ::end [string range $::own [string last "\n#endif" $::own]+1 end]
+        expect {[string first $::name $::copy] < 0 && [string first "$::name\(" $::own] > 0} "$::name stays out"
+        set ::keep [expr {[string length $::copy] - [string length $::end] - 1}]
+        expect {$::copy eq "[string range $::own 0 $::keep]$::end"} \
+            "all else of $path is the same"
+    }
+    foreach name {ocsp_module.c ocsp_late.c ocsp_late.h ocsp_wait.c} {
+        expect {![file exists $::dir/src/$::name]} "$::name stays out"
+    }
     expect {[glob -nocomplain -directory $::dir/src *valkey-patch*] eq {}} "temporary files are gone"
 }
 
@@ -331,12 +387,14 @@ test "apply: a second time, it says that the patch is applied, and so does check
     }
 }
 
-foreach {variant options} {
-    {a plain tree} {}
-    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"}
-    {files without a last line end} {-end {}}
-    {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake}
-} {
+foreach {variant options} [list \
+    {a plain tree} {} \
+    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"} \
+    {files without a last line end} {-end {}} \
+    {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake} \
+    {a tree of 2025} [tree_of_2025] \
+    {a tree of 9.1} [tree_of_9_1] \
+] {
     test "revert: restores the tree byte for byte: $variant" {
         set dir [make_tree revert {*}$options]
         file attributes $dir/src/tls.c -permissions 0o755
@@ -391,7 +449,7 @@ foreach anchor [anchors] {
 
 foreach {path function} {
     src/tls.c tlsConfigure  src/debug.c debugCommand  src/debug.c killThreads  src/server.c InitServerLast
-    src/server.c genValkeyInfoString
+    src/server.c genValkeyInfoString  src/tls.c createTLSConnection  src/sentinel.c instanceLinkNegotiateTLS
 } {
     test "anchors: function missing: $function" {
         set lines [lmap line [dict get [tree_files] $path] {string map [list $function some_other] $line}]
@@ -400,16 +458,16 @@ foreach {path function} {
 }
 
 test "anchors: a TLS context is put into use at an unknown place" {
-    set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_ctx = sudden;} "\}"]
-    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 7, 12, 16" "more than"
+    set lines [linsert [dict get [tree_files] src/tls.c] end {void third(void) {}} {    valkey_tls_client_ctx = sudden;} "\}"]
+    expect_refused [make_tree third -lines [list src/tls.c $lines]] "src/tls.c: lines 8, 13, 19" "more than"
 }
 
 test "anchors: before Valkey 9.1 there is one such place" {
-    set dir [make_applied one -lines [list src/tls.c [lrange [dict get [tree_files] src/tls.c] 0 9]]]
+    set dir [make_applied one -lines [list src/tls.c [lreplace [dict get [tree_files] src/tls.c] 10 13]]]
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
-foreach path {src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+foreach path {src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf} {
     test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
@@ -434,7 +492,7 @@ test "anchors: several faults are reported at once" {
 # ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
-    src/Makefile src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+    src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
 } {
     test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]
@@ -490,8 +548,8 @@ test "partly applied: an inserted line is there twice" {
 
 test "partly applied: a single inserted line in a clean tree" {
     set dir [make_tree half]
-    write_bytes $dir/src/server.c "[read_bytes $dir/src/server.c]#include \"ocsp_builtin.h\"\n"
-    expect_refused $dir "patched in part" "src/server.c"
+    write_bytes $dir/src/server.h "[read_bytes $dir/src/server.h]#include \"ocsp_builtin.h\"\n"
+    expect_refused $dir "patched in part" "src/server.h"
 }
 
 test "partly applied: a copied file has changed: apply reports it, revert requires --force" {
@@ -677,6 +735,152 @@ test "diff: --stat counts the inserted lines, and they are few" {
         }
     }
     expect {$::grown == $::source + $::docs} "the files grew by $grown lines"
+}
+
+test "diff: in a tree with unit tests in Valkey's framework, they are listed as its generator lists them" {
+    set dir [make_applied listed {*}[tree_of_2025]]
+    set list [read_bytes $dir/src/unit/test_files.h]
+    expect {[string first "test_object(int argc, char **argv, int flags);\nint test_ocspIdentity(int argc, char **argv,\
+        int flags);\nint test_ocspVerify(int argc, char **argv, int flags);\nint test_raxOne" $::list] > 0} "declarations"
+    expect {[string first "unitTest __test_ocsp_c\[\] = \{\{\"test_ocspIdentity\", test_ocspIdentity\},\
+        \{\"test_ocspVerify\", test_ocspVerify\}, \{NULL, NULL\}\};\nunitTest __test_rax" $::list] > 0} "the tests of the file"
+    expect {[string first "test_object_c\},\n    \{\"test_ocsp.c\", __test_ocsp_c\},\n    \{\"test_rax" $::list] > 0} "the file"
+    expect {[file exists $::dir/src/unit/test_ocsp.c] && ![file exists $::dir/src/unit/test_ocsp.cpp]} "the form"
+}
+
+test "diff: in a tree whose INFO has a section TLS, the fields stand there" {
+    set dir [make_applied info {*}[tree_of_9_1]]
+    set server [read_bytes $dir/src/server.c]
+    expect {[string first ", 1));\n        info = genOcspInfoString(info, \"tls_ocsp_\");\n" $::server] > 0} "the section"
+    expect {[string first "genOcspInfoStatsString(info, \"tls_ocsp_\");" $::server] > 0} "the counters"
+    expect {[string first "genOcspInfoSection" $::server] < 0} "no section of its own"
+    expect {[file exists $::dir/src/unit/test_ocsp.cpp] && ![file exists $::dir/src/unit/test_ocsp.c]} "the form"
+}
+
+# ---- the series ------------------------------------------------------------------------------------------------------
+
+# The tool's procedures, in an interpreter of their own.
+proc tool {args} {
+    if {![interp exists patcher]} {
+        interp create patcher
+        patcher eval [list source $::tool]
+    }
+    return [patcher eval $args]
+}
+
+# What the patch has in any tree.
+proc every_file {} {
+    set all {}
+    foreach name {plain old new} options [list {} [tree_of_2025] [tree_of_9_1]] {
+        lappend all {*}[tool copied_files [make_tree copied-$name {*}$options]]
+    }
+    return [lsort -unique $all]
+}
+
+test "series: every file, directive and insertion of the patch is in one step, and steps.tcl names nothing else" {
+    set used {}
+    foreach path [every_file] {tool series::there first [list $path] 1}
+    foreach row [tool directives::rows] {tool series::there directives [list [dict get $row name]] 1}
+    tool insertions 1
+    for {set step 1} {$step <= [tool set series::last]} {incr step} {
+        foreach path [every_file] {
+            if {[tool series::there first [list $path] $step] ne {}} {
+                tool series::content $path [tool ours $path] $step
+            }
+        }
+        tool conf_lines $step
+    }
+    set used [tool set series::used]
+    foreach kind {first insertions directives} {
+        foreach pattern [dict keys [tool set series::$kind]] {
+            expect {[dict exists $::used $::kind:$::pattern]} "utils/series/steps.tcl: nothing is $pattern ($kind)"
+        }
+    }
+    dict for {path edits} [tool set series::edits] {
+        foreach edit $edits {
+            expect {[dict exists $::used [list $::path {*}$::edit]]} "utils/series/steps.tcl: never applied: $path $edit"
+        }
+    }
+}
+
+test "series: the engine's files of each step compile without a warning, and call nothing that a later step brings" {
+    if {[auto_execok cc] eq {}} {error SKIP}
+    set flags [list -std=gnu11 -Wall -Wextra -Werror -O0]
+    if {[info exists env(CPPFLAGS)]} {lappend flags {*}$env(CPPFLAGS)}
+    set engine [lmap name [tool engine_files] {set _ src/$name}]
+    for {set step 1} {$step < [tool set series::last]} {incr step} {
+        set dir [file join $::work step-$step]
+        file mkdir $dir/src
+        set sources {}
+        foreach path [concat $engine {src/ocsp.h src/ocsp_internal.h src/ocsp_worker.h src/ocsp_staple.h}] {
+            if {[tool series::there first [list $path] $step] eq {}} continue
+            write_bytes $dir/$path [tool series::content $path [tool ours $path] $step]
+            if {[string match *.c $path]} {lappend sources $path}
+        }
+        set ::said {}
+        set ::status [catch {
+            exec sh -c {cd "$1" && xargs -P 2 -I '{}' cc $2 -Isrc -c '{}' -o '{}.o' 2>&1} - $dir $flags << [join $sources \n]
+        } ::said]
+        expect {$::status == 0} "step $step does not compile"
+        set defined {}
+        set needed {}
+        foreach line [split [exec nm {*}[lmap path $sources {set _ $dir/$path.o}]] \n] {
+            if {[regexp {U (ocsp\w+)$} $line - symbol]} {lappend needed $symbol}
+            if {[regexp { [A-TV-Z] (ocsp\w+)$} $line - symbol]} {lappend defined $symbol}
+        }
+        foreach symbol [lsort -unique $needed] {
+            expect {$::symbol in $::defined} "step $step calls $symbol, which it does not have"
+        }
+    }
+}
+
+foreach {variant options} [list {a plain tree} {} {a tree of 2025} [tree_of_2025] {a tree of 9.1} [tree_of_9_1] \
+    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"}] {
+    test "series: with git am, one step after the other, the last is what apply makes: $variant" {
+        need_git
+        set dir [make_applied wanted {*}$options]
+        set wanted [snapshot $dir]
+        set dir [make_tree git {*}$options]
+        set clean [snapshot $dir]
+        git $dir init -q
+        git $dir add -A
+        git $dir commit -q -m before
+        file delete -force $::work/series $::work/series-again
+        run diff --series $::work/series $dir
+        expect {$::status == 0} "diff --series failed"
+        expect_same $dir $clean
+        set patches [lsort [glob -directory $::work/series *.patch]]
+        expect {[llength $::patches] == 7} "[llength $::patches] patches"
+        foreach patch $patches {set ::said [git $dir am -s --keep-cr $patch]}
+        expect_same $dir $wanted
+        expect {[string match "*Signed-off-by: Test*" [git $::dir log -1 --format=%B]]} "git am -s"
+        # A tree that has the patch gives the same series.
+        run diff --series $::work/series-again $dir
+        expect {$::status == 0} "diff --series of an applied tree failed"
+        foreach patch $patches {
+            foreach name {a b} under {series series-again} {
+                set $name [regsub {\nDate: [^\n]*} [read_bytes $::work/$under/[file tail $patch]] {}]
+            }
+            expect {$::a eq $::b} "[file tail $patch] differs"
+        }
+        run revert $dir
+        expect {$::status == 0} "revert failed"
+        expect_same $dir $clean
+    }
+}
+
+test "series: the directory for the patches must be empty, and the tree clean or patched as a whole" {
+    set dir [make_tree full]
+    file mkdir $::work/taken
+    write_bytes $::work/taken/0001-old.patch {}
+    run diff --series $::work/taken $dir
+    expect {$::status == 1} "did not fail"
+    expect_said "name an empty directory"
+    write_bytes $dir/src/ocsp.h "not ours\n"
+    run diff --series $::work/none $dir
+    expect {$::status == 1} "did not fail"
+    expect_said "src/ocsp.h exists"
+    expect {![file exists $::work/none]} "it made the directory"
 }
 
 # ---- what is copied --------------------------------------------------------------------------------------------------

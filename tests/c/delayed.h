@@ -1,7 +1,6 @@
-/* delayed.h - put before ocsp_slot.c (-include): a reader that has loaded the parity (relaxed) or the pointer is held up
- * at random before it uses it, so that the value is old. ThreadSanitizer gives each load the newest value; with this, a
- * reader often announces itself with a stale parity, and copies late. The publisher's loads of the counters are not
- * delayed. Used by test_slot_delayed, under SAN=thread (tests/rules.mk).
+/* delayed.h - put before ocsp_slot.c (-include): a reader that has loaded the pointer is held up at random before it
+ * uses it, as if it had loaded it earlier. Readers are then often in the copy while the publisher replaces the set, and
+ * ThreadSanitizer sees whether it waits for them. Used by test_slot_delayed, under SAN=thread (tests/rules.mk).
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -11,7 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Every eighth time long enough for the publisher to change the parity, often a yield, else nothing. */
+/* Every eighth time long enough for the publisher to replace the set, often a yield, else nothing. */
 static inline void delayedUse(void) {
     static _Thread_local uint32_t state;
     struct timespec nap = {0, 20000};
@@ -24,9 +23,9 @@ static inline void delayedUse(void) {
 }
 
 #undef atomic_load_explicit
-#define atomic_load_explicit(object, order)                                                       \
-    __extension__({                                                                               \
-        __auto_type loaded_value = __atomic_load_n(object, order);                                \
-        if ((order) == memory_order_relaxed || sizeof(*(object)) == sizeof(void *)) delayedUse(); \
-        loaded_value;                                                                             \
+#define atomic_load_explicit(object, order)                        \
+    __extension__({                                                \
+        __auto_type loaded_value = __atomic_load_n(object, order); \
+        if (sizeof(*(object)) == sizeof(void *)) delayedUse();     \
+        loaded_value;                                              \
     })

@@ -22,7 +22,9 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "ocsp_late.h"
 #include "ocsp_internal.h"
+#include "ocsp_wait.h"
 #include "reply.h"
 
 /* Asserts that a number is in a range, limits included. cmocka 2 deprecates assert_in_range, and cmocka 1 has no other. */

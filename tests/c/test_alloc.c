@@ -91,7 +91,14 @@ static void quietLog(ocspLogLevel level, const char *sentence) {
     (void)sentence;
 }
 
-static const ocspHost host = {.log = quietLog, .alloc = hostAlloc, .free = hostFree};
+static int push_accepted;
+
+static void noteAnswer(ocspAnswerKind kind, unsigned number, const char *error) {
+    (void)number;
+    if (kind == OCSP_ANSWER_PUSH) push_accepted = !error;
+}
+
+static const ocspHost host = {.log = quietLog, .alloc = hostAlloc, .free = hostFree, .answered = noteAnswer};
 
 /* Code of the test within code of the engine. */
 static int pauseScarcity(void) {
@@ -606,7 +613,7 @@ static SSL_CTX *load(X509 *cert, int callback_scarce) {
 
     X509_free(leaf);
     X509_free(ca);
-    engine(ocspInstallCallback(ctx));
+    engine(ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER));
     if (callback_scarce) SSL_CTX_set_tlsext_status_cb(ctx, scarceCallback);
     return ctx;
 }
@@ -642,7 +649,7 @@ static int asleep;
 static void steps(void) {
     for (int i = 0; i < 50; i++) {
         int64_t wait;
-        engine(ocspCron());
+        engine(ocspLateCron());
         if (asleep) return;
         engine(wait = ocspThreadStep());
         asleep = wait < 0;
@@ -677,13 +684,13 @@ static void setOptions(const ocspOptions *options) {
 
 static void attach(SSL_CTX *ctx) {
     asleep = 0;
-    engine(ocspAttachContext(ctx));
+    engine(ocspLateAttach(ctx));
 }
 
 static void request(void) {
     char why[OCSP_SENTENCE_MAX];
     asleep = 0;
-    engine(ocspRequestRefresh(NULL, NULL, why, sizeof(why)));
+    engine(ocspRequestRefresh(why, sizeof(why)));
 }
 
 static ocspOptions options;
@@ -705,6 +712,8 @@ static void begin(void) {
     options.cache_dir = dir;
     engine(ok = ocspInit(&host));
     if (!ok) assert_int_equal(ocspInit(&host), 1);
+    engine(ok = ocspLateInit(NULL));
+    if (!ok) assert_int_equal(ocspLateInit(NULL), 1);
 }
 
 static void finish(SSL_CTX *ctx) {
@@ -748,7 +757,7 @@ static void fromDisk(void) {
     certs = testStack(pki->leaf, pki->ca, NULL);
     engine(ocspPrefetchContext(certs, SSL_CTX_get_cert_store(ctx)));
     sk_X509_free(certs);
-    engine(ocspCron());
+    engine(ocspLateCron());
     attach(ctx);
     shake(ctx, client13);
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after a restart");
@@ -930,7 +939,7 @@ static void issuerFromFile(void) {
     options.issuer_file = path;
     setOptions(&options);
     ctx = testServerCtx(leaf, pki->leaf_key, NULL);
-    engine(ocspInstallCallback(ctx));
+    engine(ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER));
     attach(ctx);
     steps();
     shake(ctx, client13);
@@ -941,18 +950,12 @@ static void issuerFromFile(void) {
     free(path);
 }
 
-static int push_accepted;
-
-static void notePush(void *arg, const char *error) {
-    (void)arg;
-    push_accepted = !error;
-}
-
 /* An operator pushes a response, which is then read in each format. As there is no thread here, the response is put into
  * the handoff directly. */
 static void pushAndGet(void) {
     static const char *const formats[] = {"DER", "BASE64", "TEXT"};
     long saved = fail_at;
+    unsigned number;
     SSL_CTX *ctx;
     testReply reply = testGoodReply(pki->leaf);
     testBytes der;
@@ -965,12 +968,11 @@ static void pushAndGet(void) {
     push = ocspAlloc(sizeof(*push));
     push->der = ocspMemdup(der.p, der.n);
     push->len = der.n;
-    push->done = notePush;
     push_accepted = -1;
     counted = 0;
     fail_at = saved;
     pass(5000);
-    engine(outcomes = ocspPutPush(push) == NULL);
+    engine(outcomes = ocspPutPush(push, &number) == NULL);
     assert_int_equal(outcomes, 1);
     steps();
     assert_int_not_equal(push_accepted, -1);

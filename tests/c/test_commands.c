@@ -26,16 +26,6 @@ static void noteOutcome(void *arg, const char *error) {
     atomic_fetch_add(&answers, 1);
 }
 
-static void setUp(void) {
-    atomic_store(&answers, 0);
-    atomic_store(&refusals, 0);
-    memset(order, 0, sizeof(order));
-    worldSetUp();
-}
-
-FIXTURE(setUp, worldTearDown);
-PROGRAM_FIXTURE(worldOpen, worldClose);
-
 /* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 static ocspGetAnswer answer;
@@ -55,16 +45,37 @@ static void assertLine(const char *line) {
     if (!strstr(answer.data, wanted)) fail_msg("no line '%s' in:\n%s", line, answer.data);
 }
 
+#define PUT_NAMES 64
+static const char *put_names[PUT_NAMES]; /* by the push's number; NULL: not from put() */
+
+static void putAnswered(ocspAnswerKind kind, unsigned number, const char *error) {
+    const char *name = kind == OCSP_ANSWER_PUSH ? put_names[number % PUT_NAMES] : NULL;
+    if (!name) return;
+    put_names[number % PUT_NAMES] = NULL;
+    noteOutcome(*name ? (void *)name : NULL, error);
+}
+
+static void setUp(void) {
+    atomic_store(&answers, 0);
+    atomic_store(&refusals, 0);
+    memset(order, 0, sizeof(order));
+    world_answered = putAnswered;
+    worldSetUp();
+}
+
+FIXTURE(setUp, worldTearDown);
+PROGRAM_FIXTURE(worldOpen, worldClose);
+
 /* Puts a response into the handoff. Returns why not, or NULL. */
 static const char *put(const testReply *reply, const char *name) {
     testBytes der = testReplyDer(reply);
     ocspPush *push = ocspAlloc(sizeof(*push));
-    push->done = noteOutcome;
-    push->arg = (void *)name;
     push->der = ocspMemdup(der.p, der.n);
     push->len = der.n;
     testBytesFree(&der);
-    const char *why = ocspPutPush(push);
+    unsigned number;
+    const char *why = ocspPutPush(push, &number);
+    if (!why) put_names[number % PUT_NAMES] = name ? name : "";
     if (why) ocspPushFree(push);
     return why;
 }
@@ -290,7 +301,7 @@ static char why_not[OCSP_SENTENCE_MAX];
 
 static int set(const char *base64, size_t n) {
     why_not[0] = '\0';
-    return ocspSet(base64, n, noteOutcome, NULL, why_not, sizeof(why_not));
+    return ocspSetThen(base64, n, noteOutcome, NULL, why_not, sizeof(why_not));
 }
 
 TEST(set_base64IsStrict) {
@@ -307,7 +318,7 @@ TEST(set_base64IsStrict) {
         {"MA\t==", "not base64"},
     };
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         int before = atomic_load(&answers), taken = set(rows[i].text, strlen(rows[i].text));
@@ -324,7 +335,7 @@ TEST(set_sizeIsBoundedBeforeAnythingIsVerified) {
     char *long_text = malloc(3 * OCSP_MAX_RESPONSE_BYTES);
     testBytes der = testReplyOfSize(goodAt(pki->leaf, TEST_NOW + 1), OCSP_MAX_RESPONSE_BYTES);
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     memset(long_text, 'A', 3 * OCSP_MAX_RESPONSE_BYTES);
     assert_int_equal(set(long_text, 2 * OCSP_MAX_RESPONSE_BYTES + 1), 0);
@@ -603,7 +614,7 @@ TEST(push_queueIsBoundedAndServedInOrder) {
     SSL_CTX_free(ctx);
     ocspShutdown(); /* the one that waits is answered, and freed */
     assert_non_null(strstr(last_reason, "shutting down"));
-    assert_int_equal(ocspInit(&(ocspHost){.log = worldLog, .alloc = malloc, .free = free}), 1);
+    worldStart();
 }
 
 TEST(push_isNotForAReplacedCertificate) {
@@ -682,11 +693,11 @@ TEST(push_refusedDuringAFetchLeavesItDue) {
 TEST(push_doesNotLoseARequestedRefresh) {
     char why[OCSP_SENTENCE_MAX];
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     advance(100 * 1000);
     atomic_store(&responder.hang, 1);
-    assert_int_equal(ocspRequestRefresh(noteOutcome, "r", why, sizeof(why)), 1);
+    assert_int_equal(ocspRequestRefreshThen(noteOutcome, "r", why, sizeof(why)), 1);
     testWaitFor(requestCount() == 2);
     testReply reply = goodAt(pki->leaf, TEST_NOW + 50);
     assert_null(put(&reply, "p"));

@@ -135,7 +135,7 @@ static SSL_CTX *linkCtx(int version) {
     X509_VERIFY_PARAM_set_time(SSL_CTX_get0_param(ctx), TEST_NOW);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     testServerAdd(ctx, pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
-    ocspInstallCallback(ctx);
+    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
     ocspInstallPeerCheck(ctx);
     return ctx;
 }
@@ -153,7 +153,7 @@ static int linkUp(SSL_CTX *server, SSL_CTX *client) {
 static int linksUp(SSL_CTX *server) {
     int up12 = linkUp(server, links[0]), up13 = linkUp(server, links[1]);
     assert_int_equal(up12, up13);
-    ocspCron();
+    ocspLateCron();
     return up13;
 }
 
@@ -181,6 +181,7 @@ static void setUp(void) {
     static const ocspHost host = {.log = keepLine, .alloc = countedAlloc, .free = countedFree};
     ocsp_env.wall_ms = testWall;
     assert_int_equal(ocspInit(&host), 1);
+    assert_int_equal(ocspLateInit(NULL), 1);
     links[0] = linkCtx(TLS1_2_VERSION);
     links[1] = linkCtx(TLS1_3_VERSION);
     peer = peerCtx(pki->leaf, pki->leaf_key);
@@ -192,6 +193,7 @@ static void tearDown(void) {
     testBytesFree(&staple);
     for (int i = 0; i < 2; i++) SSL_CTX_free(links[i]);
     SSL_CTX_free(peer);
+    ocspLateShutdown();
     ocspShutdown();
     ocsp_env = real_env;
 }
@@ -211,7 +213,7 @@ TEST(policyNo_asksForNothingAndChecksNothing) {
     setPolicy(OCSP_PEERS_REQUIRE);
     assert_int_equal(linkUp(peer, links[1]), 1);
     turned_off_meanwhile = 0;
-    ocspCron();
+    ocspLateCron();
     assert_int_equal(asked, 1);
     assertCounts(0, 0, 0);
     assert_int_equal(lines[0] + lines[1], 0);
@@ -299,7 +301,7 @@ TEST(staple_ofTheCaAboveAloneIsMissing) {
     assert_int_equal(linkUp(peer, links[1]), 1);
     setPolicy(OCSP_PEERS_REQUIRE);
     assert_int_equal(linkUp(peer, links[1]), 0);
-    ocspCron();
+    ocspLateCron();
     assertCounts(0, 1, 1);
     readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "for its own certificate, only one for a CA above it"));
@@ -373,7 +375,7 @@ TEST(chain_notVerifiedIsRefused) {
     X509_STORE *empty = X509_STORE_new();
     SSL_CTX_set_cert_store(links[1], empty);
     assert_int_equal(linkUp(peer, links[1]), 0);
-    ocspCron();
+    ocspLateCron();
     readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "issuer"));
 }
@@ -381,7 +383,7 @@ TEST(chain_notVerifiedIsRefused) {
 /* A client context without a certificate is not the server's (it may be an LDAP module's). */
 TEST(clients_ofOtherCodeAreLeftAlone) {
     SSL_CTX *other = testClientCtx(TLS1_3_VERSION, 0);
-    ocspInstallCallback(other);
+    ocspInstallCallbackAs(other, OCSP_CONTEXT_OF_SERVER);
     ocspInstallPeerCheck(other);
     setPolicy(OCSP_PEERS_REQUIRE);
     stapleReply(NULL);
@@ -452,7 +454,7 @@ TEST(resumedSession_countsAsMissing) {
         SSL_free(c);
         ERR_clear_error();
     }
-    ocspCron();
+    ocspLateCron();
     assertCounts(1, 1, 1);
     assert_non_null(strstr(last_line, "resumed"));
     SSL_SESSION_free(session);
@@ -500,7 +502,7 @@ TEST(log_recoveryBeforeTheFailureWasLogged) {
     assert_int_equal(linkUp(peer, links[1]), 0);
     stapleReply(&good);
     assert_int_equal(linkUp(peer, links[1]), 1);
-    ocspCron();
+    ocspLateCron();
     readInfo("last_peer_error");
     assert_string_equal(text_seen, "");
     assert_int_equal(lines[1], 1);
@@ -513,19 +515,49 @@ TEST(log_recoveryBeforeTheFailureWasLogged) {
     assert_string_equal(text_seen, "");
 }
 
+/* A large cluster of bad peers: each is remembered, wherever its address differs, and a lookup compares a few entries. */
+TEST(log_manyPeersAreRemembered) {
+    static const char *const forms[] = {"10.1.2.3:%d", "[fd00::1]:%d", "10.0.0.%d:6379"};
+    char address[64];
+    for (int f = 0; f < 3; f++) {
+        ocspPeersReset();
+        for (int round = 0; round < 2; round++)
+            for (int i = 0; i < 500; i++) {
+                snprintf(address, sizeof(address), forms[f], f < 2 ? 30000 + i : i);
+                if (ocspPeerChanged(ocspPeerHash(address, 0), 3) != !round) fail_msg("%s, round %d", address, round);
+            }
+        for (int i = 0; i < 500; i++) {
+            snprintf(address, sizeof(address), forms[f], f < 2 ? 30000 + i : i);
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 5), 1); /* another bad state */
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 0), 1);
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 0), 0);
+        }
+    }
+}
+
+/* Where more peers are bad than are remembered, the others are logged again, and none is lost. */
+TEST(log_morePeersThanAreRemembered) {
+    int again = 0;
+    for (uint64_t i = 1; i <= 5000; i++) assert_int_equal(ocspPeerChanged(i * 2 + 1, 3), 1);
+    for (uint64_t i = 5000; i >= 1; i--) again += ocspPeerChanged(i * 2 + 1, 3);
+    testAssertRange(again, 904, 4000);
+    for (uint64_t i = 1; i <= 5000; i++) ocspPeerChanged(i * 2 + 1, 0);
+    for (uint64_t i = 1; i <= 5000; i++) assert_int_equal(ocspPeerChanged(i * 2 + 1, 0), 0);
+}
+
 /* An active context without the peer check: links are not checked, and INFO and the log say so. */
 TEST(context_withoutCheckIsReported) {
     SSL_CTX *unchecked = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
-    ocspInstallCallback(unchecked);
-    ocspAttachContext(unchecked);
+    ocspInstallCallbackAs(unchecked, OCSP_CONTEXT_OF_SERVER);
+    ocspLateAttach(unchecked);
     assert_int_equal(lines[1], 0);
     setPolicy(OCSP_PEERS_REQUIRE);
-    ocspAttachContext(unchecked);
+    ocspLateAttach(unchecked);
     assert_int_equal(lines[1], 1);
     readInfo("last_peer_error");
     assert_non_null(strstr(text_seen, "NOT checked"));
     ocspInstallPeerCheck(unchecked);
-    ocspAttachContext(unchecked);
+    ocspLateAttach(unchecked);
     assert_int_equal(lines[1], 1);
     SSL_CTX_free(unchecked);
 }
@@ -534,7 +566,7 @@ TEST(context_withoutCheckIsReported) {
 static int verificationsOfALink(SSL_CTX *server, int up) {
     testCountFromZero();
     assert_int_equal(linkUp(server, links[1]), up);
-    ocspCron();
+    ocspLateCron();
     return test_verifications;
 }
 
@@ -623,7 +655,7 @@ TEST(events_areBounded) {
     for (int i = 0; i < 1100; i++) assert_int_equal(linkUp(peer, links[1]), 1);
     assertCounts(0, 1100, 0);
     assert_int_equal(atomic_load(&allocated) - before, 1024);
-    ocspCron();
+    ocspLateCron();
     assert_int_equal(atomic_load(&allocated), before);
     assert_int_equal(lines[0], 1);
 }
@@ -658,12 +690,12 @@ TEST(links_onFourThreadsWhileThePolicyChanges) {
         assert_int_equal(pthread_create(&threads[i], NULL, linkMany, (void *)(intptr_t)i), 0);
     for (int i = 0; atomic_load(&links_done) < total; i++) {
         setPolicy((ocspVerifyPeers)(i % 3));
-        ocspCron();
+        ocspLateCron();
         number("peers_verified");
         testSleepMs(1);
     }
     for (int i = 0; i < LINKERS; i++) pthread_join(threads[i], NULL);
-    ocspCron();
+    ocspLateCron();
     assert_int_equal(links_wrong, 0);
     assert_true(number("peers_verified") > total / 10);
     assert_int_equal(number("peers_rejected"), 0);

@@ -265,8 +265,8 @@ static void renewOneOfTwo(int renew_rsa) {
                                                .urls = {TEST_URL}});
         SSL_CTX *next = testServerCtx(renew_rsa ? pki->leaf : fresh, pki->leaf_key, pki->ca);
         testServerAdd(next, renew_rsa ? fresh : pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
-        ocspInstallCallback(next);
-        ocspAttachContext(next);
+        ocspInstallCallbackAs(next, OCSP_CONTEXT_OF_SERVER);
+        ocspLateAttach(next);
         for (int look = 0; look < 3; look++) {
             if (!isStapledTo(next, renew_rsa ? ec_client : rsa_client))
                 fail_msg("renewal %d, handshake %d: the other certificate has lost its staple", i + 1, look);
@@ -301,8 +301,8 @@ TEST(twoCertificates_returningCertificateKeepsItsStaple, "23") {
         ctx = last ? testServerCtx(pki->leaf, pki->leaf_key, pki->ca) : loadContext(rsa, pki->rsa_leaf_key, pki->ca);
         if (last) {
             testServerAdd(ctx, rsa, pki->rsa_leaf_key, pki->ca);
-            ocspInstallCallback(ctx);
-            ocspAttachContext(ctx);
+            ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
+            ocspLateAttach(ctx);
         }
         runFor(1500);
         X509_free(rsa);

@@ -28,7 +28,7 @@ static void countOutcome(void *arg, const char *error) {
 
 static int requestRefresh(void) {
     char why[OCSP_SENTENCE_MAX] = "";
-    int ok = ocspRequestRefresh(countOutcome, NULL, why, sizeof(why));
+    int ok = ocspRequestRefreshThen(countOutcome, NULL, why, sizeof(why));
     assert_int_equal(ok, why[0] == '\0');
     return ok;
 }
@@ -46,7 +46,7 @@ PROGRAM_FIXTURE(worldOpen, worldClose);
 
 TEST(thread_fetchesAndStaples) {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     assert_true(isStapled(ctx));
     SSL_CTX_free(ctx);
@@ -63,7 +63,7 @@ TEST(cache_isReadBeforeTheFirstAccept, "15") {
     ocspIdentityFree(id);
     atomic_store(&responder.hang, 1);
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     assert_true(isStapled(ctx)); /* without waiting for the responder */
     SSL_CTX_free(ctx);
 }
@@ -71,7 +71,7 @@ TEST(cache_isReadBeforeTheFirstAccept, "15") {
 TEST(exit_doesNotWaitForTheNetwork, "20") {
     atomic_store(&responder.hang, 1);
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(requestCount() == 1);
     ocspAtExit(); /* while the fetch hangs */
     ocspAtExit();
@@ -95,7 +95,7 @@ TEST(exec_wakePipeIsNotInherited) {
     for (int fd = 0; fd < 256; fd++) was_open[fd] = fcntl(fd, F_GETFD) >= 0;
     atomic_store(&pipes_made, 0);
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     assert_int_equal(atomic_load(&pipes_made), 1);
     assert_int_equal(atomic_load(&pipe_flags), O_CLOEXEC | O_NONBLOCK);
@@ -115,7 +115,7 @@ TEST(exec_wakePipeIsNotInherited) {
 /* BGSAVE: a child of the server exits while the parent's thread works. */
 TEST(fork_childExitsWithoutTheThread, "20") {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     atomic_store(&responder.hang, 1);
     assert_int_equal(requestRefresh(), 1);
@@ -152,7 +152,7 @@ static void stayInOpenSSL(const ocspIoHooks *io) {
  * have. */
 TEST(fork_waitsUntilTheThreadHasLeftOpenSSL) {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     assert_int_equal(pthread_atfork(noteFork, NULL, NULL), 0); /* the last one registered is called first */
     atomic_store(&forking, 0);
@@ -182,7 +182,7 @@ TEST(fork_waitsUntilTheThreadHasLeftOpenSSL) {
 /* CONFIG RESETSTAT, on main, while the thread counts. */
 TEST(counters_areResetWhileTheThreadCounts) {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     for (int i = 1; i <= 30; i++) {
         assert_int_equal(requestRefresh(), 1);
@@ -203,12 +203,12 @@ TEST(counters_areResetWhileTheThreadCounts) {
 /* As DEBUG OCSP-REFRESH does: without a callback. */
 static void requestWithoutCallback(void) {
     char why[OCSP_SENTENCE_MAX] = "";
-    assert_int_equal(ocspRequestRefresh(NULL, NULL, why, sizeof(why)), 1);
+    assert_int_not_equal(ocspRequestRefresh(why, sizeof(why)), 0);
 }
 
 TEST(request_manyDuringOneFetchAreOne, "19") {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     atomic_store(&responder.hang, 1);
     int before = requestCount();
@@ -225,7 +225,7 @@ TEST(request_manyDuringOneFetchAreOne, "19") {
 
 TEST(request_failedWithOthersWaitingIsRepeatedOnce, "19") {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     int before = requestCount();
     responder.down = 1;
@@ -250,7 +250,7 @@ TEST(request_failedWithOthersWaitingIsRepeatedOnce, "19") {
 TEST(request_unchangedResponseIsNoFailure, "19") {
     responder.this_update = TEST_NOW;
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     for (int i = 1; i <= 20; i++) {
         assert_int_equal(requestRefresh(), 1);
@@ -267,16 +267,16 @@ TEST(request_rejectedWithAReason, "19") {
     static const char *const states[] = {"self-signed", "no-responder", "no-issuer"};
     for (int i = 0; i < 3; i++) {
         SSL_CTX *ctx = loadContext(leaves[i], pki->leaf_key, i == 1 ? pki->ca : NULL);
-        ocspCron();
+        ocspLateCron();
         testWaitFor(!strcmp(infoText("state"), states[i]));
         why[0] = 0;
-        assert_int_equal(ocspRequestRefresh(countOutcome, NULL, why, sizeof(why)), 0);
+        assert_int_equal(ocspRequestRefreshThen(countOutcome, NULL, why, sizeof(why)), 0);
         assert_true(strlen(why) > 10);
         SSL_CTX_free(ctx);
     }
     options.stapling = 0;
     applyOptions();
-    assert_int_equal(ocspRequestRefresh(countOutcome, NULL, why, sizeof(why)), 0);
+    assert_int_equal(ocspRequestRefreshThen(countOutcome, NULL, why, sizeof(why)), 0);
     assert_non_null(strstr(why, "off"));
     assert_int_equal(atomic_load(&refreshes_good) + atomic_load(&refreshes_failed), 0);
     assert_int_equal(requestCount(), 0);
@@ -284,7 +284,7 @@ TEST(request_rejectedWithAReason, "19") {
 
 TEST(request_isAnsweredWhenStaplingOrTheEngineEnds) {
     SSL_CTX *ctx = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     atomic_store(&responder.hang, 1);
     int before = requestCount();
@@ -306,15 +306,15 @@ TEST(request_isAnsweredWhenStaplingOrTheEngineEnds) {
 /* Valkey 9.1 makes contexts on a thread of its own: they are found by their first handshake. */
 TEST(context_neverAttachedIsFoundByItsHandshake) {
     SSL_CTX *first = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     SSL_CTX *second = testServerCtx(pki->renewed_leaf, pki->leaf_key, pki->ca);
-    ocspInstallCallback(second);
+    ocspInstallCallbackAs(second, OCSP_CONTEXT_OF_SERVER);
     assert_false(isStapled(second));
-    ocspCron();
+    ocspLateCron();
     testWaitFor(isStapledTo(second, tls13));
     assert_true(isStapledTo(first, tls13));
-    ocspCron(); /* the late handshake of the old context must not bring it back */
+    ocspLateCron(); /* the late handshake of the old context must not bring it back */
     assert_string_not_equal(infoText("cert_serial"), "0ABC");
     SSL_CTX_free(first);
     SSL_CTX_free(second);
@@ -323,7 +323,7 @@ TEST(context_neverAttachedIsFoundByItsHandshake) {
 /* The context was attached before and has been replaced. */
 TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
     SSL_CTX *old = loadLeaf();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good"));
     char serial[OCSP_OUTSIDE_TEXT_MAX + 1], which[sizeof(serial)];
     snprintf(serial, sizeof(serial), "%s", infoText("cert_serial"));
@@ -331,7 +331,7 @@ TEST(context_lateHandshakeOfAReplacedOneChangesNothing) {
     testWaitFor(strcmp(infoText("cert_serial"), serial) && !strcmp(infoText("state"), "good"));
     snprintf(which, sizeof(which), "%s", infoText("cert_serial"));
     assert_true(isStapled(old));
-    ocspCron();
+    ocspLateCron();
     assert_int_equal(requestRefresh(), 1); /* once answered, the thread has adopted what ocspCron may have attached */
     testWaitFor(atomic_load(&refreshes_good) + atomic_load(&refreshes_failed) == 1);
     assert_string_equal(infoText("cert_serial"), which);
@@ -395,14 +395,14 @@ TEST(handshakes_tenThousandWhileResponsesArePublished) {
     SSL_CTX *ctx = loadTwoCertificates();
     responder.next_this_update = TEST_NOW - 20 * TEST_DAY; /* every response is newer */
     responder.validity = 100 * TEST_DAY;
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good") && infoHas("alt_state") && !strcmp(infoText("alt_state"), "good"));
     long long stapled_before = infoNumber("handshakes_stapled"), unstapled_before = infoNumber("handshakes_unstapled");
     long long refreshes = infoNumber("refreshes");
     startHandshakes(threads, ctx, handshakes);
     while (atomic_load(&load.done) < handshakes) {
         assert_int_equal(requestRefresh(), 1);
-        ocspCron();
+        ocspLateCron();
         testSleepMs(1);
     }
     endHandshakes(threads, handshakes);
@@ -419,7 +419,7 @@ TEST(handshakes_whileReloadedAThousandTimes, "17") {
     long reloads = testEnvNumber("OCSP_TEST_RELOADS", 1000);
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good") && infoHas("alt_state") && !strcmp(infoText("alt_state"), "good"));
     startHandshakes(threads, ctx, 1000000000);
     for (long i = 0; i < reloads; i++) {
@@ -429,7 +429,7 @@ TEST(handshakes_whileReloadedAThousandTimes, "17") {
         pthread_mutex_unlock(&load.lock);
         SSL_CTX_free(ctx);
         ctx = next;
-        ocspCron();
+        ocspLateCron();
         if (i % 20 == 0) testSleepMs(1);
     }
     testWaitFor(atomic_load(&load.done) > 100);
@@ -442,7 +442,7 @@ TEST(handshakes_whileReloadedAThousandTimes, "17") {
 TEST(handshakes_whileStaplingIsTurnedOffAndOn, "18") {
     pthread_t threads[HANDSHAKE_THREADS];
     SSL_CTX *ctx = loadTwoCertificates();
-    ocspCron();
+    ocspLateCron();
     testWaitFor(!strcmp(infoText("state"), "good") && infoHas("alt_state") && !strcmp(infoText("alt_state"), "good"));
     startHandshakes(threads, ctx, 1000000000);
     for (int i = 0; i < 200; i++) {

@@ -299,7 +299,20 @@ void worldClose(void) {
     SSL_CTX_free(tls13_rsa);
 }
 
-static const ocspHost host = {.log = worldLog, .alloc = malloc, .free = free, .directive_prefix = "host-"};
+void (*world_answered)(ocspAnswerKind kind, unsigned number, const char *error);
+
+static void answered(ocspAnswerKind kind, unsigned number, const char *error) {
+    ocspWaitAnswered(kind, number, error);
+    if (world_answered) world_answered(kind, number, error);
+}
+
+static const ocspHost host = {
+    .log = worldLog, .alloc = malloc, .free = free, .answered = answered, .directive_prefix = "host-"};
+
+void worldStart(void) {
+    assert_int_equal(ocspInit(&host), 1);
+    assert_int_equal(ocspLateInit(NULL), 1);
+}
 
 void worldSetUp(void) {
     ocsp_env = real_env;
@@ -319,12 +332,13 @@ void worldSetUp(void) {
     options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     options.stapling = 1;
     options.cache_dir = "";
-    assert_int_equal(ocspInit(&host), 1);
+    worldStart();
     applyOptions();
 }
 
 void worldTearDown(void) {
     atomic_store(&responder.hang, 0);
+    ocspLateShutdown();
     ocspShutdown();
     testDirFree(dir);
     assertLogForm();
@@ -337,10 +351,11 @@ void applyOptions(void) {
 }
 
 void restartEngine(void) {
+    ocspLateShutdown();
     ocspShutdown();
     assertLogForm();
     forgetLog();
-    assert_int_equal(ocspInit(&host), 1);
+    worldStart();
     applyOptions();
 }
 
@@ -355,8 +370,8 @@ SSL_CTX *loadContext(X509 *leaf, EVP_PKEY *key, X509 *chain) {
     SSL_CTX *ctx = testServerCtx(again, key, chain);
     OPENSSL_free(der);
     X509_free(again);
-    ocspInstallCallback(ctx);
-    ocspAttachContext(ctx);
+    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
+    ocspLateAttach(ctx);
     return ctx;
 }
 
@@ -367,8 +382,8 @@ SSL_CTX *loadLeaf(void) {
 SSL_CTX *loadTwoCertificates(void) {
     SSL_CTX *ctx = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
     testServerAdd(ctx, pki->rsa_leaf, pki->rsa_leaf_key, pki->ca);
-    ocspInstallCallback(ctx);
-    ocspAttachContext(ctx);
+    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
+    ocspLateAttach(ctx);
     return ctx;
 }
 

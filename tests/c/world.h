@@ -19,6 +19,10 @@ void worldOpen(void);
 void worldClose(void);
 void worldSetUp(void); /* engine initialized, stapling on, nothing cached; TEST_NOW; a responder that answers "good" */
 void worldTearDown(void);
+void worldStart(void); /* initializes the engine, as worldSetUp does */
+
+/* The host's `answered` calls it after ocspWaitAnswered; NULL: nothing. OCSP thread. */
+extern void (*world_answered)(ocspAnswerKind kind, unsigned number, const char *error);
 
 extern const testPki *pki;
 extern ocspEnv real_env;                               /* as the engine has it */

@@ -17,6 +17,7 @@
 #ifndef OCSP_SIM_H
 #define OCSP_SIM_H
 
+#include "ocsp_wait.h"
 #include "ocsp_worker.h"
 
 #define SIM_SECOND INT64_C(1000)

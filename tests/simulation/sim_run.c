@@ -306,7 +306,7 @@ static void simLog(ocspLogLevel level, const char *sentence) {
     snprintf(sim.last_line, sizeof(sim.last_line), "%s", sentence);
 }
 
-static const ocspHost host = {.log = simLog, .alloc = malloc, .free = free};
+static const ocspHost host = {.log = simLog, .alloc = malloc, .free = free, .answered = ocspWaitAnswered};
 
 static void simDropContext(void) {
     int i;
@@ -429,7 +429,7 @@ static void simRefresh(void) {
     char why[OCSP_SENTENCE_MAX];
 
     if (!sim.up) return;
-    if (ocspRequestRefresh(simRefreshDone, NULL, why, sizeof(why))) {
+    if (ocspRequestRefreshThen(simRefreshDone, NULL, why, sizeof(why))) {
         sim.requested++;
         simModelRefreshRequested();
     } else {
@@ -457,7 +457,7 @@ static void simPush(int what, int64_t age) {
     text = malloc(a->len * 2 + 4);
     if (!text) abort();
     n = EVP_EncodeBlock((unsigned char *)text, a->der, (int)a->len);
-    if (ocspSet(text, (size_t)n, simPushDone, NULL, why, sizeof(why)))
+    if (ocspSetThen(text, (size_t)n, simPushDone, NULL, why, sizeof(why)))
         sim.pushed++;
     else
         simTrace("pushed response refused: %s", why);

@@ -62,10 +62,15 @@ test {packages: have exactly the files that they should have (36.2)} {
             /usr/lib/valkey/modules/valkey-ocsp.so /usr/share/doc/valkey-ocsp/README.md.gz
             /usr/share/doc/valkey-ocsp/behavior.md.gz /usr/share/doc/valkey-ocsp/changelog.gz
             /usr/share/doc/valkey-ocsp/clients.md.gz /usr/share/doc/valkey-ocsp/copyright
-            /usr/share/doc/valkey-ocsp/examples/ocsp-alerts.yml /usr/share/doc/valkey-ocsp/examples/ocsp.conf
+            /usr/share/doc/valkey-ocsp/examples/ocsp-alerts.yml
+            /usr/share/doc/valkey-ocsp/examples/ocsp-dashboard.json
+            /usr/share/doc/valkey-ocsp/examples/ocsp.conf
+            /usr/share/doc/valkey-ocsp/examples/redis-exporter.lua
+            /usr/share/doc/valkey-ocsp/examples/valkey-ocsp.yaml /usr/share/doc/valkey-ocsp/operations.md.gz
             /usr/share/doc/valkey-ocsp/verify-peers.md.gz /usr/share/man/man7/valkey-ocsp.7.gz
         } ocsp-probe {
             /etc/default/ocsp-probe /lib/systemd/system/ocsp-probe.service /lib/systemd/system/ocsp-probe.timer
+            /lib/systemd/system/ocsp-response@.service /lib/systemd/system/ocsp-response@.timer
             /usr/bin/ocsp-probe /usr/share/doc/ocsp-probe/changelog.gz /usr/share/doc/ocsp-probe/copyright
             /usr/share/man/man1/ocsp-probe.1.gz
         } libocsp-staple-dev {
@@ -124,7 +129,7 @@ proc why_no_install {} {
 
 set why [why_no_install]
 if {$why ne {}} {
-    skip_test {packages: installed, upgraded, removed, purged, reinstalled (36.4 to 36.9)} $why
+    skip_test {packages: installed, upgraded, removed, purged, reinstalled (36.4 to 36.10)} $why
 } else {
 
 ocsp_setup
@@ -298,6 +303,24 @@ test {packages: the probe's timer is off until enabled; its service writes metri
             /lib/systemd/system/ocsp-probe.timer 2>&1 | grep ocsp-probe || true}] {}
     }
     stop_packaged $::pid
+}
+
+test {packages: the unit that fetches a response is off until enabled; its command writes what a server staples (36.10)} {
+    assert_equal [does {find /etc/systemd/system -name 'ocsp-response*'}] {}
+    does "printf 'CERT=%s\nOPTIONS=\"--issuer %s\"\n' $::shared/server.crt $::shared/ca.crt >/etc/default/ocsp-response-db"
+    set text [string map {%i db} [does {cat /lib/systemd/system/ocsp-response@.service}]]
+    regexp -line {^ExecStart=(.*)$} $text - command
+    # StateDirectory= creates it.
+    does "mkdir -p /var/lib/ocsp-response && . /etc/default/ocsp-response-db && $command"
+    does "cp /var/lib/ocsp-response/db.der $::shared/response.der"
+    assert_equal [dict get [lindex [dict get [ocsp_response_info [ocsp_file_read $::shared/response.der]] entries] 0] serial] \
+        [dict get $::leaf serial]
+    lassign [inside {command -v systemd-analyze}] missing
+    if {!$missing} {
+        assert_equal [does {systemd-analyze verify --man=no /lib/systemd/system/ocsp-response@.timer 2>&1 |
+            grep ocsp-response || true}] {}
+    }
+    does {rm /etc/default/ocsp-response-db}
     # The administrator's settings survive a removal, and end with a purge.
     apt remove ocsp-probe
     does {test -e /etc/default/ocsp-probe}
