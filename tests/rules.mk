@@ -24,21 +24,6 @@ $(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 # Its clock is the test's: the client's check asks time() itself.
 $(B)/test_client: COUNTED += -Wl,--wrap=time
 
-# The slot once more, with loads of the pointer that are used late.
-ifeq ($(SAN),thread)
-UNIT_PROGRAMS += $(B)/test_slot_delayed
-$(B)/delayed/ocsp_slot.o: src/ocsp_slot.c tests/c/delayed.h | build/openssl-ok
-	@mkdir -p $(@D)
-	@echo "  compile $< with delayed loads"
-	$(Q)$(COMPILE) -include tests/c/delayed.h -c -o $@ $<
-
-# Found before the object of the same name in the library.
-$(B)/test_slot_delayed: $(B)/delayed/ocsp_slot.o $(B)/tests/c/test_slot.o $(UNIT_LIBRARY) $(LIBRARY)
-	@echo "  link    $@"
-	$(Q)$(LINK) -o $@ $(B)/tests/c/test_slot.o $(B)/delayed/ocsp_slot.o \
-	    -Wl,--start-group $(UNIT_LIBRARY) $(LIBRARY) -Wl,--end-group -lcmocka $(LIBS)
-endif
-
 unit: $(UNIT_PROGRAMS) ## build and run the C unit tests only
 	@SAN=$(SAN) sh tests/all.sh unit $(UNIT_PROGRAMS)
 
