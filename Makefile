@@ -57,7 +57,7 @@ OPENSSL_LDFLAGS := -L$(OPENSSL_LIB) -Wl,-rpath,$(OPENSSL_LIB)
 endif
 
 override CPPFLAGS += -Ideps -Isrc $(OPENSSL_CPPFLAGS)
-WARN := -Wall -Wextra -Werror
+WARN := -Wall -Wextra -Wno-missing-field-initializers -Werror
 
 # Hardening as in Debian's package builds. Not with a sanitizer, which has its own checks; FORTIFY requires
 # optimization. Set HARDEN= to turn it off.

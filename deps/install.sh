@@ -32,7 +32,7 @@ command -v npm >/dev/null 2>&1 || MATRIX="$MATRIX npm"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
-# `make test-monitoring`, about 130 MB: a Prometheus that reads the probe's metrics, and a collector of INFO.
+# `make test-monitoring`, about 120 MB: a Prometheus that reads the probe's metrics, and a collector of INFO.
 MONITORING="prometheus prometheus-node-exporter prometheus-redis-exporter gnuplot-nox"
 # Packages that install a service.
 SERVICES="valkey-server redis-server nginx haproxy prometheus prometheus-node-exporter prometheus-redis-exporter"

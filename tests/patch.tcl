@@ -492,7 +492,8 @@ test "anchors: several faults are reported at once" {
 # ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
-    src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+    src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf
+    cmake/Modules/SourceFiles.cmake
 } {
     test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]

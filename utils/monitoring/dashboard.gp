@@ -14,8 +14,8 @@ set multiplot layout 3,2 title "OCSP staples of TLS servers: the dashboard's que
 set lmargin 9
 set rmargin 3
 set border 3
-set tics nomirror out font ",10"
-set grid ytics lc rgb "#dddddd"
+set tics nomirror out font ",11"
+set xtics 0,50
 set xrange [0:150]
 set key outside bottom center horizontal samplen 2 maxrows 1
 array color[4] = ["#009e73", "#d55e00", "#0072b2", "#cc79a7"]
