@@ -1,6 +1,7 @@
 /* test_ocsp.cpp - unit tests of the certificate's identity (ocsp_identity.c) and of the verification of OCSP responses
  * (ocsp_verify.c): what is stapled, and what never is. Certificates and responses are made here with OpenSSL.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "generated_wrappers.hpp"

@@ -227,7 +227,7 @@ proc series::apply_edit {lines kind arguments} {
             return [cut $lines $from $to]
         }
         head {
-            set to [lsearch -regexp $lines { SPDX-License-Identifier}]
+            set to [lsearch -regexp $lines { Copyright }]
             return [lreplace $lines 0 $to-1 {*}[split "/* [lindex $arguments 0]" \n] { *}]
         }
         as {

@@ -285,7 +285,7 @@ was revoked gets no new link until its certificate is replaced.
 }
 files src/ocsp_peer.c
 adds verify-peers
-inserts {src/tls.c: where a link is made} {src/sentinel.c: where a link of a Sentinel is made}
+inserts {src/tls.c: where a link is made} src/sentinel.c:*
 
 before src/ocsp.h {
     type ocspVerifyPeers

@@ -69,6 +69,12 @@ proc try_series {dir make} {
     set survey [diffable $tree]
     if {[dict get $survey state] ne "clean"} {give_up [list "the tree has the patch: revert it first"]}
     write_series $tree $survey $series
+    # What `apply` makes, now: this project's files may change while the steps are built.
+    set wanted {}
+    foreach path [dict keys [step_content $survey $::series::last]] {
+        dict set wanted $path [expr {[dict exists $survey copies $path] ? [ours $path] :
+            [join [patched [dict get $survey files $path]] \n]}]
+    }
     set step 0
     foreach patch [lsort [glob -directory $series *.patch]] {
         incr step
@@ -82,22 +88,19 @@ proc try_series {dir make} {
         set ran [try_tests $tree $log $make]
         puts "step $step:[join $stat ,]; built, $ran passed ([expr {[clock seconds] - $began}] s): [file tail $patch]"
     }
-    try_last $dir $tree $survey
+    try_last $tree $wanted
     file delete -force $base
     puts "The last step is what `apply` makes, and `revert` gives the tree back."
 }
 
-# Compares the last step with what `apply` makes of the tree.
-proc try_last {dir tree survey} {
-    set wanted [step_content $survey $::series::last]
+# Compares the last step with what `apply` makes (path -> bytes), and reverts it.
+proc try_last {tree wanted} {
     set differ {}
-    dict for {path -} $wanted {
-        set bytes [expr {[dict exists $survey copies $path] ? [ours $path] :
-            [join [patched [dict get $survey files $path]] \n]}]
+    dict for {path bytes} $wanted {
         if {[read_bytes [file join $tree $path]] ne $bytes} {lappend differ $path}
     }
     if {$differ ne {}} {give_up [list "the last step differs from apply: [join $differ {, }]"]}
-    verb_revert $tree 0
+    verb_revert $tree 1
     set rest [exec git -C $tree diff --stat HEAD~$::series::last]
     if {$rest ne {}} {give_up [list "revert after the last step leaves: $rest"]}
 }

@@ -5,6 +5,7 @@
  * lock, and a connection that still uses the old context gets what belongs to that. CONFIG SET of a directive here makes
  * a new context, as CONFIG SET tls-cert-file does.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "server.h"
