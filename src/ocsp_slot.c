@@ -9,10 +9,8 @@
  * decrement (E). So a counter seen at zero once after C has no reader of the old object left, and once each counter was
  * seen at zero, at whatever different times, no reader has the old object. As D reads the value that E wrote
  * (acquire/release), R's last access happens before the free.
- * PROGRESS. There are two counters ("parities"). The publisher points new readers to the other counter, waits for this
- * one, then repeats that with the roles exchanged: it waits only for readers that had begun before, and for no longer
- * than they copy. A reader suspended between choosing a parity and announcing itself only delays the publisher a
- * moment: the argument above does not use the parities.
+ * PROGRESS. Readers never wait. The publisher waits for a moment at which no thread of a stripe is reading: a thread reads
+ * for some 20 ns of a handshake, which takes it a thousand times as long.
  * MEMORY. The publisher returns only when the old object is freed: there are never more than two.
  *
  * The counters are spread over stripes, a cache line each, so that readers on different cores do not contend.
@@ -26,17 +24,16 @@
 #include <sched.h>
 #include <time.h>
 
-#define OCSP_STRIPES 64 /* threads that share a stripe contend, with no other effect */
+#define OCSP_STRIPES 16 /* threads that share a stripe contend, with no other effect */
 #define OCSP_CACHE_LINE 64
 
 typedef struct ocspStripe {
-    _Alignas(OCSP_CACHE_LINE) atomic_uint readers[2];
+    _Alignas(OCSP_CACHE_LINE) atomic_uint readers;
     atomic_llong stapled, unstapled;
 } ocspStripe;
 
 static ocspStripe stripes[OCSP_STRIPES]; /* written by the readers that share one, read by the publisher */
 static _Atomic(ocspStapleSet *) current; /* written by the publisher, read by readers */
-static atomic_uint parity;               /* its low bit selects the counter for new readers; written by the publisher */
 
 /* Returns the stripe of the calling thread, 0 to OCSP_STRIPES - 1. Any thread. Computed from the thread's identity
  * rather than kept in thread-local storage: that of a library loaded at run time is allocated at a thread's first
@@ -47,44 +44,32 @@ static unsigned ocspMyStripe(void) {
     return (unsigned)(((uint64_t)(uintptr_t)pthread_self() * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OCSP_STRIPES;
 }
 
-/* Returns the counter that a token stands for: the stripe and the parity. */
-static atomic_uint *ocspReaders(int token) {
-    return &stripes[token >> 1].readers[token & 1];
-}
-
 const ocspStapleSet *ocspSlotEnter(int *token) {
-    /* relaxed: a stale parity is harmless, see the top of the file */
-    unsigned side = atomic_load_explicit(&parity, memory_order_relaxed) & 1;
-
-    *token = (int)(ocspMyStripe() << 1 | side);
-    atomic_fetch_add_explicit(ocspReaders(*token), 1, memory_order_seq_cst); /* A, pairs with D */
-    return atomic_load_explicit(&current, memory_order_seq_cst);             /* B, pairs with C */
+    *token = (int)ocspMyStripe();
+    atomic_fetch_add_explicit(&stripes[*token].readers, 1, memory_order_seq_cst); /* A, pairs with D */
+    return atomic_load_explicit(&current, memory_order_seq_cst);                  /* B, pairs with C */
 }
 
 void ocspSlotLeave(int token) {
     /* E: release, pairs with the acquire in D, so that no access of the copy is reordered after the free */
-    atomic_fetch_sub_explicit(ocspReaders(token), 1, memory_order_release);
+    atomic_fetch_sub_explicit(&stripes[token].readers, 1, memory_order_release);
 }
 
 void ocspSlotPublish(ocspStapleSet *set) {
     /* C: release publishes the new object's contents to B; seq_cst puts C in one total order with A, B and D */
     ocspStapleSet *old = atomic_exchange_explicit(&current, set, memory_order_seq_cst);
-    int pass, i;
+    int i;
 
     if (!old) return;
-    for (pass = 0; pass < 2; pass++) {
-        /* relaxed: only the publisher writes the parity */
-        unsigned side = atomic_fetch_add_explicit(&parity, 1, memory_order_relaxed) & 1;
-        for (i = 0; i < OCSP_STRIPES; i++) {
-            int polls = 0;
-            /* D: seq_cst against A (see the top of the file); its acquire pairs with E */
-            while (atomic_load_explicit(&stripes[i].readers[side], memory_order_seq_cst) != 0) {
-                struct timespec nap = {0, 50000};
-                if (++polls < 64)
-                    sched_yield();
-                else
-                    nanosleep(&nap, NULL); /* the reader lost its core: sleep instead of spinning */
-            }
+    for (i = 0; i < OCSP_STRIPES; i++) {
+        int polls = 0;
+        /* D: seq_cst against A (see the top of the file); its acquire pairs with E */
+        while (atomic_load_explicit(&stripes[i].readers, memory_order_seq_cst) != 0) {
+            struct timespec nap = {0, 50000};
+            if (++polls < 64)
+                sched_yield();
+            else
+                nanosleep(&nap, NULL); /* the reader lost its core: sleep instead of spinning */
         }
     }
     ocspStapleSetFree(old);

@@ -5,17 +5,15 @@
  *   - no reader accesses a freed object, and no object is freed while a reader uses it (the assertions);
  *   - there are never more than two objects (the publisher always finds one of two places free);
  *   - no counter falls below zero, and nothing deadlocks;
- *   - the publisher always finishes, whatever the readers do, as long as each reader is scheduled from time to time (no
- *     cycle without a `progress` label, under weak fairness).
+ *   - the publisher finishes once the readers pause: with -DPAUSING each makes two reads and then none (no cycle without a
+ *     `progress` label, under weak fairness). Readers that never pause could make it miss each moment at which a counter is
+ *     zero, which in the server has the probability 0.
  * The letters A to E are those of the comment at the head of ocsp_slot.c. One Promela statement is one atomic step, and
- * all steps are in one total order, as seq_cst guarantees for A, B, C and D. Weaker accesses are modelled separately:
- *   - The load of `parity` is relaxed: with -DANY_PARITY it returns any value, more than C's memory model allows.
- *     Safety is proved with it. Progress requires that a new parity is seen eventually: there the load returns the last
- *     one.
+ * all steps are in one total order, as seq_cst guarantees for A, B, C and D. A weaker one is modelled separately:
  *   - E is a release and D an acquire: the copy ends before E and the free follows D, in the order of the statements
  *     here.
  * Not proved: that the compiler and the machine implement this memory order (ThreadSanitizer and the stress test cover
- * that), and that 64 stripes behave like two (the publisher checks stripes one after another in both cases).
+ * that), and that 16 stripes behave like two (the publisher checks stripes one after another in both cases).
  *
  * Each -DMUTANT_... breaks one rule. tests/model/run requires Spin to find every mutant: a model that cannot fail
  * proves nothing.
@@ -27,15 +25,14 @@
 #define NONE 0    /* the pointer NULL; objects are the places 1 and 2 */
 
 byte current = NONE;           /* _Atomic(ocspStapleSet *) current */
-bit parity = 0;                /* atomic_uint parity, of which only the last bit is used */
-byte announced[STRIPES * 2];   /* stripes[i].readers[side], at 2 * i + side */
+byte announced[STRIPES];       /* stripes[i].readers */
 bool allocated[3];             /* whether the place is allocated; [NONE] is not used */
 byte in_use[READERS] = NONE;   /* the pointer that a reader uses from B to E: for the assertions, not in the C file */
 #ifdef MUTANT_STALE_LOAD
 byte before = NONE;            /* what `current` was before the last exchange */
 #endif
 
-#define MINE announced[2 * (me % STRIPES) + side]
+#define MINE announced[me % STRIPES]
 
 /* The copy takes more than one step, so that a free can occur in between. */
 inline copy() {
@@ -59,41 +56,38 @@ inline load() {
 #endif
 }
 
-/* E: atomic_fetch_sub_explicit(&ocspMyStripe()->readers[token], 1, release) */
+/* E: atomic_fetch_sub_explicit(&stripes[token].readers, 1, release) */
 inline leave() {
-#ifdef MUTANT_LEAVE_BY_PARITY
-    side = parity; /* the token is ignored: the current counter is decremented */
-#endif
     atomic {
         assert(MINE > 0); /* an unsigned counter would wrap and block the publisher forever */
+#ifndef MUTANT_LEAVE_NOT
         MINE--;
-#ifndef MUTANT_LEAVE_BEFORE_COPY
-        in_use[me] = NONE; /* clears the pointer ... */
 #endif
-        side = 0         /* ... and the token; both only reduce the number of states */
+#ifndef MUTANT_LEAVE_BEFORE_COPY
+        in_use[me] = NONE; /* clears the pointer, which only reduces the number of states */
+#endif
+        skip
     }
 }
 
 /* Handshakes: ocspSlotEnter, the copy, ocspSlotLeave; any number of them, with pauses of any length. */
 active [READERS] proctype reader() {
     byte me = _pid;
-    bit side = 0;
+#ifdef PAUSING
+    byte left = 2;
+    do
+    :: left == 0 -> break
+    :: left > 0 -> left--;
+#else
     do
     :: break /* no more handshakes on this thread, ever */
     ::
-#ifdef ANY_PARITY
-        if /* side = atomic_load_explicit(&parity, relaxed) & 1, arbitrarily stale */
-        :: side = 0
-        :: side = 1
-        fi;
-#else
-        side = parity; /* the same load; the reader may be suspended after it for any time */
 #endif
 #ifdef MUTANT_LOAD_BEFORE_ANNOUNCE
         load(); /* B before A */
         MINE++;
 #else
-        MINE++; /* A: atomic_fetch_add_explicit(&ocspMyStripe()->readers[side], 1, seq_cst) */
+        MINE++; /* A: atomic_fetch_add_explicit(&stripes[*token].readers, 1, seq_cst) */
         load();
 #endif
 #ifdef MUTANT_LEAVE_BEFORE_COPY
@@ -113,18 +107,12 @@ active [READERS] proctype reader() {
 #define CHECKED STRIPES
 #endif
 
-/* One pass of the loop in ocspSlotPublish: points new readers to the other side, then waits for this side. */
-inline wait_for_one_side() {
-#ifdef MUTANT_NO_FLIP
-    was = pass; /* waits for each side, but new readers keep announcing themselves on the same side */
-#else
-    atomic { was = parity; parity = 1 - parity }; /* side = atomic_fetch_add_explicit(&parity, 1, relaxed) & 1 */
-#endif
+inline wait_for_readers() {
     i = 0; /* for (i = 0; i < OCSP_STRIPES; i++) */
     do
     :: i < CHECKED ->
-        do /* D: while (atomic_load_explicit(&stripes[i].readers[side], seq_cst) != 0) */
-        :: announced[2 * i + was] == 0 -> break
+        do /* D: while (atomic_load_explicit(&stripes[i].readers, seq_cst) != 0) */
+        :: announced[i] == 0 -> break
 #ifdef MUTANT_STALE_COUNT
         :: true -> break /* D weaker than seq_cst: an announcement may not be seen yet */
 #endif
@@ -133,17 +121,7 @@ inline wait_for_one_side() {
         i++
     :: else -> break
     od;
-    i = 0; was = 0
-}
-
-inline wait_for_readers() {
-    pass = 0;
-    wait_for_one_side(); /* pass 0 */
-#ifndef MUTANT_ONE_PASS
-    pass = 1;
-    wait_for_one_side(); /* pass 1, with the roles exchanged */
-#endif
-    pass = 0
+    i = 0
 }
 
 /* ocspStapleSetFree(old) */
@@ -169,7 +147,6 @@ inline exchange() {
 /* The OCSP thread: creates a set and calls ocspSlotPublish, forever. */
 active proctype publisher() {
     byte fresh = NONE, old = NONE, i = 0;
-    bit pass = 0, was = 0;
     do
     ::
         d_step { /* the caller's ocspAlloc; a place is always free, as there are never more than two objects */
