@@ -530,9 +530,14 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 /* The client half of ocspStatusCallback. 1: accepted, 0: rejected. Any thread. */
 int ocspPeerCallback(SSL *ssl);
 void ocspPeersSetPolicy(ocspVerifyPeers new_policy); /* main */
-void ocspPeersCron(void);                            /* logs what handshakes queued; main */
-void ocspPeersInfo(const ocspInfoSink *sink);        /* main */
-void ocspPeersResetCounters(void);                   /* main */
+/* Returns the hash of a text, never 0. Any thread. */
+uint64_t ocspPeerHash(const char *text, uint64_t start);
+/* Remembers a peer's bad state, or forgets the peer if `state` is 0, which is good. Both are hashes. Returns 1 if that is a
+ * change. Main. */
+int ocspPeerChanged(uint64_t peer, uint64_t state);
+void ocspPeersCron(void);                     /* logs what handshakes queued; main */
+void ocspPeersInfo(const ocspInfoSink *sink); /* main */
+void ocspPeersResetCounters(void);            /* main */
 
 /* ---- cache (ocsp_cache.c) ---------------------------------------------------------------------------------------- */
 

@@ -20,8 +20,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define OCSP_PEERS_LOGGED 4096 /* peers whose bad state is remembered; beyond them the log may repeat itself */
-#define OCSP_PEERS_QUEUE 1024  /* events queued for main; further ones are dropped until the next attempt */
+/* Peers whose bad state is remembered: 4,096, in sets by hash. Where a set is full, the log may repeat itself. */
+#define OCSP_PEER_SETS 512
+#define OCSP_PEER_SET_SIZE 8
+#define OCSP_PEERS_QUEUE 1024 /* events queued for main; further ones are dropped until the next attempt */
 
 /* An event that a handshake queues for main. Allocated by the handshake, freed by main. */
 typedef struct ocspPeerEvent {
@@ -60,7 +62,7 @@ static atomic_int verdicts_any; /* 0: no verdict is cached, and no digest is nee
 /* The bad states that were logged last. Main thread only, as are the next lines. */
 static struct {
     uint64_t peer, state; /* hashes of the address (peer 0: unused), and of the state with the serial number */
-} logged_peers[OCSP_PEERS_LOGGED];
+} logged_peers[OCSP_PEER_SETS][OCSP_PEER_SET_SIZE];
 static unsigned logged_next;
 static char last_error[OCSP_REFRESH_ERROR_MAX];
 static uint64_t last_error_peer;
@@ -267,26 +269,38 @@ int ocspPeerCallback(SSL *ssl) {
 
 /* ---- main thread ------------------------------------------------------------------------------------------------- */
 
-static uint64_t ocspHash(const char *text, uint64_t start) {
+uint64_t ocspPeerHash(const char *text, uint64_t start) {
     uint64_t hash = 1469598103934665603u ^ start; /* FNV-1a */
 
     for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return hash | 1; /* 0 marks an unused element */
+    return hash | 1; /* 0 marks an unused element, and a good state */
 }
 
-/* The index of a peer in `logged_peers`, or -1. */
-static int ocspLoggedAt(uint64_t peer) {
-    int i;
+int ocspPeerChanged(uint64_t peer, uint64_t state) {
+    /* Multiplicative hashing: its upper bits depend on all bits. Those of the hash itself hardly depend on the port. */
+    unsigned set = (unsigned)((peer * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OCSP_PEER_SETS;
+    int i, at = -1, empty = -1;
 
-    for (i = 0; i < OCSP_PEERS_LOGGED; i++)
-        if (logged_peers[i].peer == peer) return i;
-    return -1;
+    for (i = 0; i < OCSP_PEER_SET_SIZE; i++) {
+        if (logged_peers[set][i].peer == peer) at = i;
+        if (logged_peers[set][i].peer == 0) empty = i;
+    }
+    if (at < 0 ? state == 0 : logged_peers[set][at].state == state) return 0;
+    if (state == 0) {
+        logged_peers[set][at].peer = 0;
+        atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
+        return 1;
+    }
+    if (at < 0 && empty >= 0) atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
+    if (at < 0) at = empty >= 0 ? empty : (int)(logged_next++ % OCSP_PEER_SET_SIZE);
+    logged_peers[set][at].peer = peer;
+    logged_peers[set][at].state = state;
+    return 1;
 }
 
 static void ocspLogPeer(const ocspPeerEvent *event) {
-    uint64_t peer = ocspHash(event->address, 0);
-    uint64_t state = ocspHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
-    int at = ocspLoggedAt(peer);
+    uint64_t peer = ocspPeerHash(event->address, 0);
+    uint64_t state = ocspPeerHash(event->serial, (uint64_t)event->state * 2 + (uint64_t)event->refused);
 
     if (!event->refused && peer == last_error_peer) last_error[0] = '\0';
     if (event->refused) {
@@ -294,24 +308,10 @@ static void ocspLogPeer(const ocspPeerEvent *event) {
                  event->reason);
         last_error_peer = peer;
     }
-    if (event->state == OCSP_PEER_GOOD) {
-        if (at < 0) return;
-        logged_peers[at].peer = 0;
-        atomic_fetch_sub_explicit(&logged_count, 1, memory_order_relaxed);
+    if (!ocspPeerChanged(peer, event->state == OCSP_PEER_GOOD ? 0 : state)) return;
+    if (event->state == OCSP_PEER_GOOD)
         ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) is verified again", event->address, event->serial);
-        return;
-    }
-    if (at >= 0 && logged_peers[at].state == state) return;
-    if (at < 0) {
-        at = ocspLoggedAt(0);
-        if (at < 0)
-            at = logged_next++ % OCSP_PEERS_LOGGED;
-        else
-            atomic_fetch_add_explicit(&logged_count, 1, memory_order_relaxed);
-    }
-    logged_peers[at].peer = peer;
-    logged_peers[at].state = state;
-    if (event->refused)
+    else if (event->refused)
         ocspLog(OCSP_LOG_WARNING, "peer %s (certificate %s) refused: %s", event->address, event->serial, event->reason);
     else
         ocspLog(OCSP_LOG_NOTICE, "peer %s (certificate %s) accepted without a valid staple (%sverify-peers soft): %s",

@@ -515,6 +515,36 @@ TEST(log_recoveryBeforeTheFailureWasLogged) {
     assert_string_equal(text_seen, "");
 }
 
+/* A large cluster of bad peers: each is remembered, wherever its address differs, and a lookup compares a few entries. */
+TEST(log_manyPeersAreRemembered) {
+    static const char *const forms[] = {"10.1.2.3:%d", "[fd00::1]:%d", "10.0.0.%d:6379"};
+    char address[64];
+    for (int f = 0; f < 3; f++) {
+        ocspPeersReset();
+        for (int round = 0; round < 2; round++)
+            for (int i = 0; i < 500; i++) {
+                snprintf(address, sizeof(address), forms[f], f < 2 ? 30000 + i : i);
+                if (ocspPeerChanged(ocspPeerHash(address, 0), 3) != !round) fail_msg("%s, round %d", address, round);
+            }
+        for (int i = 0; i < 500; i++) {
+            snprintf(address, sizeof(address), forms[f], f < 2 ? 30000 + i : i);
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 5), 1); /* another bad state */
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 0), 1);
+            assert_int_equal(ocspPeerChanged(ocspPeerHash(address, 0), 0), 0);
+        }
+    }
+}
+
+/* Where more peers are bad than are remembered, the others are logged again, and none is lost. */
+TEST(log_morePeersThanAreRemembered) {
+    int again = 0;
+    for (uint64_t i = 1; i <= 5000; i++) assert_int_equal(ocspPeerChanged(i * 2 + 1, 3), 1);
+    for (uint64_t i = 5000; i >= 1; i--) again += ocspPeerChanged(i * 2 + 1, 3);
+    testAssertRange(again, 904, 4000);
+    for (uint64_t i = 1; i <= 5000; i++) ocspPeerChanged(i * 2 + 1, 0);
+    for (uint64_t i = 1; i <= 5000; i++) assert_int_equal(ocspPeerChanged(i * 2 + 1, 0), 0);
+}
+
 /* An active context without the peer check: links are not checked, and INFO and the log say so. */
 TEST(context_withoutCheckIsReported) {
     SSL_CTX *unchecked = testServerCtx(pki->leaf, pki->leaf_key, pki->ca);
