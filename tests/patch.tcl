@@ -67,6 +67,11 @@ proc tree_files {} {
             {typedef struct configEnum {}} \
             "\} configEnum; $mark" \
             {int after;}] \
+        src/sentinel.c [list \
+            {static int instanceLinkNegotiateTLS(void *context) {}} \
+            {    void *ssl = SSL_new(valkey_tls_ctx);} \
+            "    if (!ssl) return C_ERR; $mark" \
+            "\}"] \
         src/tls.c [list \
             {/* a file */} \
             {#include "server.h"} \
@@ -412,7 +417,7 @@ foreach anchor [anchors] {
 
 foreach {path function} {
     src/tls.c tlsConfigure  src/debug.c debugCommand  src/debug.c killThreads  src/server.c InitServerLast
-    src/server.c genValkeyInfoString
+    src/server.c genValkeyInfoString  src/tls.c createTLSConnection  src/sentinel.c instanceLinkNegotiateTLS
 } {
     test "anchors: function missing: $function" {
         set lines [lmap line [dict get [tree_files] $path] {string map [list $function some_other] $line}]
@@ -430,7 +435,7 @@ test "anchors: before Valkey 9.1 there is one such place" {
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
-foreach path {src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+foreach path {src/Makefile src/server.h src/sentinel.c src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
     test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
