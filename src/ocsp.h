@@ -6,6 +6,7 @@
  * "Main" is the thread that runs the server's event loop. Functions that return int return 1, or 0 on failure, unless
  * they say otherwise.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_H
@@ -36,9 +37,13 @@ typedef enum ocspAnswerKind { OCSP_ANSWER_REFRESH, OCSP_ANSWER_PUSH } ocspAnswer
 /* What the engine needs from its host. Copied by ocspInit. */
 typedef struct ocspHost {
     void (*log)(ocspLogLevel level, const char *sentence); /* any thread; one line without a line end */
-    void *(*alloc)(size_t size);                           /* any thread; NULL: out of memory, which is survived */
-    void (*free)(void *ptr);                               /* any thread; NULL allowed */
-    void (*thread_started)(void); /* called first on the OCSP thread (name, CPU list, thread marks); may be NULL */
+    /* Any thread. NULL: out of memory. The engine survives that everywhere, also where OpenSSL's own allocations fail: a
+     * server may abort when its allocator has no memory, but OpenSSL's allocator is another one, and a module must not end
+     * a server that would go on. */
+    void *(*alloc)(size_t size);
+    void (*free)(void *ptr); /* any thread; NULL allowed */
+    /* Called first on the OCSP thread (name, CPU list, thread marks). May be NULL. */
+    void (*thread_started)(void);
     /* What ocspRequestRefresh or ocspSet began has ended: all refreshes up to `number`, or the push of that number. `error`
      * is NULL, or a reason valid during the call. OCSP thread, or main at shutdown; may be NULL */
     void (*answered)(ocspAnswerKind kind, unsigned number, const char *error);
@@ -50,7 +55,7 @@ typedef struct ocspHost {
 /* What the servers that this one links to must staple. */
 typedef enum ocspVerifyPeers {
     OCSP_PEERS_NO,   /* nothing */
-    OCSP_PEERS_SOFT, /* a staple must be good; a missing or expired one is accepted, unless must-staple, and counted */
+    OCSP_PEERS_SOFT, /* a good staple, or none or an expired one, which is counted, unless must-staple */
     OCSP_PEERS_REQUIRE /* a good staple */
 } ocspVerifyPeers;
 
@@ -91,7 +96,8 @@ typedef struct ocspDirective {
     int (*check)(const char *value,
                  const char **why); /* of the value as text; 0 sets *why to a constant sentence; may be NULL */
     const char *values, *meaning;   /* for the documentation, in Markdown */
-    int sensitive; /* 1: the value may have a password; the server keeps it out of SLOWLOG, and no sentence has it */
+    /* 1: the value may have a password. The server keeps it out of SLOWLOG, and no sentence has it. */
+    int sensitive;
 } ocspDirective;
 
 enum {

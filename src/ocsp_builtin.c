@@ -12,6 +12,7 @@
  * Where stapling is not possible (the server is built without TLS, with TLS as a module, or with OpenSSL before 3.0)
  * the directives exist all the same, and `tls-ocsp-stapling yes` is refused with an error that says what is missing.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "server.h"

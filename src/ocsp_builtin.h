@@ -3,6 +3,7 @@
  * Every function exists in every build, so that no caller needs an #if; where stapling is not
  * possible, turning it on fails with an error that says why. Main thread only, except ocspBuiltinKillThread.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_BUILTIN_H

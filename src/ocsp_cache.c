@@ -2,9 +2,9 @@
  * down.
  *
  * One file per certificate, bare DER, readable with any tool. A cached response is not trusted: it is verified like one
- * from the network. A write failure is only a warning; Caddy once dropped a good staple because the disk refused to
- * store it.
+ * from the network. A write failure is only a warning: what is in memory is stapled all the same.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

@@ -2,6 +2,7 @@
  * changes, and what is logged. No clock, no I/O and no state of its own: everything is an argument, so that a fleet can
  * be simulated.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

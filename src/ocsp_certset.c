@@ -1,6 +1,7 @@
 /* ocsp_certset.c - the set of tracked certificates: those of the context in service (active), and a few recently
  * replaced ones, whose responses handshakes under way may still need.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"

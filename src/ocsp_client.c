@@ -5,6 +5,7 @@
  * sentence for the person who runs it. Both call ocspVerifyPeerStaple. Needs no other part of the engine: no thread, no
  * network, no host.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

@@ -1,6 +1,7 @@
 /* ocsp_commands.c - what OCSP.GET and OCSP.SET do, for both hosts: arguments, formats and base64. A host adds the
  * permissions and the reply.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"

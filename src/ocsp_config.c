@@ -5,6 +5,7 @@
  * its default (ocsp.h), a row here, and for patched servers a field in ocsp_builtin.h and a line in ocsp_builtin.c;
  * then `make docs`.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

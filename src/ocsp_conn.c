@@ -3,6 +3,7 @@
  * Sockets are non-blocking. All waiting is in one poll(), which also watches the OCSP thread's wake-up pipe; times are
  * milliseconds on the monotonic clock.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

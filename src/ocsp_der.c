@@ -6,6 +6,7 @@
  * certificate of the CA could stall it. The limits here are far above what responders send, and apply before the first
  * allocation.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

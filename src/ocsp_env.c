@@ -1,5 +1,6 @@
 /* ocsp_env.c - clocks, randomness, network and disk behind one table, which tests and simulations replace.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

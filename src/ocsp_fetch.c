@@ -5,6 +5,7 @@
  * status, rejects in 3.0 what 3.5 accepts, counts whole seconds, and spends all of them on one dead address.
  * ocsp_conn.c is the connection, ocsp_http.c reads the response.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE
@@ -247,7 +248,8 @@ static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *addre
     ok = ok && ocspHttpCheckHead(&head, err) && ocspHttpReadBody(reader, &head, &ask->body, &ask->body_len);
     ocspConnClose(&c);
     ocspFree(reader);
-    return ok ? OCSP_FETCH_OK : c.cancelled ? OCSP_FETCH_CANCELLED : OCSP_FETCH_FAILED;
+    if (ok) return OCSP_FETCH_OK;
+    return c.cancelled ? OCSP_FETCH_CANCELLED : OCSP_FETCH_FAILED;
 }
 
 /* Whether to repeat a rejected POST as GET, as some responders support only GET (RFC 5019 section 5). Not after a
@@ -273,7 +275,7 @@ static void ocspPrefixWhere(const ocspAsk *ask, const struct addrinfo *address, 
 }
 
 /* Tries the addresses of the host in turn, until one answers. Each gets an equal share of the remaining time, so that a
- * dead or silent one leaves time for the next (HAProxy stalled on an address without a route). */
+ * dead or silent one leaves time for the next. */
 static ocspFetchResult ocspAskAddresses(ocspAsk *ask, const struct addrinfo *addresses, ocspError *err) {
     int64_t deadline = ocspConnNowMs() + ask->exchange->timeout_ms;
     const struct addrinfo *a;

@@ -4,6 +4,7 @@
  * refresh requests, then wakes the thread; the thread takes them, works, and stores a report for INFO. Handshakes do
  * not access `shared`: they read the slot (ocsp_slot.c) and two atomics.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

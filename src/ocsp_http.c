@@ -8,6 +8,7 @@
  * closed, no other HTTP parser reads the same bytes later, and the OCSP response in the body is signed: a disagreement
  * about the framing can lose a response, but not smuggle one.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

@@ -1,6 +1,7 @@
 /* ocsp_identity.c - from a served certificate to what is needed to request its status: issuer, CertID, responder URLs,
  * must-staple.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

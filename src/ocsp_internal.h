@@ -14,6 +14,7 @@
  * "Inside OpenSSL" means: on the OCSP thread, only while it holds the OpenSSL lock (ocsp_thread.c); other threads need
  * none.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_INTERNAL_H
@@ -142,7 +143,8 @@ char *ocspStrdup(const char *text);
 void ocspFree(void *ptr);
 void ocspLog(ocspLogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ocspSetHost(const ocspHost *host); /* NULL restores libc and silence; main */
-const char *ocspPrefix(void); /* ocspHost.directive_prefix, or "": goes before a directive's name. Any thread */
+/* Returns ocspHost.directive_prefix, or "": goes before a directive's name. Any thread. */
+const char *ocspPrefix(void);
 void ocspThreadStarted(void); /* calls the host's thread_started; OCSP thread */
 /* Calls the host's answered, unless *number is 0, and sets *number to 0. OCSP thread, or main at shutdown. */
 void ocspReportAnswer(ocspAnswerKind kind, unsigned *number, const char *error);
@@ -635,7 +637,7 @@ typedef struct ocspCert {
         int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
         int64_t refresh_at_ms; /* wall clock */
         ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
-        ocspMoment interval; /* refresh by max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        ocspMoment interval; /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
         int64_t retry_at_ms; /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
@@ -721,7 +723,8 @@ void ocspOptionsChanged(ocspCert *cert, const ocspOptions *old, const ocspOption
 int ocspCapByClock(ocspCert *cert, const ocspOptions *options, const ocspEnv *env);
 void ocspCapRetry(ocspCert *cert, const ocspEnv *env);
 
-void ocspLogState(ocspCert *cert); /* logs a state without refreshes, once */
+/* Logs a state without refreshes, once. */
+void ocspLogState(ocspCert *cert);
 void ocspLogTime(ocspCert *cert, const ocspOptions *options, const ocspEnv *env); /* logs approaching and past expiry */
 
 /* ---- persistence (ocsp_persist.c) -------------------------------------------------------------------------------- */

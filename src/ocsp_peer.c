@@ -1,14 +1,14 @@
 /* ocsp_peer.c - this server as a TLS client of its peers: requests and verifies their staples.
  *
  * Peers are a replica's primary, the other cluster nodes, the target of MIGRATE, and what a Sentinel monitors. A new
- * connection to a peer whose certificate was revoked is rejected; established connections stay up, as in NATS and
- * MongoDB.
+ * connection to a peer whose certificate was revoked is rejected; established connections stay up.
  *
  * DESIGN: ocspRequestPeerStaple makes a link request a status. The status callback verifies the staple after OpenSSL has
  * verified the peer's chain. It calls ocspVerify with that chain, so peers' staples are held to the same rules as the
  * responses stapled here. Nothing here waits, locks, or does I/O. Handshakes queue events in a lock-free list, and the main
  * thread logs them, once per peer and state.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

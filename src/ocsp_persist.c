@@ -1,6 +1,7 @@
 /* ocsp_persist.c - keeps the cached responses in line with the current ones, so that a restart staples them at once,
  * and never staples a response that a later one contradicts. ocsp_cache.c has the file operations.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

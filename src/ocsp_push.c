@@ -1,6 +1,7 @@
 /* ocsp_push.c - a response that an operator pushed with OCSP.SET: verified like one from the network, for each
  * certificate in service, as the operator does not say for which it is. The worker publishes and stores it.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"

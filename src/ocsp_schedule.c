@@ -1,19 +1,18 @@
 /* ocsp_schedule.c - computes refresh and retry times. Pure arithmetic: no clock, no thread, no OpenSSL state;
  * randomness is an argument.
  *
- * The rules, each with the server that taught it:
+ * The rules:
  *
  *  - A refresh is never later than the margin deadline, and earlier by jitter, so that a fleet that started together
  *    does not refresh together. How much was measured in a simulated fleet.
  *  - max-interval bounds the wait after an answer, for those who want to know of a revocation sooner than the validity
- *    requires: HAProxy and Redis Enterprise ask hourly. Jitter is a third of it, as short waits repeat often and a fleet
- *    that starts together must spread in its first interval. What is overdue after a stop is spread, too.
- *  - Retries back off and saturate, a few quick ones first, then the outage back-off. HAProxy shifted the delay left
- *    by the number of failures: after 26 it overflowed and hammered the responder. Redis Enterprise gave up after 5
- *    tries.
+ *    requires. Jitter is a third of it, as short waits repeat often and a fleet that starts together must spread in its
+ *    first interval. What is overdue after a stop is spread, too.
+ *  - Retries back off, a few quick ones first, then the outage back-off. The delay saturates, and retries never end.
  *  - The retry cap shrinks with the remaining validity, and is short without a valid response.
- *  - Never a spin: NATS halves its interval down to nothing; the minimum here is a second.
+ *  - Never a spin: the minimum is a second.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

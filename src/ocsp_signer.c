@@ -10,6 +10,7 @@
  * signature, only with keys that the issuer certified, and once for each key. OCSP_MAX_VERIFICATIONS bounds the cost of
  * one response.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

@@ -15,6 +15,7 @@
  *
  * The counters are spread over stripes, a cache line each, so that readers on different cores do not contend.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

@@ -14,6 +14,7 @@
  * drop them after the time for which a revocation may go unnoticed. OpenSSL's clients resume none unless
  * SSL_set_session is called.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_STAPLE_H

@@ -3,6 +3,7 @@
  * DESIGN: the main thread passes everything to the OCSP thread through ocsp_handoff.c and wakes that thread.
  * Handshakes, on any thread, read the slot (ocsp_slot.c) and two atomics.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

@@ -1,6 +1,7 @@
 /* ocsp_text.c - describes a stapled response in text, with the names of RFC 6960, for OCSP.GET. Everything in it that
  * came from outside (names, serial numbers, OIDs) is cleaned and cut.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
@@ -19,8 +20,11 @@
 
 const char *ocspSourceName(ocspSource source) {
     static const char *const names[] = {
-        [OCSP_SOURCE_NONE] = "none", [OCSP_SOURCE_NETWORK] = "network", [OCSP_SOURCE_CACHE] = "cache",
-        [OCSP_SOURCE_FILE] = "file", [OCSP_SOURCE_PUSHED] = "pushed",
+        [OCSP_SOURCE_NONE] = "none",
+        [OCSP_SOURCE_NETWORK] = "network",
+        [OCSP_SOURCE_CACHE] = "cache",
+        [OCSP_SOURCE_FILE] = "file",
+        [OCSP_SOURCE_PUSHED] = "pushed",
     };
 
     return names[source];

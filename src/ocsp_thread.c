@@ -14,6 +14,7 @@
  * call OPENSSL_cleanup before they run a script, which would wait forever for such a lock. Therefore main forks only
  * while the thread is outside OpenSSL, or after OCSP_LOCK_WAIT_MS.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #define _GNU_SOURCE

@@ -1,6 +1,7 @@
 /* ocsp_time.c - times of certificates and responses: parsed from ASN.1, and formatted as text. In 64 bits, whatever the
  * width of time_t.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

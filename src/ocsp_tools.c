@@ -4,6 +4,7 @@
  * A refusal ends the program with one sentence. The tools would otherwise try again and print it again, and the handshakes
  * of valkey-benchmark, whose connections do not block, run in several threads after the call that opens them.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "fmacros.h"

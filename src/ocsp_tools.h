@@ -1,5 +1,6 @@
 /* ocsp_tools.h - what cli_common.c calls for the option --cert-status. Only in builds with TLS.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_TOOLS_H

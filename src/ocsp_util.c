@@ -1,5 +1,6 @@
 /* ocsp_util.c - shared helpers: the host's allocator and log, errors, URLs, and sanitizing of external text.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"

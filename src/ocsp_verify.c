@@ -4,6 +4,7 @@
  * The checks are ordered by cost, because a peer's staple is verified in the handshake: first size and DER
  * (ocsp_der.c), then the contents, then the signatures (ocsp_signer.c).
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_internal.h"
@@ -409,7 +410,7 @@ ocspFreshness ocspCompare(const ocspResponse *current, const ocspResponse *fresh
     if (!current->der) return OCSP_FRESH_NEWER;
     /* An expired good response is replaced by any valid one that has a nextUpdate, even an older one. Two things are
      * not replaced that way: a revocation, which only a newer response lifts, and a response without nextUpdate, or
-     * replayed ones would be stapled forever, as NATS does. */
+     * replayed ones would be stapled forever. */
     if (!current->revoked && current->expires_at <= now && fresh->next_update) return OCSP_FRESH_NEWER;
     /* The current response is from the future: the clock was wrong, and is right now. */
     if (!current->revoked && current->this_update > now + OCSP_CLOCK_SKEW) return OCSP_FRESH_NEWER;

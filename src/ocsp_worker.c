@@ -6,6 +6,7 @@
  * disk, ocsp_certset.c about the certificates. While stapling is on, the thread never waits longer than a second,
  * because a jump of the wall clock or a change of the response file or the issuer file wakes nobody.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #include "ocsp_worker.h"

@@ -2,6 +2,7 @@
  * certificates, the worker's step and the thread. Included by commands, stapler, thread, worker, push, certset and
  * handoff; all other files include ocsp_internal.h, and so cannot reach the worker's state.
  *
+ * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
 
 #ifndef OCSP_WORKER_H
@@ -99,8 +100,7 @@ typedef struct ocspCertSet {
 /* On the OCSP thread (or main before that exists), inside OpenSSL. */
 
 /* Makes the certificates of `context` (taken) the active ones; NULL identifies the incomplete ones again. A known
- * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX (HAProxy stapled the old
- * certificate's response after a renewal). */
+ * certificate keeps its response: a response belongs to the certificate, not to the SSL_CTX. */
 void ocspAdoptContext(ocspCertSet *set, ocspContextCerts *context, const ocspOptions *options, const ocspEnv *env);
 
 /* Reads issuer-file if it was not read yet or has changed, and with `again` also if that failed; nothing while the
