@@ -33,9 +33,18 @@
 #define PROBE_TEXT (OCSP_OUTSIDE_TEXT_MAX + 1)
 
 /* Exit statuses as monitoring plugins use them. */
-enum { EXIT_GOOD = 0, EXIT_WARN = 1, EXIT_CRITICAL = 2, EXIT_COULD_NOT_TELL = 3 };
+enum {
+    EXIT_GOOD = 0,
+    EXIT_WARN = 1,
+    EXIT_CRITICAL = 2,
+    EXIT_COULD_NOT_TELL = 3
+};
 
-typedef enum { FORM_PEOPLE, FORM_JSON, FORM_PROMETHEUS } probeForm;
+typedef enum {
+    FORM_PEOPLE,
+    FORM_JSON,
+    FORM_PROMETHEUS
+} probeForm;
 
 typedef struct probeOptions {
     probeForm form;
@@ -253,7 +262,10 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
 }
 
 /* Verifies the response (may be NULL) for `id` at r->now and reports the result. */
-static void judgeResponse(const probeOptions *options, const ocspIdentity *id, const unsigned char *der, size_t len,
+static void judgeResponse(const probeOptions *options,
+                          const ocspIdentity *id,
+                          const unsigned char *der,
+                          size_t len,
                           probeReport *r) {
     ocspResponse response;
     ocspError err = {.kind = OCSP_ERR_NONE};
@@ -436,7 +448,11 @@ static int isAddress(const char *host) {
 }
 
 /* Connects, performs the handshake and fills `caught`. On failure *err has a sentence, even if `caught` is complete. */
-static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *host, const char *port, probeCatch *caught,
+static void catchFrom(const probeOptions *options,
+                      SSL_CTX *ctx,
+                      const char *host,
+                      const char *port,
+                      probeCatch *caught,
                       ocspError *err) {
     int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
     const char *name = options->servername ? options->servername : host;
