@@ -120,7 +120,7 @@ $(LIBRARY) $(B)/libtest.a:
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(PROBE): $(call object,utils/ocsp-probe.c) $(LIBRARY)
+$(PROBE): $(call object,utils/ocsp-probe.c utils/ocsp-nodes.c) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS)
 

@@ -32,8 +32,10 @@ command -v npm >/dev/null 2>&1 || MATRIX="$MATRIX npm"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
+# `make test-monitoring`, about 120 MB: a Prometheus that reads the probe's metrics, and a collector of INFO.
+MONITORING="prometheus prometheus-node-exporter prometheus-redis-exporter gnuplot-nox"
 # Packages that install a service.
-SERVICES="valkey-server redis-server nginx haproxy"
+SERVICES="valkey-server redis-server nginx haproxy prometheus prometheus-node-exporter prometheus-redis-exporter"
 
 # The package of the sanitizer and fuzzer runtime has clang's version in its name.
 fuzzPackages() {
@@ -70,7 +72,8 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
             fleet   build, and packages for `make fleet`
             soak    test, and packages for the plot of `make soak`
             bench   run, and packages for `make bench`: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
-            all     everything except bench (default)
+            monitoring  test, and packages for `make test-monitoring`: Prometheus and two of its exporters
+            all     everything except bench and monitoring (default)
 
   --list    print the packages of the groups, one per line; install nothing
   --check   print the missing packages, and exit with 1 if there are any; install nothing
@@ -231,7 +234,9 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | package | docs | fuzz | model | matrix | fleet | soak | bench | all) groups="$groups $argument" ;;
+    build | run | test | lint | package | docs | fuzz | model | matrix | fleet | soak | bench | monitoring | all)
+        groups="$groups $argument"
+        ;;
     *)
         usage >&2
         die "unknown option or group \"$argument\"; see the usage above."
@@ -254,6 +259,7 @@ for group in ${groups:-all}; do
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
+    monitoring) packages="$packages $BUILD $RUN $TEST $MONITORING" ;;
     all) packages="$packages $BUILD $RUN $TEST $RESPONDERS $LINT $PACKAGE $DOCS $MODEL $MATRIX $PLOT $(fuzzPackages)" ;;
     esac
 done

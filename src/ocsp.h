@@ -48,7 +48,7 @@ typedef struct ocspHost {
     /* Called first on the OCSP thread (name, CPU list, thread marks). May be NULL. */
     void (*thread_started)(void);
     /* What ocspRequestRefresh or ocspSet began has ended: all refreshes up to `number`, or the push of that number. `error`
-     * is NULL, or a reason valid during the call. OCSP thread, or main at shutdown; may be NULL */
+     * is NULL, or a reason valid during the call. OCSP thread, or main at shutdown; may be NULL. */
     void (*answered)(ocspAnswerKind kind, unsigned number, const char *error);
     const char *directive_prefix; /* of directives in sentences, "ocsp." or "tls-ocsp-"; constant. NULL: none */
 } ocspHost;

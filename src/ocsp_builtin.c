@@ -301,15 +301,22 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
         addReplySubcommandSyntaxError(c);
 }
 
-/* Before the name of each field: one line to change, for names that fit the server's own section TLS. */
-#define INFO_PREFIX "ocsp_"
+/* Where the fields of an INFO section go, and what their names begin with. */
+struct infoTarget {
+    sds info;
+    const char *prefix;
+};
 
-static void infoText(void *info, const char *field, const char *value) {
-    *(sds *)info = sdscatprintf(*(sds *)info, INFO_PREFIX "%s:%s\r\n", field, value);
+static void infoText(void *arg, const char *field, const char *value) {
+    struct infoTarget *to = arg;
+
+    to->info = sdscatprintf(to->info, "%s%s:%s\r\n", to->prefix, field, value);
 }
 
-static void infoNumber(void *info, const char *field, long long value) {
-    *(sds *)info = sdscatprintf(*(sds *)info, INFO_PREFIX "%s:%lld\r\n", field, value);
+static void infoNumber(void *arg, const char *field, long long value) {
+    struct infoTarget *to = arg;
+
+    to->info = sdscatprintf(to->info, "%s%s:%lld\r\n", to->prefix, field, value);
 }
 
 /* Returns 1 if INFO may call the engine, which takes a mutex. INFO is also printed in crash reports: there the crashed
@@ -318,23 +325,29 @@ static int mayAsk(void) {
     return !in_info && pthread_equal(pthread_self(), server.main_thread_id);
 }
 
-static sds addInfo(sds info, void (*fields)(const ocspInfoSink *)) {
-    ocspInfoSink sink = {infoText, infoNumber, &info};
+static sds addInfo(sds info, const char *prefix, void (*fields)(const ocspInfoSink *)) {
+    struct infoTarget to = {info, prefix};
+    ocspInfoSink sink = {infoText, infoNumber, &to};
 
+    if (!mayAsk()) return info;
     in_info = 1;
     fields(&sink);
     in_info = 0;
-    return info;
+    return to.info;
 }
 
-sds genOcspInfoStatsString(sds info) {
-    return mayAsk() ? addInfo(info, ocspInfoCounters) : info;
+sds genOcspInfoStatsString(sds info, const char *prefix) {
+    return addInfo(info, prefix, ocspInfoCounters);
 }
 
-sds genOcspInfoString(sds info, int *sections) {
+sds genOcspInfoString(sds info, const char *prefix) {
+    return addInfo(info, prefix, ocspInfoState);
+}
+
+sds genOcspInfoSection(sds info, int *sections) {
     if (!mayAsk()) return info;
     if ((*sections)++) info = sdscat(info, "\r\n");
-    return addInfo(sdscat(info, "# OCSP\r\n"), ocspInfoState);
+    return genOcspInfoString(sdscat(info, "# OCSP\r\n"), "ocsp_");
 }
 
 #else /* OCSP_BUILTIN */
@@ -405,11 +418,17 @@ void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second) 
 }
 
 /* Print nothing and count no section: with TLS as a module, INFO ocsp may belong to a module. */
-sds genOcspInfoStatsString(sds info) {
+sds genOcspInfoStatsString(sds info, const char *prefix) {
+    UNUSED(prefix);
     return info;
 }
 
-sds genOcspInfoString(sds info, int *sections) {
+sds genOcspInfoString(sds info, const char *prefix) {
+    UNUSED(prefix);
+    return info;
+}
+
+sds genOcspInfoSection(sds info, int *sections) {
     UNUSED(sections);
     return info;
 }

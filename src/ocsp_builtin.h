@@ -53,8 +53,10 @@ void ocspBuiltinLink(struct ssl_st *ssl);
 /* DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET: `subcommand` is that word, `first` and `second` those after it (sds; NULL:
  * absent). The caller reads them from c->argv, because the name of an object's value differs between releases. */
 void ocspBuiltinDebug(client *c, const char *subcommand, sds first, sds second);
-sds genOcspInfoStatsString(sds info);           /* the two counters in INFO stats */
-sds genOcspInfoString(sds info, int *sections); /* INFO ocsp */
-void ocspBuiltinKillThread(void);               /* in a crash report, after bioKillThreads; any thread */
+/* INFO. The names of fields begin with `prefix`: "tls_ocsp_" in a server whose INFO has a section TLS, else "ocsp_". */
+sds genOcspInfoStatsString(sds info, const char *prefix); /* the two counters in INFO stats */
+sds genOcspInfoString(sds info, const char *prefix);      /* the fields, for the section TLS */
+sds genOcspInfoSection(sds info, int *sections);          /* the section OCSP, for a server without one */
+void ocspBuiltinKillThread(void);                         /* in a crash report, after bioKillThreads; any thread */
 
 #endif

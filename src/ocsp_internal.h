@@ -21,7 +21,9 @@
 #define OCSP_INTERNAL_H
 
 #include "ocsp.h"
+#ifndef __cplusplus /* unit tests in C++ include this file, too */
 #include <stdatomic.h>
+#endif
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>

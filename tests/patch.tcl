@@ -67,11 +67,6 @@ proc tree_files {} {
             {typedef struct configEnum {}} \
             "\} configEnum; $mark" \
             {int after;}] \
-        src/sentinel.c [list \
-            {static int instanceLinkNegotiateTLS(void *context) {}} \
-            {    void *ssl = SSL_new(valkey_tls_ctx);} \
-            "    if (!ssl) return C_ERR; $mark" \
-            "\}"] \
         src/tls.c [list \
             {/* a file */} \
             {#include "server.h"} \
@@ -89,6 +84,11 @@ proc tree_files {} {
             "\}" \
             {static connection *createTLSConnection(int client_side) {}} \
             "    conn->ssl = SSL_new(ctx); $mark" \
+            "\}"] \
+        src/sentinel.c [list \
+            {#include "server.h"} \
+            {static int instanceLinkNegotiateTLS(void *context) {}} \
+            "    if (!ssl) return C_ERR; $mark" \
             "\}"] \
         src/config.c [list \
             {#include "server.h"} \
@@ -135,6 +135,36 @@ proc tree_files {} {
 # In the lists above, "{}" at the end of a line that opens a body keeps the braces balanced.
 proc tree_lines {lines} {
     return [lmap line $lines {regsub {\{\}$} $line "\{"}]
+}
+
+# What Valkey's trees have besides: unit tests in its own framework, or in GoogleTest and a section TLS in INFO.
+proc tree_of_2025 {} {
+    return [list -lines {src/unit/test_help.h {}} -lines {src/unit/test_files.h {
+        {int test_object(int argc, char **argv, int flags);}
+        {int test_raxOne(int argc, char **argv, int flags);}
+        {int test_raxTwo(int argc, char **argv, int flags);}
+        {}
+        {unitTest __test_object_c[] = {{"test_object", test_object}, {NULL, NULL}};}
+        {unitTest __test_rax_c[] = {{"test_raxOne", test_raxOne}, {"test_raxTwo", test_raxTwo}, {NULL, NULL}};}
+        {unitTest __test_sds_c[] = {{NULL, NULL}};}
+        {} {struct unitTestSuite {}} {unitTestSuite[] = {}}
+        {    {"test_object.c", __test_object_c},}
+        {    {"test_rax.c", __test_rax_c},}
+        {    {"test_sds.c", __test_sds_c},}
+    }}]
+}
+
+proc tree_of_9_1 {} {
+    set lines {}
+    foreach line [dict get [tree_files] src/server.c] {
+        lappend lines $line
+        if {[string match {*genValkeyInfoString(*} $line]} {
+            lappend lines {    info = sdscatprintf(info, "# TLS\r\n" FMTARGS(} \
+                {                "tls_ca_cert_expires_in_seconds:%lld\r\n", 1));}
+        }
+    }
+    return [list -lines {src/unit/main.cpp {}} -lines {src/unit/Makefile {
+        {ifeq ($(BUILD_TLS),yes)} "\tLD_LIBS += \$(TLS_LIBS)" {endif}}} -lines [list src/server.c $lines]]
 }
 
 # Creates a tree named `name` and returns its path. Changes: -without PATH, -lines PATH LINES, -eol STRING, -end STRING
@@ -357,12 +387,14 @@ test "apply: a second time, it says that the patch is applied, and so does check
     }
 }
 
-foreach {variant options} {
-    {a plain tree} {}
-    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"}
-    {files without a last line end} {-end {}}
-    {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake}
-} {
+foreach {variant options} [list \
+    {a plain tree} {} \
+    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"} \
+    {files without a last line end} {-end {}} \
+    {a tree without CMake} {-without cmake/Modules/SourceFiles.cmake} \
+    {a tree of 2025} [tree_of_2025] \
+    {a tree of 9.1} [tree_of_9_1] \
+] {
     test "revert: restores the tree byte for byte: $variant" {
         set dir [make_tree revert {*}$options]
         file attributes $dir/src/tls.c -permissions 0o755
@@ -435,7 +467,7 @@ test "anchors: before Valkey 9.1 there is one such place" {
     expect {[regexp -all ocspBuiltinServe [read_bytes $::dir/src/tls.c]] == 1} "once"
 }
 
-foreach path {src/Makefile src/server.h src/sentinel.c src/tls.c src/config.c src/debug.c src/server.c valkey.conf} {
+foreach path {src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf} {
     test "anchors: file missing: $path" {
         expect_refused [make_tree file -without $path] "$path does not exist"
     }
@@ -460,7 +492,8 @@ test "anchors: several faults are reported at once" {
 # ---- partly applied ----------------------------------------------------------------------------------------------------
 
 foreach path {
-    src/Makefile src/server.h src/tls.c src/config.c src/debug.c src/server.c valkey.conf cmake/Modules/SourceFiles.cmake
+    src/Makefile src/server.h src/tls.c src/sentinel.c src/config.c src/debug.c src/server.c valkey.conf
+    cmake/Modules/SourceFiles.cmake
 } {
     test "partly applied: $path is unpatched, the rest is patched" {
         set dir [make_tree half]
@@ -703,6 +736,152 @@ test "diff: --stat counts the inserted lines, and they are few" {
         }
     }
     expect {$::grown == $::source + $::docs} "the files grew by $grown lines"
+}
+
+test "diff: in a tree with unit tests in Valkey's framework, they are listed as its generator lists them" {
+    set dir [make_applied listed {*}[tree_of_2025]]
+    set list [read_bytes $dir/src/unit/test_files.h]
+    expect {[string first "test_object(int argc, char **argv, int flags);\nint test_ocspIdentity(int argc, char **argv,\
+        int flags);\nint test_ocspVerify(int argc, char **argv, int flags);\nint test_raxOne" $::list] > 0} "declarations"
+    expect {[string first "unitTest __test_ocsp_c\[\] = \{\{\"test_ocspIdentity\", test_ocspIdentity\},\
+        \{\"test_ocspVerify\", test_ocspVerify\}, \{NULL, NULL\}\};\nunitTest __test_rax" $::list] > 0} "the tests of the file"
+    expect {[string first "test_object_c\},\n    \{\"test_ocsp.c\", __test_ocsp_c\},\n    \{\"test_rax" $::list] > 0} "the file"
+    expect {[file exists $::dir/src/unit/test_ocsp.c] && ![file exists $::dir/src/unit/test_ocsp.cpp]} "the form"
+}
+
+test "diff: in a tree whose INFO has a section TLS, the fields stand there" {
+    set dir [make_applied info {*}[tree_of_9_1]]
+    set server [read_bytes $dir/src/server.c]
+    expect {[string first ", 1));\n        info = genOcspInfoString(info, \"tls_ocsp_\");\n" $::server] > 0} "the section"
+    expect {[string first "genOcspInfoStatsString(info, \"tls_ocsp_\");" $::server] > 0} "the counters"
+    expect {[string first "genOcspInfoSection" $::server] < 0} "no section of its own"
+    expect {[file exists $::dir/src/unit/test_ocsp.cpp] && ![file exists $::dir/src/unit/test_ocsp.c]} "the form"
+}
+
+# ---- the series ------------------------------------------------------------------------------------------------------
+
+# The tool's procedures, in an interpreter of their own.
+proc tool {args} {
+    if {![interp exists patcher]} {
+        interp create patcher
+        patcher eval [list source $::tool]
+    }
+    return [patcher eval $args]
+}
+
+# What the patch has in any tree.
+proc every_file {} {
+    set all {}
+    foreach name {plain old new} options [list {} [tree_of_2025] [tree_of_9_1]] {
+        lappend all {*}[tool copied_files [make_tree copied-$name {*}$options]]
+    }
+    return [lsort -unique $all]
+}
+
+test "series: every file, directive and insertion of the patch is in one step, and steps.tcl names nothing else" {
+    set used {}
+    foreach path [every_file] {tool series::there first [list $path] 1}
+    foreach row [tool directives::rows] {tool series::there directives [list [dict get $row name]] 1}
+    tool insertions 1
+    for {set step 1} {$step <= [tool set series::last]} {incr step} {
+        foreach path [every_file] {
+            if {[tool series::there first [list $path] $step] ne {}} {
+                tool series::content $path [tool ours $path] $step
+            }
+        }
+        tool conf_lines $step
+    }
+    set used [tool set series::used]
+    foreach kind {first insertions directives} {
+        foreach pattern [dict keys [tool set series::$kind]] {
+            expect {[dict exists $::used $::kind:$::pattern]} "utils/series/steps.tcl: nothing is $pattern ($kind)"
+        }
+    }
+    dict for {path edits} [tool set series::edits] {
+        foreach edit $edits {
+            expect {[dict exists $::used [list $::path {*}$::edit]]} "utils/series/steps.tcl: never applied: $path $edit"
+        }
+    }
+}
+
+test "series: the engine's files of each step compile without a warning, and call nothing that a later step brings" {
+    if {[auto_execok cc] eq {}} {error SKIP}
+    set flags [list -std=gnu11 -Wall -Wextra -Werror -O0]
+    if {[info exists env(CPPFLAGS)]} {lappend flags {*}$env(CPPFLAGS)}
+    set engine [lmap name [tool engine_files] {set _ src/$name}]
+    for {set step 1} {$step < [tool set series::last]} {incr step} {
+        set dir [file join $::work step-$step]
+        file mkdir $dir/src
+        set sources {}
+        foreach path [concat $engine {src/ocsp.h src/ocsp_internal.h src/ocsp_worker.h src/ocsp_staple.h}] {
+            if {[tool series::there first [list $path] $step] eq {}} continue
+            write_bytes $dir/$path [tool series::content $path [tool ours $path] $step]
+            if {[string match *.c $path]} {lappend sources $path}
+        }
+        set ::said {}
+        set ::status [catch {
+            exec sh -c {cd "$1" && xargs -P 2 -I '{}' cc $2 -Isrc -c '{}' -o '{}.o' 2>&1} - $dir $flags << [join $sources \n]
+        } ::said]
+        expect {$::status == 0} "step $step does not compile"
+        set defined {}
+        set needed {}
+        foreach line [split [exec nm {*}[lmap path $sources {set _ $dir/$path.o}]] \n] {
+            if {[regexp {U (ocsp\w+)$} $line - symbol]} {lappend needed $symbol}
+            if {[regexp { [A-TV-Z] (ocsp\w+)$} $line - symbol]} {lappend defined $symbol}
+        }
+        foreach symbol [lsort -unique $needed] {
+            expect {$::symbol in $::defined} "step $step calls $symbol, which it does not have"
+        }
+    }
+}
+
+foreach {variant options} [list {a plain tree} {} {a tree of 2025} [tree_of_2025] {a tree of 9.1} [tree_of_9_1] \
+    {lines that end in CR LF} {-eol "\r\n" -end "\r\n"}] {
+    test "series: with git am, one step after the other, the last is what apply makes: $variant" {
+        need_git
+        set dir [make_applied wanted {*}$options]
+        set wanted [snapshot $dir]
+        set dir [make_tree git {*}$options]
+        set clean [snapshot $dir]
+        git $dir init -q
+        git $dir add -A
+        git $dir commit -q -m before
+        file delete -force $::work/series $::work/series-again
+        run diff --series $::work/series $dir
+        expect {$::status == 0} "diff --series failed"
+        expect_same $dir $clean
+        set patches [lsort [glob -directory $::work/series *.patch]]
+        expect {[llength $::patches] == 7} "[llength $::patches] patches"
+        foreach patch $patches {set ::said [git $dir am -s --keep-cr $patch]}
+        expect_same $dir $wanted
+        expect {[string match "*Signed-off-by: Test*" [git $::dir log -1 --format=%B]]} "git am -s"
+        # A tree that has the patch gives the same series.
+        run diff --series $::work/series-again $dir
+        expect {$::status == 0} "diff --series of an applied tree failed"
+        foreach patch $patches {
+            foreach name {a b} under {series series-again} {
+                set $name [regsub {\nDate: [^\n]*} [read_bytes $::work/$under/[file tail $patch]] {}]
+            }
+            expect {$::a eq $::b} "[file tail $patch] differs"
+        }
+        run revert $dir
+        expect {$::status == 0} "revert failed"
+        expect_same $dir $clean
+    }
+}
+
+test "series: the directory for the patches must be empty, and the tree clean or patched as a whole" {
+    set dir [make_tree full]
+    file mkdir $::work/taken
+    write_bytes $::work/taken/0001-old.patch {}
+    run diff --series $::work/taken $dir
+    expect {$::status == 1} "did not fail"
+    expect_said "name an empty directory"
+    write_bytes $dir/src/ocsp.h "not ours\n"
+    run diff --series $::work/none $dir
+    expect {$::status == 1} "did not fail"
+    expect_said "src/ocsp.h exists"
+    expect {![file exists $::work/none]} "it made the directory"
 }
 
 # ---- what is copied --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ comma := ,
 COUNTED := $(foreach name,OCSP_basic_verify X509_verify OCSP_cert_to_id OCSP_response_get1_basic,-Wl$(comma)--wrap=$(name))
 
 UNIT_LIBRARY := $(B)/libtest.a
-$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED))
+$(UNIT_LIBRARY): $(call object,$(UNIT_SHARED) utils/ocsp-nodes.c)
 
 $(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
@@ -48,7 +48,7 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 
 # connect() is replaced in these two programs, see tests/fuzz/http.c.
 FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
-FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c
+FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c utils/ocsp-nodes.c
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
 
 $(B)/fuzz-replay: $(call object,$(filter-out tests/fuzz/fuzzer.c,$(FUZZ)) $(FUZZ_SHARED)) $(LIBRARY)
@@ -141,12 +141,20 @@ soak: ## run everything at once for MINUTES=60; memory, descriptors, threads mus
 	@$(MAKE) --no-print-directory all
 	@tclsh tests/soak/soak.tcl --minutes $(or $(MINUTES),60) $(ARGS)
 
+.PHONY: test-monitoring
+test-monitoring: ## fire each alert in a real Prometheus, run the dashboard's queries, draw build/monitoring/monitoring.svg
+	@sh deps/install.sh monitoring
+	@$(MAKE) --no-print-directory all
+	@OCSP_PICTURES=$(CURDIR)/build/monitoring tclsh tests/run.tcl --silence 400 --single unit/ocsp-monitoring $(ARGS)
+
 # ---- style ---------------------------------------------------------------------------------------------------------
 
 SCRIPTS := deps/install.sh .ci/run tests/all.sh utils/check-built utils/check-files utils/check-kubernetes utils/ocsp-demo \
     $(wildcard utils/git-hooks/*) tests/fuzz/run tests/model/run tests/matrix/root tests/support/under_unit \
     tests/support/under_pod tests/support/scratch_root utils/packaging/build-deb utils/packaging/build-rpm \
     $(wildcard utils/packaging/debian/*.p*)
+# Parts of patches, which are compiled in a Valkey tree: see utils/series.
+PATCH_FILES := $(sort $(wildcard src/unit/*.c src/unit/*.cpp utils/series/*/*.[ch]))
 C_FILES := $(sort $(wildcard src/*.[ch] deps/*.h utils/*.[ch] utils/*/*.[ch] tests/*/*.[ch]))
 
 # Versions of clang-format differ in details, so only that of Debian 12 is used.
@@ -159,7 +167,7 @@ CPPCHECK_FILES := $(filter-out tests/c/%,$(filter %.c,$(C_FILES)))
 
 lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lines, links, mutants and hardening
 	@sh deps/install.sh lint
-	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES); else \
+	@echo "lint: clang-format" && if $(IS_FORMAT_MAJOR); then clang-format --dry-run --Werror $(C_FILES) $(PATCH_FILES); else \
 	    echo "lint: clang-format $(FORMAT_MAJOR) is not installed: formatting not checked"; fi
 	@echo "lint: cppcheck" && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 \
@@ -182,7 +190,7 @@ lint: ## run clang-format, cppcheck and shellcheck; check man pages, license lin
 format: ## rewrite the C sources in the project's style
 	@sh deps/install.sh lint
 	@$(IS_FORMAT_MAJOR) || { echo "make format: needs clang-format $(FORMAT_MAJOR), which Debian 12 has" >&2; exit 1; }
-	clang-format -i $(C_FILES)
+	clang-format -i $(C_FILES) $(PATCH_FILES)
 
 # The sed removes dot's comment with its version, which differs between machines.
 docs: ## generate docs/design.svg from docs/design.dot, the README's table of directives, and lists in the man pages

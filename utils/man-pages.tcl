@@ -124,7 +124,7 @@ proc man_pages::check_options {} {
     variable folder
     set source [directives::read_text [file join $project utils ocsp-probe.c]]
     regexp {static void printHelp.*?\n\}} $source help
-    set wanted [options {--([a-z0-9.]+)} [join [regexp -all -inline -line {^ *"  --.{22}} $help] \n]]
+    set wanted [options {--([a-z0-9.-]+)} [join [regexp -all -inline -line {^ *"  --.{22}} $help] \n]]
     set page [directives::read_text [file join $folder ocsp-probe.1]]
     set shown [options {(?n)^\.It Fl -([a-z0-9.-]+)} $page]
     set faults 0

@@ -1,12 +1,16 @@
 /* ocsp-probe.c - requests the OCSP staple of a TLS server, verifies it, and reports to people, scripts and monitoring.
  *
  * The rules are the engine's: ocsp_identity.c finds issuer and CertID, ocsp_verify.c verifies, ocsp_fetch.c queries a
- * responder. This file connects, calls those and prints; it does not itself decide whether a response is valid. Text
- * from a certificate or a response is untrusted and passes ocspCleanText before it is printed.
+ * responder. ocsp-nodes.c asks a server for the other nodes. This file connects, calls those and prints; it does not
+ * itself decide whether a response is valid. Text from a certificate or a response is untrusted and passes ocspCleanText
+ * before it is printed.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
-#include "ocsp_internal.h"
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* tdestroy */
+#endif
+#include "ocsp-nodes.h"
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
@@ -14,6 +18,7 @@
 #include <getopt.h>
 #include <netdb.h>
 #include <poll.h>
+#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +35,9 @@
 #define PROBE_DEFAULT_WARN 5    /* percent of the validity left: half of the server's default refresh margin is over */
 #define PROBE_OLD_WITHOUT_END 900 /* seconds: Java refuses an older response without nextUpdate */
 #define PROBE_MAX_TARGETS 256
+#define PROBE_PASSWORD_MAX 1024 /* bytes of the first line of --password-file */
+#define PROBE_QUIET_MS 1000     /* no progress is shown in a run that takes less */
+#define PROBE_PROGRESS_MS 200   /* between two updates of it */
 #define PROBE_TEXT (OCSP_OUTSIDE_TEXT_MAX + 1)
 
 /* Exit statuses as monitoring plugins use them. */
@@ -60,6 +68,9 @@ typedef struct probeOptions {
     int url_count;
     const char *save, *replace, *output; /* files */
     int text, quiet;
+    int all_nodes;
+    const char *user, *password_file;
+    const char *password; /* for AUTH, or NULL */
     char *const *targets;
     int target_count;
 } probeOptions;
@@ -78,6 +89,9 @@ static const char *const status_words[] = {"unreachable", "none", "invalid", "ex
 /* The result for one target. All text has passed ocspCleanText. */
 typedef struct probeReport {
     char target[PROBE_TEXT];
+    int given; /* position on the command line, from 1; 0: a server named it */
+    int asked; /* --all-nodes: the server was asked for its nodes... */
+    int nodes; /* ... and named so many; -1 if it did not name all */
     probeStatus status;
     int exit_status;
     ocspErrorCode error_code; /* OCSP_FAIL_NONE: good, revoked, no staple, or wrong usage */
@@ -109,6 +123,9 @@ typedef struct probeCatch {
     size_t len;
     long verify_result;
     char protocol[16];
+    char address[80]; /* "address port" to which a connection was made or tried */
+    SSL *ssl;         /* the connection, if the handshake completed; else NULL */
+    int fd;
 } probeCatch;
 
 /* ---- helpers ------------------------------------------------------------------------------------------------- */
@@ -342,8 +359,21 @@ static int waitFor(int fd, short events, int64_t deadline) {
     return n > 0;
 }
 
-/* Returns a connected, non-blocking socket, or -1 with a sentence in *err. */
-static int connectTo(const char *host, const char *port, int64_t deadline, ocspError *err) {
+static void addressText(const struct addrinfo *a, char *out, size_t size) {
+    char host[48] = "", port[8] = "";
+
+    getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(out, size, "%s %s", host, port);
+}
+
+/* Returns a connected, non-blocking socket, or -1 with a sentence in *err. `address` receives the address connected to,
+ * or else the first one tried. */
+static int connectTo(const char *host,
+                     const char *port,
+                     int64_t deadline,
+                     char *address,
+                     size_t address_size,
+                     ocspError *err) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *a;
     int fd = -1, rc = getaddrinfo(host, port, &hints, &list);
 
@@ -352,18 +382,21 @@ static int connectTo(const char *host, const char *port, int64_t deadline, ocspE
         return -1;
     }
     ocspFail(err, OCSP_FAIL_CONNECT, "cannot connect to %s port %s", host, port);
+    addressText(list, address, address_size);
     for (a = list; a && fd < 0; a = a->ai_next) {
         int error = 0;
         socklen_t len = sizeof(error);
         fd = socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
         if (fd < 0) continue;
-        if (connect(fd, a->ai_addr, a->ai_addrlen) == 0) continue;
-        error = errno;
+        error = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
         if (error == EINPROGRESS) {
             error = ETIMEDOUT;
             if (waitFor(fd, POLLOUT, deadline)) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
         }
-        if (error == 0) continue;
+        if (error == 0) {
+            addressText(a, address, address_size);
+            continue;
+        }
         ocspFail(err, error == ETIMEDOUT ? OCSP_FAIL_TIMEOUT : OCSP_FAIL_CONNECT, "cannot connect to %s port %s: %s",
                  host, port, strerror(error));
         close(fd);
@@ -447,7 +480,8 @@ static int isAddress(const char *host) {
     return inet_pton(AF_INET, host, buffer) == 1 || inet_pton(AF_INET6, host, buffer) == 1;
 }
 
-/* Connects, performs the handshake and fills `caught`. On failure *err has a sentence, even if `caught` is complete. */
+/* Connects, performs the handshake and fills `caught`. On failure *err has a sentence, even if `caught` is complete. Call
+ * hangUp in any case. */
 static void catchFrom(const probeOptions *options,
                       SSL_CTX *ctx,
                       const char *host,
@@ -456,42 +490,126 @@ static void catchFrom(const probeOptions *options,
                       ocspError *err) {
     int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
     const char *name = options->servername ? options->servername : host;
-    int fd = connectTo(host, port, deadline, err);
     SSL *ssl = NULL;
 
-    if (fd < 0) return;
+    caught->fd = connectTo(host, port, deadline, caught->address, sizeof(caught->address), err);
+    if (caught->fd < 0) return;
     ocspFail(err, OCSP_FAIL_NONE, "%s", "");
     SSL_CTX_set_tlsext_status_arg(ctx, caught);
     ssl = SSL_new(ctx);
-    if (!ssl || !SSL_set_fd(ssl, fd) ||
+    if (!ssl || !SSL_set_fd(ssl, caught->fd) ||
         ((options->servername || !isAddress(name)) && !SSL_set_tlsext_host_name(ssl, name))) {
         ocspFail(err, OCSP_FAIL_TLS, "OpenSSL cannot create a connection: %s", opensslReason());
-    } else if (shakeHands(ssl, fd, deadline, err)) {
-        /* With TLS 1.3 a server that requires a client certificate reports that only now, after it sent the staple. */
+    } else if (shakeHands(ssl, caught->fd, deadline, err)) {
+        /* With TLS 1.3 a server that requires a client certificate reports that only after it sent the staple. */
         catchStaple(ssl, caught);
-        SSL_shutdown(ssl);
-    }
-    SSL_free(ssl);
-    close(fd);
-}
-
-static void probeServer(const probeOptions *options, const char *target, probeReport *r) {
-    char host[256], port[16];
-    ocspError err = {.code = OCSP_FAIL_NONE};
-    probeCatch caught = {0};
-    ocspIdentity *id = NULL;
-    SSL_CTX *ctx = NULL;
-
-    ocspCleanText(r->target, sizeof(r->target), target);
-    r->now = time(NULL);
-    conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
-    if (!splitTarget(target, host, sizeof(host), port, sizeof(port))) {
-        say(r->sentence, sizeof(r->sentence), "invalid server: write HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
+        caught->ssl = ssl;
         return;
     }
-    ctx = makeContext(options, &err);
-    if (!ctx) {
-        reportError(r, &err);
+    SSL_free(ssl);
+}
+
+static void hangUp(probeCatch *caught) {
+    if (caught->ssl) {
+        ERR_clear_error();
+        SSL_shutdown(caught->ssl);
+        SSL_free(caught->ssl);
+    }
+    if (caught->fd >= 0) close(caught->fd);
+    X509_free(caught->leaf);
+    sk_X509_pop_free(caught->chain, X509_free);
+    ocspFree(caught->der);
+}
+
+/* ---- a server's nodes (--all-nodes) --------------------------------------------------------------------------- */
+
+/* The connection as ocsp-nodes.c uses it. */
+typedef struct probeTalk {
+    SSL *ssl;
+    int fd;
+    int64_t deadline;
+} probeTalk;
+
+/* Returns 1 if the operation that returned `rc` is to be repeated, or 0 with a sentence in *err. */
+static int talkAgain(probeTalk *talk, int rc, ocspError *err) {
+    int error = SSL_get_error(talk->ssl, rc);
+
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+        if (waitFor(talk->fd, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, talk->deadline)) return 1;
+        return ocspFail(err, OCSP_FAIL_TIMEOUT, "the server did not answer in time (see --timeout)");
+    }
+    if (error == SSL_ERROR_SSL) return ocspFail(err, OCSP_FAIL_TLS, "the connection failed: %s", opensslReason());
+    return ocspFail(err, OCSP_FAIL_CLOSED, "the server closed the connection");
+}
+
+static int talkRead(void *arg, char *buf, size_t size, ocspError *err) {
+    probeTalk *talk = arg;
+    int n;
+
+    do {
+        ERR_clear_error();
+        n = SSL_read(talk->ssl, buf, (int)size);
+    } while (n <= 0 && talkAgain(talk, n, err));
+    return n > 0 ? n : -1;
+}
+
+static int talkWrite(void *arg, const char *bytes, size_t len, ocspError *err) {
+    probeTalk *talk = arg;
+    int n;
+
+    do {
+        ERR_clear_error();
+        n = SSL_write(talk->ssl, bytes, (int)len);
+    } while (n <= 0 && talkAgain(talk, n, err));
+    return n > 0 ? n : -1;
+}
+
+/* Asks the server at `host`, with which `caught` has a connection, for its nodes. A server that is not known to be genuine
+ * gets no password. What is missing becomes a note, and the exit status at least "unknown". */
+static void askNodes(const probeOptions *options,
+                     const char *host,
+                     const probeCatch *caught,
+                     nodesList *list,
+                     probeReport *r) {
+    probeTalk talk = {caught->ssl, caught->fd, monoMs() + (int64_t)options->timeout * 1000};
+    const nodesIo io = {talkRead, talkWrite, &talk};
+    const nodesQuery query = {host, options->user, options->password};
+    char note[OCSP_SENTENCE_MAX];
+    ocspError err = {.code = OCSP_FAIL_NONE};
+    int ok;
+
+    r->asked = 1;
+    if (!caught->ssl) {
+        ok = ocspFail(&err, OCSP_FAIL_TLS, "no connection");
+    } else if (options->password && (caught->verify_result != X509_V_OK || r->status == STATUS_REVOKED)) {
+        ok = ocspFail(&err, OCSP_FAIL_TLS, "no password is sent to a server whose certificate %s",
+                      r->status == STATUS_REVOKED ? "is revoked" : "does not verify");
+    } else {
+        ok = nodesAsk(&io, &query, list, &err);
+    }
+    r->nodes = ok ? list->count : -1;
+    if (ok || r->status == STATUS_UNREACHABLE) return;
+    say(note, sizeof(note), "%s of its nodes are unknown: %.400s", list->count ? "some" : "all", err.text);
+    addNote(r, note);
+    r->exit_status = nodesWorseStatus(r->exit_status, EXIT_COULD_NOT_TELL);
+}
+
+/* Probes one server. `list` (may be NULL): asks it for its nodes, too. `address` receives where it was. */
+static void probeServer(const probeOptions *options,
+                        SSL_CTX *ctx,
+                        const char *target,
+                        nodesList *list,
+                        char *address,
+                        size_t address_size,
+                        probeReport *r) {
+    char host[256], port[16];
+    ocspError err = {.code = OCSP_FAIL_NONE};
+    probeCatch caught = {.fd = -1};
+    ocspIdentity *id = NULL;
+
+    address[0] = '\0';
+    if (!splitTarget(target, host, sizeof(host), port, sizeof(port))) {
+        say(r->sentence, sizeof(r->sentence), "invalid server: write HOST:PORT, 192.0.2.1:6379 or [2001:db8::1]:6379");
         return;
     }
     catchFrom(options, ctx, host, port, &caught, &err);
@@ -528,11 +646,10 @@ static void probeServer(const probeOptions *options, const char *target, probeRe
             X509_verify_cert_error_string(caught.verify_result));
     }
 done:
+    if (list) askNodes(options, host, &caught, list, r);
+    say(address, address_size, "%s", caught.address);
     ocspIdentityFree(id);
-    X509_free(caught.leaf);
-    sk_X509_pop_free(caught.chain, X509_free);
-    ocspFree(caught.der);
-    SSL_CTX_free(ctx);
+    hangUp(&caught);
 }
 
 /* ---- a responder (--ask) -------------------------------------------------------------------------------------- */
@@ -693,10 +810,15 @@ static void printDate(FILE *out, const char *label, time_t t, time_t now) {
     fprintf(out, t <= now ? "  %-12s %s (%s ago)\n" : "  %-12s %s (in %s)\n", label, date, span);
 }
 
-static void printPeople(FILE *out, const probeReport *r) {
+static void printPeople(FILE *out, const probeOptions *options, const probeReport *r) {
     static const char *const grades[] = {"", " (warning)", "", ""};
 
-    fprintf(out, "%s: %s%s: %s\n", r->target, status_words[r->status], grades[r->exit_status], r->sentence);
+    fprintf(out, "%s: %s%s: %s", r->target, status_words[r->status], grades[r->exit_status], r->sentence);
+    if (options->all_nodes) {
+        fprintf(out, r->note[0] ? ". %s\n" : "\n", r->note);
+        return;
+    }
+    fputc('\n', out);
     if (r->note[0]) fprintf(out, "  %-12s %s\n", "note", r->note);
     if (r->url[0]) fprintf(out, "  %-12s %s (%lld ms)\n", "responder", r->url, r->fetch_ms);
     if (r->have_certificate) {
@@ -762,6 +884,7 @@ static void printJson(FILE *out, const probeReport *r) {
         jsonNumber(out, "not_after", (long long)r->not_after);
         jsonNumber(out, "must_staple", r->must_staple);
     }
+    if (r->asked && r->nodes >= 0) jsonNumber(out, "nodes", r->nodes);
     jsonNumber(out, "response_bytes", (long long)r->bytes);
     if (r->have_response) {
         jsonNumber(out, "this_update", (long long)r->this_update);
@@ -800,6 +923,9 @@ static int hasCertificate(const probeReport *r) {
 }
 static int hasResponse(const probeReport *r) {
     return r->have_response;
+}
+static int wasAsked(const probeReport *r) {
+    return r->asked;
 }
 static int hasNextUpdate(const probeReport *r) {
     return r->have_response && r->next_update;
@@ -843,6 +969,9 @@ static long long valueMustStaple(const probeReport *r) {
 static long long valueBytes(const probeReport *r) {
     return (long long)r->bytes;
 }
+static long long valueNodesKnown(const probeReport *r) {
+    return r->nodes >= 0;
+}
 static long long valueTime(const probeReport *r) {
     return (long long)r->now;
 }
@@ -866,6 +995,8 @@ static const probeMetric metrics[] = {
     {"ocsp_probe_certificate_not_after_seconds", "notAfter of the certificate (Unix time)", hasCertificate,
      valueNotAfter},
     {"ocsp_probe_must_staple", "1 if the certificate is must-staple", hasCertificate, valueMustStaple},
+    {"ocsp_probe_nodes_known", "1 if the server named all nodes that it knows, 0 if not; absent if it was not asked",
+     wasAsked, valueNodesKnown},
 };
 
 static void printPrometheus(FILE *out, const probeReport *reports, int count) {
@@ -908,7 +1039,7 @@ static int printAll(const probeOptions *options, const probeReport *reports, int
     }
     if (options->form == FORM_PROMETHEUS) printPrometheus(out, reports, count);
     for (i = 0; i < count && !options->quiet; i++) {
-        if (options->form == FORM_PEOPLE) printPeople(out, &reports[i]);
+        if (options->form == FORM_PEOPLE) printPeople(out, options, &reports[i]);
         if (options->form == FORM_JSON) printJson(out, &reports[i]);
     }
     ok = fflush(out) == 0 && !ferror(out);
@@ -925,6 +1056,7 @@ static int printAll(const probeOptions *options, const probeReport *reports, int
 static void printHelp(void) {
     puts(
         "usage: ocsp-probe [OPTION...] HOST:PORT [HOST:PORT...]\n"
+        "       ocsp-probe --all-nodes [OPTION...] HOST:PORT [HOST:PORT...]\n"
         "       ocsp-probe --ask CERT.PEM [OPTION...]\n"
         "\n"
         "Requests the OCSP staple of each TLS server, verifies certificate chain and staple by the rules of the\n"
@@ -946,6 +1078,13 @@ static void printHelp(void) {
         "                      ECDSA+SHA256)\n"
         "  --timeout SECONDS   timeout for each server or URL, 1 to 3600. Default: 5\n"
         "\n"
+        "All nodes of a cluster, of a primary and its replicas, or of what a Sentinel monitors:\n"
+        "  --all-nodes         ask each server for the nodes that it knows (CLUSTER SHARDS, INFO replication, SENTINEL)\n"
+        "                      and probe them all, one line a node\n"
+        "  --user NAME         user for AUTH. Default: the server's default user\n"
+        "  --password-file FILE  its first line is the password. Default: the environment variable VALKEYCLI_AUTH, or\n"
+        "                      REDISCLI_AUTH. It is sent only to servers whose certificate verifies and is not revoked\n"
+        "\n"
         "Warning threshold:\n"
         "  --warn N% | N       exit with 1 if less than N percent of the response's validity, or N seconds, are left.\n"
         "                      Default: 5%, which a server with a refresh-margin of 10% reaches only after failed\n"
@@ -963,8 +1102,8 @@ static void printHelp(void) {
         "Output:\n"
         "  --json              print one JSON object per line, with times in Unix seconds. error_code is a word of\n"
         "                      the table of reasons in docs/behavior.md, as in INFO ocsp\n"
-        "  --prometheus        print metrics for the node exporter's textfile collector. See utils/ocsp-alerts.yml\n"
-        "                      for alert rules\n"
+        "  --prometheus        print metrics for the node exporter's textfile collector. See utils/monitoring\n"
+        "                      for alert rules and a dashboard\n"
         "  --output FILE       replace FILE atomically instead of printing to the terminal\n"
         "  --quiet             print nothing; use the exit status\n"
         "  --help              print this help\n"
@@ -989,6 +1128,9 @@ enum {
     OPT_TLS13,
     OPT_SIGALGS,
     OPT_TIMEOUT,
+    OPT_ALL_NODES,
+    OPT_USER,
+    OPT_PASSWORD_FILE,
     OPT_WARN,
     OPT_ASK,
     OPT_ISSUER,
@@ -1014,6 +1156,9 @@ static const struct option long_options[] = {
     {"tls1.3", no_argument, NULL, OPT_TLS13},
     {"sigalgs", required_argument, NULL, OPT_SIGALGS},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
+    {"all-nodes", no_argument, NULL, OPT_ALL_NODES},
+    {"user", required_argument, NULL, OPT_USER},
+    {"password-file", required_argument, NULL, OPT_PASSWORD_FILE},
     {"warn", required_argument, NULL, OPT_WARN},
     {"ask", required_argument, NULL, OPT_ASK},
     {"issuer", required_argument, NULL, OPT_ISSUER},
@@ -1062,6 +1207,9 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
         case OPT_TLS12: options->tls_version = TLS1_2_VERSION; break;
         case OPT_TLS13: options->tls_version = TLS1_3_VERSION; break;
         case OPT_SIGALGS: options->sigalgs = optarg; break;
+        case OPT_ALL_NODES: options->all_nodes = 1; break;
+        case OPT_USER: options->user = optarg; break;
+        case OPT_PASSWORD_FILE: options->password_file = optarg; break;
         case OPT_ASK: options->ask = optarg; break;
         case OPT_ISSUER: options->issuer = optarg; break;
         case OPT_SAVE: options->save = optarg; break;
@@ -1105,39 +1253,182 @@ static int parseArguments(int argc, char **argv, probeOptions *options, int *don
     if (!options->ask && !options->target_count) return usageError("name a server, like 127.0.0.1:6379", "");
     if (!options->ask && (options->issuer || options->url_count || options->save || options->replace || options->text))
         return usageError("--issuer, --url, --save, --replace and --text require --ask", "");
+    if (!options->all_nodes && (options->user || options->password_file))
+        return usageError("--user and --password-file require --all-nodes", "");
     if (options->key && !options->cert) return usageError("--key requires --cert", "");
     if (options->target_count > PROBE_MAX_TARGETS) return usageError("at most 256 servers in one run", "");
     return 1;
 }
 
-/* Returns the worse of two exit statuses, for a run over several servers. */
-static int worse(int a, int b) {
-    static const int rank[] = {0, 1, 3, 2}; /* by exit status: critical is worse than unknown */
-    return rank[a] >= rank[b] ? a : b;
+/* Sets options->password from the first line of --password-file, or else from the environment. A password on the command
+ * line would be visible to every user of the host. Returns 0 after printing an error. */
+static int readPassword(probeOptions *options) {
+    static char line[PROBE_PASSWORD_MAX];
+    FILE *f;
+
+    options->password = getenv("VALKEYCLI_AUTH");
+    if (!options->password) options->password = getenv("REDISCLI_AUTH");
+    if (!options->password_file) return 1;
+    f = fopen(options->password_file, "r");
+    if (!f || !fgets(line, sizeof(line), f)) {
+        fprintf(stderr, "ocsp-probe: cannot read a password from %s\n", options->password_file);
+        if (f) fclose(f);
+        return 0;
+    }
+    fclose(f);
+    line[strcspn(line, "\r\n")] = '\0';
+    options->password = line;
+    return 1;
+}
+
+/* ---- a run over servers and their nodes ----------------------------------------------------------------------- */
+
+typedef struct probeTarget {
+    char *name;
+    int given;  /* as in probeReport */
+    int ask;    /* for its nodes */
+    int no_tls; /* announces no TLS port */
+} probeTarget;
+
+/* The targets of a run, in the order in which they are probed. */
+typedef struct probeRun {
+    const probeOptions *options;
+    SSL_CTX *ctx;
+    ocspError ctx_error; /* why there is no ctx */
+    probeTarget *targets;
+    probeReport *reports;
+    int count, room; /* of targets; reports has the same room */
+    int reported;    /* reports; fewer than targets were probed, as some are the same server */
+    void *known;     /* a tree of strings: names and addresses, to probe a server once */
+    int64_t began, shown;
+} probeRun;
+
+static int compareKnown(const void *a, const void *b) {
+    return strcmp(a, b);
+}
+
+/* Returns 1 if the text is new, and adds it. */
+static int isNew(probeRun *run, const char *text) {
+    char *copy = strdup(text);
+    void *found = copy ? tsearch(copy, &run->known, compareKnown) : NULL;
+
+    if (found && *(char **)found == copy) return 1;
+    free(copy);
+    return !found; /* out of memory: better twice than not at all */
+}
+
+/* Appends a target. Returns 0 if there is no room for it. */
+static int addTarget(probeRun *run, const char *name, int given, int ask, int no_tls) {
+    probeTarget *targets;
+    probeReport *reports;
+    int room = run->room ? run->room * 2 : 16;
+
+    if (run->options->all_nodes && !isNew(run, name)) return 1;
+    if (run->count == NODES_MAX) return 0;
+    if (run->count == run->room) {
+        targets = realloc(run->targets, (size_t)room * sizeof(*targets));
+        if (targets) run->targets = targets;
+        reports = realloc(run->reports, (size_t)room * sizeof(*reports));
+        if (reports) run->reports = reports;
+        if (!targets || !reports) return 0;
+        run->room = room;
+    }
+    run->targets[run->count] = (probeTarget){strdup(name), given, ask, no_tls};
+    return run->targets[run->count].name ? ++run->count : 0;
+}
+
+/* Shows on a terminal which target is next, in a run that takes long. */
+static void showProgress(probeRun *run, int index) {
+    char name[PROBE_TEXT];
+    int64_t now = monoMs();
+
+    if (run->options->quiet || now - run->began < PROBE_QUIET_MS || now - run->shown < PROBE_PROGRESS_MS ||
+        !isatty(STDERR_FILENO))
+        return;
+    fprintf(stderr, "\rocsp-probe: %d of %d: %s\033[K", index + 1, run->count,
+            ocspCleanText(name, sizeof(name), run->targets[index].name));
+    run->shown = now;
+}
+
+/* Probes one target, and appends the nodes that it names. */
+static void probeTargetNow(probeRun *run, int index) {
+    probeReport *r = &run->reports[run->reported];
+    probeTarget target = run->targets[index];
+    nodesList list = {0};
+    char address[80] = "";
+    int i, given = target.given;
+
+    memset(r, 0, sizeof(*r));
+    ocspCleanText(r->target, sizeof(r->target), target.name);
+    r->given = given;
+    r->now = time(NULL);
+    conclude(r, STATUS_UNREACHABLE, EXIT_COULD_NOT_TELL);
+    if (target.no_tls)
+        say(r->sentence, sizeof(r->sentence), "the node announces no TLS port");
+    else if (!run->ctx)
+        reportError(r, &run->ctx_error);
+    else
+        probeServer(run->options, run->ctx, target.name, target.ask ? &list : NULL, address, sizeof(address), r);
+    if (!run->options->all_nodes || !address[0] || isNew(run, address)) run->reported++;
+    for (i = 0; i < list.count; i++) {
+        if (addTarget(run, list.nodes[i].target, 0, list.follow, list.nodes[i].no_tls)) continue;
+        r = &run->reports[run->reported - 1]; /* addTarget may have moved it */
+        addNote(r, "there are more nodes than can be probed in one run");
+        r->exit_status = nodesWorseStatus(r->exit_status, EXIT_COULD_NOT_TELL);
+        break;
+    }
+    nodesListClear(&list);
+}
+
+/* Those of the command line in their order, then the others by name. */
+static int compareReports(const void *a, const void *b) {
+    const probeReport *one = a, *other = b;
+
+    if (one->given && other->given) return one->given - other->given;
+    if (one->given || other->given) return one->given ? -1 : 1;
+    return nodesCompareTargets(one->target, other->target);
+}
+
+static void probeServers(probeRun *run) {
+    const probeOptions *options = run->options;
+    int i;
+
+    run->began = monoMs();
+    run->ctx = makeContext(options, &run->ctx_error);
+    for (i = 0; i < options->target_count; i++) addTarget(run, options->targets[i], i + 1, options->all_nodes, 0);
+    for (i = 0; i < run->count; i++) {
+        showProgress(run, i);
+        probeTargetNow(run, i);
+    }
+    if (run->shown) fputs("\r\033[K", stderr);
+    if (run->reported > 1) qsort(run->reports, (size_t)run->reported, sizeof(*run->reports), compareReports);
+    SSL_CTX_free(run->ctx);
 }
 
 int main(int argc, char **argv) {
     probeOptions options = {.timeout = PROBE_DEFAULT_TIMEOUT, .warn = PROBE_DEFAULT_WARN, .warn_is_percent = 1};
-    probeReport *reports;
-    int i, count, done = 0, exit_status = EXIT_GOOD;
+    probeRun run = {.options = &options};
+    probeReport asked = {.target = ""};
+    const probeReport *reports = &asked;
+    int i, count = 1, done = 0, exit_status = EXIT_GOOD;
 
     signal(SIGPIPE, SIG_IGN);
     if (!parseArguments(argc, argv, &options, &done)) return EXIT_COULD_NOT_TELL;
     if (done) return EXIT_GOOD;
-    count = options.ask ? 1 : options.target_count;
-    reports = calloc((size_t)count, sizeof(*reports));
-    if (!reports) {
-        fputs("ocsp-probe: out of memory\n", stderr);
-        return EXIT_COULD_NOT_TELL;
+    if (options.all_nodes && !readPassword(&options)) return EXIT_COULD_NOT_TELL;
+    if (options.ask) {
+        probeResponder(&options, &asked);
+    } else {
+        probeServers(&run);
+        reports = run.reports;
+        count = run.reported;
+        if (count == 0) exit_status = EXIT_COULD_NOT_TELL; /* out of memory */
     }
-    for (i = 0; i < count; i++) {
-        if (options.ask)
-            probeResponder(&options, &reports[i]);
-        else
-            probeServer(&options, options.targets[i], &reports[i]);
-        exit_status = worse(exit_status, reports[i].exit_status);
-    }
-    if (!printAll(&options, reports, count)) exit_status = worse(exit_status, EXIT_COULD_NOT_TELL);
-    free(reports);
+    for (i = 0; i < count; i++) exit_status = nodesWorseStatus(exit_status, reports[i].exit_status);
+    if (!printAll(&options, reports, count)) exit_status = nodesWorseStatus(exit_status, EXIT_COULD_NOT_TELL);
+    for (i = 0; i < run.count; i++) free(run.targets[i].name);
+    free(run.targets);
+    free(run.reports);
+    tdestroy(run.known, free);
     return exit_status;
 }

@@ -23,7 +23,9 @@ package require Tcl 8.6
 
 set ::project [file dirname [file dirname [file dirname [file normalize [info script]]]]]
 set ::tree $::project/build/mutants/tree
-set ::copied {Makefile tests/rules.mk src deps tests/c tests/fuzz tests/simulation tests/model}
+set ::copied {
+    Makefile utils/ocsp-nodes.c utils/ocsp-nodes.h tests/rules.mk src deps tests/c tests/fuzz tests/simulation tests/model
+}
 set ::simulation_only 0
 set ::seed 1
 set ::worlds 100

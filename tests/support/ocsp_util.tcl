@@ -28,13 +28,14 @@ proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $shor
 
 proc ocsp_get {short {level 0}} {lindex [r $level config get [ocsp_directive $short]] 1}
 
-# Returns the module's INFO fields, without the prefix ocsp_, as a dict.
+# Returns the INFO fields, without the prefix ocsp_ (in a patched Valkey from 9.1 on, with its section tls: tls_ocsp_),
+# as a dict.
 proc ocsp_info_all {{level 0}} {
     set text [r $level info ocsp]
-    if {![ocsp_is_module]} {append text \n [r $level info stats]}
+    if {![ocsp_is_module]} {append text \n [r $level info tls] \n [r $level info stats]}
     set fields {}
     foreach line [split $text \n] {
-        if {[regexp {^ocsp_([a-z_0-9]+):(.*?)\r?$} $line - name value]} {dict set fields $name $value}
+        if {[regexp {^(?:tls_)?ocsp_([a-z_0-9]+):(.*?)\r?$} $line - name value]} {dict set fields $name $value}
     }
     return $fields
 }
@@ -367,6 +368,29 @@ proc ocsp_assert_hammer {result} {
 # Our runner calls this at the end of a suite.
 proc stop_helpers {} {
     ocsp_responder_stop_all
+}
+
+# Runs ocsp-probe with the trust anchor `ca` and returns {exit-status output}. It is compiled here, because the matrix tests
+# a tree in which it is not built.
+proc ocsp_probe {ca args} {
+    if {[catch {exec [ocsp_probe_path] --cafile [dict get $ca cert] {*}$args 2>@1} text options]} {
+        set how [dict get $options -errorcode]
+        return [list [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}] $text]
+    }
+    return [list 0 $text]
+}
+
+proc ocsp_probe_path {} {
+    set out [file join $::workdir ocsp-probe]
+    if {[file exists $out]} {return $out}
+    set files [glob [file join $::project_dir utils ocsp-*.c]]
+    foreach file [glob [file join $::project_dir src ocsp_*.c]] {
+        if {[string match ocsp_module* [file tail $file]] || [file tail $file] in {ocsp_builtin.c ocsp_tools.c}} continue
+        lappend files $file
+    }
+    exec cc -std=gnu11 -O1 -I[file join $::project_dir src] -I[file join $::project_dir deps] {*}$files -o $out \
+        -lssl -lcrypto -lpthread
+    return $out
 }
 
 # Returns the lines of the server's log that the module wrote, which the server marks with the module's name.

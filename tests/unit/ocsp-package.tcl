@@ -62,7 +62,10 @@ test {packages: have exactly the files that they should have (36.2)} {
             /usr/lib/valkey/modules/valkey-ocsp.so /usr/share/doc/valkey-ocsp/README.md.gz
             /usr/share/doc/valkey-ocsp/behavior.md.gz /usr/share/doc/valkey-ocsp/changelog.gz
             /usr/share/doc/valkey-ocsp/clients.md.gz /usr/share/doc/valkey-ocsp/copyright
-            /usr/share/doc/valkey-ocsp/examples/ocsp-alerts.yml /usr/share/doc/valkey-ocsp/examples/ocsp.conf
+            /usr/share/doc/valkey-ocsp/examples/ocsp-alerts.yml
+            /usr/share/doc/valkey-ocsp/examples/ocsp-dashboard.json
+            /usr/share/doc/valkey-ocsp/examples/ocsp.conf
+            /usr/share/doc/valkey-ocsp/examples/redis-exporter.lua
             /usr/share/doc/valkey-ocsp/examples/valkey-ocsp.yaml /usr/share/doc/valkey-ocsp/operations.md.gz
             /usr/share/doc/valkey-ocsp/verify-peers.md.gz /usr/share/man/man7/valkey-ocsp.7.gz
         } ocsp-probe {

@@ -6,42 +6,26 @@
 
 source [file join [file dirname [info script]] .. support ocsp_util.tcl]
 
-# Compiled here, because the matrix tests a tree in which it is not built.
-set probe [file join $::workdir ocsp-probe]
-set rooms [lmap file [glob [file join $::project_dir src ocsp_*.c]] {
-    if {[string match ocsp_module* [file tail $file]] || [file tail $file] in {ocsp_builtin.c ocsp_tools.c}} continue
-    set file
-}]
-exec cc -std=gnu11 -O1 -I[file join $::project_dir src] -I[file join $::project_dir deps] \
-    [file join $::project_dir utils ocsp-probe.c] {*}$rooms -o $probe -lssl -lcrypto -lpthread
-
 ocsp_setup
-
-# Runs the probe. Returns {exit-status output}.
-proc probe {args} {
-    if {![catch {exec $::probe --cafile [dict get $::ca cert] {*}$args 2>@1} text options]} {return [list 0 $text]}
-    set how [dict get $options -errorcode]
-    return [list [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}] $text]
-}
 
 foreach {hash exit} {sha1 0 sha256 1 sha384 1} {
     test "probe: --ask warns of a CertID other than SHA-1: $hash (35.1)" {
         ocsp_responder_behave $responder [list hash $hash]
-        lassign [probe --ask [dict get $leaf cert]] status text
+        lassign [ocsp_probe $ca --ask [dict get $leaf cert]] status text
         assert_equal $status $exit $text
         assert_match "*: good*certid *[string toupper $hash]*" $text
         assert_equal [string match {*look for SHA-1*answer with the CertID of the request*} $text] $exit $text
-        lassign [probe --json --ask [dict get $leaf cert]] status text
+        lassign [ocsp_probe $ca --json --ask [dict get $leaf cert]] status text
         assert_equal $status $exit
         assert_match "*\"status\": \"good\"*\"certid_digest\": \"[string toupper $hash]\"*" $text
-        lassign [probe --prometheus --ask [dict get $leaf cert]] status text
+        lassign [ocsp_probe $ca --prometheus --ask [dict get $leaf cert]] status text
         assert_match "*\nocsp_probe_certid_sha1{*} [expr {$hash eq "sha1"}]\n*" $text
     }
 }
 
 test {probe: revoked is critical, whatever the hash of the CertID (35.2)} {
     ocsp_responder_behave $responder {hash sha256 status revoked}
-    lassign [probe --ask [dict get $leaf cert]] status text
+    lassign [ocsp_probe $ca --ask [dict get $leaf cert]] status text
     assert_equal $status 2 $text
     assert_match {*: revoked*look for SHA-1*} $text
 }
@@ -51,7 +35,7 @@ test {probe: warns of a server that staples a CertID with SHA-256, and the serve
     start_server [ocsp_server $leaf $ca] {
         ocsp_wait_info state good
         ocsp_assert_staple good
-        lassign [probe 127.0.0.1:[srv 0 port]] status text
+        lassign [ocsp_probe $ca 127.0.0.1:[srv 0 port]] status text
         assert_equal $status 1 $text
         assert_match {*: good (warning)*look for SHA-1*} $text
         foreach round {1 2} {ocsp_refresh}
@@ -76,10 +60,10 @@ foreach {name behaviour exit code} {
     test "probe: the code of the error: $name (35.4)" {
         ocsp_responder_behave $responder $behaviour
         set arguments [list --timeout [expr {$code eq "timeout" ? 1 : 20}] --ask [dict get $leaf cert]]
-        lassign [probe --json {*}$arguments] status text
+        lassign [ocsp_probe $ca --json {*}$arguments] status text
         assert_equal $status $exit $text
         assert_equal [lindex [regexp -inline {"error_code": "([^"]*)"} $text] 1] $code $text
-        lassign [probe --prometheus {*}$arguments] status text
+        lassign [ocsp_probe $ca --prometheus {*}$arguments] status text
         assert_equal $status $exit $text
         assert_equal [lindex [regexp -inline {\nocsp_probe_error\{target="[^"]*",code="([^"]*)"\} 1(?:\n|$)} $text] 1] \
             $code $text
@@ -94,7 +78,7 @@ test {probe: the code of the error: no connection, an unknown name, no file; non
         [list --ask /nowhere/cert.pem] file \
         [list --url http://127.0.0.1:1/ --url $url --ask [dict get $leaf cert]] {} \
     ] {
-        lassign [probe --json {*}$arguments] status text
+        lassign [ocsp_probe $ca --json {*}$arguments] status text
         assert_equal [lindex [regexp -inline {"error_code": "([^"]*)"} $text] 1] $code $text
     }
 }
@@ -103,7 +87,7 @@ set kept [file join $dir kept.der]
 
 # Asks the responder and replaces the file, with further options. Returns {exit-status output}.
 proc replace_file {args} {
-    return [probe --timeout 5 --ask [dict get $::leaf cert] --replace $::kept {*}$args]
+    return [ocsp_probe $::ca --timeout 5 --ask [dict get $::leaf cert] --replace $::kept {*}$args]
 }
 
 proc kept_next {} {
@@ -170,15 +154,15 @@ test {probe: --replace replaces by rename: a reader keeps the complete old file 
 
 test {probe: --replace where the file cannot be written: status 3 and the reason; without --ask: wrong usage (35.8)} {
     ocsp_responder_behave $responder good
-    lassign [probe --ask [dict get $leaf cert] --replace /nowhere/kept.der] status text
+    lassign [ocsp_probe $ca --ask [dict get $leaf cert] --replace /nowhere/kept.der] status text
     assert_equal $status 3 $text
     assert_match {*/nowhere/kept.der*No such file*} $text
     file mkdir $dir/folder.der
-    lassign [probe --ask [dict get $leaf cert] --replace $dir/folder.der] status text
+    lassign [ocsp_probe $ca --ask [dict get $leaf cert] --replace $dir/folder.der] status text
     assert_equal $status 3 $text
     assert_match {*cannot replace*folder.der*} $text
     assert_equal [glob -nocomplain $dir/folder.der.*] {}
-    lassign [probe --replace $kept 127.0.0.1:1] status text
+    lassign [ocsp_probe $ca --replace $kept 127.0.0.1:1] status text
     assert_equal $status 3 $text
     assert_match {*--replace*require --ask*} $text
 }

@@ -293,6 +293,41 @@ start_server [ocsp_server $leaf $ca retry-delay 1 timeout 1] {
         }
     }
 
+    # The module's directives have a test of their own, tests/unit/ocsp-config.tcl.
+    if {![ocsp_is_module]} {
+        test {OCSP: CONFIG REWRITE and a restart keep the directives} {
+            set values [list stapling yes refresh-margin 33% max-interval 4321 retry-delay 44 timeout 55 \
+                responder-url ${url}rewritten]
+            set before [lmap {directive -} $values {list $directive [ocsp_get $directive]}]
+            foreach {directive value} $values {ocsp_set $directive $value}
+            r config rewrite
+            restart_server 0 true false
+            foreach {directive value} $values {assert_equal [ocsp_get $directive] $value $directive}
+            foreach pair $before {ocsp_set {*}$pair}
+            r config rewrite
+            restart_server 0 true false
+            foreach pair $before {assert_equal [ocsp_get [lindex $pair 0]] [lindex $pair 1]}
+            ocsp_wait_info state good
+            ocsp_assert_good $ca
+        }
+    }
+
+    # Valkey 9.2 has a second certificate.
+    if {![ocsp_is_module] && [r config get tls-alt-cert-file] ne {}} {
+        test {OCSP: with tls-alt-cert-file each of the two certificates has its own staple} {
+            set alt [ocsp_lab_leaf $lab alternative -key rsa]
+            r config set tls-alt-cert-file [dict get $alt cert] tls-alt-key-file [dict get $alt key]
+            ocsp_wait_info alt_state good
+            assert_equal [ocsp_info alt_cert_serial] [dict get $alt serial]
+            foreach {signature certificate} [list ecdsa_secp256r1_sha256 $leaf rsa_pss_rsae_sha256 $alt] {
+                set shake [ocsp_handshake 0 -sigalgs $signature]
+                assert_equal [dict get $shake serial] [dict get $certificate serial]
+                assert_equal [dict get $shake staple] good
+            }
+            r config set tls-alt-cert-file "" tls-alt-key-file ""
+        }
+    }
+
     test {OCSP: the stapled response is shown as DER, as base64 and as text} {
         # From here on no refresh replaces it: those started before have ended, or fail.
         ocsp_responder_behave $responder {http 503}
@@ -335,6 +370,25 @@ start_server [ocsp_server $leaf $elsewhere issuer-file [file join $dir issuer.pe
         file copy -force [dict get $ca cert] [file join $dir issuer.pem]
         ocsp_wait_info state good
         ocsp_assert_good $ca
+    }
+}
+
+# Linux tells where a thread may run.
+set cpus {}
+if {![ocsp_is_module] && ![catch {ocsp_file_read /proc/self/status} status]} {
+    regexp {Cpus_allowed_list:\s*(\d+)([-,]\d+)} $status - cpus
+}
+if {$cpus ne {}} {
+    start_server [ocsp_server $leaf $ca bio-cpulist $cpus] {
+        test {OCSP: the thread follows bio-cpulist} {
+            ocsp_wait_info state good
+            set found {}
+            foreach task [glob /proc/[srv 0 pid]/task/*] {
+                set status [ocsp_file_read $task/status]
+                if {[regexp {Name:\s*bio_ocsp} $status]} {regexp {Cpus_allowed_list:\s*(\S+)} $status - found}
+            }
+            assert_equal $found $cpus
+        }
     }
 }
 
