@@ -798,7 +798,10 @@ static void revocation(void) {
 }
 
 /* The disk refuses, and the good response from before must not stay there, whatever could not be allocated. */
-static int diskRefuses(const char *in_dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+static int diskRefuses(const char *in_dir,
+                       const ocspIdentity *id,
+                       const unsigned char *der,
+                       size_t len,
                        ocspError *err) {
     (void)in_dir;
     (void)id;
