@@ -202,7 +202,7 @@ adds proxy
 
 before src/ocsp.h {
     lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
-    sub {, "" \x7d} " \}"
+    sub {, ""\x7d} "\}"
     function ocspCheckProxy
 }
 before src/ocsp_config.c {
@@ -256,7 +256,8 @@ before src/ocsp_handoff.c {
 }
 before src/ocsp_worker.c {
     sub {cert->id->store, } {}
-    sub {&io, worker\.options\.proxy\x7d} "&io\}"
+    sub {&io, proxy\x7d} "&io\}"
+    lines {const char \*proxy = worker\.options\.proxy;}
 }
 before src/ocsp_cert.c {
     block {/\* Not while the way to the responder works} {consecutive_failures > 0}
