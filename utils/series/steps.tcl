@@ -90,7 +90,8 @@ before valkey.conf {
 }
 }
 before src/ocsp.h {
-    lines {^typedef enum ocspAnswerKind} {^    void \(\*thread_started\)} {^#define OCSP_THREAD_NAME}
+    block {^typedef enum ocspAnswerKind} {ocspAnswerKind;}
+    lines {Called first on the OCSP thread} {^    void \(\*thread_started\)} {^#define OCSP_THREAD_NAME}
     block {What ocspRequestRefresh or ocspSet began has ended} {\(\*answered\)}
     upto {^/\* The directives' values} {^/\* Accepts "" and http or https URLs}
     upto {^/\* Initializes the engine} {^/\* Compares two certificates}
