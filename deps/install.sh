@@ -24,11 +24,14 @@ command -v kubectl >/dev/null 2>&1 || LINT="$LINT kubernetes-client"
 PACKAGE="build-essential debhelper dpkg-dev lintian mandoc git rpm rpmlint"
 # dot draws docs/design.svg.
 DOCS="graphviz"
-MODEL="spin gcc libc6-dev"
+# herd7 (herdtools7), which `make model` uses too, is in Debian testing only.
+MODEL="spin gcc libc6-dev g++ relacy-dev"
 # `make test-matrix` creates Debian root file systems and runs commands in them.
 MATRIX="debootstrap debian-archive-keyring util-linux iproute2 tcl tar"
 # One of these file systems gets clients from npm. An npm of another origin than Debian's will do.
 command -v npm >/dev/null 2>&1 || MATRIX="$MATRIX npm"
+# `make test-matrix ARCH=arm64` builds for arm64 and emulates it.
+ARM64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 PLOT="libcmocka-dev gnuplot-nox"
 # Servers to compare with, instruction counts, plots. apache2-bin is httpd without its service.
 BENCH="nginx haproxy apache2-bin redis-server gnuplot-nox valgrind"
@@ -45,6 +48,7 @@ fuzzPackages() {
 }
 
 OLDEST_VALKEY=8 # the module needs Valkey 8.0 or later
+RELEASE_FILE=${OS_RELEASE:-/etc/os-release}
 
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
@@ -69,11 +73,12 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
             fuzz    build, and packages for `make fuzz`
             model   packages for `make model`
             matrix  packages for `make test-matrix`
+            arm64   packages for `make test-matrix ARCH=arm64`, in addition to matrix and build
             fleet   build, and packages for `make fleet`
             soak    test, and packages for the plot of `make soak`
             bench   run, and packages for `make bench`: nginx, HAProxy, Apache httpd, Redis, gnuplot, valgrind
             monitoring  test, and packages for `make test-monitoring`: Prometheus and two of its exporters
-            all     everything except bench and monitoring (default)
+            all     everything except bench, monitoring and arm64 (default)
 
   --list    print the packages of the groups, one per line; install nothing
   --check   print the missing packages, and exit with 1 if there are any; install nothing
@@ -82,7 +87,33 @@ Installs the missing packages of each GROUP. Prints nothing if none is missing. 
 On Debian 12 valkey-server is in the suite bookworm-backports. If apt does not know that suite, the script adds it as
 /etc/apt/sources.list.d/valkey-ocsp-backports.sources, with the mirror and the key that apt uses already, and prints a
 message. Services that were not running before are not left running.
+
+On Ubuntu 24.04, whose Valkey is 7.2, it installs Redis 7.0 in place of Valkey. Ubuntu 22.04 has no server that the module
+supports (its Redis is 6.0): the server has to be in PATH. The packages come from main and universe.
+
+A package that apt does not have is named and left out, the others are installed, and the exit status is 1. `make demo`
+and `make test` then go on with what is there.
 HELP
+}
+
+# osRelease NAME: prints a field of /etc/os-release.
+osRelease() { sed -n "s/^$1=//p" "$RELEASE_FILE" 2>/dev/null | tr -d '"'; }
+
+# The Ubuntu release that this system is, or was made from: jammy (22.04), noble (24.04), ...; nothing on Debian.
+ubuntu() {
+    name=$(osRelease UBUNTU_CODENAME)
+    if [ -z "$name" ] && [ "$(osRelease ID)" = ubuntu ]; then name=$(osRelease VERSION_CODENAME); fi
+    printf '%s\n' "$name"
+}
+
+# forRelease PACKAGE...: prints the packages by the names of this release.
+forRelease() {
+    case $(ubuntu) in
+    # Its Redis, 6.0, is no replacement; its clang contains the runtime.
+    jammy) printf '%s\n' "$@" | sed '/^valkey-/d; /^libclang-rt-/d' ;;
+    noble) printf '%s\n' "$@" | sed 's/^valkey-/redis-/' ;;
+    *) printf '%s\n' "$@" ;;
+    esac
 }
 
 # missing PACKAGE...: prints the packages that are not installed, with one call of dpkg-query.
@@ -189,7 +220,7 @@ addBackports() {
 
 # Debian starts a service when its package is installed. Installing packages for a demo should not occupy port 6379, so
 # a policy-rc.d keeps these services from starting during the installation.
-policy=/usr/sbin/policy-rc.d
+policy=${POLICY_RC_D:-/usr/sbin/policy-rc.d}
 policy_mark="written by deps/install.sh of OCSP stapling for Valkey"
 policy_ours=no
 
@@ -234,7 +265,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    build | run | test | lint | package | docs | fuzz | model | matrix | fleet | soak | bench | monitoring | all)
+    build | run | test | lint | package | docs | fuzz | model | matrix | arm64 | fleet | soak | bench | monitoring | all)
         groups="$groups $argument"
         ;;
     *)
@@ -256,6 +287,7 @@ for group in ${groups:-all}; do
     fuzz) packages="$packages $BUILD $(fuzzPackages)" ;;
     model) packages="$packages $MODEL" ;;
     matrix) packages="$packages $MATRIX" ;;
+    arm64) packages="$packages $BUILD $ARM64" ;;
     fleet) packages="$packages $BUILD $PLOT" ;;
     soak) packages="$packages $BUILD $RUN $TEST $PLOT" ;;
     bench) packages="$packages $BUILD $RUN $BENCH" ;;
@@ -264,7 +296,7 @@ for group in ${groups:-all}; do
     esac
 done
 # shellcheck disable=SC2086 # a list of words, here and below
-packages=$(printf '%s\n' $packages | awk '!seen[$0]++')
+packages=$(forRelease $packages | awk '!seen[$0]++')
 
 if [ "$mode" = list ]; then
     printf '%s\n' "$packages"
@@ -278,6 +310,15 @@ if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>
     # Not an error: the build may work on other systems, and make reports what is missing.
     exit 0
 fi
+
+case " ${groups:-all} " in
+*" run "* | *" test "* | *" soak "* | *" bench "* | *" all "*)
+    if [ "$(ubuntu)" = jammy ] && ! command -v valkey-server >/dev/null 2>&1; then
+        say "Ubuntu 22.04 has no server that the module supports, as its Redis is 6.0. Put a valkey-server of" \
+            "$OLDEST_VALKEY.0 or later in PATH; what needs no server works without." >&2
+    fi
+    ;;
+esac
 
 # shellcheck disable=SC2086
 needed=$(missing $packages)
@@ -297,25 +338,39 @@ trap 'releaseService; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 say "installing: $needed_line"
+left_out=
 apt update || die "apt-get update failed (see above). Fix apt's sources or the network, then run this script again."
 
 case " $needed_line " in
 *" valkey-server "*)
     version=$(candidate valkey-server)
     if [ -z "$version" ] || dpkg --compare-versions "$version" lt "$OLDEST_VALKEY"; then
-        id=$(sed -n 's/^ID=//p' /etc/os-release | tr -d '"')
-        codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release | tr -d '"')
-        if [ "$id" = debian ] && [ -n "$codename" ]; then
+        codename=$(osRelease VERSION_CODENAME)
+        if [ "$(osRelease ID)" = debian ] && [ -n "$codename" ]; then
             addBackports
             version=$(candidate valkey-server)
         fi
         if [ -z "$version" ] || dpkg --compare-versions "$version" lt "$OLDEST_VALKEY"; then
-            die "apt has ${version:-no} valkey-server, and the module requires $OLDEST_VALKEY.0 or later." \
-                "Use Debian 12 with backports, Debian 13 or later, or install such a valkey-server in PATH."
+            say "apt has ${version:-no} valkey-server, and the module requires $OLDEST_VALKEY.0 or later." \
+                "Use Debian 12 with backports, Debian 13 or later, or install such a valkey-server in PATH." >&2
+            needed=$(printf '%s\n' "$needed" | sed '/^valkey-/d')
+            left_out="valkey-server"
         fi
     fi
     ;;
 esac
+
+# apt would install nothing at all if it does not know one of them.
+known=
+for package in $needed; do
+    if [ -n "$(candidate "$package")" ]; then
+        known="$known $package"
+    else
+        left_out="$left_out $package"
+    fi
+done
+needed=$known
+needed_line=${needed# }
 
 # Services that this run installs and that are not running yet.
 new_services=
@@ -325,7 +380,7 @@ done
 [ -z "$new_services" ] || holdService
 
 # shellcheck disable=SC2086
-apt install --yes --no-install-recommends $needed ||
+[ -z "$needed" ] || apt install --yes --no-install-recommends $needed ||
     die "apt-get could not install: $needed_line (see above). Fix that and run this script again."
 releaseService
 
@@ -343,3 +398,4 @@ done
 still=$(missing $needed)
 # shellcheck disable=SC2086
 [ -z "$still" ] || die "apt-get reported success, but these packages are not installed:" $still
+[ -z "$left_out" ] || die "apt does not have these packages, and the rest is installed: ${left_out# }"

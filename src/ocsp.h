@@ -32,7 +32,10 @@ typedef enum {
     OCSP_LOG_WARNING
 } ocspLogLevel; /* the server's levels */
 
-typedef enum ocspAnswerKind { OCSP_ANSWER_REFRESH, OCSP_ANSWER_PUSH } ocspAnswerKind;
+typedef enum ocspAnswerKind {
+    OCSP_ANSWER_REFRESH,
+    OCSP_ANSWER_PUSH
+} ocspAnswerKind;
 
 /* What the engine needs from its host. Copied by ocspInit. */
 typedef struct ocspHost {
@@ -74,8 +77,9 @@ typedef struct ocspOptions {
     const char *proxy;       /* "": from the environment; "none"; or a URL, which may have a password: never shown */
 } ocspOptions;
 
-#define OCSP_OPTIONS_DEFAULT \
-    { 0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", "" }
+/* clang-format off */
+#define OCSP_OPTIONS_DEFAULT {0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", ""}
+/* clang-format on */
 
 /* One directive. The module registers from the table; the patch and the documentation are written from it. */
 typedef enum ocspDirectiveType {

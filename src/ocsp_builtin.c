@@ -216,17 +216,18 @@ int isValidOcspProxy(char *val, const char **err) {
     return ocspCheckProxy(val, err);
 }
 
+static int isIrregular(const char *file) {
+    struct stat st;
+
+    return file && stat(file, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 /* Returns 1 if the TLS configuration's files can be read again without blocking the server, as a named pipe would. */
 static int filesAreRegular(void) {
     const serverTLSContextConfig *tls = &server.tls_ctx_config;
-    const char *files[] = {tls->cert_file,       tls->key_file,       tls->client_cert_file,
-                           tls->client_key_file, tls->dh_params_file, tls->ca_cert_file};
-    struct stat st;
-    size_t i;
 
-    for (i = 0; i < sizeof(files) / sizeof(files[0]); i++)
-        if (files[i] && stat(files[i], &st) == 0 && !S_ISREG(st.st_mode)) return 0;
-    return 1;
+    return !isIrregular(tls->cert_file) && !isIrregular(tls->key_file) && !isIrregular(tls->client_cert_file) &&
+           !isIrregular(tls->client_key_file) && !isIrregular(tls->dh_params_file) && !isIrregular(tls->ca_cert_file);
 }
 
 /* CONFIG SET calls each apply function once, in the order of its arguments. If it sets tls-cert-file, too, and that

@@ -43,7 +43,8 @@ void ocspBuiltinResetStats(void); /* CONFIG RESETSTAT */
 struct ssl_ctx_st;
 struct ssl_st;
 void ocspBuiltinServe(struct ssl_ctx_st *ctx, struct ssl_ctx_st *client_ctx); /* client_ctx: of links, NULL: as ctx */
-void ocspBuiltinLink(struct ssl_st *ssl); /* a link to a peer, before its handshake; NULL allowed */
+/* Call for each link to a peer, before its handshake. NULL allowed. */
+void ocspBuiltinLink(struct ssl_st *ssl);
 #else
 #define ocspBuiltinServe(ctx, client_ctx) ((void)(ctx), (void)(client_ctx))
 #define ocspBuiltinLink(ssl) ((void)(ssl))

@@ -83,7 +83,11 @@ static int ocspCachePath(char *out, size_t size, const char *dir, const ocspIden
     return n > 0 && (size_t)n < size;
 }
 
-int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+int ocspCacheLoad(const char *dir,
+                  const ocspIdentity *id,
+                  unsigned char **der,
+                  size_t *len,
+                  int64_t *mtime,
                   ocspError *err) {
     char path[PATH_MAX];
     struct stat st;

@@ -355,7 +355,10 @@ static void ocspSucceeded(ocspCert *cert, const ocspEnv *env) {
 }
 
 /* Makes `fresh` the current response and takes ownership of its memory. */
-static void ocspInstallResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
+static void ocspInstallResponse(ocspCert *cert,
+                                const ocspOptions *options,
+                                const ocspEnv *env,
+                                ocspResponse *fresh,
                                 ocspSource source) {
     cert->replaced.exists = cert->current.der != NULL;
     cert->replaced.revoked = cert->current.revoked;
@@ -408,7 +411,11 @@ static void ocspResponseUnchanged(ocspCert *cert, const ocspOptions *options, co
  * the response was signed (the later of thisUpdate and producedAt), as in Java. A CA that omits nextUpdate says that
  * newer information is always available (RFC 6960 section 4.2.2.1) and signs on request, so a response that was just
  * received loses nothing; one that the CA signed long before is requested again after a restart. */
-int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
+int ocspVerifyFile(const ocspCert *cert,
+                   const ocspEnv *env,
+                   ocspBytes der,
+                   int64_t mtime,
+                   ocspResponse *out,
                    ocspError *err) {
     int64_t now = ocspNow(env), latest;
 
@@ -425,8 +432,12 @@ int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int6
                     OCSP_CLOCK_SKEW + OCSP_DEFAULT_VALIDITY);
 }
 
-ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
-                               ocspSource source, ocspError *err) {
+ocspOutcome ocspAcceptVerified(ocspCert *cert,
+                               const ocspOptions *options,
+                               const ocspEnv *env,
+                               ocspResponse *fresh,
+                               ocspSource source,
+                               ocspError *err) {
     ocspFreshness freshness = ocspCompare(&cert->current, fresh, ocspNow(env));
 
     if (source == OCSP_SOURCE_FILE) freshness = OCSP_FRESH_NEWER; /* an operator-supplied file always wins */
@@ -455,7 +466,10 @@ ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const
     return OCSP_OUTCOME_NEW;
 }
 
-ocspOutcome ocspAcceptResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, const ocspReceived *in,
+ocspOutcome ocspAcceptResponse(ocspCert *cert,
+                               const ocspOptions *options,
+                               const ocspEnv *env,
+                               const ocspReceived *in,
                                ocspError *err) {
     ocspResponse fresh;
     int ok = in->source == OCSP_SOURCE_NETWORK ? ocspVerify(in->der, cert->id, ocspNow(env), in->at, &fresh, err)

@@ -99,9 +99,9 @@ void ocspForgetIssuers(ocspCertSet *set) {
 }
 
 /* Reads and parses the file. Returns its certificates, or NULL with a sentence that names the file. */
-static STACK_OF(X509) *ocspLoadIssuers(const char *path, const ocspEnv *env, const ocspIoHooks *io, ocspError *err) {
+static ocspX509Stack *ocspLoadIssuers(const char *path, const ocspEnv *env, const ocspIoHooks *io, ocspError *err) {
     char clean[OCSP_OUTSIDE_TEXT_MAX + 1], reason[OCSP_OUTSIDE_TEXT_MAX + 1];
-    STACK_OF(X509) *certs;
+    ocspX509Stack *certs;
     unsigned char *pem = NULL;
     size_t len = 0;
     int64_t mtime;
@@ -119,9 +119,12 @@ static STACK_OF(X509) *ocspLoadIssuers(const char *path, const ocspEnv *env, con
     return NULL;
 }
 
-int ocspReadIssuers(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspIoHooks *io,
+int ocspReadIssuers(ocspCertSet *set,
+                    const ocspOptions *options,
+                    const ocspEnv *env,
+                    const ocspIoHooks *io,
                     int again) {
-    STACK_OF(X509) *certs;
+    ocspX509Stack *certs;
     ocspError err = {0};
     uint64_t signature;
     int same;

@@ -34,8 +34,12 @@ static void ocspMakeErrorIndex(void) {
 }
 
 /* Writes the sentence for whoever runs the client. `id` may be NULL; `reason` is the engine's. */
-static void ocspStapleSentence(const SSL *ssl, const ocspIdentity *id, ocspPeerState state, const char *reason,
-                               char *why, size_t size) {
+static void ocspStapleSentence(const SSL *ssl,
+                               const ocspIdentity *id,
+                               ocspPeerState state,
+                               const char *reason,
+                               char *why,
+                               size_t size) {
     const char *serial = id ? id->serial : "?";
 
     if (state == OCSP_PEER_MISSING && SSL_session_reused(ssl))
@@ -63,7 +67,7 @@ static void ocspStapleSentence(const SSL *ssl, const ocspIdentity *id, ocspPeerS
  * a verified chain (SSL_VERIFY_NONE) the issuer is looked for in what the server sent and in the context's trusted
  * certificates. */
 static ocspIdentity *ocspServerIdentity(const SSL *ssl, X509 *leaf) {
-    STACK_OF(X509) *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
+    ocspX509Stack *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
 
     if (verified) return ocspIdentityNew(leaf, verified, NULL);
     return ocspIdentityNew(leaf, SSL_get_peer_cert_chain(ssl), SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl)));

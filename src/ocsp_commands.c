@@ -14,7 +14,12 @@
 
 /* ---- OCSP.GET ---------------------------------------------------------------------------------------------------- */
 
-typedef enum { OCSP_FORMAT_DER, OCSP_FORMAT_BASE64, OCSP_FORMAT_TEXT, OCSP_FORMATS } ocspFormat;
+typedef enum {
+    OCSP_FORMAT_DER,
+    OCSP_FORMAT_BASE64,
+    OCSP_FORMAT_TEXT,
+    OCSP_FORMATS
+} ocspFormat;
 
 /* Returns the format of that name, in any letter case; OCSP_FORMATS: there is none. */
 static ocspFormat ocspFormatOf(const char *word) {

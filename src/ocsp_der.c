@@ -17,18 +17,19 @@
 #define OCSP_MAX_SINGLE_RESPONSES 64
 #define OCSP_MAX_SENT_CERTS 8 /* certificates per response */
 
-enum { /* identifier octets */
-       TAG_BOOLEAN = 0x01,
-       TAG_BIT_STRING = 0x03,
-       TAG_OCTET_STRING = 0x04,
-       TAG_OID = 0x06,
-       TAG_ENUMERATED = 0x0a,
-       TAG_GENERALIZED_TIME = 0x18,
-       TAG_SEQUENCE = 0x30,
-       TAG_SET = 0x31,
-       TAG_CONTEXT_0 = 0xa0,
-       TAG_CONTEXT_1 = 0xa1,
-       TAG_CONTEXT_2 = 0xa2,
+/* Identifier octets. */
+enum {
+    TAG_BOOLEAN = 0x01,
+    TAG_BIT_STRING = 0x03,
+    TAG_OCTET_STRING = 0x04,
+    TAG_OID = 0x06,
+    TAG_ENUMERATED = 0x0a,
+    TAG_GENERALIZED_TIME = 0x18,
+    TAG_SEQUENCE = 0x30,
+    TAG_SET = 0x31,
+    TAG_CONTEXT_0 = 0xa0,
+    TAG_CONTEXT_1 = 0xa1,
+    TAG_CONTEXT_2 = 0xa2,
 };
 
 /* The bytes that remain to be read. */

@@ -228,7 +228,10 @@ static int ocspTunnel(ocspConn *c, const ocspAsk *ask, ocspHttpReader *reader) {
 /* ---- the exchange ------------------------------------------------------------------------------------------------ */
 
 /* Sends one request to one address, by `deadline` (monotonic milliseconds). */
-static ocspFetchResult ocspAskAddress(ocspAsk *ask, const struct addrinfo *address, int get, int64_t deadline,
+static ocspFetchResult ocspAskAddress(ocspAsk *ask,
+                                      const struct addrinfo *address,
+                                      int get,
+                                      int64_t deadline,
                                       ocspError *err) {
     ocspConn c = {-1, NULL, 0, ask->url.host, deadline, ask->exchange->io, 0, err};
     ocspHttpReader *reader = ocspAlloc(sizeof(*reader));

@@ -38,7 +38,7 @@ int ocspIssued(X509 *issuer, X509 *cert) {
  *
  * The latest notAfter wins because a CA certificate that was renewed with the same key often stands beside the old one,
  * and the signer's expiry limits the staple's. */
-static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best, int verified) {
+static X509 *ocspIssuerAmong(const ocspX509Stack *certs, X509 *leaf, X509 *best, int verified) {
     int i;
 
     for (i = 0; i < sk_X509_num(certs); i++) {
@@ -65,7 +65,7 @@ static X509 *ocspIssuerAmong(const STACK_OF(X509) *certs, X509 *leaf, X509 *best
  * issuer in the chain. Ownership as in ocspIssuerAmong. */
 static X509 *ocspIssuerInStore(X509_STORE *store, X509 *leaf, X509 *best) {
     X509_STORE_CTX *lookup = X509_STORE_CTX_new();
-    STACK_OF(X509) *named = NULL;
+    ocspX509Stack *named = NULL;
 
     /* X509_STORE_CTX_get1_certs returns all certificates of that name; X509_STORE_CTX_get1_issuer would choose one
      * without verifying the signature. */
@@ -86,9 +86,9 @@ static int ocspNoPassword(char *buf, int size, int writing, void *unused) {
     return -1;
 }
 
-STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err) {
+ocspX509Stack *ocspParseIssuers(ocspBytes pem, ocspError *err) {
     BIO *in = BIO_new_mem_buf(pem.data, (int)pem.len);
-    STACK_OF(X509) *certs = sk_X509_new_null();
+    ocspX509Stack *certs = sk_X509_new_null();
     X509 *cert = NULL;
     unsigned long last;
     int count = 0, ok = in && certs, at_end = 0;
@@ -210,11 +210,11 @@ static int ocspNameIdentity(ocspIdentity *id) {
     return ok;
 }
 
-ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store) {
+ocspIdentity *ocspIdentityNew(X509 *leaf, ocspX509Stack *chain, X509_STORE *store) {
     return ocspIdentityNewWith(leaf, chain, store, NULL);
 }
 
-ocspIdentity *ocspIdentityNewWith(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store, STACK_OF(X509) *issuers) {
+ocspIdentity *ocspIdentityNewWith(X509 *leaf, ocspX509Stack *chain, X509_STORE *store, ocspX509Stack *issuers) {
     ocspIdentity *id = ocspAlloc(sizeof(*id));
     int ok;
 

@@ -37,6 +37,9 @@
 #define OCSP_NEVER INT64_MAX              /* wall clock seconds */
 #define OCSP_OUTSIDE_TEXT_MAX 200         /* bytes of external text shown in INFO or the log */
 
+/* A name for it, because the server's clang-format takes the parentheses and the asterisk after them for a product. */
+typedef STACK_OF(X509) ocspX509Stack;
+
 /* A byte range, not owned. */
 typedef struct ocspBytes {
     const unsigned char *data;
@@ -201,18 +204,18 @@ typedef struct ocspIdentity {
  * as the server uses them; not with `store` NULL, as `chain` is then one that OpenSSL has verified. May read files in
  * tls-ca-cert-dir. NULL only when out of memory; free with ocspIdentityFree (NULL allowed). Any thread, inside
  * OpenSSL. */
-ocspIdentity *ocspIdentityNew(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store);
+ocspIdentity *ocspIdentityNew(X509 *leaf, ocspX509Stack *chain, X509_STORE *store);
 
 /* The same with further candidates for the issuer, `issuers` (may be NULL), by the same rules. They are copied before
  * use, and trusted for nothing else. */
-ocspIdentity *ocspIdentityNewWith(X509 *leaf, STACK_OF(X509) *chain, X509_STORE *store, STACK_OF(X509) *issuers);
+ocspIdentity *ocspIdentityNewWith(X509 *leaf, ocspX509Stack *chain, X509_STORE *store, ocspX509Stack *issuers);
 
 #define OCSP_MAX_ISSUER_FILE (1024 * 1024) /* bytes of the issuer file */
 #define OCSP_MAX_ISSUERS 256               /* certificates in it */
 
 /* Parses the certificates in `pem`, and skips other PEM blocks. Returns 1 to OCSP_MAX_ISSUERS of them
  * (sk_X509_pop_free them), or NULL with half a sentence, whose subject is the file. Any thread, inside OpenSSL. */
-STACK_OF(X509) *ocspParseIssuers(ocspBytes pem, ocspError *err);
+ocspX509Stack *ocspParseIssuers(ocspBytes pem, ocspError *err);
 void ocspIdentityFree(ocspIdentity *id);
 
 /* Checks whether `issuer` signed `cert`: name, key usage and signature. Any thread, inside OpenSSL. The name is not
@@ -258,7 +261,9 @@ typedef struct ocspHttpHead {
 
 /* Sets up a reader for one HTTP response. `read(source, ...)` returns 1 to `size` bytes, 0 at the end of data, or -1
  * with *err filled (or cancelled). */
-void ocspHttpStart(ocspHttpReader *r, ssize_t (*read)(void *source, void *buf, size_t size), void *source,
+void ocspHttpStart(ocspHttpReader *r,
+                   ssize_t (*read)(void *source, void *buf, size_t size),
+                   void *source,
                    ocspError *err);
 
 /* Reads the header of the final HTTP response and skips interim ones (1xx). Returns 0 with a sentence in *err. */
@@ -305,7 +310,11 @@ void ocspConnClose(ocspConn *c);
 
 /* ---- fetch (ocsp_fetch.c) ---------------------------------------------------------------------------------------- */
 
-typedef enum { OCSP_FETCH_OK, OCSP_FETCH_FAILED, OCSP_FETCH_CANCELLED } ocspFetchResult;
+typedef enum {
+    OCSP_FETCH_OK,
+    OCSP_FETCH_FAILED,
+    OCSP_FETCH_CANCELLED
+} ocspFetchResult;
 
 /* One OCSP request to one responder. The caller owns everything. */
 typedef struct ocspExchange {
@@ -408,7 +417,10 @@ typedef enum {
  * verified chain, leaf first (may be NULL): a staple for a CA in it alone counts as missing, with err->no_matching_certid
  * set. For any state but good *err has the reason (revoked: "REVOKED on" and the date) and may_change_at. Pure, like
  * ocspVerify. Any thread, inside OpenSSL. */
-ocspPeerState ocspVerifyStaple(const ocspIdentity *id, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id,
+                               ocspX509Stack *chain,
+                               ocspBytes der,
+                               int64_t now,
                                ocspError *err);
 
 /* Compares a verified response with the current one (current->der NULL: none). The later thisUpdate is newer, then the
@@ -528,7 +540,11 @@ void ocspResetHandshakes(void); /* to zero; main */
  * (may be NULL). For any state but good *err has the reason and may_change_at. *must_staple says whether the
  * certificate is must-staple (RFC 7633); 1 also if that cannot be read. Pure, like ocspVerify. Any thread, inside
  * OpenSSL. */
-ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf,
+                                   ocspX509Stack *chain,
+                                   ocspBytes der,
+                                   int64_t now,
+                                   int *must_staple,
                                    ocspError *err);
 
 /* The client half of ocspStatusCallback. 1: accepted, 0: rejected. Any thread. */
@@ -561,7 +577,11 @@ int ocspReadFile(const char *path, size_t max, unsigned char **bytes, size_t *le
  *    file.
  *  - Prune removes cache files whose response expired OCSP_CACHE_KEEP seconds before `now`, and temporary files left
  *    by a kill. It enters OpenSSL for parsing through `wait` (may be NULL). */
-int ocspCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+int ocspCacheLoad(const char *dir,
+                  const ocspIdentity *id,
+                  unsigned char **der,
+                  size_t *len,
+                  int64_t *mtime,
                   ocspError *err);
 int ocspCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len, ocspError *err);
 int ocspCacheRemove(const char *dir, const ocspIdentity *id, ocspError *err);
@@ -634,13 +654,13 @@ typedef struct ocspCert {
     ocspCertState state;
     ocspResponse current; /* .der NULL: none. Kept after expiry: see ocspCompare */
     struct {
-        int refresh_requested; /* by an operator: due at once */
-        int refresh_now;       /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
-        int refresh_if_empty;  /* stapling was turned on: due at once if the cache has no valid response */
-        int64_t refresh_at_ms; /* wall clock */
-        ocspMoment answered;   /* when the last answer came, for max-interval; for a cached response the file's mtime */
-        ocspMoment interval;   /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
-        int64_t retry_at_ms;   /* monotonic clock, 0: no retry scheduled */
+        int refresh_requested;   /* by an operator: due at once */
+        int refresh_now;         /* by a reload or a directive: due OCSP_MIN_INTERVAL_MS after the last refresh */
+        int refresh_if_empty;    /* stapling was turned on: due at once if the cache has no valid response */
+        int64_t refresh_at_ms;   /* wall clock */
+        ocspMoment answered;     /* the last answer, for max-interval; of a cached response the file's mtime */
+        ocspMoment interval;     /* of max-interval; none: off, or a failed refresh had its turn, see retry_at_ms */
+        int64_t retry_at_ms;     /* monotonic clock, 0: no retry scheduled */
         int64_t last_refresh_ms; /* monotonic clock, 0: never */
         unsigned attempt;        /* consecutive refreshes without a newer response, for back-off */
     } schedule;
@@ -697,17 +717,28 @@ int64_t ocspIntervalAtMs(const ocspCert *cert, const ocspOptions *options, const
 
 /* Verifies the contents of a file with this mtime (wall clock seconds). Like ocspVerify, but copying the file does not
  * prolong a response without nextUpdate. */
-int ocspVerifyFile(const ocspCert *cert, const ocspEnv *env, ocspBytes der, int64_t mtime, ocspResponse *out,
+int ocspVerifyFile(const ocspCert *cert,
+                   const ocspEnv *env,
+                   ocspBytes der,
+                   int64_t mtime,
+                   ocspResponse *out,
                    ocspError *err);
 
 /* Verifies `in`, installs it if it is newer than the current response, and schedules the next refresh. On STALE and
  * INVALID *err has the sentence. After NEW the caller publishes, then calls ocspLogInstalled. */
-ocspOutcome ocspAcceptResponse(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, const ocspReceived *in,
+ocspOutcome ocspAcceptResponse(ocspCert *cert,
+                               const ocspOptions *options,
+                               const ocspEnv *env,
+                               const ocspReceived *in,
                                ocspError *err);
 
 /* Like ocspAcceptResponse, for a verified response. Takes ownership of *fresh's memory. */
-ocspOutcome ocspAcceptVerified(ocspCert *cert, const ocspOptions *options, const ocspEnv *env, ocspResponse *fresh,
-                               ocspSource source, ocspError *err);
+ocspOutcome ocspAcceptVerified(ocspCert *cert,
+                               const ocspOptions *options,
+                               const ocspEnv *env,
+                               ocspResponse *fresh,
+                               ocspSource source,
+                               ocspError *err);
 
 /* Logs the response that ocspAcceptResponse installed. */
 void ocspLogInstalled(ocspCert *cert);

@@ -18,7 +18,13 @@
 
 #define SETTING_MAX 4096 /* bytes of a setting's value, with the terminating zero */
 
-typedef enum { EVENT_BEFORE_SLEEP, EVENT_CRON, EVENT_LOADING, EVENT_SHUTDOWN, EVENTS } eventKind;
+typedef enum {
+    EVENT_BEFORE_SLEEP,
+    EVENT_CRON,
+    EVENT_LOADING,
+    EVENT_SHUTDOWN,
+    EVENTS
+} eventKind;
 
 #define MODULE_AT_LOAD \
     { .options = OCSP_OPTIONS_DEFAULT }
@@ -55,7 +61,11 @@ void setError(ServerString **error, const char *sentence);
 
 /* The result of reading one of the server's settings. SETTING_UNKNOWN (CONFIG is renamed or disabled, the value does
  * not fit SETTING_MAX, a file cannot be read) must never be treated as SETTING_EMPTY. */
-typedef enum { SETTING_UNKNOWN, SETTING_EMPTY, SETTING_SET } settingResult;
+typedef enum {
+    SETTING_UNKNOWN,
+    SETTING_EMPTY,
+    SETTING_SET
+} settingResult;
 
 /* Reads a setting into `out`; "" unless SETTING_SET is returned. A setting that this server does not know is empty. */
 settingResult readSetting(ServerCtx *ctx, const char *name, char out[SETTING_MAX]);

@@ -16,7 +16,11 @@
 
 /* ---- permissions -------------------------------------------------------------------------------------------------- */
 
-typedef enum { DEBUG_DENIED, DEBUG_ALLOWED, DEBUG_ABSENT } debugRight;
+typedef enum {
+    DEBUG_DENIED,
+    DEBUG_ALLOWED,
+    DEBUG_ABSENT
+} debugRight;
 
 /* Returns whether the user of this command may run DEBUG. DEBUG_ABSENT: the server has no command of that name
  * (rename-command), so there is no permission to check. */

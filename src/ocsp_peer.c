@@ -75,7 +75,11 @@ void ocspPeersSetPolicy(ocspVerifyPeers new_policy) {
 
 /* ---- the verdict ------------------------------------------------------------------------------------------------- */
 
-ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now, int *must_staple,
+ocspPeerState ocspVerifyPeerStaple(X509 *leaf,
+                                   ocspX509Stack *chain,
+                                   ocspBytes der,
+                                   int64_t now,
+                                   int *must_staple,
                                    ocspError *err) {
     ocspIdentity *id = ocspIdentityNew(leaf, chain, NULL);
     ocspPeerState state;
@@ -102,7 +106,7 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf, STACK_OF(X509) *chain, ocspBytes 
 }
 
 /* Computes the key of a cached verdict. Returns 0 when out of memory. Any thread. */
-static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, unsigned char digest[32]) {
+static int ocspVerdictDigest(X509 *leaf, ocspX509Stack *chain, ocspBytes der, unsigned char digest[32]) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int i, count = sk_X509_num(chain), ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
 
@@ -120,7 +124,10 @@ static int ocspVerdictDigest(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, u
 
 /* Looks up the verdict that applies at `now`. Returns 0 if there is none or another thread has the table. Any
  * thread. */
-static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPeerState *state, int *must_staple,
+static int ocspRecallVerdict(const unsigned char digest[32],
+                             int64_t now,
+                             ocspPeerState *state,
+                             int *must_staple,
                              ocspError *err) {
     int found = 0;
 
@@ -139,7 +146,10 @@ static int ocspRecallVerdict(const unsigned char digest[32], int64_t now, ocspPe
 }
 
 /* Caches a verdict in place of the oldest one, unless another thread has the table. Any thread. */
-static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocspPeerState state, int must_staple,
+static void ocspRememberVerdict(const unsigned char digest[32],
+                                int64_t now,
+                                ocspPeerState state,
+                                int must_staple,
                                 const ocspError *err) {
     if (atomic_flag_test_and_set_explicit(&verdicts_taken, memory_order_acquire)) return;
     unsigned i = verdicts_next++ % OCSP_VERDICTS;
@@ -155,8 +165,12 @@ static void ocspRememberVerdict(const unsigned char digest[32], int64_t now, ocs
 }
 
 /* Like ocspVerifyPeerStaple, with cached verdicts. Any thread. */
-static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
-                                              int *must_staple, ocspError *err) {
+static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf,
+                                              ocspX509Stack *chain,
+                                              ocspBytes der,
+                                              int64_t now,
+                                              int *must_staple,
+                                              ocspError *err) {
     unsigned char digest[32];
     ocspPeerState state;
     int any = der.data && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
@@ -248,7 +262,7 @@ int ocspPeerCallback(SSL *ssl) {
         state = OCSP_PEER_BAD;
         ocspFail(&err, OCSP_FAIL_PEER, "the peer shows no certificate");
     } else {
-        STACK_OF(X509) *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
+        ocspX509Stack *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
         ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
         state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&

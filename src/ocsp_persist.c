@@ -27,7 +27,10 @@ typedef struct ocspCachedFile {
     int64_t mtime;
 } ocspCachedFile;
 
-static int ocspLoadFile(const ocspDisk *disk, const char *dir, const ocspCert *cert, ocspCachedFile *file,
+static int ocspLoadFile(const ocspDisk *disk,
+                        const char *dir,
+                        const ocspCert *cert,
+                        ocspCachedFile *file,
                         ocspError *err) {
     int found;
 
@@ -114,8 +117,11 @@ static ocspCachedState ocspCompareCached(const ocspDisk *disk, ocspCert *cert, c
 
 /* Removes the cached response in `dir` if it contradicts the current one, or accepts it if it is newer and `outcome` is
  * not NULL. Returns the state of the file afterwards; if the removal failed *err has the sentence. */
-static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk, ocspCert *cert, const char *dir,
-                                               ocspOutcome *outcome, ocspError *err) {
+static ocspCachedState ocspRemoveContradicting(const ocspDisk *disk,
+                                               ocspCert *cert,
+                                               const char *dir,
+                                               ocspOutcome *outcome,
+                                               ocspError *err) {
     ocspCachedState cached = ocspCompareCached(disk, cert, dir, outcome);
     int removed;
 

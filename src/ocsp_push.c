@@ -35,7 +35,10 @@ static void ocspRefusePush(ocspCert *cert, const ocspError *err, ocspPushOutcome
              cert->id->serial, err->text);
 }
 
-void ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+void ocspServePush(ocspCertSet *set,
+                   const ocspOptions *options,
+                   const ocspEnv *env,
+                   const ocspPush *push,
                    ocspPushOutcome *outcome) {
     ocspReceived in = {{push->der, push->len}, OCSP_SOURCE_PUSHED, ocspNow(env)};
     ocspCert *unmatched = NULL;

@@ -38,7 +38,7 @@ static int ocspNamesResponder(const OCSP_BASICRESP *basic, X509 *cert) {
 }
 
 static int ocspSignedBy(OCSP_BASICRESP *basic, X509 *signer) {
-    STACK_OF(X509) *only = sk_X509_new_null();
+    ocspX509Stack *only = sk_X509_new_null();
     int ok;
 
     /* NOINTERN and a stack of one: only this key is tried. NOVERIFY: authorization is checked in this file. */
@@ -127,7 +127,7 @@ static int ocspKeyAmong(X509 *cert, X509 *const *certs, int count) {
 /* Collects the certificates in the response, except the issuer's own, that its ResponderID identifies. Returns their
  * number, or -1 if there are more than OCSP_MAX_SIGNERS. */
 static int ocspNamedSigners(OCSP_BASICRESP *basic, X509 *issuer, X509 *named[OCSP_MAX_SIGNERS]) {
-    const STACK_OF(X509) *certs = OCSP_resp_get0_certs(basic);
+    const ocspX509Stack *certs = OCSP_resp_get0_certs(basic);
     int i, count = 0;
 
     for (i = 0; i < sk_X509_num(certs); i++) {

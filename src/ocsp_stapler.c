@@ -57,7 +57,7 @@ int ocspSetOptions(const ocspOptions *options) {
 /* Appends the current certificate of `ctx` and its chain to `a`, with references. 0: out of memory. */
 static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
-    STACK_OF(X509) *chain = NULL;
+    ocspX509Stack *chain = NULL;
 
     if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return 1;
     SSL_CTX_get0_chain_certs(ctx, &chain);

@@ -19,12 +19,13 @@
 /* ---- parts ------------------------------------------------------------------------------------------------------- */
 
 const char *ocspSourceName(ocspSource source) {
-    static const char *const names[] = {
-        [OCSP_SOURCE_NONE] = "none", [OCSP_SOURCE_NETWORK] = "network", [OCSP_SOURCE_CACHE] = "cache",
-        [OCSP_SOURCE_FILE] = "file", [OCSP_SOURCE_PUSHED] = "pushed",
-    };
-
-    return names[source];
+    switch (source) {
+    case OCSP_SOURCE_NETWORK: return "network";
+    case OCSP_SOURCE_CACHE: return "cache";
+    case OCSP_SOURCE_FILE: return "file";
+    case OCSP_SOURCE_PUSHED: return "pushed";
+    default: return "none";
+    }
 }
 
 char *ocspNameText(const X509_NAME *name, char *out, size_t size) {
@@ -165,8 +166,12 @@ static void ocspAddExtensions(ocspLines *lines, OCSP_BASICRESP *basic, OCSP_SING
     ocspAdd(lines, "\n");
 }
 
-static void ocspAddAll(ocspLines *lines, const ocspStaple *staple, const ocspIdentity *id, OCSP_BASICRESP *basic,
-                       OCSP_SINGLERESP *single, int64_t now) {
+static void ocspAddAll(ocspLines *lines,
+                       const ocspStaple *staple,
+                       const ocspIdentity *id,
+                       OCSP_BASICRESP *basic,
+                       OCSP_SINGLERESP *single,
+                       int64_t now) {
     char text[OCSP_OUTSIDE_TEXT_MAX + 1], when[40];
     const ASN1_OBJECT *algorithm = NULL;
 

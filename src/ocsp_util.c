@@ -223,7 +223,8 @@ int ocspUrlParse(ocspUrl *url, const char *text) {
         url->authority = ocspMemdup(at, (size_t)(path - at) + 1);
         len = strcspn(path, "#");
         url->target = ocspAlloc(len + 2);
-        ok = !*host ? 0 : url->host && url->port && url->user && url->authority && url->target ? 1 : -1;
+        ok = url->host && url->port && url->user && url->authority && url->target ? 1 : -1;
+        if (!*host) ok = 0;
     } else if (ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE) {
         ok = -1;
     }

@@ -100,7 +100,10 @@ static int64_t ocspDefaultExpiry(int64_t this_update, int64_t now, int64_t recei
 }
 
 /* Parses one SingleResponse, for whichever certificate. Returns 0 with a sentence. */
-static int ocspReadSingleResponse(OCSP_SINGLERESP *single, int64_t now, int64_t received, singleResponse *out,
+static int ocspReadSingleResponse(OCSP_SINGLERESP *single,
+                                  int64_t now,
+                                  int64_t received,
+                                  singleResponse *out,
                                   ocspError *err) {
     ASN1_GENERALIZEDTIME *revoked_at = NULL, *this_update = NULL, *next_update = NULL;
     int i;
@@ -191,8 +194,12 @@ static int ocspCertIdDigest(OCSP_SINGLERESP *single) {
 /* Finds the SingleResponse for exactly this certificate; of several the newest, where one that says good but is not
  * valid now is used only if there is no other. Every SingleResponse is checked, as a client may reject the response for
  * any of them. Returns 0 with a sentence. */
-static int ocspFindSingleResponse(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
-                                  singleResponse *out, ocspError *err) {
+static int ocspFindSingleResponse(OCSP_BASICRESP *basic,
+                                  const ocspIdentity *id,
+                                  int64_t now,
+                                  int64_t received,
+                                  singleResponse *out,
+                                  ocspError *err) {
     ocspCertIds known = {0};
     int found = 0, matches = 0, sha1 = 0, i, count = OCSP_resp_count(basic);
 
@@ -228,8 +235,12 @@ OCSP_SINGLERESP *ocspSingleResponseOf(OCSP_BASICRESP *basic, const ocspIdentity 
 }
 
 /* Checks status and dates, which are meaningful only after the signature is verified, and fills *out. */
-static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdentity *id, X509 *signer, int64_t now,
-                                   ocspResponse *out, ocspError *err) {
+static int ocspCheckSingleResponse(const singleResponse *single,
+                                   const ocspIdentity *id,
+                                   X509 *signer,
+                                   int64_t now,
+                                   ocspResponse *out,
+                                   ocspError *err) {
     int signer_ok = 1, revoked = single->status == V_OCSP_CERTSTATUS_REVOKED;
     char text[32];
 
@@ -272,8 +283,12 @@ static int ocspCheckSingleResponse(const singleResponse *single, const ocspIdent
 }
 
 /* Checks and verifies a BasicOCSPResponse; fills all of *out except its bytes. Returns 0 with a sentence. */
-static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_t now, int64_t received,
-                           ocspResponse *out, ocspError *err) {
+static int ocspVerifyBasic(OCSP_BASICRESP *basic,
+                           const ocspIdentity *id,
+                           int64_t now,
+                           int64_t received,
+                           ocspResponse *out,
+                           ocspError *err) {
     singleResponse single;
     X509 *signer;
     int i;
@@ -289,7 +304,18 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic, const ocspIdentity *id, int64_
     return signer && ocspCheckSingleResponse(&single, id, signer, now, out, err);
 }
 
-int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t received, ocspResponse *out,
+static void ocspClearOutcome(ocspResponse *out, ocspError *err) {
+    memset(out, 0, sizeof(*out));
+    if (!err) return;
+    err->no_matching_certid = err->expired = 0;
+    err->may_change_at = OCSP_NEVER;
+}
+
+int ocspVerify(ocspBytes der,
+               const ocspIdentity *id,
+               int64_t now,
+               int64_t received,
+               ocspResponse *out,
                ocspError *err) {
     const unsigned char *p = der.data;
     const size_t len = der.len;
@@ -298,11 +324,7 @@ int ocspVerify(ocspBytes der, const ocspIdentity *id, int64_t now, int64_t recei
     size_t following = 0;
     int status, ok = 0, queue_was_empty = ERR_peek_error() == 0;
 
-    memset(out, 0, sizeof(*out));
-    if (err) {
-        err->no_matching_certid = err->expired = 0;
-        err->may_change_at = OCSP_NEVER;
-    }
+    ocspClearOutcome(out, err);
     if (!id->issuer) return ocspFail(err, OCSP_FAIL_SIGNER, "the issuer of the certificate is unknown");
     if (len == 0) return ocspFail(err, OCSP_FAIL_DER, "the response is empty");
     if (len > OCSP_MAX_RESPONSE_BYTES)
@@ -351,7 +373,7 @@ done:
 
 /* Returns 1 if a SingleResponse in `der` is about a CA certificate in `chain`, a verified chain with the leaf first (may be
  * NULL). Only for a response that ocspVerify has bounded: one that it refused with no_matching_certid. Verifies nothing. */
-static int ocspNamesIssuer(ocspBytes der, STACK_OF(X509) *chain) {
+static int ocspNamesIssuer(ocspBytes der, ocspX509Stack *chain) {
     const unsigned char *p = der.data;
     OCSP_RESPONSE *response;
     OCSP_BASICRESP *basic;
@@ -375,7 +397,10 @@ static int ocspNamesIssuer(ocspBytes der, STACK_OF(X509) *chain) {
     return found;
 }
 
-ocspPeerState ocspVerifyStaple(const ocspIdentity *id, STACK_OF(X509) *chain, ocspBytes der, int64_t now,
+ocspPeerState ocspVerifyStaple(const ocspIdentity *id,
+                               ocspX509Stack *chain,
+                               ocspBytes der,
+                               int64_t now,
                                ocspError *err) {
     ocspPeerState state = OCSP_PEER_BAD;
     ocspResponse response;

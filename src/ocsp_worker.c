@@ -143,9 +143,9 @@ static void ocspAppendError(char *text, size_t size, const char *where, const ch
 
 static ocspOutcome ocspFetchFrom(ocspCert *cert, const char *url, ocspError *err) {
     ocspIoHooks io = *worker.io;
-    ocspExchange exchange = {
-        url, cert->id->request,   cert->id->request_len, cert->id->store, (int64_t)worker.options.timeout * 1000,
-        &io, worker.options.proxy};
+    int64_t timeout_ms = (int64_t)worker.options.timeout * 1000;
+    const char *proxy = worker.options.proxy;
+    ocspExchange exchange = {url, cert->id->request, cert->id->request_len, cert->id->store, timeout_ms, &io, proxy};
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
     unsigned char *body = NULL;
     size_t len = 0;

@@ -40,7 +40,7 @@ typedef struct ocspContextCerts {
     ocspCertState empty_state; /* shown in INFO if there are no certificates */
     int count;
     X509 *leaf[OCSP_MAX_CERTS / 2];
-    STACK_OF(X509) *chain[OCSP_MAX_CERTS / 2];
+    ocspX509Stack *chain[OCSP_MAX_CERTS / 2];
     X509_STORE *store;
 } ocspContextCerts;
 
@@ -91,9 +91,13 @@ typedef struct ocspCertSet {
     ocspContextCerts *context;
     int64_t identify_at_ms; /* monotonic clock: when to do that; 0: all are complete */
     struct {
-        STACK_OF(X509) *certs; /* owned; NULL: none. Stay if the file cannot be read later */
-        uint64_t signature;    /* of the file when last read */
-        enum { OCSP_ISSUERS_UNREAD, OCSP_ISSUERS_READ, OCSP_ISSUERS_FAILED } state;
+        ocspX509Stack *certs; /* owned; NULL: none. Stay if the file cannot be read later */
+        uint64_t signature;   /* of the file when last read */
+        enum {
+            OCSP_ISSUERS_UNREAD,
+            OCSP_ISSUERS_READ,
+            OCSP_ISSUERS_FAILED
+        } state;
     } issuers; /* of issuer-file */
 } ocspCertSet;
 
@@ -130,7 +134,10 @@ typedef struct ocspPushOutcome {
 
 /* Verifies a pushed response for each certificate in service, and installs it where it is newer than the current response.
  * OCSP thread, inside OpenSSL. */
-void ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+void ocspServePush(ocspCertSet *set,
+                   const ocspOptions *options,
+                   const ocspEnv *env,
+                   const ocspPush *push,
                    ocspPushOutcome *outcome);
 
 /* ---- the worker (ocsp_worker.c) ---------------------------------------------------------------------------------- */

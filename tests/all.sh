@@ -7,7 +7,10 @@
 #
 # A program's output is written to build/test-logs/ and printed only if a test failed. A program that crashes, or that
 # exits with a failure although all its tests passed (for example a sanitizer's finding), counts as one more failure.
-# SAN=address|thread|undefined names the sanitizer that the programs were built with.
+# What cannot be run, because something is not installed, is named and counts as one failure.
+#
+# SAN=address|thread|undefined names the sanitizer that the programs were built with. With OCSP_TEST_PATIENCE=N, for a slow
+# machine, a program may take N times as long.
 #
 # SPDX-License-Identifier: BSD-3-Clause
 set -u
@@ -40,7 +43,7 @@ runUnit() {
     name=$(basename "$1")
     log=$logs/$name.log
     # shellcheck disable=SC2086 # $prefix is words
-    timeout 300 $prefix "$1" >"$log" 2>&1
+    timeout "$((300 * ${OCSP_TEST_PATIENCE:-1}))" $prefix "$1" >"$log" 2>&1
     status=$?
     # cmocka prints RUN for each test, then OK or SKIPPED: a test that has neither has failed or crashed.
     started=$(grep -c '^\[ RUN      \]' "$log")
@@ -62,7 +65,14 @@ runUnit() {
     fi
 }
 
+# notRun WHAT PACKAGE : counts a part that cannot be run.
+notRun() {
+    echo "NOT RUN: $1, because $2 is not installed (sh deps/install.sh test)"
+    failed=$((failed + 1))
+}
+
 echo "C unit tests${san:+ under SAN=$san}"
+absent=
 while [ $# -gt 0 ]; do
     case $1 in
     --)
@@ -70,9 +80,10 @@ while [ $# -gt 0 ]; do
         break
         ;;
     esac
-    runUnit "$1"
+    if [ -x "$1" ]; then runUnit "$1"; else absent=yes; fi
     shift
 done
+[ -z "$absent" ] || notRun "C unit tests" cmocka
 
 # runTcl TITLE PROGRAM ARGUMENTS... : runs a Tcl program whose last line is "N passed, N failed", and prints its output
 # while it runs.
@@ -119,9 +130,14 @@ if [ "$mode" = all ]; then
     runSimulation -self-test --self-test
     runSimulation '' --minutes 0.3
     suites="Tcl suites on a real server"
-    runTcl "The mock responder, checked by openssl ocsp" tests/support/ocsp_selftest.tcl
-    [ ! -f tests/patch.tcl ] || runTcl "The patch tool, on small trees" tests/patch.tcl
-    runTcl "$suites" tests/run.tcl "$@"
+    if command -v tclsh >/dev/null; then
+        runTcl "The mock responder, checked by openssl ocsp" tests/support/ocsp_selftest.tcl
+        runTcl "deps/install.sh, with apt and dpkg replaced" tests/install.tcl
+        [ ! -f tests/patch.tcl ] || runTcl "The patch tool, on small trees" tests/patch.tcl
+        runTcl "$suites" tests/run.tcl "$@"
+    else
+        notRun "everything in Tcl" tcl
+    fi
     echo "In total:"
 fi
 

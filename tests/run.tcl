@@ -8,6 +8,7 @@
 #     --module PATH     the module, by default src/valkey-ocsp.so
 #     -j N              number of suites at once, by default 4: suites mostly wait
 #     --silence N       seconds without output after which a suite counts as hung, by default 150
+#                       OCSP_TEST_PATIENCE=N in the environment, for a slow machine: all waits are N times as long
 #     --keep            keep the work directory even if no test failed
 #     --list            print the names of the suites
 #
@@ -20,7 +21,8 @@ package require Tcl 8.6
 
 set ::tests_dir [file dirname [file normalize [info script]]]
 set ::project_dir [file dirname $::tests_dir]
-set ::silence_limit 150 ;# seconds without output after which a suite counts as hung
+# Seconds without output after which a suite counts as hung.
+set ::silence_limit [expr {150 * ([info exists ::env(OCSP_TEST_PATIENCE)] ? int($::env(OCSP_TEST_PATIENCE)) : 1)}]
 
 proc usage {message} {
     puts stderr "$message\nTry: tclsh tests/run.tcl \[--single FILE\] \[--only PATTERN\] \[--server PATH\]\

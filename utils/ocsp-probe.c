@@ -41,9 +41,18 @@
 #define PROBE_TEXT (OCSP_OUTSIDE_TEXT_MAX + 1)
 
 /* Exit statuses as monitoring plugins use them. */
-enum { EXIT_GOOD = 0, EXIT_WARN = 1, EXIT_CRITICAL = 2, EXIT_COULD_NOT_TELL = 3 };
+enum {
+    EXIT_GOOD = 0,
+    EXIT_WARN = 1,
+    EXIT_CRITICAL = 2,
+    EXIT_COULD_NOT_TELL = 3
+};
 
-typedef enum { FORM_PEOPLE, FORM_JSON, FORM_PROMETHEUS } probeForm;
+typedef enum {
+    FORM_PEOPLE,
+    FORM_JSON,
+    FORM_PROMETHEUS
+} probeForm;
 
 typedef struct probeOptions {
     probeForm form;
@@ -270,7 +279,10 @@ static void judgeVerified(const probeOptions *options, const ocspResponse *respo
 }
 
 /* Verifies the response (may be NULL) for `id` at r->now and reports the result. */
-static void judgeResponse(const probeOptions *options, const ocspIdentity *id, const unsigned char *der, size_t len,
+static void judgeResponse(const probeOptions *options,
+                          const ocspIdentity *id,
+                          const unsigned char *der,
+                          size_t len,
                           probeReport *r) {
     ocspResponse response;
     ocspError err = {.kind = OCSP_ERR_NONE};
@@ -356,7 +368,11 @@ static void addressText(const struct addrinfo *a, char *out, size_t size) {
 
 /* Returns a connected, non-blocking socket, or -1 with a sentence in *err. `address` receives the address connected to,
  * or else the first one tried. */
-static int connectTo(const char *host, const char *port, int64_t deadline, char *address, size_t address_size,
+static int connectTo(const char *host,
+                     const char *port,
+                     int64_t deadline,
+                     char *address,
+                     size_t address_size,
                      ocspError *err) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *a;
     int fd = -1, rc = getaddrinfo(host, port, &hints, &list);
@@ -466,7 +482,11 @@ static int isAddress(const char *host) {
 
 /* Connects, performs the handshake and fills `caught`. On failure *err has a sentence, even if `caught` is complete. Call
  * hangUp in any case. */
-static void catchFrom(const probeOptions *options, SSL_CTX *ctx, const char *host, const char *port, probeCatch *caught,
+static void catchFrom(const probeOptions *options,
+                      SSL_CTX *ctx,
+                      const char *host,
+                      const char *port,
+                      probeCatch *caught,
                       ocspError *err) {
     int64_t deadline = monoMs() + (int64_t)options->timeout * 1000;
     const char *name = options->servername ? options->servername : host;
@@ -546,7 +566,10 @@ static int talkWrite(void *arg, const char *bytes, size_t len, ocspError *err) {
 
 /* Asks the server at `host`, with which `caught` has a connection, for its nodes. A server that is not known to be genuine
  * gets no password. What is missing becomes a note, and the exit status at least "unknown". */
-static void askNodes(const probeOptions *options, const char *host, const probeCatch *caught, nodesList *list,
+static void askNodes(const probeOptions *options,
+                     const char *host,
+                     const probeCatch *caught,
+                     nodesList *list,
                      probeReport *r) {
     probeTalk talk = {caught->ssl, caught->fd, monoMs() + (int64_t)options->timeout * 1000};
     const nodesIo io = {talkRead, talkWrite, &talk};
@@ -572,8 +595,13 @@ static void askNodes(const probeOptions *options, const char *host, const probeC
 }
 
 /* Probes one server. `list` (may be NULL): asks it for its nodes, too. `address` receives where it was. */
-static void probeServer(const probeOptions *options, SSL_CTX *ctx, const char *target, nodesList *list, char *address,
-                        size_t address_size, probeReport *r) {
+static void probeServer(const probeOptions *options,
+                        SSL_CTX *ctx,
+                        const char *target,
+                        nodesList *list,
+                        char *address,
+                        size_t address_size,
+                        probeReport *r) {
     char host[256], port[16];
     ocspError err = {.code = OCSP_FAIL_NONE};
     probeCatch caught = {.fd = -1};

@@ -15,7 +15,11 @@
 
 /* Makes a certificate for `name`, valid for 30 days, signed by `issuer` (NULL: by itself). `eku` is its extended key usage,
  * NULL: none. */
-static X509 *makeCert(const char *name, long serial, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key,
+static X509 *makeCert(const char *name,
+                      long serial,
+                      EVP_PKEY *key,
+                      X509 *issuer,
+                      EVP_PKEY *issuer_key,
                       const char *eku) {
     X509 *cert = X509_new();
     X509_NAME *subject = X509_get_subject_name(cert);
@@ -86,8 +90,15 @@ static void freeWorld(void) {
 
 /* Makes a response about `cert` and verifies it for the server's certificate. Returns what ocspVerify does; *revoked, and
  * *code, the reason of a rejection. `damage`: change the last byte of the signature. */
-static int verifyResponse(X509 *cert, X509 *signer, EVP_PKEY *signer_key, int status, long from, long to, int damage,
-                          int *revoked, ocspErrorCode *code) {
+static int verifyResponse(X509 *cert,
+                          X509 *signer,
+                          EVP_PKEY *signer_key,
+                          int status,
+                          long from,
+                          long to,
+                          int damage,
+                          int *revoked,
+                          ocspErrorCode *code) {
     time_t now = time(NULL);
     ASN1_TIME *this_update = ASN1_TIME_adj(NULL, now, 0, from), *next_update = ASN1_TIME_adj(NULL, now, 0, to);
     OCSP_BASICRESP *basic = OCSP_BASICRESP_new();

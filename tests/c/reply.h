@@ -35,7 +35,11 @@ void testBytesFree(testBytes *b);
 
 /* ---- responses --------------------------------------------------------------------------------------------------- */
 
-typedef enum { TEST_GOOD, TEST_REVOKED, TEST_UNKNOWN } testStatus;
+typedef enum {
+    TEST_GOOD,
+    TEST_REVOKED,
+    TEST_UNKNOWN
+} testStatus;
 
 typedef struct testSingle {
     testBytes certid; /* its DER, not consumed; p NULL: made from the next three */

@@ -145,8 +145,8 @@ PROGRAM_FIXTURE(beginProgram, NULL);
 #endif
 
 /* Calls `once` with each allocation failing in turn, or, where OpenSSL makes thousands by itself, with one of `stride`
- * from a random start; with FAULT_STRIDE=1 in the environment each. In the first call, without a failure, OpenSSL also
- * creates its permanent state. */
+ * from a random start (OCSP_TEST_PATIENCE: of so many times as many, on a slow machine); with FAULT_STRIDE=1 in the
+ * environment each. In the first call, without a failure, OpenSSL also creates its permanent state. */
 static void walkBy(long stride, const char *name, void (*once)(void)) {
     long blocks;
 
@@ -155,7 +155,7 @@ static void walkBy(long stride, const char *name, void (*once)(void)) {
     once();
     of_host = 0;
     blocks = host_blocks;
-    stride = testEnvNumber("FAULT_STRIDE", stride > 1 ? FEWER * stride : 1);
+    stride = testEnvNumber("FAULT_STRIDE", stride > 1 ? FEWER * stride * testEnvNumber("OCSP_TEST_PATIENCE", 1) : 1);
     fail_at = 1 - stride + (long)getpid() % stride;
     do {
         fail_at += stride;
@@ -798,7 +798,10 @@ static void revocation(void) {
 }
 
 /* The disk refuses, and the good response from before must not stay there, whatever could not be allocated. */
-static int diskRefuses(const char *in_dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+static int diskRefuses(const char *in_dir,
+                       const ocspIdentity *id,
+                       const unsigned char *der,
+                       size_t len,
                        ocspError *err) {
     (void)in_dir;
     (void)id;

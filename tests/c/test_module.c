@@ -62,7 +62,13 @@ struct ServerString {
     size_t len;
 };
 
-typedef enum { REPLY_NULL, REPLY_ERROR, REPLY_TEXT, REPLY_ABSENT, REPLY_HALF } replyKind;
+typedef enum {
+    REPLY_NULL,
+    REPLY_ERROR,
+    REPLY_TEXT,
+    REPLY_ABSENT,
+    REPLY_HALF
+} replyKind;
 
 struct ServerReply {
     replyKind kind;
@@ -152,7 +158,12 @@ static void FreeThreadSafeContext(ServerCtx *ctx) {
     (void)ctx;
     server.contexts--;
 }
-static int CreateCommand(ServerCtx *ctx, const char *name, ServerCommandFn *fn, const char *flags, int a, int b,
+static int CreateCommand(ServerCtx *ctx,
+                         const char *name,
+                         ServerCommandFn *fn,
+                         const char *flags,
+                         int a,
+                         int b,
                          int c) {
     (void)ctx, (void)fn, (void)a, (void)b, (void)c;
     snprintf(server.flags[server.commands++], sizeof(server.flags[0]), "%s %s", name, flags);
@@ -186,8 +197,11 @@ static int ReplyWithNull(ServerCtx *ctx) {
     snprintf(server.reply, sizeof(server.reply), "_");
     return SERVER_OK;
 }
-static ServerBlockedClient *BlockClient(ServerCtx *ctx, ServerCommandFn *reply, ServerCommandFn *timed_out,
-                                        ServerFreeFn *freed, long long timeout_ms) {
+static ServerBlockedClient *BlockClient(ServerCtx *ctx,
+                                        ServerCommandFn *reply,
+                                        ServerCommandFn *timed_out,
+                                        ServerFreeFn *freed,
+                                        long long timeout_ms) {
     (void)ctx, (void)reply, (void)timed_out, (void)freed, (void)timeout_ms;
     server.blocked++;
     return (ServerBlockedClient *)&server.blocked;
@@ -274,14 +288,27 @@ static void FreeCallReply(ServerReply *reply) {
     free(reply);
 }
 static unsigned flags_of_proxy, flags_of_response_file;
-static int RegisterBoolConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, ServerConfigGetBool *get,
-                              ServerConfigSetBool *put, ServerConfigApply *apply, void *data) {
+static int RegisterBoolConfig(ServerCtx *ctx,
+                              const char *name,
+                              int value,
+                              unsigned flags,
+                              ServerConfigGetBool *get,
+                              ServerConfigSetBool *put,
+                              ServerConfigApply *apply,
+                              void *data) {
     (void)ctx, (void)name, (void)flags, (void)get, (void)apply;
     return put(name, value, data, NULL);
 }
-static int RegisterNumericConfig(ServerCtx *ctx, const char *name, long long value, unsigned flags, long long min,
-                                 long long max, ServerConfigGetNumber *get, ServerConfigSetNumber *put,
-                                 ServerConfigApply *apply, void *data) {
+static int RegisterNumericConfig(ServerCtx *ctx,
+                                 const char *name,
+                                 long long value,
+                                 unsigned flags,
+                                 long long min,
+                                 long long max,
+                                 ServerConfigGetNumber *get,
+                                 ServerConfigSetNumber *put,
+                                 ServerConfigApply *apply,
+                                 void *data) {
     (void)ctx, (void)flags, (void)min, (void)max, (void)get, (void)apply;
     if (strcmp(name, "max-interval") == 0) {
         server.set_interval = put;
@@ -289,14 +316,27 @@ static int RegisterNumericConfig(ServerCtx *ctx, const char *name, long long val
     }
     return put(name, value, data, NULL);
 }
-static int RegisterEnumConfig(ServerCtx *ctx, const char *name, int value, unsigned flags, const char **names,
-                              const int *values, int count, ServerConfigGetEnum *get, ServerConfigSetEnum *put,
-                              ServerConfigApply *apply, void *data) {
+static int RegisterEnumConfig(ServerCtx *ctx,
+                              const char *name,
+                              int value,
+                              unsigned flags,
+                              const char **names,
+                              const int *values,
+                              int count,
+                              ServerConfigGetEnum *get,
+                              ServerConfigSetEnum *put,
+                              ServerConfigApply *apply,
+                              void *data) {
     (void)ctx, (void)flags, (void)names, (void)values, (void)count, (void)get, (void)apply;
     return put(name, value, data, NULL);
 }
-static int RegisterStringConfig(ServerCtx *ctx, const char *name, const char *value, unsigned flags,
-                                ServerConfigGetString *get, ServerConfigSetString *put, ServerConfigApply *apply,
+static int RegisterStringConfig(ServerCtx *ctx,
+                                const char *name,
+                                const char *value,
+                                unsigned flags,
+                                ServerConfigGetString *get,
+                                ServerConfigSetString *put,
+                                ServerConfigApply *apply,
                                 void *data) {
     ServerString *text = CreateString(ctx, value, strlen(value)), *error = NULL;
     int result = put(name, text, data, &error);

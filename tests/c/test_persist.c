@@ -105,7 +105,11 @@ TEST(restart_cachedResponseIsVerifiedAgain, "16") {
 
 /* When the current response expires, a cache-dir that was changed is read again and has the same response: that is no
  * answer of the responder, and no recovery. */
-static int loadAsJustStored(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
+static int loadAsJustStored(const char *from,
+                            const ocspIdentity *id,
+                            unsigned char **der,
+                            size_t *n,
+                            int64_t *mtime,
                             ocspError *err) {
     int found = real_env.cache_load(from, id, der, n, mtime, err);
     *mtime = wallNow();
@@ -121,7 +125,11 @@ static void keepOldFiles(const char *from, int64_t now, const ocspIoHooks *wait)
  * refresh forever. Overdue, it follows within a tenth. */
 static int64_t stored_at;
 
-static int loadAsStoredAt(const char *from, const ocspIdentity *id, unsigned char **der, size_t *n, int64_t *mtime,
+static int loadAsStoredAt(const char *from,
+                          const ocspIdentity *id,
+                          unsigned char **der,
+                          size_t *n,
+                          int64_t *mtime,
                           ocspError *err) {
     int found = real_env.cache_load(from, id, der, n, mtime, err);
     *mtime = stored_at;

@@ -306,8 +306,11 @@ static void answered(ocspAnswerKind kind, unsigned number, const char *error) {
     if (world_answered) world_answered(kind, number, error);
 }
 
-static const ocspHost host = {
-    .log = worldLog, .alloc = malloc, .free = free, .answered = answered, .directive_prefix = "host-"};
+static const ocspHost host = {.log = worldLog,
+                              .alloc = malloc,
+                              .free = free,
+                              .answered = answered,
+                              .directive_prefix = "host-"};
 
 void worldStart(void) {
     assert_int_equal(ocspInit(&host), 1);

@@ -38,7 +38,9 @@ static uint32_t fleetEngineRandom(void) {
     return fleetDraw(&run.rng);
 }
 
-static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **body, size_t *body_len,
+static ocspFetchResult fleetFetch(const ocspExchange *exchange,
+                                  unsigned char **body,
+                                  size_t *body_len,
                                   ocspError *err) {
     int64_t at = run.now;
     testReply reply;
@@ -66,7 +68,11 @@ static ocspFetchResult fleetFetch(const ocspExchange *exchange, unsigned char **
 
 /* ---- the disk ---------------------------------------------------------------------------------------------------- */
 
-static int fleetLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+static int fleetLoad(const char *dir,
+                     const ocspIdentity *id,
+                     unsigned char **der,
+                     size_t *len,
+                     int64_t *mtime,
                      ocspError *err) {
     (void)dir, (void)id, (void)err;
     if (!run.cached) return 0;

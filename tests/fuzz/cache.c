@@ -21,7 +21,12 @@
 #define MAX_ENTRIES 8
 #define AGE_STEP 600
 
-typedef enum { A_FILE, A_DIRECTORY, A_LINK, A_FIFO } entryType;
+typedef enum {
+    A_FILE,
+    A_DIRECTORY,
+    A_LINK,
+    A_FIFO
+} entryType;
 
 typedef struct entry {
     char name[256];

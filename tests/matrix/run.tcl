@@ -8,6 +8,7 @@
 #     -j N              number of roots or servers at once, by default 3
 #     --suites "..."    options for tests/run.tcl, e.g. "--single unit/ocsp-links"; no unit tests, no packages
 #     --packages        only the packages
+#     --arch arm64      instead of all that: some suites and the C unit tests on arm64, which is emulated
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree, builds the module once, in the oldest root, and
 # runs tests/run.tcl in each root against each server with that module. In the root of Debian's experimental suite
@@ -16,6 +17,11 @@
 # not older: libraries of an older one may not do. The output of each job is in
 # build/matrix/NAME.log; its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, or a
 # build or run that ends early, counts as a failure. Ends with a table and a line "N passed, M failed".
+#
+# With --arch arm64 (make test-matrix ARCH=arm64) the same sources are built for arm64 by Debian's cross compiler, and the
+# C unit tests and the suites of $arm64_suites run against Debian's arm64 valkey-server in a root of that architecture,
+# under qemu's emulation of a processor. An emulated processor does not reorder memory accesses as a real one may; for
+# that, herd7 checks the slot's instructions in a second root (tests/model/run).
 #
 # The table is made from those logs, so a run of one server alone updates its row. When every server has been tested in
 # full, the table is written into docs/tested-on.md, and the tables of clients into docs/clients.md. A run with --suites
@@ -54,13 +60,15 @@ set servers {}
 set at_once 3
 set suites {}
 set only_packages 0
+set arch {}
+set arm64_suites {unit/tls-ocsp unit/ocsp-reload unit/ocsp-iothreads unit/ocsp-peers}
 for {set i 0} {$i < [llength $argv]} {incr i} {
     set option [lindex $argv $i]
     if {$option eq "--packages"} {
         set only_packages 1
         continue
     }
-    if {$option ni {--release --server -j --suites} || $i + 1 >= [llength $argv]} {
+    if {$option ni {--release --server -j --suites --arch} || $i + 1 >= [llength $argv]} {
         stop "there is no option $option, or its value is missing; see the head of this file"
     }
     set value [lindex $argv [incr i]]
@@ -75,6 +83,10 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
             lappend servers $value
         }
         -j {set at_once $value}
+        --arch {
+            if {$value ne {arm64}} {stop "there is no architecture $value here: arm64"}
+            set arch $value
+        }
         --suites {set suites $value}
     }
 }
@@ -84,6 +96,12 @@ if {$servers ne {} || $suites ne {} || $only_packages} {set units {}}
 set with_packages [expr {$servers eq {} && $suites eq {}}]
 set releases [lmap release $releases {expr {$release in $all_releases ? $release : [continue]}}]
 if {$servers eq {}} {set servers $all_servers}
+if {$arch ne {}} {
+    if {[exec dpkg --print-architecture] eq $arch} {stop "this system is $arch itself: leave ARCH out"}
+    lassign [exec sh $root list-$arch] arch_root herd_root
+    lassign {} releases units
+    set with_packages 0
+}
 if {[exec id -u] != 0} {
     stop "this needs root, because it makes Debian systems with debootstrap and runs servers in them with chroot.\
         Run it as root: sudo make test-matrix"
@@ -239,7 +257,7 @@ catch {
     close $channel
 }
 
-copy_tree $tree
+if {$arch eq {}} {copy_tree $tree}
 set oldest [lindex $all_releases 0]
 set needed [expr {$releases eq {} ? {} : $oldest}]
 foreach release [lsort -unique [concat $needed $releases $units]] {
@@ -288,6 +306,34 @@ foreach release $units {
         file delete -force [file join $out $name] [log_of $name]
         job $name [list $after] [in_root $release $own_tree [file join $out $name] sh -c "$command; exit \$?"]
     }
+}
+if {$arch ne {}} {
+    set own_tree [file join $out tree-$arch]
+    copy_tree $own_tree
+    set sysroot [file join $roots $arch_root]
+    job root-$arch_root {} [list sh $root make $arch_root]
+    job root-$herd_root {} [list sh $root make $herd_root]
+    # -B: the root's libc rather than that of the cross compiler, which may be older than the root's OpenSSL demands.
+    job build-$arch root-$arch_root [list make -C $own_tree V=1 \
+        "CC=aarch64-linux-gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/aarch64-linux-gnu/" \
+        AR=aarch64-linux-gnu-ar LD=aarch64-linux-gnu-ld OBJCOPY=aarch64-linux-gnu-objcopy test-programs]
+    set chosen [expr {$suites ne {} ? $suites : [concat {*}[lmap suite $arm64_suites {list --single $suite}]]}]
+    # The factors are for two cores, with the jobs side by side; that of the unit tests also thins out test_alloc.
+    foreach {name patience command arguments} [list \
+        $arch_root-valkey 5 {tclsh /src/tests/run.tcl --server /usr/bin/valkey-server "$@"} $chosen \
+        $arch_root-unit 20 {cd /src && sh tests/all.sh unit build/test_* build/fuzz-replay} {}] {
+        if {$suites ne {} && $name eq "$arch_root-unit"} continue
+        file delete -force [file join $out $name] [log_of $name]
+        job $name build-$arch [in_root $arch_root $own_tree [file join $out $name] sh -c "
+            openssl version
+            export OCSP_TEST_PATIENCE=$patience
+            $command
+            exit \$?
+        " sh {*}$arguments]
+    }
+    # Writes into its tree.
+    job $herd_root-model [list root-$herd_root build-$arch] \
+        [in_root $herd_root $own_tree [file join $out $herd_root] sh /src/tests/model/run herd7]
 }
 puts "roots: $roots, made from [exec sh $root mirror]\nlogs: $out"
 after 30000 watch
@@ -353,37 +399,76 @@ foreach release $unit_releases {
     if {$row eq {}} {set complete 0} else {append table $row\n}
 }
 
-# Replaces the text between the comments that mark its place in a file of docs/.
-proc into_document {name mark text} {
-    set file [file join $::project docs $name]
-    set channel [open $file]
+# Returns the row of the emulated arm64, or "".
+proc arm64_row {} {
+    set unit {}
+    catch {regexp -line {^\d+ passed, \d+ failed.*} [exec cat [log_of $::arch_root-unit]] unit}
+    set cells [split [row_of $::arch_root valkey] |]
+    if {$unit eq {} || $cells eq {}} return
+    lset cells 1 " [string map {- {, }} $::arch_root], emulated "
+    lset cells 4 "[lindex $cells 4]in [llength $::arm64_suites] suites; C unit tests: $unit "
+    return [join $cells |]
+}
+
+proc read_document {name} {
+    set channel [open [file join $::project docs $name]]
     fconfigure $channel -encoding utf-8
     set document [read $channel]
     close $channel
+    return $document
+}
+
+# Returns the positions of the first character between the comments that mark a place in a document and of the first one
+# after it, or "".
+proc marked {name document mark} {
     set begin "<!-- $mark: written by make test-matrix -->\n"
-    set end "<!-- $mark: end -->"
     set from [string first $begin $document]
-    set to [string first $end $document]
+    set to [string first "<!-- $mark: end -->" $document]
     if {$from < 0 || $to < $from} {
         puts "docs/$name has no place for the table \"$mark\": it is not written there"
         return
     }
-    set from [expr {$from + [string length $begin]}]
-    set channel [open $file w]
+    return [list [expr {$from + [string length $begin]}] $to]
+}
+
+# Replaces the text between the comments that mark its place in a file of docs/.
+proc into_document {name mark text} {
+    set document [read_document $name]
+    set place [marked $name $document $mark]
+    if {$place eq {}} return
+    lassign $place from to
+    set channel [open [file join $::project docs $name] w]
     fconfigure $channel -encoding utf-8
     puts -nonewline $channel [string range $document 0 $from-1]$text[string range $document $to end]
     close $channel
 }
 
-puts "\n$table"
-if {$complete} {
-    into_document tested-on.md matrix "One module for all, built on Debian's $oldest:\n\n$table"
-    foreach file [glob -nocomplain [file join $out * client-verdicts.md]] {
-        set channel [open $file]
-        fconfigure $channel -encoding utf-8
-        set text [string trim [read $channel]]
-        close $channel
-        into_document clients.md clients "Tried on [clock format [file mtime $file] -format %Y-%m-%d], $text\n\n"
+# Returns the lines of the table in docs/tested-on.md that are about arm64, or all others.
+proc kept_lines {about_arm64} {
+    set document [read_document tested-on.md]
+    lassign [marked tested-on.md $document matrix] from to
+    set kept {}
+    foreach line [split [string trimright [string range $document $from $to-1] \n] \n] {
+        if {[string match {|*, arm64, emulated |*} $line] == $about_arm64} {append kept $line\n}
+    }
+    return $kept
+}
+
+if {$arch ne {}} {
+    set row [arm64_row]
+    puts "\n$row"
+    if {$suites eq {} && $row ne {}} {into_document tested-on.md matrix "[kept_lines 0]$row\n"}
+} else {
+    puts "\n$table"
+    if {$complete} {
+        into_document tested-on.md matrix "One module for all, built on Debian's $oldest:\n\n$table[kept_lines 1]"
+        foreach file [glob -nocomplain [file join $out * client-verdicts.md]] {
+            set channel [open $file]
+            fconfigure $channel -encoding utf-8
+            set text [string trim [read $channel]]
+            close $channel
+            into_document clients.md clients "Tried on [clock format [file mtime $file] -format %Y-%m-%d], $text\n\n"
+        }
     }
 }
 puts "took [clock_of [expr {[clock seconds] - $began}]]"

@@ -12,8 +12,8 @@
  * all steps are in one total order, as seq_cst guarantees for A, B, C and D. A weaker one is modelled separately:
  *   - E is a release and D an acquire: the copy ends before E and the free follows D, in the order of the statements
  *     here.
- * Not proved: that the compiler and the machine implement this memory order (ThreadSanitizer and the stress test cover
- * that), and that 16 stripes behave like two (the publisher checks stripes one after another in both cases).
+ * Not proved: that the memory orders in the C file are strong enough for this, which slot.cpp and the litmus tests show,
+ * and that 16 stripes behave like two (the publisher checks stripes one after another in both cases).
  *
  * Each -DMUTANT_... breaks one rule. tests/model/run requires Spin to find every mutant: a model that cannot fail
  * proves nothing.

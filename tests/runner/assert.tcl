@@ -11,6 +11,8 @@ set ::num_failed 0
 set ::num_skipped 0
 set ::cur_test {}
 set ::tags {}
+# All waits are this many times as long: for a slow machine, such as an emulated one.
+set ::patience [expr {[info exists ::env(OCSP_TEST_PATIENCE)] ? int($::env(OCSP_TEST_PATIENCE)) : 1}]
 
 # Sends an event to run.tcl, on one line, base64-encoded. If run.tcl is gone, stops the servers and exits.
 proc report {args} {
@@ -79,9 +81,9 @@ proc assert_error {pattern code {detail {}}} {
 }
 
 # Evaluates `condition` up to `maxtries` times, `delay` milliseconds apart, until it is true; if it never is, runs
-# `message`.
+# `message`. With OCSP_TEST_PATIENCE=N, N times as often.
 proc wait_for_condition {maxtries delay condition else message} {
-    for {set i 0} {$i < $maxtries} {incr i} {
+    for {set i 0} {$i < $maxtries * $::patience} {incr i} {
         if {[uplevel 1 [list expr $condition]]} {return}
         after $delay
     }

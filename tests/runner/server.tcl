@@ -64,7 +64,7 @@ proc exit_status {dir} {
 
 # Waits for a process to end and returns its status; after `seconds` kills it and returns "hung".
 proc wait_exit {dir pid {seconds 30}} {
-    for {set i 0} {$i < $seconds * 100} {incr i} {
+    for {set i 0} {$i < $seconds * 100 * $::patience} {incr i} {
         set status [exit_status $dir]
         if {$status ne {}} {return $status}
         after 10
@@ -258,7 +258,11 @@ proc launch_server {options} {
         always-show-logo no repl-diskless-sync-delay 0 shutdown-on-sigterm force \
         enable-protected-configs yes enable-debug-command yes enable-module-command yes \
         unixsocket $dir/socket]
-    foreach {name value} $opt(overrides) {dict set config $name $value}
+    foreach {name value} $opt(overrides) {
+        # What a slow server needs longer for, it would take for a failure.
+        if {$name eq {cluster-node-timeout}} {set value [expr {$value * $::patience}]}
+        dict set config $name $value
+    }
     for {set attempt 0} {1} {incr attempt} {
         if {![dict exists $opt(overrides) port]} {dict set config port [find_available_port]}
         if {![dict exists $opt(overrides) tls-port]} {dict set config tls-port [find_available_port]}
@@ -293,7 +297,7 @@ proc wait_ready {server from} {
     set dir [dict get $server dir]
     # Since Valkey 7.2 the log has a line for each kind of connection; older servers write one line for all.
     set sign [expr {[dict get $server port] == 0 ? {connections( tcp|\s)} : {connections( tls|\s*\n)}}]
-    for {set i 0} {$i < 3000} {incr i} {
+    for {set i 0} {$i < 3000 * $::patience} {incr i} {
         set log [string range [read_text $dir/stdout] $from end]
         if {[regexp "Ready to accept $sign" $log]} {return ready}
         set status [exit_status $dir]
@@ -302,7 +306,7 @@ proc wait_ready {server from} {
         }
         after 10
     }
-    return "it was not ready after 30 seconds"
+    return "it was not ready after [expr {30 * $::patience}] seconds"
 }
 
 # Stops a server with SIGTERM. Returns what was wrong with it, or "".
@@ -402,7 +406,7 @@ proc count_log_message {level text} {
 
 # Waits for a line after line `from` that matches one of `patterns`. Returns the line and its number.
 proc wait_for_log_messages {level patterns from maxtries delay} {
-    for {set i 0} {$i < $maxtries} {incr i} {
+    for {set i 0} {$i < $maxtries * $::patience} {incr i} {
         set number $from
         foreach line [lrange [log_lines $level] $from end] {
             incr number

@@ -266,14 +266,17 @@ void simDiskEnd(void);
 void simDiskPowerFailure(void);     /* unsynced contents are lost, unsynced renames at random */
 void simDiskCloseAll(void);         /* at the end of a process */
 void simDiskKillAt(int operations); /* kills the process at that operation; 0: never */
-int simDiskRead(const char *path, const unsigned char **bytes, size_t *len,
+int simDiskRead(const char *path,
+                const unsigned char **bytes,
+                size_t *len,
                 int64_t *mtime);                                    /* without faults, for the model */
 int simDiskSyncSkipped(const char *path);                           /* whether an fsync of the file did nothing */
 void simDiskWrite(const char *path, const void *bytes, size_t len); /* by another program; durable */
 void simDiskRemove(const char *path);
 int simDiskTemporaries(void);
 void simKilled(void) __attribute__((noreturn)); /* sim_run.c: the process is killed */
-void simDiskRemoved(const char *path, const unsigned char *bytes,
+void simDiskRemoved(const char *path,
+                    const unsigned char *bytes,
                     size_t len);             /* sim_model.c: before the engine deletes a file */
 void simDiskRemovalFailed(const char *path); /* sim_model.c: the disk refused */
 void simDiskChanged(const char *path);       /* sim_model.c: a name was created, replaced or removed */

@@ -31,7 +31,14 @@
         }                                                                                          \
     } while (0)
 
-enum { KEY_CA, KEY_SAME_NAME_CA, KEY_LEAF, KEY_SECOND_LEAF, KEY_SIGNER, KEYS };
+enum {
+    KEY_CA,
+    KEY_SAME_NAME_CA,
+    KEY_LEAF,
+    KEY_SECOND_LEAF,
+    KEY_SIGNER,
+    KEYS
+};
 
 static EVP_PKEY *keys[KEYS];
 static uint64_t key_number[KEYS]; /* hash of the public key */
@@ -89,7 +96,11 @@ static void simNextSerial(unsigned char *out) {
     for (i = 0; i < 8; i++) out[i] = (unsigned char)(number >> (56 - 8 * i));
 }
 
-static X509 *simCertificate(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, int64_t from,
+static X509 *simCertificate(const char *name,
+                            X509 *issuer,
+                            EVP_PKEY *issuer_key,
+                            EVP_PKEY *key,
+                            int64_t from,
                             int64_t to) {
     X509 *cert = X509_new();
     X509_NAME *subject = X509_NAME_new();

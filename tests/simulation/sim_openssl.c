@@ -144,7 +144,10 @@ OCSP_RESPONSE *__wrap_d2i_OCSP_RESPONSE(OCSP_RESPONSE **out, const unsigned char
 
 /* Reads one DER value with tag `tag` at *at and advances *at; *inner..*inner_end: its contents. Returns 0 if there is
  * none, or if its length is not in the shortest form. */
-static int simReadDer(const unsigned char **at, const unsigned char *end, int tag, const unsigned char **inner,
+static int simReadDer(const unsigned char **at,
+                      const unsigned char *end,
+                      int tag,
+                      const unsigned char **inner,
                       const unsigned char **inner_end) {
     const unsigned char *p = *at;
     size_t n, left = (size_t)(end - p), head = 2;
@@ -167,7 +170,10 @@ static int simReadDer(const unsigned char **at, const unsigned char *end, int ta
 }
 
 /* Reads the DER value that fills begin..end. */
-static int simReadSingleDer(const unsigned char *begin, const unsigned char *end, int tag, const unsigned char **inner,
+static int simReadSingleDer(const unsigned char *begin,
+                            const unsigned char *end,
+                            int tag,
+                            const unsigned char **inner,
                             const unsigned char **inner_end) {
     const unsigned char *at = begin;
 

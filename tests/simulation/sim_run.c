@@ -192,7 +192,11 @@ static simCert *simCertOf(const ocspIdentity *id) {
     return NULL;
 }
 
-static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char **der, size_t *len, int64_t *mtime,
+static int simCacheLoad(const char *dir,
+                        const ocspIdentity *id,
+                        unsigned char **der,
+                        size_t *len,
+                        int64_t *mtime,
                         ocspError *err) {
     int found = real_env.cache_load(dir, id, der, len, mtime, err);
 
@@ -201,7 +205,11 @@ static int simCacheLoad(const char *dir, const ocspIdentity *id, unsigned char *
     return found;
 }
 
-static int simReadResponseFile(const char *path, size_t max, unsigned char **der, size_t *len, int64_t *mtime,
+static int simReadResponseFile(const char *path,
+                               size_t max,
+                               unsigned char **der,
+                               size_t *len,
+                               int64_t *mtime,
                                ocspError *err) {
     int found = real_env.read_file(path, max, der, len, mtime, err);
 
@@ -210,7 +218,10 @@ static int simReadResponseFile(const char *path, size_t max, unsigned char **der
     return found;
 }
 
-static int simCacheStore(const char *dir, const ocspIdentity *id, const unsigned char *der, size_t len,
+static int simCacheStore(const char *dir,
+                         const ocspIdentity *id,
+                         const unsigned char *der,
+                         size_t len,
                          ocspError *err) {
     int temporaries = simDiskTemporaries(), ok;
 
@@ -465,11 +476,20 @@ static void simPush(int what, int64_t age) {
 }
 
 /* Reports each pushed response to the model at the moment that the engine verifies it. */
-void __real_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+void __real_ocspServePush(ocspCertSet *set,
+                          const ocspOptions *options,
+                          const ocspEnv *env,
+                          const ocspPush *push,
                           ocspPushOutcome *outcome);
-void __wrap_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+void __wrap_ocspServePush(ocspCertSet *set,
+                          const ocspOptions *options,
+                          const ocspEnv *env,
+                          const ocspPush *push,
                           ocspPushOutcome *outcome);
-void __wrap_ocspServePush(ocspCertSet *set, const ocspOptions *options, const ocspEnv *env, const ocspPush *push,
+void __wrap_ocspServePush(ocspCertSet *set,
+                          const ocspOptions *options,
+                          const ocspEnv *env,
+                          const ocspPush *push,
                           ocspPushOutcome *outcome) {
     sim.last_line[0] = '\0'; /* the next refusal may have the same reason */
     simModelPushed(simCaFind(push->der, push->len));

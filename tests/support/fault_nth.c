@@ -51,7 +51,11 @@
 #define MAX_REGIONS 400
 #define DEPTH 64
 
-typedef enum { OTHER, LIBRARY, OURS } regionKind;
+typedef enum {
+    OTHER,
+    LIBRARY,
+    OURS
+} regionKind;
 
 static struct control {
     _Atomic int64_t fail_at, counted, refused, kill_at, steps, storm, signals;

@@ -9,7 +9,11 @@
 
 typedef int indexFunction(int, long, void *, CRYPTO_EX_new *, CRYPTO_EX_dup *, CRYPTO_EX_free *);
 
-int CRYPTO_get_ex_new_index(int class_index, long argl, void *argp, CRYPTO_EX_new *made, CRYPTO_EX_dup *copied,
+int CRYPTO_get_ex_new_index(int class_index,
+                            long argl,
+                            void *argp,
+                            CRYPTO_EX_new *made,
+                            CRYPTO_EX_dup *copied,
                             CRYPTO_EX_free *freed) {
     indexFunction *next = (indexFunction *)dlsym(RTLD_NEXT, "CRYPTO_get_ex_new_index");
 

@@ -24,7 +24,7 @@ proc ocsp_directive {short} {
     return [expr {[ocsp_is_module] ? "ocsp.$short" : "tls-ocsp-$short"}]
 }
 
-proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $short] $value}
+proc ocsp_set {short value {level 0}} {r $level config set [ocsp_directive $short] [ocsp_patient $short $value]}
 
 proc ocsp_get {short {level 0}} {lindex [r $level config get [ocsp_directive $short]] 1}
 
@@ -169,6 +169,12 @@ proc ocsp_quoted {value} {
     return $value
 }
 
+# Returns the value of a directive, on a slow machine (see run.tcl) a longer timeout, for the responder is slow as well.
+proc ocsp_patient {name value} {
+    if {$name ne {timeout} || ![info exists ::patience] || ![string is integer -strict $value]} {return $value}
+    return [expr {min($value * $::patience, max($value, 60))}]
+}
+
 # Returns options for start_server: TLS with the certificate `leaf` of `ca`, stapling on, and the directives in `args`.
 # Our directives are given by short name; any other name is passed to the server as it is.
 proc ocsp_server {leaf ca args} {
@@ -180,7 +186,7 @@ proc ocsp_server {leaf ca args} {
     if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
     foreach {name value} [concat {stapling yes} $args] {
         if {$name in $ours} {
-            lappend overrides [ocsp_directive $name] [ocsp_quoted $value]
+            lappend overrides [ocsp_directive $name] [ocsp_quoted [ocsp_patient $name $value]]
         } else {
             lappend overrides $name $value
         }

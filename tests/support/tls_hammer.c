@@ -76,8 +76,13 @@ static X509 *issuerOf(X509 *leaf) {
 }
 
 /* Finds the SingleResponse for `leaf`, with a CertID of digest `md`. */
-static int findEntry(OCSP_BASICRESP *basic, const EVP_MD *md, X509 *leaf, X509 *issuer, int *status,
-                     ASN1_GENERALIZEDTIME **this_update, ASN1_GENERALIZEDTIME **next_update) {
+static int findEntry(OCSP_BASICRESP *basic,
+                     const EVP_MD *md,
+                     X509 *leaf,
+                     X509 *issuer,
+                     int *status,
+                     ASN1_GENERALIZEDTIME **this_update,
+                     ASN1_GENERALIZEDTIME **next_update) {
     OCSP_CERTID *id = OCSP_cert_to_id(md, leaf, issuer);
     int found = id != NULL && OCSP_resp_find_status(basic, id, status, NULL, NULL, this_update, next_update);
 

@@ -90,7 +90,8 @@ before valkey.conf {
 }
 }
 before src/ocsp.h {
-    lines {^typedef enum ocspAnswerKind} {^    void \(\*thread_started\)} {^#define OCSP_THREAD_NAME}
+    type ocspAnswerKind
+    lines {^    void \(\*thread_started\)} {^#define OCSP_THREAD_NAME}
     block {What ocspRequestRefresh or ocspSet began has ended} {\(\*answered\)}
     upto {^/\* The directives' values} {^/\* Accepts "" and http or https URLs}
     upto {^/\* Initializes the engine} {^/\* Compares two certificates}
@@ -202,7 +203,7 @@ adds proxy
 
 before src/ocsp.h {
     lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
-    sub {, "" \x7d} " \}"
+    sub {, "" ?\x7d} "\}"
     function ocspCheckProxy
 }
 before src/ocsp_config.c {
@@ -256,7 +257,8 @@ before src/ocsp_handoff.c {
 }
 before src/ocsp_worker.c {
     sub {cert->id->store, } {}
-    sub {&io, worker\.options\.proxy\x7d} "&io\}"
+    sub {&io, proxy\x7d} "&io\}"
+    lines {const char \*proxy = worker.options.proxy}
 }
 before src/ocsp_cert.c {
     block {/\* Not while the way to the responder works} {consecutive_failures > 0}
