@@ -203,7 +203,7 @@ adds proxy
 
 before src/ocsp.h {
     lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
-    sub {, ""\x7d} "\}"
+    sub {, "" ?\x7d} "\}"
     function ocspCheckProxy
 }
 before src/ocsp_config.c {
@@ -258,7 +258,7 @@ before src/ocsp_handoff.c {
 before src/ocsp_worker.c {
     sub {cert->id->store, } {}
     sub {&io, proxy\x7d} "&io\}"
-    lines {const char \*proxy = worker\.options\.proxy;}
+    lines {const char \*proxy = worker.options.proxy}
 }
 before src/ocsp_cert.c {
     block {/\* Not while the way to the responder works} {consecutive_failures > 0}
