@@ -464,6 +464,33 @@ start_server [ocsp_server $primary_leaf $ca tls-replication yes] {
     }
 }
 
+# Sentinel opens its links in a file of its own. It loads no modules.
+if {![ocsp_is_module]} {
+    start_server [ocsp_server $leaf $ca stapling no tls-replication yes] {
+        test {OCSP: verify-peers: a Sentinel opens no link to a primary without a staple} {
+            set port [find_available_port $::baseport $::portcount]
+            set config [file join $dir sentinel.conf]
+            set log [file join $dir sentinel.log]
+            set channel [open $config w]
+            puts $channel "port 0\ntls-port $port\nbind 127.0.0.1\ndir $dir\nlogfile $log\ntls-replication yes"
+            puts $channel "tls-cert-file [dict get $leaf cert]\ntls-key-file [dict get $leaf key]"
+            puts $channel "tls-ca-cert-file [dict get $ca cert]\ntls-auth-clients no\ntls-ocsp-verify-peers require"
+            puts $channel "sentinel monitor checked [srv 0 host] [srv 0 port] 1"
+            close $channel
+            set server [expr {[info exists ::VALKEY_SERVER_BIN] ? $::VALKEY_SERVER_BIN : "src/valkey-server"}]
+            set pid [exec $server $config --sentinel >/dev/null 2>@1 &]
+            set line "*peer [srv 0 host]:[srv 0 port] * refused: the peer staples no OCSP response*"
+            wait_for_condition 100 100 {
+                [file exists $log] && [string match $line [exec cat $log]]
+            } else {
+                exec kill $pid
+                fail "the Sentinel did not refuse the link: [exec cat $log]"
+            }
+            exec kill $pid
+        }
+    }
+}
+
 ocsp_lab_close $lab
 
 }
