@@ -75,10 +75,11 @@ typedef struct ocspOptions {
     ocspVerifyPeers verify_peers;
     const char *issuer_file; /* PEM, more candidates for the issuer; "": none */
     const char *proxy;       /* "": from the environment; "none"; or a URL, which may have a password: never shown */
+    int staple_chain;        /* staple the responses of the served chain's other certificates too */
 } ocspOptions;
 
 /* clang-format off */
-#define OCSP_OPTIONS_DEFAULT {0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", ""}
+#define OCSP_OPTIONS_DEFAULT {0, 10, 0, 10, 5, "", ".", "", OCSP_PEERS_NO, "", "", 0}
 /* clang-format on */
 
 /* One directive. The module registers from the table; the patch and the documentation are written from it. */
@@ -116,6 +117,7 @@ enum {
     OCSP_D_VERIFY_PEERS,
     OCSP_D_ISSUER_FILE,
     OCSP_D_PROXY,
+    OCSP_D_STAPLE_CHAIN,
     OCSP_DIRECTIVES
 };
 extern const ocspDirective ocsp_directives[OCSP_DIRECTIVES];

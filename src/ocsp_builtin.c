@@ -117,6 +117,7 @@ static int setOptions(void) {
     options.verify_peers = ocsp_config.verify_peers;
     options.issuer_file = ocsp_config.issuer_file;
     options.proxy = ocsp_config.proxy;
+    options.staple_chain = ocsp_config.staple_chain;
     ocspParseRefreshMargin(ocsp_config.refresh_margin, &options.refresh_margin, &why); /* validated when set */
     return ocspSetOptions(&options);
 }

@@ -22,6 +22,7 @@ extern struct ocspConfig {
     int verify_peers; /* ocspVerifyPeers */
     char *issuer_file;
     char *proxy; /* may have a password */
+    int staple_chain;
 } ocsp_config;
 extern configEnum ocsp_verify_peers_enum[];
 

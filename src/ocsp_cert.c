@@ -32,6 +32,10 @@ int ocspHasResponseFile(const ocspOptions *options) {
     return options->response_file && *options->response_file;
 }
 
+int ocspFollowsChains(const ocspOptions *options, const ocspEnv *env) {
+    return options->staple_chain && env->chain_supported();
+}
+
 static int ocspHasUrl(const ocspOptions *options) {
     return options->responder_url && *options->responder_url;
 }
@@ -129,13 +133,20 @@ void ocspLogInstalled(ocspCert *cert) {
     char when[40], revoked[40];
 
     ocspUtcText(current->expires_at, when, sizeof(when));
-    if (current->len > OCSP_MAX_STAPLE_TLS12 && cert->replaced.len <= OCSP_MAX_STAPLE_TLS12)
+    if (cert->depth == 0 && current->len > OCSP_MAX_STAPLE_TLS12 && cert->replaced.len <= OCSP_MAX_STAPLE_TLS12)
         ocspLog(OCSP_LOG_WARNING,
                 "certificate %s: the OCSP response has %zu bytes; TLS 1.2 clients accept at most %d and get no "
                 "staple. "
                 "Configure the responder to answer for one certificate only, without its chain",
                 cert->id->serial, current->len, OCSP_MAX_STAPLE_TLS12);
-    if (current->revoked && !cert->replaced.revoked) {
+    if (current->revoked && !cert->replaced.revoked && cert->depth > 0) {
+        ocspLog(
+            OCSP_LOG_WARNING,
+            "certificate %s: a CA in the served chain, REVOKED on %s; clients that check the whole chain will reject "
+            "this server. Replace that CA's certificate and what it has issued. The revoked response is stapled until "
+            "%s",
+            cert->id->serial, ocspUtcText(current->revoked_at, revoked, sizeof(revoked)), when);
+    } else if (current->revoked && !cert->replaced.revoked) {
         ocspLog(OCSP_LOG_WARNING,
                 "certificate %s: REVOKED on %s; clients that check will reject this server. Replace the certificate. "
                 "The revoked response is stapled until %s",

@@ -12,6 +12,11 @@
 #define OCSP_IDENTIFY_AGAIN_MS (60 * 1000) /* later retries for incomplete certificates */
 
 static void ocspUntrackCert(ocspCertSet *set, int i) {
+    int j, k;
+
+    for (j = 0; j < set->count; j++)
+        for (k = 0; k < OCSP_MAX_CHAIN - 1; k++)
+            if (set->certs[j]->chain[k] == set->certs[i]) set->certs[j]->chain[k] = NULL;
     ocspCertFree(set->certs[i]);
     set->count--;
     memmove(&set->certs[i], &set->certs[i + 1], (size_t)(set->count - i) * sizeof(set->certs[0]));
@@ -44,8 +49,9 @@ static void ocspMakeRoom(ocspCertSet *set) {
     if (i < set->count) ocspUntrackCert(set, i);
 }
 
-/* Tracks a certificate of the context in service. Takes ownership of `id`. Returns 0 when out of memory. */
-static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const ocspOptions *options) {
+/* Tracks a certificate of the context in service: a leaf with its index, or with OCSP_MAX_LEAVES a CA of its chain. Takes
+ * ownership of `id`. Returns the certificate; NULL when out of memory. */
+static ocspCert *ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, int depth, const ocspOptions *options) {
     ocspCert *cert = ocspFindCert(set, id);
 
     if (cert) {
@@ -60,15 +66,16 @@ static int ocspTrackCert(ocspCertSet *set, ocspIdentity *id, int index, const oc
         cert = set->count < OCSP_MAX_CERTS ? ocspCertNew() : NULL;
         if (!cert) {
             ocspIdentityFree(id);
-            return 0;
+            return NULL;
         }
         set->certs[set->count++] = cert;
     }
     cert->id = id;
     cert->active = 1;
     cert->index = index;
+    cert->depth = depth;
     ocspShowUrl(cert, options);
-    return 1;
+    return cert;
 }
 
 /* Returns the active certificate at this index of its context; NULL if memory ran out when it should have been
@@ -156,11 +163,93 @@ int ocspReadIssuers(ocspCertSet *set,
 
 /* ---- identifying ------------------------------------------------------------------------------------------------- */
 
+/* Identifies the CAs in the chain of an active leaf, whose index is `i`, and marks those already known active, as tracking
+ * another may untrack an old one. Returns 0 when out of memory. OpenSSL staples for the certificates of a configured chain
+ * only, not for those that it finds among the trust anchors and sends as well (seen in 3.6.5). */
+static int ocspIdentifyChain(ocspCertSet *set, int i, ocspIdentity *ids[OCSP_MAX_CHAIN - 1]) {
+    const ocspContextCerts *context = set->context;
+    STACK_OF(X509) *chain = context->chain[i];
+    ocspCert *leaf = ocspCertAt(set, i);
+    int at, depth = 0, ok = 1;
+
+    if (!leaf) return 1;
+    leaf->chain_bytes = (size_t)i2d_X509(leaf->id->leaf, NULL) + OCSP_ENTRY_OVERHEAD;
+    for (at = 0; ok && at < sk_X509_num(chain); at++) {
+        X509 *ca = sk_X509_value(chain, at);
+        ocspIdentity *id;
+        ocspCert *known;
+        if (at == 0 && ocspSameCertificate(ca, leaf->id->leaf)) continue; /* as ocspPrefetchContext gets it */
+        leaf->chain_bytes += (size_t)i2d_X509(ca, NULL) + OCSP_ENTRY_OVERHEAD;
+        if (++depth >= OCSP_MAX_CHAIN) continue;
+        id = ids[depth - 1] = ocspIdentityNewWith(ca, chain, context->store, set->issuers.certs);
+        ok = id != NULL;
+        known = ok && !id->self_signed ? ocspFindCert(set, id) : NULL;
+        if (known && !known->active) {
+            known->active = 1;
+            known->index = OCSP_MAX_LEAVES;
+            known->depth = depth;
+        }
+    }
+    return ok;
+}
+
+/* Logs that the chain of a leaf cannot be stapled for, as it is not configured. */
+static void ocspLogNoChain(const ocspIdentity *leaf) {
+    if (leaf->issuer && X509_NAME_cmp(X509_get_subject_name(leaf->issuer), X509_get_issuer_name(leaf->issuer)) != 0)
+        ocspLog(
+            OCSP_LOG_NOTICE,
+            "certificate %s: its issuer is an intermediate CA that is not in tls-cert-file, and OpenSSL staples only "
+            "for the certificates there: append the chain for %sstaple-chain",
+            leaf->serial, ocspPrefix());
+}
+
+/* Follows the chains of the active leaves with staple_chain, and none without it. `again`: not a reload. */
+static void ocspFollowChains(ocspCertSet *set,
+                             int again,
+                             const ocspOptions *options,
+                             const ocspEnv *env,
+                             int *missing,
+                             int *incomplete) {
+    ocspIdentity *ids[OCSP_MAX_LEAVES][OCSP_MAX_CHAIN - 1] = {{NULL}};
+    int i, depth;
+
+    for (i = 0; i < set->count; i++) {
+        ocspCert *cert = set->certs[i];
+        if (cert->depth > 0)
+            cert->active = 0;
+        else if (cert->active)
+            memset(cert->chain, 0, sizeof(cert->chain));
+    }
+    if (!ocspFollowsChains(options, env)) return;
+    for (i = 0; i < set->context->count; i++)
+        if (!ocspIdentifyChain(set, i, ids[i])) *missing = 1;
+    for (i = 0; i < set->context->count; i++) {
+        ocspCert *leaf = ocspCertAt(set, i);
+        if (leaf && !again && sk_X509_num(set->context->chain[i]) <= 0) ocspLogNoChain(leaf->id);
+        for (depth = 1; depth < OCSP_MAX_CHAIN; depth++) {
+            ocspIdentity *id = ids[i][depth - 1];
+            ocspCert *known;
+            if (!id) continue;
+            known = id->self_signed ? NULL : ocspFindCert(set, id);
+            /* In a CA's certificate the extension is about those that it issues (RFC 7633 section 4.2.2). */
+            id->must_staple = 0;
+            if (id->self_signed || (known && (known->depth == 0 || (again && !ocspMoreComplete(id, known->id))))) {
+                ocspIdentityFree(id);
+            } else {
+                known = ocspTrackCert(set, id, OCSP_MAX_LEAVES, depth, options);
+                if (!known) *missing = 1;
+            }
+            if (known) *incomplete |= known->id->incomplete;
+            leaf->chain[depth - 1] = known;
+        }
+    }
+}
+
 /* Identifies the certificates of the context in service: all, or only the incomplete ones. Known ones are marked active
  * before the first new one is tracked, because tracking may untrack an old one. */
 static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOptions *options, const ocspEnv *env) {
     const ocspContextCerts *context = set->context;
-    ocspIdentity *ids[OCSP_MAX_CERTS / 2] = {NULL};
+    ocspIdentity *ids[OCSP_MAX_LEAVES] = {NULL};
     int i, missing = 0, incomplete = 0;
 
     for (i = 0; i < context->count; i++) {
@@ -181,8 +270,9 @@ static void ocspIdentifyAll(ocspCertSet *set, int only_incomplete, const ocspOpt
     for (i = 0; i < context->count; i++) {
         if (!ids[i]) continue;
         incomplete |= ids[i]->incomplete;
-        if (!ocspTrackCert(set, ids[i], i, options)) missing = 1;
+        if (!ocspTrackCert(set, ids[i], i, 0, options)) missing = 1;
     }
+    ocspFollowChains(set, only_incomplete, options, env, &missing, &incomplete);
     if (missing && !set->identify_at_ms) ocspLog(OCSP_LOG_WARNING, "out of memory examining a certificate; will retry");
     set->identify_at_ms = 0;
     if (missing || incomplete)

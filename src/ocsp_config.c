@@ -41,6 +41,8 @@ const ocspDirective ocsp_directives[OCSP_DIRECTIVES] = {
                             "has the issuer, if the server's TLS files do not"},
     [OCSP_D_PROXY] = {"proxy", OCSP_STRING, FIELD(proxy), "", 0, 0, 1, ocspCheckProxy, "`\"\"`, `none`, http URL",
                       "`\"\"`: from the environment", .sensitive = 1},
+    [OCSP_D_STAPLE_CHAIN] = {"staple-chain", OCSP_BOOL, FIELD(staple_chain), "no", 0, 1, 0, NULL, "`yes`, `no`",
+                             "also staple [intermediates](docs/behavior.md#the-whole-chain)"},
 #undef FIELD
 };
 

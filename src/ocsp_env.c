@@ -62,6 +62,7 @@ ocspEnv ocsp_env = {
     .cache_store = ocspCacheStore,
     .cache_remove = ocspCacheRemove,
     .cache_prune = ocspCachePrune,
+    .chain_supported = ocspChainSupported,
 };
 
 int64_t ocspNow(const ocspEnv *env) {

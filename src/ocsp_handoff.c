@@ -124,7 +124,7 @@ int ocspAnythingNew(void) {
 }
 
 int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
-    int i, stale;
+    int i, j, stale;
 
     pthread_mutex_lock(&shared.lock);
     stale = !shared.options.stapling || strcmp(shared.options.responder_url, mine->responder_url) != 0 ||
@@ -132,8 +132,11 @@ int ocspFetchIsStale(const ocspOptions *mine, X509 *leaf) {
             strcmp(shared.options.proxy, mine->proxy) != 0;
     if (!stale && shared.context) {
         stale = 1; /* unless the reload brought the same certificate */
-        for (i = 0; i < shared.context->count; i++)
+        for (i = 0; i < shared.context->count; i++) {
             if (ocspSameCertificate(shared.context->leaf[i], leaf)) stale = 0;
+            for (j = 0; j < sk_X509_num(shared.context->chain[i]); j++)
+                if (ocspSameCertificate(sk_X509_value(shared.context->chain[i], j), leaf)) stale = 0;
+        }
     }
     pthread_mutex_unlock(&shared.lock);
     return stale;

@@ -33,9 +33,16 @@
 #define OCSP_MAX_RESPONSE_BYTES (64 * 1024)
 #define OCSP_MAX_STAPLE_TLS12 (16384 - 4) /* bytes; a TLS 1.2 client aborts the handshake on a longer staple */
 #define OCSP_MAX_URLS 8                   /* per authorityInfoAccess extension; the rest are ignored */
-#define OCSP_MAX_CERTS 8                  /* tracked at once: the active ones and a few recently replaced */
-#define OCSP_NEVER INT64_MAX              /* wall clock seconds */
-#define OCSP_OUTSIDE_TEXT_MAX 200         /* bytes of external text shown in INFO or the log */
+#define OCSP_MAX_LEAVES 4                 /* certificates in one context; the rest are ignored */
+#define OCSP_MAX_CHAIN 4                  /* certificates of one chain that are stapled, the leaf included */
+/* tracked at once: the active ones, and as many recently replaced ones */
+#define OCSP_MAX_CERTS (2 * OCSP_MAX_LEAVES * OCSP_MAX_CHAIN)
+/* bytes of a Certificate message with the responses of a chain: Java ends the handshake at more
+ * (jdk.tls.maxHandshakeMessageSize), Go, rustls and OpenSSL accept more */
+#define OCSP_MAX_CHAIN_MESSAGE 32768
+#define OCSP_ENTRY_OVERHEAD 16    /* bytes of one certificate's lengths and extension in it, rounded up */
+#define OCSP_NEVER INT64_MAX      /* wall clock seconds */
+#define OCSP_OUTSIDE_TEXT_MAX 200 /* bytes of external text shown in INFO or the log */
 
 /* A name for it, because the server's clang-format takes the parentheses and the asterisk after them for a product. */
 typedef STACK_OF(X509) ocspX509Stack;
@@ -509,8 +516,11 @@ typedef struct ocspStaple {
     size_t len;
     /* For OCSP.GET; not read by handshakes. */
     X509 *issuer; /* owned reference; NULL: unknown */
-    int index;    /* position in the context in service; -1: replaced */
+    int index;    /* position in the context in service, OCSP_MAX_LEAVES: in a chain; -1: replaced */
     ocspSource source;
+    /* Of a leaf: the elements of the set that are stapled beside the chain's certificates, in the order in which OpenSSL
+     * sends those; -1: nothing beside that one. */
+    int chain[OCSP_MAX_CHAIN - 1];
 } ocspStaple;
 
 typedef struct ocspStapleSet {
@@ -531,8 +541,27 @@ void ocspStapleSetFree(ocspStapleSet *set);
 
 /* Handshake counters. Any thread. They share the readers' stripes, so that threads do not contend. */
 void ocspCountHandshake(int stapled);
+void ocspCountChain(void); /* a handshake that stapled for a certificate of the chain besides the leaf */
 void ocspSumHandshakes(long long *stapled, long long *unstapled);
+long long ocspSumChain(void);
 void ocspResetHandshakes(void); /* to zero; main */
+
+/* ---- the chain (ocsp_chain.c) ------------------------------------------------------------------------------------ */
+
+/* Whether this OpenSSL can send a response beside each certificate (3.6 or later). Any thread. */
+int ocspChainSupported(void);
+
+/* Hands OpenSSL the valid responses of `leaf`, a staple of `set`, and of its chain, which it sends beside their
+ * certificates. Returns how many of the chain it sends, besides the leaf's; 0: nothing was done, as the version is below
+ * TLS 1.3, none is valid, OpenSSL cannot, or memory ran out. `leaf_len` is the greatest length of the leaf's response;
+ * *leaf_sent says whether that is sent, too. Parses the responses, which were verified; no lock, no I/O. Any thread,
+ * between ocspSlotEnter and ocspSlotLeave. RFC 8446 section 4.4.2.1. */
+int ocspChainStaple(SSL *ssl,
+                    const ocspStapleSet *set,
+                    const ocspStaple *leaf,
+                    size_t leaf_len,
+                    int64_t now,
+                    int *leaf_sent);
 
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
 
@@ -610,6 +639,7 @@ typedef struct ocspEnv {
     int (*cache_store)(const char *, const ocspIdentity *, const unsigned char *, size_t, ocspError *);
     int (*cache_remove)(const char *, const ocspIdentity *, ocspError *);
     void (*cache_prune)(const char *, int64_t, const ocspIoHooks *);
+    int (*chain_supported)(void);
 } ocspEnv;
 extern ocspEnv ocsp_env;
 
@@ -650,7 +680,11 @@ typedef struct ocspCert {
     ocspIdentity *id;
     int active;     /* 1: in the context in service; 0: replaced, still stapled to handshakes under way */
     int was_active; /* the value of `active` before the last reload */
-    int index;      /* position in the context; INFO shows the first two */
+    int index;      /* position in the context; INFO shows the first two. OCSP_MAX_LEAVES: in a chain only */
+    int depth;      /* 0: a leaf; else a CA of a served chain, with that number of certificates before it */
+    /* Of a leaf: the certificates sent after it, in that order; NULL: not followed, or there is none. Not owned. */
+    struct ocspCert *chain[OCSP_MAX_CHAIN - 1];
+    size_t chain_bytes; /* of a leaf: the Certificate message without responses */
     ocspCertState state;
     ocspResponse current; /* .der NULL: none. Kept after expiry: see ocspCompare */
     struct {
@@ -680,7 +714,7 @@ typedef struct ocspCert {
     } cache;
     struct {
         int state; /* the last ocspCertState logged, -1: none */
-        int failure, half_window, expired, missing, unusable_cache, outdated, certid_digest;
+        int failure, half_window, expired, missing, unusable_cache, outdated, certid_digest, chain_too_long;
     } logged; /* log each transition once */
     struct {
         int exists, revoked, expired, failure_logged;
@@ -703,6 +737,7 @@ void ocspCertFree(ocspCert *cert);
  * environment. OCSP thread (or main before that exists), inside OpenSSL. */
 
 int ocspHasResponseFile(const ocspOptions *options);
+int ocspFollowsChains(const ocspOptions *options, const ocspEnv *env); /* staple_chain, and OpenSSL can */
 ocspCertState ocspStateOf(const ocspIdentity *id, const ocspOptions *options);
 void ocspShowUrl(ocspCert *cert, const ocspOptions *options);      /* sets stats.url, until a refresh does */
 int64_t ocspRemainingMs(const ocspCert *cert, const ocspEnv *env); /* until expiry; <= 0: no valid response */

@@ -30,7 +30,7 @@
 
 typedef struct ocspStripe {
     _Alignas(OCSP_CACHE_LINE) atomic_uint readers;
-    atomic_llong stapled, unstapled;
+    atomic_llong stapled, unstapled, chain;
 } ocspStripe;
 
 static ocspStripe stripes[OCSP_STRIPES]; /* written by the readers that share one, read by the publisher */
@@ -119,6 +119,18 @@ void ocspCountHandshake(int stapled) {
     atomic_fetch_add_explicit(stapled ? &stripe->stapled : &stripe->unstapled, 1, memory_order_relaxed);
 }
 
+void ocspCountChain(void) {
+    atomic_fetch_add_explicit(&stripes[ocspMyStripe()].chain, 1, memory_order_relaxed); /* a statistic */
+}
+
+long long ocspSumChain(void) {
+    long long sum = 0;
+    int i;
+
+    for (i = 0; i < OCSP_STRIPES; i++) sum += atomic_load_explicit(&stripes[i].chain, memory_order_relaxed);
+    return sum;
+}
+
 void ocspSumHandshakes(long long *stapled, long long *unstapled) {
     int i;
 
@@ -136,6 +148,7 @@ void ocspResetHandshakes(void) {
     for (i = 0; i < OCSP_STRIPES; i++) {
         atomic_store_explicit(&stripes[i].stapled, 0, memory_order_relaxed);
         atomic_store_explicit(&stripes[i].unstapled, 0, memory_order_relaxed);
+        atomic_store_explicit(&stripes[i].chain, 0, memory_order_relaxed);
     }
 }
 

@@ -17,6 +17,7 @@
 #include <openssl/err.h>
 
 static atomic_int stapling_on; /* written by main, read by handshakes */
+static atomic_int chain_on;    /* the same: whether chains are stapled */
 
 /* Main thread only. */
 static int initialized, thread_runs, ticked;
@@ -44,6 +45,7 @@ int ocspSetOptions(const ocspOptions *options) {
     if (!ocspPutOptions(options)) return 0;
     /* relaxed: handshakes may see the flag a moment later, and no other memory depends on it */
     atomic_store_explicit(&stapling_on, options->stapling, memory_order_relaxed);
+    atomic_store_explicit(&chain_on, ocspFollowsChains(options, &ocsp_env), memory_order_relaxed);
     ocspPeersSetPolicy(options->verify_peers);
     if (thread_runs)
         ocspThreadWake();
@@ -59,7 +61,7 @@ static int ocspCollectCert(SSL_CTX *ctx, ocspContextCerts *a) {
     X509 *leaf = SSL_CTX_get0_certificate(ctx);
     ocspX509Stack *chain = NULL;
 
-    if (!leaf || a->count == OCSP_MAX_CERTS / 2 || !X509_up_ref(leaf)) return 1;
+    if (!leaf || a->count == OCSP_MAX_LEAVES || !X509_up_ref(leaf)) return 1;
     SSL_CTX_get0_chain_certs(ctx, &chain);
     if (!chain) SSL_CTX_get_extra_chain_certs_only(ctx, &chain); /* older API: one chain for all certificates */
     a->leaf[a->count] = leaf;
@@ -133,7 +135,7 @@ int ocspAnswerStatus(SSL *ssl, int *untracked) {
     unsigned char *copy = NULL;
     size_t len = 0;
     X509 *leaf;
-    int token, i;
+    int token, i, stapled = 0, in_chain = 0;
 
     if (untracked) *untracked = 0;
     ERR_set_mark(); /* an error left in OpenSSL's queue would abort the handshake */
@@ -154,7 +156,9 @@ int ocspAnswerStatus(SSL *ssl, int *untracked) {
         for (i = 0; set && i < set->count && !staple; i++) {
             if (ocspSameCertificate(set->staples[i].leaf, leaf)) staple = &set->staples[i];
         }
-        if (staple && staple->der && now < staple->expires_at && staple->len <= ocspLongestStaple(ssl) &&
+        if (staple && atomic_load_explicit(&chain_on, memory_order_relaxed))
+            in_chain = ocspChainStaple(ssl, set, staple, ocspLongestStaple(ssl), now, &stapled);
+        if (!in_chain && staple && staple->der && now < staple->expires_at && staple->len <= ocspLongestStaple(ssl) &&
             (copy = OPENSSL_malloc(staple->len)) != NULL) {
             len = staple->len;
             memcpy(copy, staple->der, len);
@@ -163,13 +167,12 @@ int ocspAnswerStatus(SSL *ssl, int *untracked) {
         ocspSlotLeave(token);
     }
     /* On success OpenSSL owns the copy. */
-    if (copy && !SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len)) {
-        OPENSSL_free(copy);
-        copy = NULL;
-    }
+    if (copy) stapled = SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)len) == 1;
+    if (copy && !stapled) OPENSSL_free(copy);
     ERR_pop_to_mark();
-    ocspCountHandshake(copy != NULL);
-    return copy ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+    ocspCountHandshake(stapled);
+    if (in_chain) ocspCountChain();
+    return stapled || in_chain ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
 int ocspStatusCallback(SSL *ssl, void *unused) {
@@ -278,6 +281,11 @@ void ocspInfoState(const ocspInfoSink *sink) {
     ocspInfoNumber(sink, "", "failures_http", report.failures[OCSP_ERR_HTTP]);
     ocspInfoNumber(sink, "", "failures_response", report.failures[OCSP_ERR_RESPONSE]);
     ocspInfoNumber(sink, "", "failures_verify", report.failures[OCSP_ERR_VERIFY]);
+    ocspInfoNumber(sink, "", "chain_followed", report.chain.followed);
+    ocspInfoNumber(sink, "", "chain_good", enabled ? report.chain.good : 0);
+    ocspInfoNumber(sink, "", "chain_revoked", enabled && report.chain.revoked);
+    ocspInfoText(sink, "", "chain_last_error", report.chain.last_error);
+    ocspInfoNumber(sink, "", "handshakes_chain_stapled", ocspSumChain());
     ocspPeersInfo(sink);
     if (report.count > 1) ocspInfoCert(sink, "alt_", &report.status[1], enabled);
 }

@@ -11,6 +11,7 @@
 
 #include "ocsp_worker.h"
 #if OCSP_SUPPORTED
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,11 +21,12 @@ static struct {
     ocspOptions options; /* owns its strings */
     ocspCertSet set;
     ocspDisk disk;
-    const ocspIoHooks *io;     /* the argument of the current step */
-    int unpublished;           /* out of memory publishing; retried in each step */
-    ocspCertState empty_state; /* reported while no certificate is active */
-    uint64_t file_signature;   /* of the response file when last read */
-    X509 *fetching_for;        /* leaf of the certificate being fetched for, NULL: none */
+    const ocspIoHooks *io;                   /* the argument of the current step */
+    int chain_changed;                       /* staple_chain was changed: the certificates to follow are others */
+    int unpublished;                         /* out of memory publishing; retried in each step */
+    ocspCertState empty_state;               /* reported while no certificate is active */
+    uint64_t file_signature[OCSP_MAX_CHAIN]; /* of the response files when last read, by depth */
+    X509 *fetching_for;                      /* leaf of the certificate being fetched for, NULL: none */
     ocspReport report;
     /* The refresh that an operator requested. */
     int manual_refresh, manual_ok; /* under way; number of certificates that it refreshed */
@@ -39,30 +41,14 @@ static int64_t ocspWorkerDueIn(const ocspCert *cert) {
 /* ---- publishing -------------------------------------------------------------------------------------------------- */
 
 static void ocspPublish(void) {
-    ocspStapleSet *set = ocspAlloc(sizeof(*set));
+    ocspStapleSet *set = ocspMakeStapleSet(&worker.set);
     int i;
 
-    for (i = 0; set && i < worker.set.count; i++) {
-        const ocspCert *cert = worker.set.certs[i];
-        ocspStaple *staple = &set->staples[set->count];
-        if (cert->current.der && !(staple->der = ocspMemdup(cert->current.der, cert->current.len))) break;
-        staple->len = cert->current.len;
-        staple->expires_at = cert->current.expires_at;
-        staple->authoritative = cert->active && (cert->id->issuer || cert->id->self_signed);
-        staple->index = cert->active ? cert->index : -1;
-        staple->source = cert->current.source;
-        if (cert->id->issuer) X509_up_ref(cert->id->issuer);
-        staple->issuer = cert->id->issuer;
-        X509_up_ref(cert->id->leaf);
-        staple->leaf = cert->id->leaf;
-        set->count++;
-    }
-    if (set && i == worker.set.count) {
+    if (set) {
         worker.unpublished = 0;
         ocspSlotPublish(set);
         return;
     }
-    ocspStapleSetFree(set);
     if (!worker.unpublished)
         ocspLog(OCSP_LOG_WARNING,
                 "out of memory publishing responses; keeping the previous set (none if a certificate is revoked)");
@@ -80,50 +66,9 @@ static ocspOutcome ocspAccepted(ocspCert *cert, ocspOutcome outcome) {
     return outcome;
 }
 
-static void ocspFillStatus(ocspStatus *s, const ocspCert *cert) {
-    int pending = cert->state == OCSP_STATE_PENDING, has_file = ocspHasResponseFile(&worker.options);
-    int64_t interval_at_ms;
-
-    s->state = cert->state;
-    s->has_response = cert->current.der != NULL;
-    s->revoked = cert->current.revoked;
-    s->must_staple = cert->id->must_staple;
-    snprintf(s->serial, sizeof(s->serial), "%s", cert->id->serial);
-    memcpy(s->responder_url, cert->stats.url, sizeof(s->responder_url));
-    s->this_update = cert->current.this_update;
-    s->next_update = cert->current.next_update;
-    s->produced_at = cert->current.produced_at;
-    s->expires_at = cert->current.expires_at;
-    s->last_success = cert->stats.last_success;
-    s->bytes = cert->current.len;
-    s->source = cert->current.source;
-    s->refresh_at_ms = s->has_response && pending && !has_file ? cert->schedule.refresh_at_ms : 0;
-    s->retry_at_ms = pending ? cert->schedule.retry_at_ms : 0;
-    if (pending && (interval_at_ms = ocspIntervalAtMs(cert, &worker.options, &ocsp_env)) != 0) {
-        s->refresh_at_ms = interval_at_ms;
-        s->retry_at_ms = 0;
-    }
-    s->consecutive_failures = cert->stats.consecutive_failures;
-    s->last_fetch_ms = cert->stats.last_fetch_ms;
-    s->last_error_code = cert->stats.last_error_code;
-    memcpy(s->last_error, cert->stats.last_error, sizeof(s->last_error));
-}
-
 static void ocspReportStatus(void) {
-    ocspReport *r = &worker.report;
-    int i;
-
-    r->count = 0;
-    memset(r->status, 0, sizeof(r->status));
-    r->status[0].state = worker.empty_state;
-    for (i = 0; i < worker.set.count; i++) {
-        const ocspCert *cert = worker.set.certs[i];
-        if (!cert->active) continue;
-        if (cert->index >= r->count) r->count = cert->index + 1;
-        if (cert->index < OCSP_STATUSES) ocspFillStatus(&r->status[cert->index], cert);
-    }
-    if (r->count > OCSP_STATUSES) r->count = OCSP_STATUSES;
-    ocspSetReport(r);
+    ocspFillReport(&worker.report, &worker.set, &worker.options, &ocsp_env, worker.empty_state);
+    ocspSetReport(&worker.report);
 }
 
 /* ---- one refresh ------------------------------------------------------------------------------------------------- */
@@ -184,17 +129,25 @@ static ocspOutcome ocspAskResponders(ocspCert *cert, char *text, size_t size, oc
     return outcome;
 }
 
+/* Returns the path of the response file for a certificate: for a CA of the chain its number is appended, in `buf`. */
+static const char *ocspSuppliedPath(int depth, char *buf, size_t size) {
+    int len = depth ? snprintf(buf, size, "%s.%d", worker.options.response_file, depth) : 0;
+
+    return len == 0 ? worker.options.response_file : (size_t)len < size ? buf : "";
+}
+
 /* Reads the response file. */
 static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocspErrorCode *code) {
     ocspReceived in = {{NULL, 0}, OCSP_SOURCE_FILE, 0};
     ocspOutcome outcome = OCSP_OUTCOME_INVALID;
     unsigned char *der = NULL;
     ocspError err = {0};
-    char clean[OCSP_OUTSIDE_TEXT_MAX + 1];
+    char clean[OCSP_OUTSIDE_TEXT_MAX + 1], buf[PATH_MAX];
+    const char *path = ocspSuppliedPath(cert->depth, buf, sizeof(buf));
     int ok;
 
     ocspLeaveOpenSSL(worker.io);
-    ok = ocsp_env.read_file(worker.options.response_file, OCSP_MAX_RESPONSE_BYTES, &der, &in.der.len, &in.at, &err);
+    ok = ocsp_env.read_file(path, OCSP_MAX_RESPONSE_BYTES, &der, &in.der.len, &in.at, &err);
     ocspEnterOpenSSL(worker.io);
     in.der.data = der;
     cert->stats.url[0] = '\0';
@@ -205,7 +158,7 @@ static ocspOutcome ocspReadSupplied(ocspCert *cert, char *text, size_t size, ocs
     if (!ok)
         snprintf(text, size, "%s", err.text); /* names the file */
     else
-        ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), worker.options.response_file), err.text);
+        ocspAppendError(text, size, ocspCleanText(clean, sizeof(clean), path), err.text);
     return err.no_matching_certid ? OCSP_OUTCOME_NO_MATCH : outcome;
 }
 
@@ -294,9 +247,14 @@ static void ocspApplyOptions(void) {
 
     if (!ocspTakeOptions(&taken)) return;
     worker.options = taken;
+    if (new->staple_chain != old.staple_chain) worker.chain_changed = 1;
+    if (new->staple_chain && !old.staple_chain && !ocsp_env.chain_supported())
+        ocspLog(OCSP_LOG_NOTICE, "%sstaple-chain: " OCSP_CHAIN_UNSUPPORTED, ocspPrefix(),
+                OpenSSL_version(OPENSSL_VERSION));
     dir_changed = strcmp(old.cache_dir ? old.cache_dir : "", new->cache_dir) != 0;
     /* Read both files again: the operator may have set a directive to its own value for that. */
-    worker.file_signature = worker.set.issuers.signature = 0;
+    memset(worker.file_signature, 0, sizeof(worker.file_signature));
+    worker.set.issuers.signature = 0;
     if (strcmp(old.issuer_file ? old.issuer_file : "", new->issuer_file) != 0) ocspForgetIssuers(&worker.set);
     for (i = 0; i < worker.set.count; i++) ocspOptionsChanged(worker.set.certs[i], &old, new, &ocsp_env);
     if (dir_changed) {
@@ -363,18 +321,25 @@ static void ocspServePushes(ocspPush *pushes) {
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
-/* Rereads the response file if it has changed. */
+/* Rereads the response files that have changed. */
 static void ocspWatchFile(void) {
+    char buf[PATH_MAX];
     uint64_t signature;
-    int i;
+    int i, depth, depths = ocspFollowsChains(&worker.options, &ocsp_env) ? OCSP_MAX_CHAIN : 1;
 
     if (!ocspHasResponseFile(&worker.options)) return;
-    ocspLeaveOpenSSL(worker.io);
-    signature = ocsp_env.file_signature(worker.options.response_file);
-    ocspEnterOpenSSL(worker.io);
-    if (signature == worker.file_signature) return;
-    worker.file_signature = signature;
-    for (i = 0; i < worker.set.count; i++) worker.set.certs[i]->schedule.refresh_now = worker.set.certs[i]->active;
+    for (depth = 0; depth < depths; depth++) {
+        const char *path = ocspSuppliedPath(depth, buf, sizeof(buf));
+        ocspLeaveOpenSSL(worker.io);
+        signature = ocsp_env.file_signature(path);
+        ocspEnterOpenSSL(worker.io);
+        if (signature == worker.file_signature[depth]) continue;
+        worker.file_signature[depth] = signature;
+        for (i = 0; i < worker.set.count; i++) {
+            ocspCert *cert = worker.set.certs[i];
+            if (cert->depth == depth) cert->schedule.refresh_now = cert->active;
+        }
+    }
 }
 
 /* The step with stapling off: a cached response that a restart must not staple is still removed. */
@@ -445,9 +410,12 @@ int64_t ocspWorkerStep(const ocspIoHooks *io, int use_network) {
     if (requested) worker.requested = requested;
     ocspApplyOptions();
     context = ocspTakeContextCerts();
-    identify = context || ocspIdentifyDue(&worker.set, &ocsp_env);
+    identify = context || ocspIdentifyDue(&worker.set, &ocsp_env) || (worker.chain_changed && worker.set.context);
     if (ocspReadIssuers(&worker.set, &worker.options, &ocsp_env, io, identify) && worker.set.context) identify = 1;
-    if (identify) ocspWorkerAdopt(context);
+    if (identify) {
+        worker.chain_changed = 0;
+        ocspWorkerAdopt(context);
+    }
     if (worker.unpublished) ocspPublish();
     if (!worker.options.stapling) {
         ocspAnswerPushes(&pushes, "OCSP stapling was turned off");

@@ -1,6 +1,6 @@
 /* ocsp_worker.h - the worker's side of the engine: the handoff between main and the OCSP thread, the set of tracked
- * certificates, the worker's step and the thread. Included by commands, stapler, thread, worker, push, certset and
- * handoff; all other files include ocsp_internal.h, and so cannot reach the worker's state.
+ * certificates, the worker's step and the thread. Included by commands, stapler, thread, worker, publish, push,
+ * certset and handoff; all other files include ocsp_internal.h, and so cannot reach the worker's state.
  *
  * Copyright (c) Valkey Contributors. All rights reserved.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -31,6 +31,11 @@ typedef struct ocspStatus {
 typedef struct ocspReport {
     int count;
     ocspStatus status[OCSP_STATUSES];
+    struct {
+        int followed, good,
+            revoked; /* certificates of served chains, without the leaves; good and revoked: valid now */
+        char last_error[OCSP_SENTENCE_MAX];
+    } chain;
     long long refreshes, refresh_failures, failures[OCSP_ERR_KINDS];
 } ocspReport;
 
@@ -39,8 +44,8 @@ typedef struct ocspContextCerts {
     int reload;                /* another context was in service before */
     ocspCertState empty_state; /* shown in INFO if there are no certificates */
     int count;
-    X509 *leaf[OCSP_MAX_CERTS / 2];
-    ocspX509Stack *chain[OCSP_MAX_CERTS / 2];
+    X509 *leaf[OCSP_MAX_LEAVES];
+    ocspX509Stack *chain[OCSP_MAX_LEAVES];
     X509_STORE *store;
 } ocspContextCerts;
 
@@ -139,6 +144,22 @@ void ocspServePush(ocspCertSet *set,
                    const ocspEnv *env,
                    const ocspPush *push,
                    ocspPushOutcome *outcome);
+
+/* ---- what is shown (ocsp_publish.c) ------------------------------------------------------------------------------ */
+
+#define OCSP_CHAIN_UNSUPPORTED /* the string is OpenSSL's version */ \
+    "%s cannot staple a chain (3.6 and later can): the certificate's own response is stapled alone"
+
+/* Copies the responses of all tracked certificates. NULL: out of memory. OCSP thread, inside OpenSSL. */
+ocspStapleSet *ocspMakeStapleSet(const ocspCertSet *set);
+
+/* Fills the status of the active certificates in, and leaves the counters. `empty_state` is reported while none is
+ * active. OCSP thread. */
+void ocspFillReport(ocspReport *report,
+                    const ocspCertSet *set,
+                    const ocspOptions *options,
+                    const ocspEnv *env,
+                    ocspCertState empty_state);
 
 /* ---- the worker (ocsp_worker.c) ---------------------------------------------------------------------------------- */
 

@@ -365,6 +365,19 @@ int testShakeHands(SSL *s, SSL *c) {
     return s_done && c_done;
 }
 
+/* Takes all responses in the handshake. */
+static void testTakeChain(SSL *client, testShake *shake) {
+    OPENSSL_STACK *responses = NULL;
+    SSL_ctrl(client, 142, 0, &responses); /* SSL_get0_tlsext_status_ocsp_resp_ex of OpenSSL 3.6 */
+    for (int i = 0; i < OPENSSL_sk_num(responses) && i < 4; i++) {
+        unsigned char *der = NULL;
+        int n = i2d_OCSP_RESPONSE(OPENSSL_sk_value(responses, i), &der);
+        testMust(n > 0);
+        shake->chain[shake->chain_count++] = testCopy(der, (size_t)n);
+        OPENSSL_free(der);
+    }
+}
+
 testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
     testShake shake = {0};
     SSL *s = SSL_new(server), *c = SSL_new(client);
@@ -379,6 +392,7 @@ testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
             shake.staple = testCopy(der, (size_t)n);
         }
         shake.peer = SSL_get1_peer_certificate(c);
+        testTakeChain(c, &shake);
     }
     SSL_free(s);
     SSL_free(c);
@@ -388,6 +402,7 @@ testShake testHandshake(SSL_CTX *server, SSL_CTX *client, int ask) {
 
 void testShakeFree(testShake *shake) {
     testBytesFree(&shake->staple);
+    for (int i = 0; i < shake->chain_count; i++) testBytesFree(&shake->chain[i]);
     X509_free(shake->peer);
     memset(shake, 0, sizeof(*shake));
 }

@@ -163,6 +163,8 @@ typedef struct testShake {
     int got_staple;
     testBytes staple; /* free with testBytesFree */
     X509 *peer;       /* the certificate that was served; X509_free it */
+    int chain_count;  /* responses in the handshake, as OpenSSL 3.6 counts them; 0 from an older one */
+    testBytes chain[4];
 } testShake;
 
 /* From 3.6 OpenSSL parses what a server staples, sends it only if it has the certificate's serial number and its issuer's

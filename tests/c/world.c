@@ -188,6 +188,20 @@ static X509 *requestedLeaf(const unsigned char *der, size_t n) {
     return found;
 }
 
+/* The same among responder.known. */
+static worldKnown *requestedKnown(const unsigned char *der, size_t n) {
+    OCSP_REQUEST *request = d2i_OCSP_REQUEST(NULL, &der, (long)n);
+    OCSP_CERTID *id = request ? OCSP_onereq_get0_id(OCSP_request_onereq_get0(request, 0)) : NULL;
+    worldKnown *found = NULL;
+    for (worldKnown *one = responder.known; id && one->cert && !found; one++) {
+        OCSP_CERTID *expected = OCSP_cert_to_id(NULL, one->cert, one->issuer);
+        if (OCSP_id_cmp(expected, id) == 0) found = one;
+        OCSP_CERTID_free(expected);
+    }
+    OCSP_REQUEST_free(request);
+    return found;
+}
+
 static testReply replyFor(X509 *leaf, const char *url) {
     testReply reply = testGoodReply(leaf);
     testSingle *single = &reply.singles[0];
@@ -246,12 +260,20 @@ static ocspFetchResult fakeFetch(const ocspExchange *exchange, unsigned char **b
         ocspFail(err, OCSP_FAIL_HTTP_STATUS, "HTTP status %d", (int)responder.http_status);
         return OCSP_FETCH_FAILED;
     }
-    X509 *leaf = requestedLeaf(exchange->request, exchange->request_len);
-    if (!leaf) {
+    worldKnown *known = requestedKnown(exchange->request, exchange->request_len);
+    X509 *leaf = known ? known->cert : requestedLeaf(exchange->request, exchange->request_len);
+    if (known) known->requests++;
+    if (!leaf || (known && known->down)) {
         ocspFail(err, OCSP_FAIL_CONNECT, "the test's responder does not know this certificate");
         return OCSP_FETCH_FAILED;
     }
     testReply reply = replyFor(leaf, exchange->url);
+    if (known) {
+        reply.singles[0].issuer = reply.signer = known->issuer;
+        reply.key = known->issuer_key;
+        reply.padding = known->padding;
+        if (known->revoked) reply.singles[0].status = TEST_REVOKED;
+    }
     testBytes der = testReplyDer(&reply);
     *body = ocspMemdup(der.p, der.n);
     *body_len = *body ? der.n : 0;

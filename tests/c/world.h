@@ -63,6 +63,17 @@ void runFor(int64_t ms);
 
 #define MAX_REQUESTS 20000
 
+/* A certificate that the responder knows besides those of testPki, with the issuer that signs for it. */
+typedef struct worldKnown {
+    X509 *cert, *issuer;
+    EVP_PKEY *issuer_key;
+    int revoked, down;
+    size_t padding; /* bytes that its responses are longer */
+    int requests;
+} worldKnown;
+
+#define MAX_KNOWN 8
+
 typedef struct worldResponder {
     /* What it does. Atomic where threads change it. */
     atomic_int down, http_status, response_status, unknown, revoked;
@@ -77,6 +88,7 @@ typedef struct worldResponder {
     const char *wrong_signer_url;                /* signed by a CA that is not the issuer */
     void (*during_fetch)(const ocspIoHooks *io); /* called in the middle of a fetch */
     atomic_int hang;                             /* with threads: wait in the fetch until it is 0, or cancelled */
+    worldKnown known[MAX_KNOWN];                 /* ends with cert NULL */
     /* What it has seen. */
     atomic_int requests, cancelled;
     int64_t at_mono[MAX_REQUESTS], at_wall[MAX_REQUESTS]; /* milliseconds */

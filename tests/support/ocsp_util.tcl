@@ -179,7 +179,7 @@ proc ocsp_patient {name value} {
 # Our directives are given by short name; any other name is passed to the server as it is.
 proc ocsp_server {leaf ca args} {
     set ours {stapling refresh-margin max-interval retry-delay timeout responder-url cache-dir response-file \
-        verify-peers issuer-file proxy}
+        verify-peers issuer-file proxy staple-chain}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
     # A module's directives may come before or after loadmodule.

@@ -61,14 +61,17 @@ not to the context, so that a reload of the same certificate keeps it, and
 another certificate never gets it. The response file is checked for changes
 every second.
 
+With tls-ocsp-staple-chain the intermediate CAs of the chain get the same, where
+OpenSSL (3.6) can send more than one response in TLS 1.3.
+
 DEBUG OCSP-REFRESH, OCSP-GET and OCSP-SET are for operators and tests. Responses
 are not cached on disk yet, https responders and proxies not supported.
 }
-files src/ocsp_worker.h src/ocsp_cert.c src/ocsp_certset.c src/ocsp_commands.c src/ocsp_conn.c \
-    src/ocsp_env.c src/ocsp_fetch.c src/ocsp_handoff.c src/ocsp_http.c src/ocsp_push.c src/ocsp_schedule.c \
+files src/ocsp_worker.h src/ocsp_cert.c src/ocsp_certset.c src/ocsp_chain.c src/ocsp_commands.c src/ocsp_conn.c \
+    src/ocsp_env.c src/ocsp_fetch.c src/ocsp_handoff.c src/ocsp_http.c src/ocsp_publish.c src/ocsp_push.c src/ocsp_schedule.c \
     src/ocsp_slot.c src/ocsp_stapler.c src/ocsp_text.c src/ocsp_thread.c src/ocsp_worker.c tests/support/ocsp_der.tcl \
     tests/support/ocsp_responder.tcl tests/support/ocsp_util.tcl utils/ocsp-pki.tcl
-adds refresh-margin max-interval retry-delay timeout responder-url issuer-file
+adds refresh-margin max-interval retry-delay timeout responder-url issuer-file staple-chain
 inserts src/debug.c:* {src/server.c: the start of threads} {src/server.c: CONFIG RESETSTAT} {src/server.c: INFO stats*}
 
 stand_in src/ocsp_builtin.c before-3/ocsp_builtin.c
@@ -203,7 +206,7 @@ adds proxy
 
 before src/ocsp.h {
     lines {^    OCSP_D_PROXY,} {^    const char \*proxy;}
-    sub {, "" ?\x7d} "\}"
+    sub {, "", 0 ?\x7d} ", 0\}"
     function ocspCheckProxy
 }
 before src/ocsp_config.c {

@@ -1,0 +1,560 @@
+/* test_chain.c - responses for the whole served chain: which certificates are followed, what a handshake carries, the
+ * limits, revocation, reloads, the disk, response files. With OpenSSL 3.6 the client receives what is sent. With an older one
+ * SSL_ctrl is replaced by one that takes the responses as 3.6 does, and sends nothing.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+
+#include "world.h"
+#include "ocsp_worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MID_URL "http://root-ocsp.test.invalid/"
+#define SUB_URL "http://mid-ocsp.test.invalid/"
+
+/* root (of testPki) - mid - sub - leaf3, and mid - leaf2, mid - rsa2 */
+static X509 *mid, *sub, *leaf2, *leaf3, *rsa2;
+static EVP_PKEY *mid_key, *sub_key;
+
+static X509 *issueCa(const char *name, X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key, const char *url) {
+    return testCert(
+        &(testCertSpec){.name = name, .issuer = issuer, .issuer_key = issuer_key, .key = key, .ca = 1, .urls = {url}});
+}
+
+static X509 *issueLeaf(X509 *issuer, EVP_PKEY *issuer_key, EVP_PKEY *key) {
+    return testCert(
+        &(testCertSpec){.name = "l", .issuer = issuer, .issuer_key = issuer_key, .key = key, .urls = {TEST_URL}});
+}
+
+static void openChain(void) {
+    worldOpen();
+    mid_key = testEcKey(6);
+    sub_key = testEcKey(7);
+    mid = issueCa("Mid", pki->root, pki->root_key, mid_key, MID_URL);
+    sub = issueCa("Sub", mid, mid_key, sub_key, SUB_URL);
+    leaf2 = issueLeaf(mid, mid_key, pki->leaf_key);
+    rsa2 = issueLeaf(mid, mid_key, pki->rsa_leaf_key);
+    leaf3 = issueLeaf(sub, sub_key, pki->leaf_key);
+}
+
+/* What the engine handed to an OpenSSL that cannot send it. */
+static OPENSSL_STACK *handed;
+static int refusing; /* 1: OpenSSL refuses it */
+
+static void freeResponse(void *response) {
+    OCSP_RESPONSE_free(response);
+}
+
+static void forgetHanded(void) {
+    OPENSSL_sk_pop_free(handed, freeResponse);
+    handed = NULL;
+}
+
+long __real_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer) {
+    if (command == 143 && refusing) return 0;
+    if (command != 143 || testOpensslChecksStaples()) return __real_SSL_ctrl(ssl, command, number, pointer);
+    forgetHanded();
+    handed = pointer;
+    return 1;
+}
+
+static void closeChain(void) {
+    forgetHanded();
+    X509 *all[] = {mid, sub, leaf2, leaf3, rsa2};
+    for (int i = 0; i < 5; i++) X509_free(all[i]);
+    worldClose();
+}
+
+static int yes(void) {
+    return 1;
+}
+
+static int no(void) {
+    return 0;
+}
+
+static void setUpChain(void) {
+    worldSetUp();
+    worldKnown known[] = {{.cert = mid, .issuer = pki->root, .issuer_key = pki->root_key},
+                          {.cert = sub, .issuer = mid, .issuer_key = mid_key},
+                          {.cert = leaf2, .issuer = mid, .issuer_key = mid_key},
+                          {.cert = rsa2, .issuer = mid, .issuer_key = mid_key},
+                          {.cert = leaf3, .issuer = sub, .issuer_key = sub_key}};
+    memcpy(responder.known, known, sizeof(known));
+    ocsp_env.chain_supported = yes;
+    refusing = 0;
+    options.staple_chain = 1;
+    applyOptions();
+    ocspResetCounters();
+}
+
+FIXTURE(setUpChain, worldTearDown);
+PROGRAM_FIXTURE(openChain, closeChain);
+
+enum {
+    MID,
+    SUB,
+    LEAF2,
+    RSA2,
+    LEAF3
+}; /* elements of responder.known */
+
+static void serve(SSL_CTX *ctx) {
+    ocspInstallCallback(ctx);
+    ocspAttachContext(ctx);
+}
+
+static SSL_CTX *serveLeaf2(void) {
+    SSL_CTX *ctx = testServerCtx(leaf2, pki->leaf_key, mid);
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    serve(ctx);
+    return ctx;
+}
+
+static SSL_CTX *serveLeaf3(void) {
+    SSL_CTX *ctx = testServerCtx(leaf3, pki->leaf_key, sub);
+    testMust(SSL_CTX_add1_chain_cert(ctx, mid));
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    serve(ctx);
+    return ctx;
+}
+
+static int judge(const testBytes *der, int known) {
+    const worldKnown *one = &responder.known[known];
+    return testJudge(der->p, der->n, one->cert, one->issuer, wallNow());
+}
+
+/* Appends what was handed over to what the client received, after checking that it is in the places of `all`, which ends
+ * with -1. */
+static void takeHanded(testShake *shake, const int all[]) {
+    for (int i = 0; i < OPENSSL_sk_num(handed); i++) {
+        unsigned char *der = NULL;
+        OCSP_RESPONSE *response = OPENSSL_sk_value(handed, i);
+        if (!response) continue;
+        int n = i2d_OCSP_RESPONSE(response, &der);
+        shake->chain[shake->chain_count] = testCopy(der, (size_t)n);
+        assert_true(judge(&shake->chain[shake->chain_count++], all[i]));
+        OPENSSL_free(der);
+    }
+    forgetHanded();
+}
+
+/* One handshake in TLS 1.3 with a server that sends the certificates `all` of responder.known (-1 ends): it must succeed, and
+ * carry good or revoked responses for exactly `expected`, in this order. */
+static void assertStapled(SSL_CTX *ctx, const int all[], const int expected[]) {
+    long long before = infoNumber("handshakes_chain_stapled");
+    testShake shake = testHandshake(ctx, tls13, 1);
+    int count = 0, in_chain = 0;
+    assert_true(shake.ok);
+    for (; expected[count] >= 0; count++) in_chain += expected[count] != all[0];
+    if (!testOpensslChecksStaples()) {
+        assert_int_equal(shake.got_staple, count > 0 && in_chain == 0);
+        assert_int_equal(handed != NULL, in_chain > 0);
+        takeHanded(&shake, all);
+        if (shake.got_staple) shake.chain[shake.chain_count++] = testCopy(shake.staple.p, shake.staple.n);
+    }
+    assert_int_equal(shake.chain_count, count);
+    for (int i = 0; i < count; i++) assert_true(judge(&shake.chain[i], expected[i]));
+    assert_int_equal(infoNumber("handshakes_chain_stapled"), before + (in_chain > 0));
+    testShakeFree(&shake);
+}
+#define LIST(...) ((const int[]){__VA_ARGS__, -1})
+static const int two[] = {LEAF2, MID, -1}, three[] = {LEAF3, SUB, MID, -1};
+
+static void writeReply(const char *name, int number, int known) {
+    const worldKnown *one = &responder.known[known];
+    testReply reply = testGoodReply(one->cert);
+    char path[300];
+    reply.singles[0].issuer = reply.signer = one->issuer;
+    reply.key = one->issuer_key;
+    if (one->revoked) reply.singles[0].status = TEST_REVOKED;
+    testBytes der = testReplyDer(&reply);
+    snprintf(path, sizeof(path), number ? "%s/%s.%d" : "%s/%s", dir, name, number);
+    testWriteFile(path, der.p, der.n);
+    testBytesFree(&der);
+}
+
+/* ---- which certificates are followed ----------------------------------------------------------------------------- */
+
+TEST(chain_isNotFollowedByDefault) {
+    options.staple_chain = 0;
+    applyOptions();
+    SSL_CTX *ctx = serveLeaf3();
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(requestCount(), 1);
+    assert_int_equal(infoNumber("chain_followed"), 0);
+    assertStapled(ctx, three, LIST(LEAF3));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_isFollowedAndStapled) {
+    SSL_CTX *ctx = serveLeaf3();
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(requestCount(), 3); /* the root is self-signed */
+    assert_string_equal(responder.url[1], SUB_URL);
+    assert_string_equal(responder.url[2], MID_URL);
+    assert_int_equal(infoNumber("chain_followed"), 2);
+    assert_int_equal(infoNumber("chain_good"), 2);
+    assert_int_equal(infoNumber("chain_revoked"), 0);
+    assert_string_equal(infoText("chain_last_error"), "");
+    assert_false(infoHas("alt_state"));
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    assert_true(infoNumber("handshakes_stapled") == 1 && infoNumber("handshakes_unstapled") == 0);
+    runFor(2 * TEST_DAY * INT64_C(1000)); /* refreshed like the leaf */
+    for (int i = MID; i <= SUB; i++) assert_true(responder.known[i].requests >= 3);
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_isNotSentBelowTls13NorUnasked) {
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    testShake shake = testHandshake(ctx, tls12, 1);
+    assert_true(shake.ok && shake.got_staple && shake.chain_count <= 1);
+    assert_true(judge(&shake.staple, LEAF2));
+    testShakeFree(&shake);
+    shake = testHandshake(ctx, tls13, 0);
+    assert_true(shake.ok && !shake.got_staple && shake.chain_count == 0);
+    testShakeFree(&shake);
+    assert_int_equal(infoNumber("handshakes_chain_stapled"), 0);
+    SSL_CTX_free(ctx);
+}
+
+/* OpenSSL sends such a chain, but staples for a configured one only. */
+TEST(chain_amongTheTrustAnchorsIsANotice) {
+    SSL_CTX *ctx = testServerCtx(leaf3, pki->leaf_key, NULL);
+    X509 *trusted[] = {pki->root, mid, sub};
+    for (int i = 0; i < 3; i++) assert_true(X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), trusted[i]));
+    serve(ctx);
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(infoNumber("chain_followed"), 0);
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "append the chain"), 1);
+    assertStapled(ctx, three, LIST(LEAF3));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_isSharedByTwoLeaves) {
+    SSL_CTX *ctx = testServerCtx(leaf2, pki->leaf_key, mid);
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    testServerAdd(ctx, rsa2, pki->rsa_leaf_key, mid);
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    serve(ctx);
+    runUntilIdle();
+    assert_int_equal(infoNumber("chain_followed"), 1);
+    assert_int_equal(responder.known[MID].requests, 1);
+    assert_string_equal(infoText("alt_state"), "good");
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    testShake shake = testHandshake(ctx, tls13_rsa, 1);
+    assert_true(shake.ok);
+    if (!testOpensslChecksStaples()) takeHanded(&shake, LIST(RSA2, MID));
+    assert_true(shake.chain_count == 2 && judge(&shake.chain[0], RSA2) && judge(&shake.chain[1], MID));
+    testShakeFree(&shake);
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_withoutAResponderIsNotFollowed) {
+    SSL_CTX *ctx = testServerCtx(pki->leaf, pki->leaf_key, pki->ca); /* that CA's certificate has no URL */
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    serve(ctx);
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(requestCount(), 1);
+    assert_int_equal(infoNumber("chain_followed"), 0);
+    assert_true(isStapled(ctx));
+    SSL_CTX_free(ctx);
+}
+
+/* ---- what is missing, revoked, expired --------------------------------------------------------------------------- */
+
+TEST(chain_missingResponsesLeaveTheOthersInPlace) {
+    SSL_CTX *ctx = serveLeaf3();
+    responder.known[SUB].down = 1;
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(infoNumber("chain_followed"), 2);
+    assert_int_equal(infoNumber("chain_good"), 1);
+    assert_non_null(strstr(infoText("chain_last_error"), SUB_URL));
+    assert_string_equal(infoText("last_error"), "");
+    assertStapled(ctx, three, LIST(LEAF3, MID));
+    responder.known[SUB].down = 0;
+    runFor(13 * 1000);
+    assert_string_equal(infoText("chain_last_error"), "");
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_isStapledWithoutTheLeaf) {
+    SSL_CTX *ctx = serveLeaf2();
+    responder.known[LEAF2].down = 1;
+    runUntilIdle();
+    assertState("pending");
+    assertStapled(ctx, two, LIST(MID));
+    assert_true(infoNumber("handshakes_stapled") == 0 && infoNumber("handshakes_unstapled") == 1);
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_revokedIsOneWarningAndIsStapled) {
+    SSL_CTX *ctx = serveLeaf2();
+    responder.known[MID].revoked = 1;
+    runUntilIdle();
+    runFor(4 * 3600 * 1000);
+    assertState("good");
+    assert_int_equal(infoNumber("revoked"), 0);
+    assert_int_equal(infoNumber("chain_revoked"), 1);
+    assert_int_equal(infoNumber("chain_good"), 0);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "CA in the served chain"), 1);
+    assert_true(responder.known[MID].requests >= 4); /* hourly, like a revoked leaf */
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    responder.known[MID].revoked = 0;
+    runFor(3700 * 1000);
+    assert_int_equal(infoNumber("chain_revoked"), 0);
+    assert_int_equal(infoNumber("chain_good"), 1);
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_expiresToTheSecond) {
+    responder.validity = 1000;
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    responder.known[MID].down = 1;
+    runFor(950 * 1000);
+    setWallClock(((int64_t)TEST_NOW + 1000) * 1000 - 1);
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    moveWallClock(1);
+    assertStapled(ctx, two, LIST(LEAF2));
+    runFor(1000);
+    assertState("good");
+    assert_int_equal(infoNumber("chain_good"), 0);
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "expired"), 1);
+    SSL_CTX_free(ctx);
+}
+
+/* ---- limits ------------------------------------------------------------------------------------------------------ */
+
+TEST(chain_hasAtMostFourCertificates) {
+    SSL_CTX *ctx = testServerCtx(leaf2, pki->leaf_key, mid);
+    assert_true(X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), pki->root));
+    for (int i = 0; i < 5; i++) {
+        X509 *more = issueCa("More", pki->root, pki->root_key, testEcKey(5), MID_URL);
+        testMust(SSL_CTX_add1_chain_cert(ctx, more));
+        X509_free(more);
+    }
+    serve(ctx);
+    runUntilIdle();
+    assert_int_equal(infoNumber("chain_followed"), OCSP_MAX_CHAIN - 1);
+    assertStapled(ctx, two, LIST(LEAF2, MID)); /* the responder does not know the others */
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_tooLongLeavesOutIntermediatesFirst) {
+    SSL_CTX *ctx = serveLeaf3();
+    responder.known[SUB].padding = 15000;
+    responder.known[MID].padding = 17000;
+    runUntilIdle();
+    assert_int_equal(infoNumber("chain_good"), 2);
+    assertStapled(ctx, three, LIST(LEAF3, SUB));
+    runFor(2 * TEST_DAY * INT64_C(1000));
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "longer than"), 1);
+    responder.known[MID].padding = 100;
+    runFor(TEST_DAY * INT64_C(1000));
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    SSL_CTX_free(ctx);
+}
+
+/* ---- OpenSSL that cannot ----------------------------------------------------------------------------------------- */
+
+TEST(chain_isOneNoticeWithAnOlderOpenssl) {
+    ocsp_env.chain_supported = no;
+    options.staple_chain = 0;
+    applyOptions();
+    options.staple_chain = 1;
+    applyOptions();
+    SSL_CTX *ctx = serveLeaf3();
+    runFor(3 * TEST_DAY * INT64_C(1000));
+    assertState("good");
+    assert_int_equal(infoNumber("chain_followed"), 0);
+    assert_non_null(strstr(infoText("chain_last_error"), "3.6"));
+    assert_int_equal(logLines(OCSP_LOG_NOTICE, "host-staple-chain"), 1);
+    assert_int_equal(responder.known[MID].requests + responder.known[SUB].requests, 0);
+    assertStapled(ctx, three, LIST(LEAF3));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_supportIsThatOfOpenssl) {
+    assert_int_equal(real_env.chain_supported(), testOpensslChecksStaples());
+}
+
+TEST(chain_refusedByOpensslLeavesTheLeaf) {
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    refusing = 1;
+    assertStapled(ctx, two, LIST(LEAF2));
+    assert_int_equal(infoNumber("handshakes_stapled"), 1);
+    refusing = 0;
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    SSL_CTX_free(ctx);
+}
+
+/* As without a chain: TLS 1.3 has room for it, and the clients that have not are those of a leaf alone. */
+TEST(chain_longLeafIsStapledAlone) {
+    SSL_CTX *ctx = serveLeaf2();
+    char *file = testPath(dir, "r.der");
+    testReply reply = testGoodReply(leaf2);
+    reply.singles[0].issuer = reply.signer = mid;
+    reply.key = mid_key;
+    testBytes der = testReplyOfSize(reply, 40000);
+    testWriteFile(file, der.p, der.n);
+    testBytesFree(&der);
+    writeReply("r.der", 1, MID);
+    options.response_file = file;
+    applyOptions();
+    runFor(2000);
+    assert_int_equal(infoNumber("response_bytes"), 40000);
+    assert_int_equal(infoNumber("chain_good"), 1);
+    assertStapled(ctx, two, LIST(LEAF2));
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "longer than"), 1);
+    SSL_CTX_free(ctx);
+    free(file);
+}
+
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
+
+TEST(chain_isTurnedOnAndOffAtRunTime) {
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    options.staple_chain = 0;
+    applyOptions();
+    assertStapled(ctx, two, LIST(LEAF2)); /* from the next handshake on */
+    runFor(TEST_DAY * INT64_C(3000));
+    assert_int_equal(infoNumber("chain_followed"), 0);
+    assert_int_equal(responder.known[MID].requests, 1);
+    options.staple_chain = 1;
+    applyOptions();
+    runFor(2000);
+    assert_int_equal(infoNumber("chain_good"), 1);
+    assert_int_equal(responder.known[MID].requests, 2);
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_ofAReloadKeepsWhatIsHeld) {
+    SSL_CTX *ctx = serveLeaf2(), *again;
+    runUntilIdle();
+    responder.down = 1;
+    again = serveLeaf2();
+    for (int i = 0; i < 3; i++) {
+        assertStapled(ctx, two, LIST(LEAF2, MID));
+        assertStapled(again, two, LIST(LEAF2, MID));
+        runFor(1500);
+    }
+    assert_int_equal(infoNumber("chain_followed"), 1);
+    SSL_CTX_free(again);
+    SSL_CTX_free(ctx);
+}
+
+/* The intermediate was renewed: same name and key, another certificate. */
+TEST(chain_ofAReloadIsTheNewOne) {
+    X509 *renewed = issueCa("Mid", pki->root, pki->root_key, mid_key, MID_URL);
+    SSL_CTX *ctx = serveLeaf2(), *next;
+    runUntilIdle();
+    responder.known[5] = (worldKnown){.cert = renewed, .issuer = pki->root, .issuer_key = pki->root_key};
+    next = testServerCtx(leaf2, pki->leaf_key, renewed);
+    testMust(SSL_CTX_add1_chain_cert(next, pki->root));
+    serve(next);
+    if (testOpensslChecksStaples()) { /* it compares serial numbers: never another certificate's response */
+        testShake shake = testHandshake(next, tls13, 1);
+        assert_true(shake.ok && shake.got_staple && shake.chain_count == 1 && judge(&shake.chain[0], LEAF2));
+        testShakeFree(&shake);
+    }
+    runFor(2000);
+    assert_int_equal(infoNumber("chain_followed"), 1);
+    assertStapled(next, LIST(LEAF2, 5), LIST(LEAF2, 5));
+    SSL_CTX_free(next);
+    SSL_CTX_free(ctx);
+    X509_free(renewed);
+}
+
+TEST(chain_manyReloadsKeepTheNewestChain) {
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    for (int i = 0; i < OCSP_MAX_CERTS; i++) {
+        X509 *ca = issueCa("Mid", pki->root, pki->root_key, mid_key, MID_URL);
+        SSL_CTX *other = testServerCtx(leaf2, pki->leaf_key, ca);
+        testMust(SSL_CTX_add1_chain_cert(other, pki->root));
+        serve(other);
+        runFor(1500);
+        SSL_CTX_free(other);
+        X509_free(ca);
+    }
+    SSL_CTX_free(ctx);
+    ctx = serveLeaf2();
+    runFor(1500);
+    assertStapled(ctx, two, LIST(LEAF2, MID));
+    SSL_CTX_free(ctx);
+}
+
+/* ---- disk, files, commands --------------------------------------------------------------------------------------- */
+
+TEST(chain_isStapledFromTheDiskInTheFirstHandshake) {
+    options.cache_dir = dir;
+    applyOptions();
+    SSL_CTX *ctx = serveLeaf3();
+    runUntilIdle();
+    assert_int_equal(testCountFiles(dir), 3);
+    SSL_CTX_free(ctx);
+    restartEngine();
+    responder.down = 1;
+    ctx = serveLeaf3();
+    ocspThreadPrime();
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    assert_int_equal(requestCount(), 3);
+    SSL_CTX_free(ctx);
+}
+
+TEST(chain_isReadFromNumberedResponseFiles) {
+    char *file = testPath(dir, "r.der");
+    writeReply("r.der", 0, LEAF3);
+    writeReply("r.der", 2, MID);
+    options.response_file = file;
+    applyOptions();
+    SSL_CTX *ctx = serveLeaf3();
+    runUntilIdle();
+    assertState("good");
+    assert_int_equal(requestCount(), 0);
+    assertStapled(ctx, three, LIST(LEAF3, MID));
+    assert_non_null(strstr(infoText("chain_last_error"), "r.der.1"));
+    writeReply("r.der", 1, SUB); /* each is checked every second */
+    runFor(2500);
+    assert_string_equal(infoText("chain_last_error"), "");
+    assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    responder.known[MID].revoked = 1;
+    writeReply("r.der", 2, MID);
+    runFor(2500);
+    assert_int_equal(infoNumber("chain_revoked"), 1);
+    SSL_CTX_free(ctx);
+    free(file);
+}
+
+TEST(chain_isShownByItsSerialNumber) {
+    char serial[100];
+    SSL_CTX *ctx = serveLeaf2();
+    runUntilIdle();
+    ocspGetAnswer answer;
+    ocspSerialText(X509_get0_serialNumber(mid), serial, sizeof(serial));
+    ocspGet((const char *const[]){"TEXT", serial}, 2, &answer);
+    assert_int_equal(answer.kind, OCSP_GET_TEXT);
+    assert_non_null(strstr(answer.data, "Root"));
+    free(answer.data);
+    ocspGet(NULL, 0, &answer); /* the first certificate is the leaf */
+    assert_int_equal(answer.kind, OCSP_GET_TEXT);
+    assert_null(strstr(answer.data, "Root"));
+    free(answer.data);
+    SSL_CTX_free(ctx);
+}

@@ -1,0 +1,188 @@
+# ocsp-chain.tcl - staple-chain: responses for the intermediate CAs of the served chain (scenario 37).
+#
+# OpenSSL 3.6 can send them. With an older one the leaf's response alone is stapled, after one notice. The clients that
+# check a whole chain are Java, gnutls-cli and NSS; one that is not installed is reported as skipped.
+#
+# Weight: 20
+# SPDX-License-Identifier: BSD-3-Clause
+
+source [file join [file dirname [info script]] .. support ocsp_util.tcl]
+
+regexp {OpenSSL (\d+)\.(\d+)} [exec $openssl version] - major minor
+set sends_chains [expr {$major > 3 || ($major == 3 && $minor >= 6)}]
+
+set dir [ocsp_tmpdir chain]
+set ca [ocsp_pki_ca $dir root -key rsa]
+# One responder for all CAs; the path shows in its log who is asked about.
+set responder [ocsp_responder_start -ca $ca]
+set mid [ocsp_pki_intermediate $ca mid -key rsa -aia [list [ocsp_responder_url $responder /mid]]]
+set sub [ocsp_pki_intermediate $mid sub -key rsa -aia [list [ocsp_responder_url $responder /sub]]]
+set other [ocsp_pki_intermediate $mid other -key rsa -aia [list [ocsp_responder_url $responder /other]]]
+ocsp_responder_stop $responder
+proc start_responder {} {
+    set ::responder [ocsp_responder_start -cas [list $::ca $::mid $::sub $::other] -port [dict get $::responder port]]
+}
+start_responder
+set four [ocsp_pki_leaf $other four -key rsa -aia [list [ocsp_responder_url $responder /four]]]
+set three [ocsp_pki_leaf $sub three -key rsa -aia [list [ocsp_responder_url $responder /three]]]
+
+# Returns 1 if it accepts the server, 0 if it refuses, with the output in `why`. A program that
+# is missing is the error "skip".
+set clients(java) {
+    if {[auto_execok javac] eq {}} {error skip}
+    set support [file join $::ocsp_support_dir clients]
+    set recipes [file join $::project_dir utils clients java]
+    if {![file exists $::dir/StapleClient.class]} {
+        exec javac -d $::dir $recipes/StapledTls.java $support/StapleClient.java 2>@1
+    }
+    set command [list java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp $::dir StapleClient [srv 0 port] \
+        [dict get $::ca cert] check]
+    list $command {0 3}
+}
+set clients(gnutls-cli) {
+    if {[auto_execok gnutls-cli] eq {}} {error skip}
+    list [list gnutls-cli --x509cafile [dict get $::ca cert] --port [srv 0 port] 127.0.0.1] {0 1}
+}
+# It looks at the leaf's status only, and so accepts the server in each of the cases.
+set clients(tstclnt) {
+    if {[auto_execok tstclnt] eq {} || [auto_execok certutil] eq {}} {error skip}
+    if {![file exists $::dir/nss]} {
+        file mkdir $::dir/nss
+        exec certutil -N -d sql:$::dir/nss --empty-password 2>@1
+        exec certutil -A -d sql:$::dir/nss -n root -t C,, -i [dict get $::ca cert] 2>@1
+    }
+    list [list tstclnt -h 127.0.0.1 -p [srv 0 port] -d sql:$::dir/nss -T -O -Q] {0 254}
+}
+
+proc client_accepts {name reason} {
+    upvar 1 $reason text
+    lassign [eval $::clients($name)] command statuses
+    set status 0
+    if {[catch {exec timeout 120 {*}$command </dev/null 2>@1} text options]} {
+        set how [dict get $options -errorcode]
+        set status [expr {[lindex $how 0] eq "CHILDSTATUS" ? [lindex $how 2] : -1}]
+    }
+    if {$status ni $statuses} {fail "$name ended with status $status: $text"}
+    return [expr {$status == 0}]
+}
+
+# Asserts what each client that is installed does while no responder can be reached, which Java would ask: `verdicts` is
+# name -> 1 (accepts) or 0 (refuses); Java's reason matches `java_says`. The responder's log and behaviour are new afterwards.
+proc assert_clients {verdicts {java_says *}} {
+    ocsp_responder_stop $::responder
+    dict for {name wanted} $verdicts {
+        if {[catch {client_accepts $name why} got]} {
+            if {$got eq "skip"} continue
+            fail $got
+        }
+        assert_equal $got $wanted "$name: $why"
+        if {$name eq "java"} {assert_match $java_says $why}
+    }
+    start_responder
+}
+
+# As tls-cert-file usually is: the leaf, then its issuers without the root.
+proc with_chain {leaf} {dict replace $leaf cert [dict get $leaf chain]}
+
+# Returns the serial numbers of the certificates that have a response in a handshake, in its order.
+proc stapled_serials {args} {
+    set text [dict get [ocsp_handshake 0 {*}$args] text]
+    return [lmap entry [lrange [split [string map [list "Certificate ID:" \x01] $text] \x01] 1 end] {
+        regexp {Serial Number: ([0-9A-F]+)} $entry - serial
+        set serial
+    }]
+}
+
+proc serials {args} {lmap handle $args {dict get $handle serial}}
+
+# Asserts that a TLS 1.3 handshake has responses for the leaf and these CAs; with an older OpenSSL, for the leaf alone.
+proc assert_chain {leaf args} {
+    if {!$::sends_chains} {set args {}}
+    assert_equal [stapled_serials -tls1_3] [serials $leaf {*}$args] [ocsp_situation]
+    assert_equal [stapled_serials -tls1_2] [serials $leaf]
+}
+
+start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
+    ocsp_wait_info state good
+
+    test {staple-chain: off by default (37.1)} {
+        assert_equal [ocsp_get staple-chain] no
+        assert_equal [ocsp_info chain_followed] 0
+        assert_equal [ocsp_responder_count $responder -path /mid] 0
+        assert_equal [stapled_serials -tls1_3] [serials $three]
+    }
+
+    test {staple-chain: without it Java has no status of the CAs, and refuses (37.8)} {
+        assert_clients {java 0 gnutls-cli 1 tstclnt 1} *CertPathValidatorException*
+    }
+
+    if {$sends_chains} {
+        test {staple-chain: every certificate has its response, in order (37.2)} {
+            ocsp_set staple-chain yes
+            ocsp_wait_info chain_good 2
+            assert_equal [ocsp_info chain_followed] 2
+            assert_equal [ocsp_info chain_last_error] {}
+            set before [ocsp_info handshakes_chain_stapled]
+            assert_chain $three $sub $mid
+            assert_equal [ocsp_info handshakes_chain_stapled] [expr {$before + 1}]
+            foreach name {mid sub} {assert_equal [ocsp_responder_count $responder -path /$name] 1}
+        }
+
+        test {staple-chain: clients that check the whole chain accept it (37.9)} {
+            assert_clients {java 1 gnutls-cli 1 tstclnt 1}
+        }
+
+        test {staple-chain: a response that is missing leaves the others in place (37.3)} {
+            ocsp_responder_behave $responder tryLater /other
+            ocsp_load_certificate [with_chain $four]
+            ocsp_wait_info cert_serial [dict get $four serial]
+            ocsp_wait_info state good
+            assert_match "certificate [dict get $other serial]: *trylater*" [ocsp_info chain_last_error]
+            assert_equal [ocsp_info chain_followed] 2
+            assert_equal [ocsp_info chain_good] 1
+            assert_chain $four $mid
+            ocsp_load_certificate [with_chain $three]
+            ocsp_wait_info cert_serial [dict get $three serial]
+            ocsp_wait_info chain_good 2
+            assert_chain $three $sub $mid
+        }
+
+        test {staple-chain: a revoked CA is stapled, and INFO tells it from the leaf (37.4)} {
+            ocsp_pass_this_update
+            ocsp_responder_behave $responder {status revoked} /mid
+            catch {r ocsp.refresh}
+            ocsp_wait_info chain_revoked 1
+            assert_equal [ocsp_info state] good
+            assert_equal [ocsp_info revoked] 0
+            assert_chain $three $sub $mid
+            assert_equal [llength [ocsp_log_lines 0 "*[dict get $mid serial]*REVOKED*"]] 1
+        }
+
+        test {staple-chain: clients that check the whole chain refuse a revoked CA (37.10)} {
+            assert_clients {java 0 gnutls-cli 0 tstclnt 1} {*has been revoked*authority: CN=root*}
+        }
+
+        test {staple-chain: OCSP.GET shows a CA's response by its serial number (37.5)} {
+            assert_match {*certStatus: revoked*} [ocsp_show [dict get $mid serial]]
+            assert_match {*certStatus: good*} [ocsp_show]
+        }
+
+        test {staple-chain: OCSP.SET accepts a response for a CA (37.6)} {
+            ocsp_pass_this_update
+            assert_equal [ocsp_push [ocsp_response_der $mid $ca {next 4000}]] OK
+            assert_equal [ocsp_info chain_revoked] 0
+            assert_chain $three $sub $mid
+        }
+    } else {
+        test {staple-chain: with an older OpenSSL it is a notice, and nothing else changes (37.7)} {
+            ocsp_set staple-chain yes
+            wait_for_condition 200 50 {[string match *3.6* [ocsp_info chain_last_error]]} else {
+                fail "no reason in INFO: [ocsp_situation]"
+            }
+            assert_equal [ocsp_info chain_followed] 0
+            assert_equal [llength [ocsp_log_lines 0 *staple-chain*3.6*]] 1
+            assert_equal [ocsp_responder_count $responder -path /mid] 0
+            assert_chain $three
+        }
+    }
+}
