@@ -1,4 +1,4 @@
-# ocsp-chain.tcl - staple-chain: responses for the intermediate CAs of the served chain (scenario 37).
+# ocsp-chain.tcl - staple-chain: responses for the intermediate CAs of the served chain (scenario 39).
 #
 # OpenSSL 3.6 can send them. With an older one the leaf's response alone is stapled, after one notice. The clients that
 # check a whole chain are Java, gnutls-cli and NSS; one that is not installed is reported as skipped.
@@ -105,19 +105,19 @@ proc assert_chain {leaf args} {
 start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
     ocsp_wait_info state good
 
-    test {staple-chain: off by default (37.1)} {
+    test {staple-chain: off by default (39.1)} {
         assert_equal [ocsp_get staple-chain] no
         assert_equal [ocsp_info chain_followed] 0
         assert_equal [ocsp_responder_count $responder -path /mid] 0
         assert_equal [stapled_serials -tls1_3] [serials $three]
     }
 
-    test {staple-chain: without it Java has no status of the CAs, and refuses (37.8)} {
+    test {staple-chain: without it Java has no status of the CAs, and refuses (39.8)} {
         assert_clients {java 0 gnutls-cli 1 tstclnt 1} *CertPathValidatorException*
     }
 
     if {$sends_chains} {
-        test {staple-chain: every certificate has its response, in order (37.2)} {
+        test {staple-chain: every certificate has its response, in order (39.2)} {
             ocsp_set staple-chain yes
             ocsp_wait_info chain_good 2
             assert_equal [ocsp_info chain_followed] 2
@@ -128,11 +128,11 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             foreach name {mid sub} {assert_equal [ocsp_responder_count $responder -path /$name] 1}
         }
 
-        test {staple-chain: clients that check the whole chain accept it (37.9)} {
+        test {staple-chain: clients that check the whole chain accept it (39.9)} {
             assert_clients {java 1 gnutls-cli 1 tstclnt 1}
         }
 
-        test {staple-chain: a response that is missing leaves the others in place (37.3)} {
+        test {staple-chain: a response that is missing leaves the others in place (39.3)} {
             ocsp_responder_behave $responder tryLater /other
             ocsp_load_certificate [with_chain $four]
             ocsp_wait_info cert_serial [dict get $four serial]
@@ -147,7 +147,7 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_chain $three $sub $mid
         }
 
-        test {staple-chain: a revoked CA is stapled, and INFO tells it from the leaf (37.4)} {
+        test {staple-chain: a revoked CA is stapled, and INFO tells it from the leaf (39.4)} {
             ocsp_pass_this_update
             ocsp_responder_behave $responder {status revoked} /mid
             catch {r ocsp.refresh}
@@ -158,23 +158,23 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [llength [ocsp_log_lines 0 "*[dict get $mid serial]*REVOKED*"]] 1
         }
 
-        test {staple-chain: clients that check the whole chain refuse a revoked CA (37.10)} {
+        test {staple-chain: clients that check the whole chain refuse a revoked CA (39.10)} {
             assert_clients {java 0 gnutls-cli 0 tstclnt 1} {*has been revoked*authority: CN=root*}
         }
 
-        test {staple-chain: OCSP.GET shows a CA's response by its serial number (37.5)} {
+        test {staple-chain: OCSP.GET shows a CA's response by its serial number (39.5)} {
             assert_match {*certStatus: revoked*} [ocsp_show [dict get $mid serial]]
             assert_match {*certStatus: good*} [ocsp_show]
         }
 
-        test {staple-chain: OCSP.SET accepts a response for a CA (37.6)} {
+        test {staple-chain: OCSP.SET accepts a response for a CA (39.6)} {
             ocsp_pass_this_update
             assert_equal [ocsp_push [ocsp_response_der $mid $ca {next 4000}]] OK
             assert_equal [ocsp_info chain_revoked] 0
             assert_chain $three $sub $mid
         }
     } else {
-        test {staple-chain: with an older OpenSSL it is a notice, and nothing else changes (37.7)} {
+        test {staple-chain: with an older OpenSSL it is a notice, and nothing else changes (39.7)} {
             ocsp_set staple-chain yes
             wait_for_condition 200 50 {[string match *3.6* [ocsp_info chain_last_error]]} else {
                 fail "no reason in INFO: [ocsp_situation]"
