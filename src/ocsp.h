@@ -166,7 +166,8 @@ void ocspRequestPeerStaple(SSL *ssl);
 
 /* The handshake callback. Any thread; no lock, no I/O, no wait. On a server it staples the current response of the
  * certificate being served. On a client it verifies the peer's staple if verify_peers is on, which costs two or three
- * signature verifications, at most 10; a rejected handshake ends with the alert bad_certificate_status_response. */
+ * signature verifications, at most 10, and as many for each CA in the chain that the peer staples for; a rejected
+ * handshake ends with the alert bad_certificate_status_response. */
 int ocspStatusCallback(SSL *ssl, void *unused);
 
 /* Runs what belongs on main. Call it after the first contexts were attached and before the first accept: with stapling on

@@ -10,6 +10,7 @@
 #if OCSP_SUPPORTED
 #include <openssl/crypto.h>
 
+#define OCSP_CTRL_GET_RESPONSES 142 /* SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP_EX */
 #define OCSP_CTRL_SET_RESPONSES 143 /* SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP_EX */
 #define OCSP_OPENSSL_3_6 0x30600000UL
 
@@ -66,6 +67,28 @@ int ocspChainStaple(SSL *ssl,
     }
     OPENSSL_sk_pop_free(stack, ocspFreeParsed);
     return 0;
+}
+
+static OPENSSL_STACK *ocspReceivedStack(SSL *ssl) {
+    OPENSSL_STACK *responses = NULL;
+
+    SSL_ctrl(ssl, OCSP_CTRL_GET_RESPONSES, 0, &responses); /* OpenSSL owns them */
+    return responses;
+}
+
+int ocspChainReceived(SSL *ssl) {
+    int count = OPENSSL_sk_num(ocspReceivedStack(ssl));
+
+    return count > 0 ? count : 0;
+}
+
+int ocspChainResponse(SSL *ssl, int i, unsigned char **der, size_t *len) {
+    int size;
+
+    *der = NULL;
+    size = i2d_OCSP_RESPONSE(OPENSSL_sk_value(ocspReceivedStack(ssl), i), der);
+    *len = size > 0 ? (size_t)size : 0;
+    return size > 0;
 }
 
 #endif /* OCSP_SUPPORTED */

@@ -563,6 +563,13 @@ int ocspChainStaple(SSL *ssl,
                     int64_t now,
                     int *leaf_sent);
 
+/* On a client: the number of responses in the handshake, in the order of the chain, without gaps; 0 if OpenSSL cannot
+ * tell. Any thread. */
+int ocspChainReceived(SSL *ssl);
+
+/* Copies response `i` of them to *der (OPENSSL_free it). 0: out of memory. Any thread. */
+int ocspChainResponse(SSL *ssl, int i, unsigned char **der, size_t *len);
+
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
 
 /* Verifies the staple of a peer (der.data NULL: none) for its certificate `leaf`, whose issuer is looked for in `chain`

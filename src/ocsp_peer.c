@@ -190,6 +190,33 @@ static int ocspPolicyRejects(ocspVerifyPeers how, ocspPeerState state, int must_
     return how == OCSP_PEERS_REQUIRE || must_staple || (state != OCSP_PEER_MISSING && state != OCSP_PEER_EXPIRED);
 }
 
+/* Whether a response in the handshake says that a CA in the peer's verified chain was revoked; *err has the sentence. A CA
+ * without a response, or with one that does not verify, is no fault: a thief of its key would leave that out. Looks at
+ * OCSP_MAX_CHAIN certificates and responses at most. Any thread. */
+static int ocspPeerChainRevoked(SSL *ssl, STACK_OF(X509) *chain, int64_t now, ocspError *err) {
+    int i, j, revoked = 0, count = ocspChainReceived(ssl);
+
+    for (i = 1; count > 0 && !revoked && i < sk_X509_num(chain) && i < OCSP_MAX_CHAIN; i++) {
+        ocspIdentity *id = ocspIdentityNew(sk_X509_value(chain, i), chain, NULL);
+        for (j = 0; id && id->issuer && !revoked && j < count && j < OCSP_MAX_CHAIN; j++) {
+            ocspBytes der;
+            ocspError why = {0};
+            unsigned char *copy;
+            if (!ocspChainResponse(ssl, j, &copy, &der.len)) continue;
+            der.data = copy;
+            revoked = ocspVerifyStaple(id, NULL, der, now, &why) == OCSP_PEER_REVOKED;
+            if (revoked)
+                ocspFail(err, OCSP_FAIL_PEER,
+                         "the certificate %.100s of a CA in the peer's chain was %.100s: replace the "
+                         "peer's certificate by one of another CA",
+                         id->serial, why.text);
+            OPENSSL_free(copy);
+        }
+        ocspIdentityFree(id);
+    }
+    return revoked;
+}
+
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
 
 /* Formats the peer's address as text. */
@@ -268,6 +295,8 @@ int ocspPeerCallback(SSL *ssl) {
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no Certificate message, no staple */
             ocspFail(&err, OCSP_FAIL_PEER, "the TLS session was resumed, and resumed sessions carry no staple");
+        if (!ocspPolicyRejects(how, state, must_staple) && ocspPeerChainRevoked(ssl, chain, ocspNow(&ocsp_env), &err))
+            state = OCSP_PEER_REVOKED;
     }
     refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */

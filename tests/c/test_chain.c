@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <openssl/err.h>
 
 #define MID_URL "http://root-ocsp.test.invalid/"
 #define SUB_URL "http://mid-ocsp.test.invalid/"
@@ -41,6 +42,7 @@ static void openChain(void) {
 
 /* What the engine handed to an OpenSSL that cannot send it. */
 static OPENSSL_STACK *handed;
+static int linking;  /* 1: a client that asks gets that */
 static int refusing; /* 1: OpenSSL refuses it */
 
 static void freeResponse(void *response) {
@@ -56,6 +58,7 @@ long __real_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
 long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
 long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer) {
     if (command == 143 && refusing) return 0;
+    if (command == 142 && linking) *(OPENSSL_STACK **)pointer = handed;
     if (command != 143 || testOpensslChecksStaples()) return __real_SSL_ctrl(ssl, command, number, pointer);
     forgetHanded();
     handed = pointer;
@@ -557,4 +560,48 @@ TEST(chain_isShownByItsSerialNumber) {
     assert_null(strstr(answer.data, "Root"));
     free(answer.data);
     SSL_CTX_free(ctx);
+}
+
+/* ---- peers ------------------------------------------------------------------------------------------------------- */
+
+/* A link to a server with the chain of `leaf3`, whose certificates it verifies. */
+static int linkIsUp(SSL_CTX *server, SSL_CTX *client) {
+    SSL *s = SSL_new(server), *c = SSL_new(client);
+    ocspRequestPeerStaple(c);
+    linking = !testOpensslChecksStaples();
+    int up = testShakeHands(s, c);
+    linking = 0;
+    SSL_free(s);
+    SSL_free(c);
+    ERR_clear_error();
+    forgetHanded();
+    ocspCron();
+    return up;
+}
+
+TEST(peer_withARevokedCaIsRefused) {
+    SSL_CTX *server = serveLeaf3(), *client = testClientCtx(TLS1_3_VERSION, 0);
+    assert_true(X509_STORE_add_cert(SSL_CTX_get_cert_store(client), pki->root));
+    X509_VERIFY_PARAM_set_time(SSL_CTX_get0_param(client), TEST_NOW);
+    SSL_CTX_set_verify(client, SSL_VERIFY_PEER, NULL);
+    ocspInstallCallback(client);
+    unsigned number;
+    options.verify_peers = OCSP_PEERS_SOFT;
+    applyOptions();
+    responder.known[SUB].down = 1; /* a missing one is no fault */
+    runUntilIdle();
+    assert_int_equal(linkIsUp(server, client), 1);
+    responder.known[MID].revoked = 1;
+    advance(1000);
+    assert_null(ocspPutRequest(&number));
+    runUntilIdle();
+    assert_int_equal(infoNumber("chain_revoked"), 1);
+    assert_int_equal(linkIsUp(server, client), 0);
+    assert_int_equal(infoNumber("peers_rejected"), 1);
+    assert_non_null(strstr(infoText("last_peer_error"), "of a CA in the peer's chain was REVOKED"));
+    options.verify_peers = OCSP_PEERS_NO;
+    applyOptions();
+    assert_int_equal(linkIsUp(server, client), 1);
+    SSL_CTX_free(client);
+    SSL_CTX_free(server);
 }
