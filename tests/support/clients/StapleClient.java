@@ -4,10 +4,10 @@
  * Exit status 0: the server was accepted, 3: it was rejected, with the reason on standard output.
  *
  * "check" enables revocation checking, as an application does with PKIXBuilderParameters, and sets nothing else: Java
- * requests the staple by default, but contacts a responder or fetches a CRL only if configured to. "leaf" checks the
- * server's certificate only, without the intermediate CAs. "plain" checks no revocation. "require", "chain" and "soft"
- * use utils/clients/java: for the server's certificate, for the whole chain, and with a missing staple accepted. Of
- * several CONNECTIONS each is made two seconds after the one before.
+ * requests the staple by default, and asks the responder about certificates without one. "leaf" checks the server's
+ * certificate only, without the intermediate CAs. "plain" checks no revocation. "require", "chain" and "soft" use
+ * utils/clients/java: for the server's certificate, for the whole chain, and with a missing staple accepted. Of several
+ * CONNECTIONS each is made two seconds after the one before.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
