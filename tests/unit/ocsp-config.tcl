@@ -192,9 +192,10 @@ set state_fields {state revoked cert_serial responder_url must_staple this_updat
     response_bytes response_source next_refresh_in_seconds expires_in_seconds consecutive_failures last_error
     last_error_code last_success_time last_fetch_ms handshakes_stapled handshakes_unstapled peers_verified
     peers_rejected peers_missing last_peer_error failures_network failures_http
-    failures_response failures_verify}
+    failures_response failures_verify chain_followed chain_good chain_revoked chain_last_error handshakes_chain_stapled}
 set counter_fields {refreshes refresh_failures}
-set text_fields {state cert_serial responder_url response_source last_error last_error_code last_peer_error}
+set text_fields {state cert_serial responder_url response_source last_error last_error_code last_peer_error
+    chain_last_error}
 
 start_server [ocsp_server $leaf $ca stapling no retry-delay 3600] {
     test {INFO: has exactly the documented fields before anything has happened} {
