@@ -35,6 +35,7 @@
 #define PROBE_DEFAULT_WARN 5    /* percent of the validity left: half of the server's default refresh margin is over */
 #define PROBE_OLD_WITHOUT_END 900 /* seconds: Java refuses an older response without nextUpdate */
 #define PROBE_MAX_TARGETS 256
+#define PROBE_MAX_CHAIN 8 /* certificates of a server's chain that are examined, the leaf included; and responses */
 #define PROBE_PASSWORD_MAX 1024 /* bytes of the first line of --password-file */
 #define PROBE_QUIET_MS 1000     /* no progress is shown in a run that takes less */
 #define PROBE_PROGRESS_MS 200   /* between two updates of it */
@@ -86,6 +87,15 @@ typedef enum {
 
 static const char *const status_words[] = {"unreachable", "none", "invalid", "expired", "revoked", "good"};
 
+/* An intermediate certificate of the server's chain, and the response for it in the handshake. */
+typedef struct probeLink {
+    char subject[PROBE_TEXT], serial[PROBE_TEXT];
+    probeStatus status;       /* STATUS_NONE: the handshake has no response for it */
+    ocspErrorCode error_code; /* expired or invalid */
+    time_t end;               /* good or revoked: when the response expires */
+    time_t revoked_at;
+} probeLink;
+
 /* The result for one target. All text has passed ocspCleanText. */
 typedef struct probeReport {
     char target[PROBE_TEXT];
@@ -112,15 +122,23 @@ typedef struct probeReport {
     int certid_digest; /* NID */
     time_t this_update, next_update, produced_at, end, revoked_at;
     int reason;
+    int chain_seen; /* OpenSSL and the protocol can show the responses of `links`; else only their names are valid */
+    int link_count;
+    probeLink links[PROBE_MAX_CHAIN - 1]; /* from the leaf's issuer on, without a self-signed root */
 } probeReport;
 
 /* What a handshake returned. */
 typedef struct probeCatch {
     int seen; /* the server sent its certificate, so a missing staple is meaningful */
     X509 *leaf;
-    STACK_OF(X509) *chain;
+    STACK_OF(X509) *chain; /* as the server sent it */
+    STACK_OF(X509) *path;  /* the verified chain; as sent, if it does not verify */
     unsigned char *der;
     size_t len;
+    int chain_seen;                            /* as in probeReport */
+    unsigned char *responses[PROBE_MAX_CHAIN]; /* all responses in the order of the chain, without gaps */
+    size_t response_lens[PROBE_MAX_CHAIN];
+    int response_count;
     long verify_result;
     char protocol[16];
     char address[80]; /* "address port" to which a connection was made or tried */
@@ -307,9 +325,96 @@ static void judgeResponse(const probeOptions *options,
     }
 }
 
+/* ---- the chain ------------------------------------------------------------------------------------------------ */
+
+/* Copies the responses for all certificates of the chain, where OpenSSL has them (RFC 8446 section 4.4.2.1). */
+static void catchChain(SSL *ssl, probeCatch *caught) {
+    STACK_OF(X509) *path = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
+    int i, count = ocspChainReceived(ssl);
+
+    if (caught->path) return;
+    if (!path) path = SSL_get_peer_cert_chain(ssl);
+    if (path) caught->path = X509_chain_up_ref(path);
+    caught->chain_seen = ocspChainSupported() && SSL_version(ssl) >= TLS1_3_VERSION;
+    for (i = 0; i < count && i < PROBE_MAX_CHAIN; i++) {
+        if (!ocspChainResponse(ssl, i, &caught->responses[i], &caught->response_lens[i])) break;
+        caught->response_count++;
+    }
+}
+
+/* Verifies a response for one certificate of the chain. Several may match: revoked counts before good, and any before one
+ * that is not valid. Returns 1 if the response is valid for the certificate, or was before it expired. */
+static int judgeLink(ocspBytes der, const ocspIdentity *id, time_t now, probeLink *link) {
+    ocspResponse response;
+    ocspError err = {.kind = OCSP_ERR_NONE};
+    probeStatus status;
+
+    if (ocspVerify(der, id, now, now, &response, &err))
+        status = response.revoked ? STATUS_REVOKED : STATUS_GOOD;
+    else if (err.no_matching_certid || !id->issuer) /* about another certificate, or nobody can tell */
+        return 0;
+    else
+        status = err.expired ? STATUS_EXPIRED : STATUS_INVALID;
+    if (status == STATUS_REVOKED || status > link->status) {
+        link->status = status;
+        link->error_code = err.code;
+        link->end = response.expires_at;
+        link->revoked_at = response.revoked_at;
+    }
+    ocspResponseClear(&response);
+    return status != STATUS_INVALID;
+}
+
+/* Fills r->links. Returns 1 if the first response in the handshake is for one of them: OpenSSL shows it as the server's
+ * staple then, as the server sent none for its own certificate. */
+static int examineChain(const probeCatch *caught, X509_STORE *store, probeReport *r) {
+    int i, j, first_is_a_link = 0;
+
+    r->chain_seen = caught->chain_seen;
+    for (i = 1; i < sk_X509_num(caught->path) && i < PROBE_MAX_CHAIN; i++) {
+        ocspIdentity *id = ocspIdentityNew(sk_X509_value(caught->path, i), caught->chain, store);
+        if (id && !id->self_signed) {
+            probeLink *link = &r->links[r->link_count++];
+            link->status = STATUS_NONE;
+            ocspNameText(X509_get_subject_name(id->leaf), link->subject, sizeof(link->subject));
+            ocspCleanText(link->serial, sizeof(link->serial), id->serial);
+            for (j = 0; j < caught->response_count; j++)
+                if (judgeLink((ocspBytes){caught->responses[j], caught->response_lens[j]}, id, r->now, link) && j == 0)
+                    first_is_a_link = 1;
+        }
+        ocspIdentityFree(id);
+    }
+    return first_is_a_link;
+}
+
+static int countLinks(const probeReport *r, probeStatus status) {
+    int i, count = 0;
+
+    for (i = 0; i < r->link_count; i++) count += r->links[i].status == status;
+    return count;
+}
+
+/* A revoked CA is critical: whoever has its key can issue certificates in the server's name. A CA without a response is no
+ * fault, as most servers staple none. */
+static void concludeChain(probeReport *r) {
+    char sentence[OCSP_SENTENCE_MAX], date[64];
+    int i;
+
+    for (i = 0; i < r->link_count; i++) {
+        if (r->links[i].status != STATUS_REVOKED) continue;
+        timeText(r->links[i].revoked_at, date, sizeof(date));
+        say(sentence, sizeof(sentence),
+            "the certificate %s of a CA in the chain was revoked at %s: replace the server's certificate by one of "
+            "another CA",
+            r->links[i].serial, date);
+        addNote(r, sentence);
+        r->exit_status = nodesWorseStatus(r->exit_status, EXIT_CRITICAL);
+    }
+}
+
 /* ---- a server ------------------------------------------------------------------------------------------------- */
 
-/* Copies the server's certificate, chain and staple. Runs as OpenSSL's status callback, because with TLS 1.2 a server
+/* Copies the server's certificate, chain and staples. Runs as OpenSSL's status callback, because with TLS 1.2 a server
  * that requires a client certificate aborts the handshake right afterwards. */
 static int catchStaple(SSL *ssl, void *arg) {
     probeCatch *caught = arg;
@@ -319,6 +424,7 @@ static int catchStaple(SSL *ssl, void *arg) {
     caught->seen = 1;
     if (!caught->leaf) caught->leaf = SSL_get1_peer_certificate(ssl);
     if (!caught->chain && SSL_get_peer_cert_chain(ssl)) caught->chain = X509_chain_up_ref(SSL_get_peer_cert_chain(ssl));
+    catchChain(ssl, caught);
     caught->verify_result = SSL_get_verify_result(ssl);
     snprintf(caught->protocol, sizeof(caught->protocol), "%s", SSL_get_version(ssl));
     if (der && len > 0 && !caught->der) {
@@ -510,6 +616,8 @@ static void catchFrom(const probeOptions *options,
 }
 
 static void hangUp(probeCatch *caught) {
+    int i;
+
     if (caught->ssl) {
         ERR_clear_error();
         SSL_shutdown(caught->ssl);
@@ -518,6 +626,8 @@ static void hangUp(probeCatch *caught) {
     if (caught->fd >= 0) close(caught->fd);
     X509_free(caught->leaf);
     sk_X509_pop_free(caught->chain, X509_free);
+    sk_X509_pop_free(caught->path, X509_free);
+    for (i = 0; i < caught->response_count; i++) OPENSSL_free(caught->responses[i]);
     ocspFree(caught->der);
 }
 
@@ -576,14 +686,14 @@ static void askNodes(const probeOptions *options,
     const nodesQuery query = {host, options->user, options->password};
     char note[OCSP_SENTENCE_MAX];
     ocspError err = {.code = OCSP_FAIL_NONE};
-    int ok;
+    int ok, revoked = r->status == STATUS_REVOKED || countLinks(r, STATUS_REVOKED) > 0;
 
     r->asked = 1;
     if (!caught->ssl) {
         ok = ocspFail(&err, OCSP_FAIL_TLS, "no connection");
-    } else if (options->password && (caught->verify_result != X509_V_OK || r->status == STATUS_REVOKED)) {
+    } else if (options->password && (caught->verify_result != X509_V_OK || revoked)) {
         ok = ocspFail(&err, OCSP_FAIL_TLS, "no password is sent to a server whose certificate %s",
-                      r->status == STATUS_REVOKED ? "is revoked" : "does not verify");
+                      revoked ? "is revoked" : "does not verify");
     } else {
         ok = nodesAsk(&io, &query, list, &err);
     }
@@ -606,6 +716,7 @@ static void probeServer(const probeOptions *options,
     ocspError err = {.code = OCSP_FAIL_NONE};
     probeCatch caught = {.fd = -1};
     ocspIdentity *id = NULL;
+    int only_links;
 
     address[0] = '\0';
     if (!splitTarget(target, host, sizeof(host), port, sizeof(port))) {
@@ -627,9 +738,11 @@ static void probeServer(const probeOptions *options,
         say(r->note, sizeof(r->note),
             "%.400s, after the server had sent its certificate: it may require a client certificate (--cert)",
             err.text);
-    if (!caught.der) {
+    only_links = examineChain(&caught, SSL_CTX_get_cert_store(ctx), r);
+    if (!caught.der || only_links) {
         conclude(r, STATUS_NONE, EXIT_CRITICAL);
-        say(r->sentence, sizeof(r->sentence), "the server sent no staple%s",
+        say(r->sentence, sizeof(r->sentence), "the server sent no staple%s%s",
+            only_links ? " for its own certificate, only for a CA above it" : "",
             id->must_staple ? ", but its certificate is must-staple: strict clients refuse to connect" : "");
         goto done;
     }
@@ -646,6 +759,7 @@ static void probeServer(const probeOptions *options,
             X509_verify_cert_error_string(caught.verify_result));
     }
 done:
+    concludeChain(r);
     if (list) askNodes(options, host, &caught, list, r);
     say(address, address_size, "%s", caught.address);
     ocspIdentityFree(id);
@@ -810,10 +924,43 @@ static void printDate(FILE *out, const char *label, time_t t, time_t now) {
     fprintf(out, t <= now ? "  %-12s %s (%s ago)\n" : "  %-12s %s (in %s)\n", label, date, span);
 }
 
-static void printPeople(FILE *out, const probeOptions *options, const probeReport *r) {
-    static const char *const grades[] = {"", " (warning)", "", ""};
+/* Prints the intermediate certificates, one line each; or in one line why nothing is known of them. */
+static void printLinks(FILE *out, const probeReport *r) {
+    char date[64], span[64];
+    int i;
 
-    fprintf(out, "%s: %s%s: %s", r->target, status_words[r->status], grades[r->exit_status], r->sentence);
+    if (r->link_count > 0 && !r->chain_seen) fprintf(out, "  %-12s ", "chain");
+    for (i = 0; i < r->link_count; i++) {
+        const probeLink *link = &r->links[i];
+        if (!r->chain_seen) {
+            fprintf(out, "%s%s", i ? "; " : "", link->subject);
+            continue;
+        }
+        fprintf(out, "  %-12s %s (serial %s): ", "intermediate", link->subject, link->serial);
+        if (link->status == STATUS_NONE)
+            fputs("no staple\n", out);
+        else if (link->error_code != OCSP_FAIL_NONE)
+            fprintf(out, "%s (%s)\n", status_words[link->status], ocspErrorWord(link->error_code));
+        else {
+            timeText(link->end, date, sizeof(date));
+            fprintf(out, "%s, valid until %s (in %s)\n", status_words[link->status], date,
+                    spanText((long long)(link->end - r->now), span, sizeof(span)));
+        }
+    }
+    if (r->link_count == 0 || r->chain_seen) return;
+    if (ocspChainSupported())
+        fprintf(out, " (%s has no staples for them)\n", r->protocol);
+    else
+        fprintf(out, " (OpenSSL %s cannot show their staples: 3.6 or later is required)\n",
+                OpenSSL_version(OPENSSL_VERSION_STRING));
+}
+
+static void printPeople(FILE *out, const probeOptions *options, const probeReport *r) {
+    const char *grade = r->exit_status == EXIT_WARN                                   ? " (warning)"
+                        : r->status == STATUS_GOOD && r->exit_status == EXIT_CRITICAL ? " (critical)"
+                                                                                      : "";
+
+    fprintf(out, "%s: %s%s: %s", r->target, status_words[r->status], grade, r->sentence);
     if (options->all_nodes) {
         fprintf(out, r->note[0] ? ". %s\n" : "\n", r->note);
         return;
@@ -839,6 +986,7 @@ static void printPeople(FILE *out, const probeOptions *options, const probeRepor
         fprintf(out, "  %-12s %s\n", "certid", OBJ_nid2sn(r->certid_digest));
     }
     if (r->bytes) fprintf(out, "  %-12s %zu bytes\n", "response", r->bytes);
+    printLinks(out, r);
     if (r->protocol[0]) fprintf(out, "  %-12s %s\n", "protocol", r->protocol);
 }
 
@@ -860,6 +1008,24 @@ static void jsonText(FILE *out, const char *name, const char *value) {
 
 static void jsonNumber(FILE *out, const char *name, long long value) {
     fprintf(out, ", \"%s\": %lld", name, value);
+}
+
+static void jsonLinks(FILE *out, const probeReport *r) {
+    int i;
+
+    fputs(", \"chain\": [", out);
+    for (i = 0; i < r->link_count; i++) {
+        const probeLink *link = &r->links[i];
+        fputs(i ? ", {\"subject\": " : "{\"subject\": ", out);
+        printQuoted(out, link->subject);
+        jsonText(out, "serial", link->serial);
+        jsonText(out, "status", status_words[link->status]);
+        if (*ocspErrorWord(link->error_code)) jsonText(out, "error_code", ocspErrorWord(link->error_code));
+        if (link->end) jsonNumber(out, "end", (long long)link->end);
+        if (link->revoked_at) jsonNumber(out, "revoked_at", (long long)link->revoked_at);
+        fputc('}', out);
+    }
+    fputc(']', out);
 }
 
 /* Prints one JSON object per line. Unknown fields are omitted; times are Unix seconds. */
@@ -901,6 +1067,7 @@ static void printJson(FILE *out, const probeReport *r) {
             jsonText(out, "reason", r->reason >= 0 ? OCSP_crl_reason_str(r->reason) : "");
         }
     }
+    if (r->chain_seen) jsonLinks(out, r);
     fputs("}\n", out);
 }
 
@@ -926,6 +1093,9 @@ static int hasResponse(const probeReport *r) {
 }
 static int wasAsked(const probeReport *r) {
     return r->asked;
+}
+static int hasChain(const probeReport *r) {
+    return r->chain_seen;
 }
 static int hasNextUpdate(const probeReport *r) {
     return r->have_response && r->next_update;
@@ -969,6 +1139,15 @@ static long long valueMustStaple(const probeReport *r) {
 static long long valueBytes(const probeReport *r) {
     return (long long)r->bytes;
 }
+static long long valueLinks(const probeReport *r) {
+    return r->link_count;
+}
+static long long valueLinksGood(const probeReport *r) {
+    return countLinks(r, STATUS_GOOD);
+}
+static long long valueLinksRevoked(const probeReport *r) {
+    return countLinks(r, STATUS_REVOKED);
+}
 static long long valueNodesKnown(const probeReport *r) {
     return r->nodes >= 0;
 }
@@ -995,6 +1174,12 @@ static const probeMetric metrics[] = {
     {"ocsp_probe_certificate_not_after_seconds", "notAfter of the certificate (Unix time)", hasCertificate,
      valueNotAfter},
     {"ocsp_probe_must_staple", "1 if the certificate is must-staple", hasCertificate, valueMustStaple},
+    {"ocsp_probe_chain_certificates",
+     "intermediate certificates in the chain; absent if their responses cannot be shown (OpenSSL before 3.6, TLS 1.2)",
+     hasChain, valueLinks},
+    {"ocsp_probe_chain_good", "how many of them have a valid response with the status good", hasChain, valueLinksGood},
+    {"ocsp_probe_chain_revoked", "how many of them have a valid response with the status revoked", hasChain,
+     valueLinksRevoked},
     {"ocsp_probe_nodes_known", "1 if the server named all nodes that it knows, 0 if not; absent if it was not asked",
      wasAsked, valueNodesKnown},
 };
@@ -1063,6 +1248,9 @@ static void printHelp(void) {
         "stapling engine, and reports the result. HOST is a name, an IPv4 address, or an IPv6 address in brackets.\n"
         "The default port is " PROBE_DEFAULT_PORT ".\n"
         "\n"
+        "With OpenSSL 3.6 or later and TLS 1.3 it also verifies the staples of the intermediate certificates. One that\n"
+        "is revoked is critical; one without a staple changes nothing.\n"
+        "\n"
         "Trust:\n"
         "  --cafile FILE       trusted certificates (PEM), also searched for the issuer. Default: the system's\n"
         "  --capath DIR        directory of trusted certificates, prepared with `openssl rehash`\n"
@@ -1113,7 +1301,8 @@ static void printHelp(void) {
         "  0  good\n"
         "  1  good with a warning: the response expires soon (--warn), has no nextUpdate and is older than some\n"
         "     clients accept, or has a CertID with another digest than SHA-1, in which most clients find no status\n"
-        "  2  critical: no staple, revoked, expired, or not valid for this certificate and the trusted certificates\n"
+        "  2  critical: no staple, revoked, expired, or not valid for this certificate and the trusted certificates;\n"
+        "     or an intermediate certificate is revoked\n"
         "  3  unknown: no connection, no response, or wrong usage\n"
         "  With several servers, the worst status: 2 before 3 before 1 before 0.");
 }

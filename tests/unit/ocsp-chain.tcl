@@ -24,6 +24,7 @@ proc start_responder {} {
 }
 start_responder
 set four [ocsp_pki_leaf $other four -key rsa -aia [list [ocsp_responder_url $responder /four]]]
+set five [ocsp_pki_leaf $other five -key rsa -aia [list [ocsp_responder_url $responder /five]]]
 set three [ocsp_pki_leaf $sub three -key rsa -aia [list [ocsp_responder_url $responder /three]]]
 
 # Returns 1 if it accepts the server, 0 if it refuses, with the output in `why`. A program that
@@ -102,6 +103,44 @@ proc assert_chain {leaf args} {
     assert_equal [stapled_serials -tls1_2] [serials $leaf]
 }
 
+# Asserts what ocsp-probe shows with TLS 1.3: its exit status, and a state for each handle of an intermediate certificate.
+# Returns the output for people.
+proc assert_probe {exit args} {
+    set target 127.0.0.1:[srv 0 port]
+    lassign [ocsp_probe $::ca --tls1.3 $target] status text
+    assert_equal $status $exit $text
+    lassign [ocsp_probe $::ca --tls1.3 --json $target] status json
+    assert_equal $status $exit $json
+    set shown {}
+    foreach {- serial state} [regexp -all -inline \
+        {"serial": "([0-9A-F]+)", "status": "(\w+)"} [lindex [regexp -inline {"chain": \[.*\]} $json] 0]] {
+        lappend shown $serial $state
+    }
+    set wanted {}
+    foreach {handle state} $args {lappend wanted [dict get $handle serial] $state}
+    assert_equal $shown $wanted $json
+    foreach {serial state} $wanted {
+        set word [expr {$state eq "none" ? "no staple" : "$state, valid until"}]
+        assert_match "*intermediate *(serial $serial): $word*" $text
+    }
+    set metrics [lindex [ocsp_probe $::ca --tls1.3 --prometheus $target] 1]
+    foreach {name wanted} [list certificates [expr {[llength $args] / 2}] good [llength [lsearch -all $args good]] \
+        revoked [llength [lsearch -all $args revoked]]] {
+        assert_match "*\nocsp_probe_chain_$name{target=\"$target\"} $wanted\n*" $metrics
+    }
+    return $text
+}
+
+# What it shows where the handshake or its OpenSSL cannot have the responses.
+proc assert_probe_cannot {reason args} {
+    lassign [ocsp_probe $::ca {*}$args 127.0.0.1:[srv 0 port]] status text
+    assert_equal $status 0 $text
+    assert_match "*\n  chain *CN=sub; CN=mid ($reason*)*" $text
+    assert_no_match {*intermediate*} $text
+    assert_no_match {*"chain"*} [lindex [ocsp_probe $::ca {*}$args --json 127.0.0.1:[srv 0 port]] 1]
+    assert_no_match "*\nocsp_probe_chain_*\x7b*" [lindex [ocsp_probe $::ca {*}$args --prometheus 127.0.0.1:[srv 0 port]] 1]
+}
+
 start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
     ocsp_wait_info state good
 
@@ -128,6 +167,11 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             foreach name {mid sub} {assert_equal [ocsp_responder_count $responder -path /$name] 1}
         }
 
+        test {staple-chain: ocsp-probe shows the response of each intermediate certificate (39.11)} {
+            assert_match {*: good: *} [assert_probe 0 $sub good $mid good]
+            assert_probe_cannot TLSv1.2 --tls1.2
+        }
+
         test {staple-chain: clients that check the whole chain accept it (39.9)} {
             assert_clients {java 1 gnutls-cli 1 tstclnt 1}
         }
@@ -141,10 +185,23 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [ocsp_info chain_followed] 2
             assert_equal [ocsp_info chain_good] 1
             assert_chain $four $mid
+            assert_probe 0 $other none $mid good
             ocsp_load_certificate [with_chain $three]
             ocsp_wait_info cert_serial [dict get $three serial]
             ocsp_wait_info chain_good 2
             assert_chain $three $sub $mid
+        }
+
+        test {staple-chain: ocsp-probe does not take a CA's response for the server's (39.12)} {
+            ocsp_responder_behave $responder tryLater /five
+            ocsp_load_certificate [with_chain $five]
+            ocsp_wait_info cert_serial [dict get $five serial]
+            ocsp_wait_info state pending
+            set text [assert_probe 2 $other none $mid good]
+            assert_match {*: none: *only for a CA above it*} $text
+            ocsp_load_certificate [with_chain $three]
+            ocsp_wait_info cert_serial [dict get $three serial]
+            ocsp_wait_info chain_good 2
         }
 
         test {staple-chain: a revoked CA is stapled, and INFO tells it from the leaf (39.4)} {
@@ -156,6 +213,11 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [ocsp_info revoked] 0
             assert_chain $three $sub $mid
             assert_equal [llength [ocsp_log_lines 0 "*[dict get $mid serial]*REVOKED*"]] 1
+        }
+
+        test {staple-chain: a revoked CA is critical for ocsp-probe (39.13)} {
+            set text [assert_probe 2 $sub good $mid revoked]
+            assert_match "*: good (critical): *note *[dict get $mid serial]*revoked at*" $text
         }
 
         test {staple-chain: clients that check the whole chain refuse a revoked CA (39.10)} {
@@ -183,6 +245,10 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [llength [ocsp_log_lines 0 *staple-chain*3.6*]] 1
             assert_equal [ocsp_responder_count $responder -path /mid] 0
             assert_chain $three
+        }
+
+        test {staple-chain: ocsp-probe says that an older OpenSSL cannot show the chain (39.14)} {
+            foreach version {--tls1.2 --tls1.3} {assert_probe_cannot {OpenSSL 3.*3.6} $version}
         }
     }
 }
