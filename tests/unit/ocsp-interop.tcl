@@ -173,7 +173,8 @@ proc interop_tests {name config} {
             assert_error "*[dict get $config url]*" {r ocsp.refresh}
             assert_equal [ocsp_info failures_network] [expr {$before + 1}]
             assert_match "*[dict get $config url]*" [ocsp_info last_error]
-            assert_equal [ocsp_info last_error_code] connect
+            # A responder that is ending may still accept a connection and then close it.
+            assert {[ocsp_info last_error_code] in {connect closed}}
             ocsp_assert_good $ca
         }
 
