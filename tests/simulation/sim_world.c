@@ -378,12 +378,13 @@ static void simAddIntervals(simWorld *w) {
     }
 }
 
-/* Adds an event soon after another one, or at any time. */
+/* Adds an event soon after or before another one, or at any time. */
 static void simAddNear(simWorld *w, simRng *rng, int n, simEvent e) {
-    int64_t after =
+    int64_t by = simLogBetween(rng, 1, SIM_HOUR);
+    int64_t other =
         n > 0 && !simOneIn(rng, 3) ? w->events[simBetween(rng, 0, n - 1)].at : simBetween(rng, 0, w->end_at - 1);
 
-    e.at = after + simLogBetween(rng, 1, SIM_HOUR);
+    e.at = other > by && simOneIn(rng, 2) ? other - by : other + by;
     if (e.at < w->end_at && w->event_count < SIM_MAX_EVENTS) w->events[w->event_count++] = e;
 }
 
@@ -405,7 +406,7 @@ static void simAimEvents(simWorld *w, simRng *rng) {
  * random numbers of its own, like max-interval. */
 static void simAddChain(simWorld *w, int always) {
     simRng rng = {w->number * 0x2545f4914f6cdd1du + 90001};
-    int n = w->event_count, i, chosen = simOneIn(&rng, 4);
+    int n, i, chosen = simOneIn(&rng, 4);
     int64_t at, validity;
 
     if (!chosen && !always) return;
@@ -430,7 +431,7 @@ static void simAddChain(simWorld *w, int always) {
             w->events[w->event_count++] = (simEvent){.kind = SIM_CA_RENEW, .at = at, .a = i};
         }
     }
-    while (w->event_count < SIM_MAX_EVENTS && !simOneIn(&rng, 16)) {
+    for (n = w->event_count; w->event_count < SIM_MAX_EVENTS && !simOneIn(&rng, 16);) {
         static const simKind kinds[] = {SIM_CHAIN,   SIM_CHAIN, SIM_CA_RENEW, SIM_CA_RENEW, SIM_ROOT,
                                         SIM_REVOKED, SIM_DOWN,  SIM_HANG,     SIM_RELOAD,   SIM_RESTART};
         simEvent e = {.kind = kinds[simBetween(&rng, 0, (int64_t)(sizeof(kinds) / sizeof(kinds[0])) - 1)]};
