@@ -207,7 +207,7 @@ typedef struct simServed {
     int cas[SIM_MAX_LEVELS], ca_count; /* certificates of the CAs in tls-cert-file, in that order, without the root */
     size_t chain_bytes;                /* of all certificates there but the leaf, as a TLS message counts them */
     struct {
-        int ca;
+        int ca, cert; /* cert: index of its certificate, -1: a root's own */
         int64_t ends;
     } issuers[2 * SIM_MAX_LEVELS]; /* in tls-cert-file or trusted */
     int issuer_count;

@@ -54,7 +54,7 @@ typedef struct simMoment {
 typedef struct simCertModel {
     int tracked, active, was_active;
     unsigned order; /* of tracking: the oldest is forgotten first */
-    int issuer_known;
+    int issuer_known, issuer; /* issuer: index of its issuer's certificate that the engine knows */
     /* Of a leaf: the indices of the CAs that are followed with it, in the order of the chain, -1: none there; and the bytes
      * of the certificates in a TLS message. */
     int follows[OCSP_MAX_CHAIN - 1];
@@ -546,8 +546,11 @@ static void simFindIssuer(simCertModel *m, simCert *cert) {
     int64_t ends = 0;
     int i;
 
-    for (i = 0; i < adopted.issuer_count; i++)
-        if (adopted.issuers[i].ca == cert->issuer) ends = simMax(ends, adopted.issuers[i].ends);
+    for (i = 0; i < adopted.issuer_count; i++) {
+        if (adopted.issuers[i].ca != cert->issuer || adopted.issuers[i].ends <= ends) continue;
+        ends = adopted.issuers[i].ends;
+        m->issuer = adopted.issuers[i].cert;
+    }
     if (ends) cert->issuer_ends = ends;
     m->issuer_known = ends || (m->tracked && m->issuer_known); /* a known issuer is kept */
 }
@@ -620,11 +623,13 @@ static void simAdoptChain(void) {
     simMarkActive();
     for (i = 0; i < simFollowedCount(); i++) {
         simCertModel *m = &models[adopted.cas[i]];
-        int known = m->tracked;
-        simFindIssuer(m, simCaCert(adopted.cas[i]));
+        simCert *cert = simCaCert(adopted.cas[i]);
+        int known = m->tracked, issuer = m->issuer;
+        simFindIssuer(m, cert);
         simTrack(m);
         simUseCacheDir(m);
-        if (!known) m->just_enabled = m->may_refresh = 1;
+        if (!known) m->just_enabled = 1;
+        if (!known || issuer != m->issuer) m->may_refresh = 1;
     }
     simSetFollows();
     for (i = 0; i < n && simRefreshPending(); i++) models[i].maybe_requested = models[i].active;

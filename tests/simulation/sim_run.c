@@ -364,7 +364,8 @@ X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
     return __real_SSL_CTX_get_cert_store(ctx);
 }
 
-static void simAddIssuer(simServed *served, int ca, int64_t ends) {
+static void simAddIssuer(simServed *served, int ca, int cert, int64_t ends) {
+    served->issuers[served->issuer_count].cert = cert;
     served->issuers[served->issuer_count].ca = ca;
     served->issuers[served->issuer_count++].ends = ends;
 }
@@ -384,7 +385,7 @@ static void simListChain(simServed *served, X509 *certs[], int *count, X509 *tru
         int ca = level <= depth ? level : SIM_NEW_ROOT;
         int sent = level <= depth ? level <= sim.world->chain.sent : sim.world->chain.sent == depth;
         if (sent && sim.chainless) continue;
-        simAddIssuer(served, ca, c->not_after);
+        simAddIssuer(served, ca, c->index, c->not_after);
         if (sent) {
             served->cas[served->ca_count++] = c->index;
             served->chain_bytes += simEntryBytes(c->leaf);
@@ -394,15 +395,15 @@ static void simListChain(simServed *served, X509 *certs[], int *count, X509 *tru
         }
     }
     if (!sim.chainless && (!depth || sim.world->chain.root_sent)) {
-        simAddIssuer(served, root, INT64_C(7000000000));
+        simAddIssuer(served, root, -1, INT64_C(7000000000));
         served->chain_bytes += simEntryBytes(simCaRoot(root));
         certs[(*count)++] = simCaRoot(root);
     }
     if (!depth || !sim.world->chain.root_trusted) return;
-    simAddIssuer(served, SIM_ROOT_CA, INT64_C(7000000000));
+    simAddIssuer(served, SIM_ROOT_CA, -1, INT64_C(7000000000));
     trusted[(*trusted_count)++] = simCaRoot(SIM_ROOT_CA);
     if (!sim.root) return;
-    simAddIssuer(served, SIM_NEW_ROOT, INT64_C(7000000000));
+    simAddIssuer(served, SIM_NEW_ROOT, -1, INT64_C(7000000000));
     trusted[(*trusted_count)++] = simCaRoot(SIM_NEW_ROOT);
 }
 
