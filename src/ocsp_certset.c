@@ -238,9 +238,8 @@ static void ocspFollowChains(ocspCertSet *set,
             known = id->self_signed ? NULL : ocspFindCert(set, id);
             /* In a CA's certificate the extension is about those that it issues (RFC 7633 section 4.2.2). */
             id->must_staple = 0;
-            if (id->self_signed ||
-                (known && (known->depth == 0 ||
-                           (again && !ocspMoreComplete(id, known->id) && !ocspOtherIssuer(id, known->id))))) {
+            if (id->self_signed || (known && (known->depth == 0 || (again && !ocspMoreComplete(id, known->id) &&
+                                                                    !ocspOtherIssuer(id, known->id))))) {
                 ocspIdentityFree(id);
             } else {
                 known = ocspTrackCert(set, id, OCSP_MAX_LEAVES, depth, options);

@@ -53,7 +53,7 @@ typedef struct simMoment {
 /* The state that the policy requires for one certificate. Times of refreshes are monotonic milliseconds, 0 for none. */
 typedef struct simCertModel {
     int tracked, active, was_active;
-    unsigned order; /* of tracking: the oldest is forgotten first */
+    unsigned order;           /* of tracking: the oldest is forgotten first */
     int issuer_known, issuer; /* issuer: index of its issuer's certificate that the engine knows */
     /* Of a leaf: the indices of the CAs that are followed with it, in the order of the chain, -1: none there; and the bytes
      * of the certificates in a TLS message. */
