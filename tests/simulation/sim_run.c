@@ -13,6 +13,7 @@
 
 #define _GNU_SOURCE
 #include "sim.h"
+#include "ocsp_late.h"
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -433,8 +434,8 @@ static void simLoadContext(int late) {
     i = (int)(contexts_made++ % (sizeof(contexts) / sizeof(contexts[0])));
     contexts[i].ctx = sim.ctx;
     contexts[i].served = served;
-    ocspInstallCallback(sim.ctx);
-    if (!late) ocspAttachContext(sim.ctx);
+    ocspInstallCallbackAs(sim.ctx, OCSP_CONTEXT_OF_SERVER);
+    if (!late) ocspLateAttach(sim.ctx);
     for (i = 0; i < sim.count; i++) {
         sim.ssl[i] = SSL_new(sim.ctx);
         SSL_set_accept_state(sim.ssl[i]);
@@ -489,11 +490,13 @@ static void simCheckStaples(void) {
 
     for (i = 0; sim.up && i < sim.count; i++) {
         const unsigned char *der = NULL;
+        int (*callback)(SSL *, void *) = NULL;
         long n;
         SSL_set_tlsext_status_ocsp_resp(sim.ssl[i], NULL, 0);
         for (j = 0; j < OCSP_MAX_CHAIN; j++) OPENSSL_free(sent.response[j].der);
         memset(&sent, 0, sizeof(sent));
-        ocspStatusCallback(sim.ssl[i], NULL);
+        SSL_CTX_get_tlsext_status_cb(sim.ctx, &callback);
+        callback(sim.ssl[i], NULL);
         n = SSL_get_tlsext_status_ocsp_resp(sim.ssl[i], &der);
         if (n > 0) {
             simRequire(!sent.chain, "staple", "the leaf's response is stapled alone and with those of its chain");
@@ -513,11 +516,11 @@ static void simStart(void) {
     sim.requested = sim.answered = sim.pushed = sim.verified = 0;
     simModelStart();
     sim.up = 1;
-    if (!ocspInit(&host) || !ocspSetOptions(&sim.options)) abort();
+    if (!ocspInit(&host) || !ocspLateInit(NULL) || !ocspSetOptions(&sim.options)) abort();
     simModelOptions(&sim.options);
     simLoadContext(0);
     if (sim.options.stapling) simModelStepBegins();
-    ocspCron();
+    ocspLateCron();
     simModelFirstHandshake();
     simCheckStaples();
 }
@@ -525,6 +528,7 @@ static void simStart(void) {
 static void simStop(void) {
     simModelEnd(sim.dying == 2);
     locks_held = 0; /* the killed process may have held locks */
+    ocspLateShutdown();
     ocspShutdown();
     simDropContext();
     simDiskCloseAll();
@@ -914,7 +918,7 @@ static int64_t simSteps(void) {
     for (;;) {
         if (sim.now != began) idle = 0;
         began = sim.now;
-        ocspCron();
+        ocspLateCron();
         simModelStepBegins();
         wait = ocspThreadStep();
         sim.outcome->steps++;
@@ -929,7 +933,7 @@ static int64_t simSteps(void) {
 static void simRunProcess(void) {
     while (sim.now < sim.world->end_at) {
         int64_t wait, next;
-        ocspCron();
+        ocspLateCron();
         if (!sim.threaded && sim.options.stapling) { /* the main thread tries each second to create one */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
             simAdvanceTo(next);
