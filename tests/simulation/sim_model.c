@@ -826,7 +826,7 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
         simRequire(simMonoMs() >= m->last_refresh_mono + SIM_SECOND, "early", "the file is read twice within a second");
     m->manual_refresh = m->refresh_requested || m->maybe_requested;
     m->maybe_manual = m->maybe_requested && !m->refresh_requested;
-    m->refresh_requested = m->refresh_now = m->maybe_requested = m->may_refresh = 0;
+    m->refresh_requested = m->refresh_now = m->maybe_requested = m->may_refresh = m->interval_refresh = 0;
     taken = a && simAccept(m, cert, a, source, received);
     if (!taken && a && a->well_formed && a->cert != cert->index) { /* for another one: not stapled, not a failure */
         m->retry_early = m->retry_late = 0;
@@ -1176,8 +1176,10 @@ void simModelFirstHandshake(void) {
 /* Returns when the engine refreshes a CA next, by the monotonic clock. */
 static int64_t simPlanOf(const ocspCert *cert) {
     int64_t in = ocspDueIn(cert, engine_options, &ocsp_env);
+    int by_wall = !cert->schedule.retry_at_ms || ocspIntervalAtMs(cert, engine_options, &ocsp_env);
 
-    return in == INT64_MAX ? SIM_NEVER : simMonoMs() + in;
+    if (in == INT64_MAX) return SIM_NEVER;
+    return simMonoMs() + (by_wall ? simTrueOfWall(simWallMs() + in) - simTrueMs() : in);
 }
 
 void simModelIdle(void) {
