@@ -817,6 +817,7 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
     cached_mtime = mtime;
     if (dir) { /* read at a start, or before a store: accepted if newer */
         if (simRemainingMs(m) <= 0) m->cache_unchecked = 0;
+        if (a == m->current && !engine.stapling) return; /* compared only; a renewed issuer may make it valid again */
         if (a && m->issuer_known && !simHasResponseFile(&engine) && strcmp(dir, engine.cache_dir) == 0)
             simAccept(m, cert, a, source, received);
         return;
