@@ -69,6 +69,7 @@ int64_t sim_trace_from;
 static ocspEnv real_env;
 static int have_real_env;
 static int locks_held;
+static intptr_t process; /* counts the processes of all worlds */
 
 /* ---- queries ----------------------------------------------------------------------------------------------------- */
 
@@ -399,6 +400,7 @@ static void simCheckStaples(void) {
 static void simStart(void) {
     simTrace("the server starts");
     sim.outcome->starts++;
+    process++;
     sim.last_line[0] = '\0';
     sim.requested = sim.answered = sim.pushed = sim.verified = 0;
     simModelStart();
@@ -430,8 +432,9 @@ static void simApplyOptions(void) {
     simModelOptions(&sim.options);
 }
 
+/* `arg` is the number of the process that made the request. What a killed process had begun is answered in the next one. */
 static void simRefreshDone(void *arg, const char *error) {
-    (void)arg;
+    if ((intptr_t)arg != process) return;
     sim.answered++;
     simTrace("requested refresh: %s", error ? error : "OK");
 }
@@ -440,7 +443,7 @@ static void simRefresh(void) {
     char why[OCSP_SENTENCE_MAX];
 
     if (!sim.up) return;
-    if (ocspRequestRefreshThen(simRefreshDone, NULL, why, sizeof(why))) {
+    if (ocspRequestRefreshThen(simRefreshDone, (void *)process, why, sizeof(why))) {
         sim.requested++;
         simModelRefreshRequested();
     } else {
