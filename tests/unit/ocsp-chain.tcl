@@ -235,6 +235,28 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [ocsp_info chain_revoked] 0
             assert_chain $three $sub $mid
         }
+
+        test {staple-chain: from response files, which ocsp-probe writes for each certificate (39.15)} {
+            set file [file join [tmpdir files] three.der]
+            foreach {handle issuer suffix} [list $three $sub {} $sub $mid .1 $mid $ca .2] {
+                lassign [ocsp_probe $ca --ask [dict get $handle cert] --issuer [dict get $issuer cert] \
+                    --replace $file$suffix] status text
+                assert_equal $status 0 $text
+            }
+            set requests [ocsp_responder_count $responder]
+            ocsp_set staple-chain no
+            ocsp_set response-file $file
+            ocsp_wait_info response_source file
+            ocsp_set staple-chain yes
+            ocsp_wait_info chain_good 2
+            assert_chain $three $sub $mid
+            file delete $file.1
+            catch {r ocsp.refresh}
+            assert_chain $three $sub $mid ;# the response that is held stays
+            assert_equal [ocsp_responder_count $responder] $requests
+            ocsp_set response-file {}
+            ocsp_wait_info chain_good 2
+        }
     } else {
         test {staple-chain: with an older OpenSSL it is a notice, and nothing else changes (39.7)} {
             ocsp_set staple-chain yes
