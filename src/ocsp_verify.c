@@ -416,7 +416,7 @@ ocspPeerState ocspVerifyStaple(const ocspIdentity *id,
     if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
         /* From 3.6 OpenSSL receives the staples of the whole chain, and returns the first one that there is. */
-        if (err->no_matching_certid && ocspNamesIssuer(der, chain)) state = OCSP_PEER_MISSING;
+        if (err->no_matching_certid && chain && ocspNamesIssuer(der, chain)) state = OCSP_PEER_MISSING;
         return state;
     }
     revoked = response.revoked;
