@@ -94,6 +94,11 @@ static int ocspMoreComplete(const ocspIdentity *id, const ocspIdentity *known) {
            id->self_signed > known->self_signed;
 }
 
+/* True if `id` has another issuer: reloads while its chain was not followed may have brought a renewed one. */
+static int ocspOtherIssuer(const ocspIdentity *id, const ocspIdentity *known) {
+    return id->issuer && known->issuer && !ocspSameCertificate(id->issuer, known->issuer);
+}
+
 int ocspIdentifyDue(const ocspCertSet *set, const ocspEnv *env) {
     return set->identify_at_ms && env->mono_ms() >= set->identify_at_ms;
 }
@@ -233,7 +238,8 @@ static void ocspFollowChains(ocspCertSet *set,
             known = id->self_signed ? NULL : ocspFindCert(set, id);
             /* In a CA's certificate the extension is about those that it issues (RFC 7633 section 4.2.2). */
             id->must_staple = 0;
-            if (id->self_signed || (known && (known->depth == 0 || (again && !ocspMoreComplete(id, known->id))))) {
+            if (id->self_signed || (known && (known->depth == 0 || (again && !ocspMoreComplete(id, known->id) &&
+                                                                    !ocspOtherIssuer(id, known->id))))) {
                 ocspIdentityFree(id);
             } else {
                 known = ocspTrackCert(set, id, OCSP_MAX_LEAVES, depth, options);

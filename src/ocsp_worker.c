@@ -384,7 +384,10 @@ static int ocspRefreshDue(int use_network, int *all_good, int *failed) {
         ocspCapRetry(cert, &ocsp_env);
         refreshable += cert->active && cert->state == OCSP_STATE_PENDING;
         if (ocspWorkerDueIn(cert) > 0 || (!use_network && !ocspHasResponseFile(&worker.options))) continue;
-        if (ran) ocspStoreDirty(); /* store what is published before the next responder hangs */
+        if (ran) { /* store what is published before the next responder hangs */
+            ocspStoreDirty();
+            if (ocspWorkerDueIn(cert) > 0) continue; /* a newer response was on disk */
+        }
         outcome = ocspRefreshCert(cert);
         ran += outcome != OCSP_OUTCOME_CANCELLED;
         *failed += outcome != OCSP_OUTCOME_NEW && outcome != OCSP_OUTCOME_UNCHANGED;

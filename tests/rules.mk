@@ -87,7 +87,7 @@ SIM_OBJECTS := $(call object,$(sort $(wildcard tests/simulation/*.c)) tests/c/re
 SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
     pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
     fsync fchmod rename unlink unlinkat fstat stat lstat fstatat opendir readdir closedir dirfd ocspSetReport \
-    ocspPeekNextUpdate ocspServePush
+    ocspPeekNextUpdate ocspServePush ocspFillReport SSL_ctrl
 YEARS ?= 1000
 
 $(B)/simulate: $(SIM_OBJECTS) $(LIBRARY)

@@ -383,6 +383,10 @@ TEST(chain_tooLongLeavesOutIntermediatesFirst) {
     responder.known[MID].padding = 100;
     runFor(TEST_DAY * INT64_C(1000));
     assertStapled(ctx, three, LIST(LEAF3, SUB, MID));
+    responder.known[MID].padding = 17000;
+    runFor(TEST_DAY * INT64_C(1000));
+    assertStapled(ctx, three, LIST(LEAF3, SUB));
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "longer than"), 1);
     SSL_CTX_free(ctx);
 }
 
@@ -479,6 +483,28 @@ TEST(chain_isTurnedOnAndOffAtRunTime) {
     assert_int_equal(responder.known[MID].requests, 2);
     assertStapled(ctx, two, LIST(LEAF2, MID));
     SSL_CTX_free(ctx);
+}
+
+/* The issuer of an intermediate was renewed in between: it limits how long the responses that it signs are valid. */
+TEST(chain_isTurnedOnWithTheRenewedIssuer) {
+    X509 *renewed = issueCa("Mid", pki->root, pki->root_key, mid_key, MID_URL);
+    SSL_CTX *ctx = serveLeaf3(), *next;
+    runUntilIdle();
+    options.staple_chain = 0;
+    applyOptions();
+    next = testServerCtx(leaf3, pki->leaf_key, sub);
+    testMust(SSL_CTX_add1_chain_cert(next, renewed));
+    testMust(SSL_CTX_add1_chain_cert(next, pki->root));
+    serve(next);
+    runFor(2000);
+    assert_int_equal(responder.known[SUB].requests, 1);
+    options.staple_chain = 1;
+    applyOptions();
+    runFor(2000);
+    assert_int_equal(responder.known[SUB].requests, 2);
+    SSL_CTX_free(next);
+    SSL_CTX_free(ctx);
+    X509_free(renewed);
 }
 
 TEST(chain_ofAReloadKeepsWhatIsHeld) {

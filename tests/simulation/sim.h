@@ -118,6 +118,10 @@ typedef enum {
     SIM_FILE_BAD,     /* or an unacceptable one */
     SIM_REFRESH,
     SIM_PUSH, /* OCSP.SET; a: 0 a good answer, else an unacceptable or an older one (of b seconds before) */
+    /* In worlds with a chain, see simAddChain. */
+    SIM_CHAIN,    /* staple-chain is the other value for the duration */
+    SIM_CA_RENEW, /* the intermediate CA of level a gets a new certificate: the same key, another serial number */
+    SIM_ROOT, /* the topmost one gets it from the old root (a: 0) or from a new root; 2: which the old one certifies */
     SIM_KINDS
 } simKind;
 
@@ -125,10 +129,16 @@ typedef struct simEvent {
     simKind kind;
     int64_t at, duration; /* milliseconds of true time since the world began */
     int64_t a, b;
-    int off; /* left out in the search for a shorter history */
+    int levels; /* of the chain: one bit for each certificate that is meant, bit 0 for the leaf; 0: all, or the leaf */
+    int off;    /* left out in the search for a shorter history */
 } simEvent;
 
 #define SIM_MAX_EVENTS 400
+
+/* A certificate's level is its place in the chain: 0 for the leaf, then the intermediate CAs, and last the new root as the
+ * old one certifies it. */
+#define SIM_MAX_DEPTH 4
+#define SIM_MAX_LEVELS (SIM_MAX_DEPTH + 2)
 
 typedef enum {
     SIM_ANY,
@@ -149,15 +159,25 @@ typedef struct simWorld {
     int urls, must_staple, two_certs;
     int cert_validity;
     int latency; /* milliseconds, typical */
+    struct {
+        int depth;                   /* intermediate CAs below the root; 0: the root issues the leaf */
+        int sent;                    /* how many of them are in tls-cert-file, from the leaf on; the rest is trusted */
+        int root_sent, root_trusted; /* the root is in tls-cert-file, is a trust anchor */
+        int supported;               /* OpenSSL can send a chain */
+        int urls[SIM_MAX_LEVELS];    /* of the responder of each CA, by level */
+        int validity;                /* of the certificates of intermediate CAs, seconds */
+        int padding[SIM_MAX_LEVELS]; /* bytes that make the responses for each level longer */
+    } chain;
     ocspOptions options;
     int event_count;
     simEvent events[SIM_MAX_EVENTS];
 } simWorld;
 
-void simMakeWorld(simWorld *world, uint64_t number, simClass class);
+void simMakeWorld(simWorld *world, uint64_t number, simClass class, int chain); /* chain: 1: one with a chain */
 void simPrintWorld(const simWorld *world);
 const char *simKindName(simKind kind);
 int simIsFault(simKind kind);
+int simMeans(const simEvent *e, int level); /* whether the event is about a certificate of that level */
 
 /* ---- running a world (sim_run.c) --------------------------------------------------------------------------------- */
 
@@ -180,6 +200,18 @@ void simBroken(const char *promise, const char *fmt, ...) __attribute__((format(
     do {                                                                        \
         if (__builtin_expect(!(condition), 0)) simBroken(promise, __VA_ARGS__); \
     } while (0)
+
+/* What a TLS context serves, and from which certificates the engine can find issuers. */
+typedef struct simServed {
+    int leaves[2], count;
+    int cas[SIM_MAX_LEVELS], ca_count; /* certificates of the CAs in tls-cert-file, in that order, without the root */
+    size_t chain_bytes;                /* of all certificates there but the leaf, as a TLS message counts them */
+    struct {
+        int ca, cert; /* cert: index of its certificate, -1: a root's own */
+        int64_t ends;
+    } issuers[2 * SIM_MAX_LEVELS]; /* in tls-cert-file or trusted */
+    int issuer_count;
+} simServed;
 
 int64_t simTrueMs(void); /* since the world began */
 int64_t simWallMs(void); /* the machine's wall clock */
@@ -206,6 +238,8 @@ typedef struct simCert {
     EVP_PKEY *key;
     int64_t not_after;
     int must_staple, urls, self_signed;
+    int level, issuer;   /* issuer: the number of a CA, see sim_ca.c */
+    int64_t issuer_ends; /* notAfter of the issuer's certificate that the engine knows; 0: never. Set by the model */
     unsigned char serial[8], sha256[32];
     char file[80]; /* ocsp-<sha256>.der */
     unsigned char id[3][128];
@@ -228,12 +262,25 @@ typedef struct simAnswer {
 
 void simCaBegin(void);
 void simCaEnd(void); /* frees a world's certificates and answers */
-simCert *simCaIssue(int validity, int must_staple, int urls, int second, int self_signed);
+
+/* CAs by number: the root, the intermediate CAs by level, and a new root of the same name. */
+#define SIM_ROOT_CA 0
+#define SIM_NEW_ROOT (SIM_MAX_DEPTH + 1)
+#define SIM_CAS (SIM_MAX_DEPTH + 2)
+
+typedef struct simRequest {
+    int validity, must_staple, urls;
+    int second, self_signed; /* a leaf for the second key; without a CA */
+    int level;
+    int subject, issuer; /* CAs; subject: of level 1 and above */
+} simRequest;
+
+simCert *simCaIssue(const simRequest *request);
 simCert *simCaCert(int index);
 X509 *simCaParsed(simCert *cert); /* alternates between two objects */
 int simCaCertCount(void);
 simCert *simCaCertOfRequest(const unsigned char *der, size_t len);
-X509 *simCaCertificate(void);
+X509 *simCaRoot(int ca); /* the self-signed certificate of a root */
 void simCaReplaceSigner(int validity);
 int simCaHasSignerCert(void); /* whether an authorized responder signs: responses expire with its certificate */
 
@@ -287,7 +334,7 @@ void simDiskSynced(const char *dir);         /* sim_model.c: its names survive a
 void simModelBegin(void);
 void simModelStart(void);    /* a new process */
 void simModelEnd(int power); /* the process ended; power: by a power failure */
-void simModelAttach(const int *certs, int count, int chain);
+void simModelAttach(const simServed *served);
 void simModelDisturbed(int clock); /* an event begins or ends; clock: one that changes clocks, and so the waits */
 void simModelOptions(const ocspOptions *options);
 void simModelRefreshRequested(void);
@@ -298,14 +345,26 @@ void simModelRequestSent(simCert *cert, int url);
 void simModelAnswerReceived(simCert *cert, const simAnswer *answer, ocspErrorKind kind, int last);
 void simModelCancelled(simCert *cert);
 void simModelPushed(const simAnswer *answer); /* the engine verifies a response that the operator pushed */
-simCert *simModelTrackedCert(void);           /* the first certificate of the context that the engine adopted */
+simCert *simModelTrackedCert(int depth);      /* of the context that the engine adopted; NULL: none at that depth */
 /* `dir`: the cache directory, NULL for a response-file. */
 void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert);
 void simModelStored(simCert *cert, int ok);
 void simModelTampered(const char *path);
 void simModelPowerFailure(void);
 void simModelFirstHandshake(void);
-void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len);
+
+/* What a handshake sends: responses by depth, der NULL for none. */
+typedef struct simSent {
+    int chain; /* handed to OpenSSL as those of a chain */
+    int count;
+    struct {
+        unsigned char *der;
+        size_t len;
+    } response[OCSP_MAX_CHAIN];
+} simSent;
+
+void simModelCheckHandshake(const simCert *leaf, const simSent *sent);
+long long simChainHandshakes(void);     /* sim_run.c: how many have sent a chain's, in all worlds */
 int64_t simModelNextCheck(void);        /* true time of the model's next check, or SIM_NEVER */
 int64_t simTrueOfWall(int64_t wall_ms); /* sim_run.c: true time when the wall clock will show that, without events */
 

@@ -37,12 +37,15 @@ enum {
     KEY_LEAF,
     KEY_SECOND_LEAF,
     KEY_SIGNER,
+    KEY_INTERMEDIATE, /* and one for each further level */
+    KEY_NEW_ROOT = KEY_INTERMEDIATE + SIM_MAX_DEPTH,
     KEYS
 };
 
 static EVP_PKEY *keys[KEYS];
 static uint64_t key_number[KEYS]; /* hash of the public key */
-static X509 *ca, *same_name_ca;
+/* By CA: self-signed certificates, of which the intermediate CAs use name and key only, and those of foreign CAs. */
+static X509 *cas[SIM_CAS], *same_name_cas[SIM_CAS];
 
 static simCert *certs[SIM_MAX_CERTS];
 static int cert_count;
@@ -65,7 +68,7 @@ enum {
     SIGNER_VARIANTS
 };
 
-static simSignerCert signer_certs[SIGNER_VARIANTS];
+static simSignerCert signer_certs[SIM_CAS][SIGNER_VARIANTS];
 static int ca_validity, ca_presign, ca_backdate; /* of the current answers, seconds */
 static int signer_validity;                      /* seconds, 0: the CA signs itself */
 
@@ -149,22 +152,26 @@ typedef struct simTemplate {
     unsigned char *serial, *from, *to; /* in tbs */
 } simTemplate;
 
-static simTemplate templates[SIGNER_VARIANTS];
+static simTemplate templates[SIM_CAS][SIGNER_VARIANTS];
 
 #define SIM_TEMPLATE_FROM INT64_C(1893456000) /* 2030-01-01 */
 #define SIM_TEMPLATE_TO INT64_C(1893542400)   /* 2030-01-02 */
 #define SIM_UTC_TIME 13                       /* bytes of YYMMDDhhmmssZ */
 
-static void simMakeTemplate(int variant) {
-    simTemplate *t = &templates[variant];
+static int simKeyOf(int ca) {
+    return ca == SIM_ROOT_CA ? KEY_CA : ca == SIM_NEW_ROOT ? KEY_NEW_ROOT : KEY_INTERMEDIATE + ca - 1;
+}
+
+static void simMakeTemplate(int ca, int variant) {
+    simTemplate *t = &templates[ca][variant];
     int foreign = variant == SIGNER_FOREIGN;
 
-    t->cert = simCertificate("responder", foreign ? same_name_ca : ca, NULL, keys[KEY_SIGNER], SIM_TEMPLATE_FROM,
-                             SIM_TEMPLATE_TO);
-    simExtend(t->cert, ca, NID_ext_key_usage, variant == SIGNER_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
-    if (variant == SIGNER_KEY_USAGE) simExtend(t->cert, ca, NID_key_usage, "critical,keyEncipherment");
-    if (variant == SIGNER_CRITICAL) simExtend(t->cert, ca, NID_netscape_comment, "critical,unknown extension");
-    simAssert(X509_sign(t->cert, keys[foreign ? KEY_SAME_NAME_CA : KEY_CA], NULL));
+    t->cert = simCertificate("responder", foreign ? same_name_cas[ca] : cas[ca], NULL, keys[KEY_SIGNER],
+                             SIM_TEMPLATE_FROM, SIM_TEMPLATE_TO);
+    simExtend(t->cert, cas[ca], NID_ext_key_usage, variant == SIGNER_NO_EKU ? "serverAuth,clientAuth" : "OCSPSigning");
+    if (variant == SIGNER_KEY_USAGE) simExtend(t->cert, cas[ca], NID_key_usage, "critical,keyEncipherment");
+    if (variant == SIGNER_CRITICAL) simExtend(t->cert, cas[ca], NID_netscape_comment, "critical,unknown extension");
+    simAssert(X509_sign(t->cert, keys[foreign ? KEY_SAME_NAME_CA : simKeyOf(ca)], NULL));
     t->len = i2d_re_X509_tbs(t->cert, &t->tbs);
     simAssert(t->len > 0);
     t->serial = memmem(t->tbs, (size_t)t->len, "\x02\x08\x5a", 3);
@@ -174,32 +181,41 @@ static void simMakeTemplate(int variant) {
     t->serial += 2;
 }
 
-void simCaBegin(void) {
-    int i;
+/* The new root has the name of the old one. */
+static X509 *simSelfSigned(int ca, int key) {
+    char name[16] = "CA";
 
-    if (!ca) {
+    if (ca != SIM_ROOT_CA && ca != SIM_NEW_ROOT) snprintf(name, sizeof(name), "CA %d", ca);
+    return simCertificate(name, NULL, keys[key], keys[key], 1, INT64_C(7000000000));
+}
+
+void simCaBegin(void) {
+    int i, ca;
+
+    if (!cas[0]) {
         for (i = 0; i < KEYS; i++) {
             keys[i] = simKey(i, i == KEY_SECOND_LEAF ? EVP_PKEY_ED448 : EVP_PKEY_ED25519);
             simAssert(keys[i]);
             key_number[i] = simKeyNumber(keys[i]);
         }
         serials = 0;
-        ca = simCertificate("CA", NULL, keys[KEY_CA], keys[KEY_CA], 1, INT64_C(7000000000));
-        same_name_ca =
-            simCertificate("CA", NULL, keys[KEY_SAME_NAME_CA], keys[KEY_SAME_NAME_CA], 1, INT64_C(7000000000));
-        for (i = 0; i < SIGNER_VARIANTS; i++) simMakeTemplate(i);
+        for (ca = 0; ca < SIM_CAS; ca++) {
+            cas[ca] = simSelfSigned(ca, simKeyOf(ca));
+            same_name_cas[ca] = simSelfSigned(ca, KEY_SAME_NAME_CA);
+            for (i = 0; i < SIGNER_VARIANTS; i++) simMakeTemplate(ca, i);
+        }
     }
     serials = 100;
     memset(last_of_cert, 0xff, sizeof(last_of_cert));
     signer_validity = 0;
 }
 
-X509 *simCaCertificate(void) {
-    return ca;
+X509 *simCaRoot(int ca) {
+    return cas[ca];
 }
 
-static void simDropSignerCert(int variant) {
-    simSignerCert *d = &signer_certs[variant];
+static void simDropSignerCert(int ca, int variant) {
+    simSignerCert *d = &signer_certs[ca][variant];
 
     testBytesFree(&d->der);
     memset(d, 0, sizeof(*d));
@@ -216,7 +232,7 @@ void simCaEnd(void) {
         free(certs[c]);
     }
     cert_count = 0;
-    for (c = 0; c < SIGNER_VARIANTS; c++) simDropSignerCert(c);
+    for (c = 0; c < SIM_CAS * SIGNER_VARIANTS; c++) simDropSignerCert(c / SIGNER_VARIANTS, c % SIGNER_VARIANTS);
     for (i = 0; i < answer_count; i++) {
         free(answer_list[i]->der);
         free(answer_list[i]);
@@ -235,36 +251,51 @@ static int simWriteCertId(unsigned char *out, X509 *issuer, X509 *leaf, const EV
     return n;
 }
 
-simCert *simCaIssue(int validity, int must_staple, int urls, int second, int self_signed) {
+/* Adds what a CA's certificate has, and the TLS feature extension, which there is about the leaves only. */
+static void simExtendLeafOrCa(X509 *cert, X509 *issuer, const simRequest *r) {
+    char access[SIM_MAX_URLS * 40] = "";
+    int i;
+
+    for (i = 0; i < r->urls; i++)
+        snprintf(access + strlen(access), sizeof(access) - strlen(access), "%sOCSP;URI:http://ocsp%d.invalid/",
+                 i ? "," : "", i);
+    if (r->urls) simExtend(cert, issuer, NID_info_access, access);
+    if (r->must_staple) simExtend(cert, issuer, NID_tlsfeature, "status_request");
+    if (!r->level) return;
+    simExtend(cert, issuer, NID_basic_constraints, "critical,CA:TRUE");
+    simExtend(cert, issuer, NID_key_usage, "critical,keyCertSign,cRLSign,digitalSignature");
+}
+
+simCert *simCaIssue(const simRequest *r) {
     simCert *c = calloc(1, sizeof(*c));
+    X509 *issuer = cas[r->issuer];
     int64_t now = simCaTime();
     OCSP_CERTID *id;
-    char access[SIM_MAX_URLS * 40] = "";
+    char name[64] = "server";
     int i;
 
     simAssert(c && cert_count < SIM_MAX_CERTS);
     c->index = cert_count;
-    c->key = keys[second ? KEY_SECOND_LEAF : KEY_LEAF];
-    c->not_after = now + validity;
-    c->must_staple = must_staple;
-    c->urls = urls;
-    c->self_signed = self_signed;
-    c->leaf = simCertificate("server", self_signed ? NULL : ca, c->key, c->key, now - 3600, c->not_after);
-    for (i = 0; i < urls; i++)
-        snprintf(access + strlen(access), sizeof(access) - strlen(access), "%sOCSP;URI:http://ocsp%d.invalid/",
-                 i ? "," : "", i);
-    if (urls) simExtend(c->leaf, ca, NID_info_access, access);
-    if (must_staple) simExtend(c->leaf, ca, NID_tlsfeature, "status_request");
-    simAssert(X509_sign(c->leaf, self_signed ? c->key : keys[KEY_CA], NULL));
+    c->level = r->level;
+    c->issuer = r->issuer;
+    c->key = keys[r->level ? simKeyOf(r->subject) : r->second ? KEY_SECOND_LEAF : KEY_LEAF];
+    c->not_after = now + r->validity;
+    c->must_staple = r->must_staple && !r->level;
+    c->urls = r->urls;
+    c->self_signed = r->self_signed;
+    if (r->level) X509_NAME_get_text_by_NID(X509_get_subject_name(cas[r->subject]), NID_commonName, name, sizeof(name));
+    c->leaf = simCertificate(name, r->self_signed ? NULL : issuer, c->key, c->key, now - 3600, c->not_after);
+    simExtendLeafOrCa(c->leaf, issuer, r);
+    simAssert(X509_sign(c->leaf, r->self_signed ? c->key : keys[simKeyOf(r->issuer)], NULL));
     simAssert(BN_bn2binpad(ASN1_INTEGER_to_BN(X509_get0_serialNumber(c->leaf), NULL), c->serial, 8) == 8);
     simAssert(X509_digest(c->leaf, EVP_sha256(), c->sha256, NULL));
     memcpy(c->file, "ocsp-", 5);
     for (i = 0; i < 32; i++) snprintf(c->file + 5 + 2 * i, 3, "%02x", c->sha256[i]);
     memcpy(c->file + 69, ".der", 5);
-    c->id_len[0] = (size_t)simWriteCertId(c->id[0], ca, c->leaf, EVP_sha1());
-    c->id_len[1] = (size_t)simWriteCertId(c->id[1], ca, c->leaf, EVP_sha256());
-    id = OCSP_cert_id_new(EVP_sha1(), X509_get_subject_name(same_name_ca), X509_get0_pubkey_bitstr(same_name_ca),
-                          X509_get0_serialNumber(c->leaf));
+    c->id_len[0] = (size_t)simWriteCertId(c->id[0], issuer, c->leaf, EVP_sha1());
+    c->id_len[1] = (size_t)simWriteCertId(c->id[1], issuer, c->leaf, EVP_sha256());
+    id = OCSP_cert_id_new(EVP_sha1(), X509_get_subject_name(same_name_cas[r->issuer]),
+                          X509_get0_pubkey_bitstr(same_name_cas[r->issuer]), X509_get0_serialNumber(c->leaf));
     if (id) {
         unsigned char *p = c->id[2];
         c->id_len[2] = (size_t)i2d_OCSP_CERTID(id, &p);
@@ -303,7 +334,9 @@ int simCaHasSignerCert(void) {
 }
 
 void simCaReplaceSigner(int validity) {
-    simDropSignerCert(SIGNER_GOOD);
+    int ca;
+
+    for (ca = 0; ca < SIM_CAS; ca++) simDropSignerCert(ca, SIGNER_GOOD);
     signer_validity = validity;
 }
 
@@ -375,9 +408,9 @@ static void simUtcTime(unsigned char *out, int64_t t) {
     memcpy(out, text, SIM_UTC_TIME);
 }
 
-static simSignerCert *simGetSignerCert(int variant) {
-    simSignerCert *d = &signer_certs[variant];
-    const simTemplate *t = &templates[variant];
+static simSignerCert *simGetSignerCert(int ca, int variant) {
+    simSignerCert *d = &signer_certs[ca][variant];
+    const simTemplate *t = &templates[ca][variant];
     int64_t now = simCaTime();
     int64_t overlap = simThisWorld()->signer_gap                       ? 0
                       : signer_validity / 2 < ca_validity + ca_presign ? signer_validity / 2
@@ -385,7 +418,7 @@ static simSignerCert *simGetSignerCert(int variant) {
 
     if (d->der.p && (variant == SIGNER_GOOD ? now < d->to - overlap : d->from <= now + 86400 && now < d->to + 86400))
         return d;
-    simDropSignerCert(variant);
+    simDropSignerCert(ca, variant);
     d->from = now - 60;
     d->to = now + (variant == SIGNER_GOOD ? signer_validity : 30 * 86400);
     if (variant == SIGNER_EXPIRED) d->to = now - 1;
@@ -395,7 +428,7 @@ static simSignerCert *simGetSignerCert(int variant) {
     simNextSerial(t->serial);
     simUtcTime(t->from, d->from);
     simUtcTime(t->to, d->to);
-    simSignCertificate(d, t->tbs, (size_t)t->len, variant == SIGNER_FOREIGN ? KEY_SAME_NAME_CA : KEY_CA);
+    simSignCertificate(d, t->tbs, (size_t)t->len, variant == SIGNER_FOREIGN ? KEY_SAME_NAME_CA : simKeyOf(ca));
     return d;
 }
 
@@ -488,8 +521,9 @@ long long simCaCount(void) {
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-/* Returns the last event of `kind` that is under way, or NULL. An event without a duration does not end. */
-static const simEvent *simLatest(simKind kind) {
+/* Returns the last event of `kind` about this level that is under way, or NULL. An event without a duration does not
+ * end. */
+static const simEvent *simLatest(simKind kind, int level) {
     const simWorld *w = simThisWorld();
     const simEvent *found = NULL;
     int64_t now = simTrueMs();
@@ -497,21 +531,22 @@ static const simEvent *simLatest(simKind kind) {
 
     for (i = 0; i < w->event_count && w->events[i].at <= now; i++) {
         const simEvent *e = &w->events[i];
-        if (e->kind == kind && !e->off && (!e->duration || now < e->at + e->duration)) found = e;
+        if (e->kind == kind && !e->off && simMeans(e, level) && (!e->duration || now < e->at + e->duration)) found = e;
     }
     return found;
 }
 
 /* Whether the certificate was revoked at that time (true seconds). For a CA that rounds thisUpdate: its responses have
  * the status of the time when they are signed. */
-static int simRevokedAt(int64_t signed_at) {
+static int simRevokedAt(int64_t signed_at, int level) {
     const simWorld *w = simThisWorld();
     int64_t at = ((int64_t)signed_at - SIM_EPOCH) * 1000;
     int i;
 
     for (i = 0; i < w->event_count; i++) {
         const simEvent *e = &w->events[i];
-        if (e->kind == SIM_REVOKED && !e->off && e->at <= at && at < e->at + e->duration) return 1;
+        if (e->kind == SIM_REVOKED && !e->off && simMeans(e, level) && e->at <= at && at < e->at + e->duration)
+            return 1;
     }
     return 0;
 }
@@ -537,7 +572,7 @@ static const simAnswer *simErrorAnswer(simKind kind, const simCert *cert) {
 void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     simKind kind = fault ? fault->kind : SIM_KINDS;
     const simWorld *w = simThisWorld();
-    const simEvent *change, *revoked = simLatest(SIM_REVOKED);
+    const simEvent *change, *revoked = simLatest(SIM_REVOKED, cert->level);
     int64_t now = simCaTime(), began = fault ? (int64_t)(SIM_EPOCH + fault->at / 1000) : 0;
 
     memset(offer, 0, sizeof(*offer));
@@ -545,8 +580,8 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
     offer->cert = cert->index;
     offer->description = simKindName(kind);
     offer->status = V_OCSP_CERTSTATUS_GOOD;
-    ca_validity = (change = simLatest(SIM_VALIDITY)) ? (int)change->a : w->validity;
-    ca_presign = (change = simLatest(SIM_PRESIGN)) ? (int)change->a : w->presign;
+    ca_validity = (change = simLatest(SIM_VALIDITY, cert->level)) ? (int)change->a : w->validity;
+    ca_presign = (change = simLatest(SIM_PRESIGN, cert->level)) ? (int)change->a : w->presign;
     ca_backdate = w->backdate < ca_validity ? w->backdate : 0;
 
     if (kind == SIM_FROZEN) now = began;
@@ -574,7 +609,7 @@ void simCaOffer(const simCert *cert, const simEvent *fault, simAnswer *offer) {
         offer->this_update -= offer->this_update % w->round_to;
         offer->produced_at -= offer->produced_at % (w->round_to >= 60 ? w->round_to / 60 : 1);
         if (offer->next_update) offer->next_update = offer->this_update + ca_validity + ca_presign + w->round_to;
-        if (simRevokedAt(now)) offer->status = V_OCSP_CERTSTATUS_REVOKED;
+        if (simRevokedAt(now, cert->level)) offer->status = V_OCSP_CERTSTATUS_REVOKED;
     } else if (revoked && (revoked->b || offer->this_update >= (int64_t)(SIM_EPOCH + revoked->at / 1000)))
         offer->status = V_OCSP_CERTSTATUS_REVOKED;
 }
@@ -585,8 +620,9 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     simKind kind = fault ? fault->kind : SIM_KINDS;
     simAnswer made;
     int variant = -1, which_id = simOneIn(simWorldRng(), 8), by_key = simOneIn(simWorldRng(), 3);
-    simSigning how = {KEY_CA, simOneIn(simWorldRng(), SIM_REAL_SIGNATURES)};
-    testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
+    simSigning how = {simKeyOf(cert->issuer), simOneIn(simWorldRng(), SIM_REAL_SIGNATURES)};
+    testReply reply = {
+        .count = 1, .signer = cas[cert->issuer], .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
     testSingle *entries = reply.singles;
     int many = simOneIn(simWorldRng(), 16);
     const simCert *about = cert;
@@ -606,7 +642,8 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     if (kind == SIM_OTHER_SERIAL) {
         about = cert_count > 1 ? certs[(cert->index + 1) % cert_count] : cert;
         made.cert = about->index;
-        if (about == cert) which_id = 2, made.acceptable = 0, made.cert = -1;
+        if (about == cert) which_id = 2;
+        if (about == cert || about->issuer != cert->issuer) made.acceptable = 0, made.cert = -1;
     }
     entries[0] = simSingleResponse(about, which_id, &made);
     if (many && !alone && kind == SIM_KINDS) { /* more SingleResponses: for this certificate, and for another one */
@@ -642,7 +679,7 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     if (kind == SIM_SIGNER_KEY_USAGE) variant = SIGNER_KEY_USAGE;
     if (kind == SIM_SIGNER_CRITICAL) variant = SIGNER_CRITICAL;
     if (variant >= 0) {
-        const simSignerCert *signer_cert = simGetSignerCert(variant);
+        const simSignerCert *signer_cert = simGetSignerCert(cert->issuer, variant);
         reply.signer = signer_cert->cert;
         reply.sent_der = signer_cert->der;
         how.key = KEY_SIGNER;
@@ -654,13 +691,14 @@ const simAnswer *simCaAnswer(const simCert *cert, const simEvent *fault, int alo
     }
     if (kind == SIM_SAME_NAME_CA) {
         made.signer_from = made.signer_to = 0;
-        reply.signer = same_name_ca;
+        reply.signer = same_name_cas[cert->issuer];
         reply.sent_der = (testBytes){0};
         how.key = KEY_SAME_NAME_CA;
         made.acceptable = 0;
     }
 
     reply.produced_at = made.produced_at;
+    reply.padding = (size_t)simThisWorld()->chain.padding[cert->level];
     der = testReplyDer(&reply);
     if (kind == SIM_TRUNCATED) der.n = (size_t)simBetween(simWorldRng(), 1, (int64_t)der.n - 1);
     if (kind == SIM_FLIPPED) {
@@ -704,6 +742,7 @@ int simAcceptable(const simAnswer *a, const simCert *cert, int64_t now, int64_t 
     }
     if (cert->not_after < *end) *end = cert->not_after;
     if (a->signer_to && a->signer_to < *end) *end = a->signer_to;
+    if (!a->signer_to && cert->issuer_ends && cert->issuer_ends < *end) *end = cert->issuer_ends; /* the CA signed */
     return now < *end;
 }
 
@@ -722,14 +761,15 @@ int simCaSelfTest(void) {
     for (with_signer_cert = 0; with_signer_cert < 2; with_signer_cert++) {
         for (by_key = 0; by_key < 2; by_key++) {
             for (really = 0; really < 2; really++) {
-                simCert *cert = simCaIssue(10 * 86400, 0, 1, 0, 0);
+                simCert *cert = simCaIssue(&(simRequest){.validity = 10 * 86400, .urls = 1});
                 ocspIdentity *id;
                 STACK_OF(X509) *chain = sk_X509_new_null();
                 simAnswer values = {.status = V_OCSP_CERTSTATUS_GOOD,
                                     .this_update = simCaTime(),
                                     .next_update = simCaTime() + 86400};
                 simSigning how = {with_signer_cert ? KEY_SIGNER : KEY_CA, really};
-                testReply reply = {.count = 1, .signer = ca, .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
+                testReply reply = {
+                    .count = 1, .signer = cas[0], .by_key = by_key, .sign = simSignReply, .sign_arg = &how};
                 simSignerCert *d;
                 ocspResponse r;
                 ocspError err;
@@ -738,8 +778,8 @@ int simCaSelfTest(void) {
                 int bit;
                 signer_validity = 86400;
                 ca_validity = 86400;
-                d = with_signer_cert ? simGetSignerCert(SIGNER_GOOD) : NULL;
-                sk_X509_push(chain, ca);
+                d = with_signer_cert ? simGetSignerCert(SIM_ROOT_CA, SIGNER_GOOD) : NULL;
+                sk_X509_push(chain, cas[0]);
                 id = ocspIdentityNew(cert->leaf, chain, NULL);
                 simAssert(id && id->issuer);
                 reply.singles[0] = simSingleResponse(cert, 0, &values);

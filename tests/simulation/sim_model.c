@@ -52,8 +52,14 @@ typedef struct simMoment {
 
 /* The state that the policy requires for one certificate. Times of refreshes are monotonic milliseconds, 0 for none. */
 typedef struct simCertModel {
-    int tracked, active;
-    int chain; /* its issuer is known */
+    int tracked, active, was_active;
+    unsigned order;           /* of tracking: the oldest is forgotten first */
+    int issuer_known, issuer; /* issuer: index of its issuer's certificate that the engine knows */
+    /* Of a leaf: the indices of the CAs that are followed with it, in the order of the chain, -1: none there; and the bytes
+     * of the certificates in a TLS message. */
+    int follows[OCSP_MAX_CHAIN - 1];
+    size_t chain_bytes;
+    int error; /* its last refresh failed, for INFO; 2: that depends on what was pushed or supplied */
     const simAnswer *current;
     ocspSource source;
     int loaded_from;    /* index of the directory, for a source of OCSP_SOURCE_CACHE: cache-dir may change afterwards */
@@ -66,6 +72,7 @@ typedef struct simCertModel {
     int refresh_now;                  /* after a reload or a directive */
     int maybe_requested;             /* a request came during a refresh: it may cause another one, or be served by it */
     int just_attached, just_enabled; /* a start; stapling turned on: refresh now unless `current` is valid */
+    int may_refresh;                 /* staple-chain was turned on: a refresh is allowed, whatever is on disk */
     int64_t last_refresh_mono, last_refresh_true; /* when the last refresh ended */
     int64_t retry_early, retry_late;              /* monotonic: the earliest and the latest time of the next retry */
     int64_t refresh_early, refresh_late;          /* wall: likewise of the next refresh */
@@ -104,10 +111,11 @@ static struct {
 static int hour_count[SIM_MAX_CERTS];
 
 static int64_t disturbed_at, clock_disturbed_at; /* true time: the last event began or ended */
-static ocspOptions engine; /* options that the engine adopted; strings are constants of sim_run.c */
-static ocspOptions wanted; /* options that the main thread set */
-static int options_new, attach_new, attach_count, attach[2], attach_chain, attached_before, requests, in_refresh,
-    late_request;
+static ocspOptions engine;        /* options that the engine adopted; strings are constants of sim_run.c */
+static ocspOptions wanted;        /* options that the main thread set */
+static simServed attach, adopted; /* the context that main attached last, and the one that the engine adopted */
+static unsigned tracked_count;
+static int options_new, attach_new, attached_before, requests, in_refresh, late_request;
 static long long refreshes, failed_refreshes, failed_kinds[OCSP_ERR_KINDS]; /* by kind; the first: unknown kind */
 
 static int64_t simMax(int64_t a, int64_t b) {
@@ -131,7 +139,7 @@ static int64_t simRemainingMs(const simCertModel *m) {
 }
 
 static int simCanQuery(const simCert *cert) {
-    if (cert->self_signed || !models[cert->index].chain) return 0;
+    if (cert->self_signed || !models[cert->index].issuer_known) return 0;
     return cert->urls > 0 || (engine.responder_url && *engine.responder_url) || simHasResponseFile(&engine);
 }
 
@@ -315,7 +323,7 @@ static void simInstallResponse(simCertModel *m, const simAnswer *a, ocspSource s
     }
     m->dirty_since = simIsStored(source) ? simTrueMs() : SIM_NEVER;
     m->store_pending = simIsStored(source) && engine.cache_dir && *engine.cache_dir;
-    m->failures = 0;
+    m->failures = m->error = 0;
     m->retry_early = m->retry_late = 0;
     m->retry_late_open = 0;
     m->attempts_min = m->attempts_max = 0;
@@ -331,7 +339,7 @@ static void simResponseUnchanged(simCertModel *m, const simCert *cert) {
 
     simAllowExtra(m, 8); /* the count of failures starts again at 0 */
     simAnswered(m, 0);
-    m->failures = 0;
+    m->failures = m->error = 0;
     m->retry_early = m->retry_late = 0;
     if (simRemainingMs(m) > 0 && m->current->status == V_OCSP_CERTSTATUS_REVOKED) {
         int64_t old_early = m->refresh_early, old_late = m->refresh_late, window,
@@ -376,6 +384,7 @@ static void simRefreshFailed(simCertModel *m, const simCert *cert, ocspErrorKind
     int64_t mono = simMonoMs();
 
     m->failures++;
+    m->error = 1;
     simIntervalFailed(m);
     failed_refreshes++;
     failed_kinds[kind]++;
@@ -494,28 +503,136 @@ static void simAdoptOptions(void) {
     }
 }
 
+/* Forgets what a process knows of a certificate; what is on disk, and what an earlier process knew, stays. */
+static void simForget(simCertModel *m) {
+    simCertModel fresh = {.saved = m->saved, .tampered = m->tampered, .dirty_since = SIM_NEVER};
+    int d;
+
+    fresh.lasting_revocation = m->lasting_revocation;
+    for (d = 0; d < SIM_CACHE_DIRS; d++) {
+        fresh.dirs[d].clean = m->dirs[d].clean;
+        fresh.dirs[d].removal_failed_at = SIM_NEVER;
+    }
+    for (d = 0; d < OCSP_MAX_CHAIN - 1; d++) fresh.follows[d] = -1;
+    memcpy(fresh.saved_path, m->saved_path, sizeof(fresh.saved_path));
+    *m = fresh;
+}
+
+/* Tracks a certificate. Of more than OCSP_MAX_CERTS the oldest is forgotten that is neither active nor was before the last
+ * reload. */
+static void simTrack(simCertModel *m) {
+    int i, d, count = 0, oldest = -1, n = simCaCertCount();
+
+    if (m->tracked) return;
+    for (i = 0; i < n; i++) {
+        const simCertModel *other = &models[i];
+        count += other->tracked;
+        if (!other->tracked || other->active || other->was_active) continue;
+        if (oldest < 0 || other->order < models[oldest].order) oldest = i;
+    }
+    if (count == OCSP_MAX_CERTS && oldest >= 0) {
+        simForget(&models[oldest]);
+        for (i = 0; i < n; i++)
+            for (d = 0; d < OCSP_MAX_CHAIN - 1; d++)
+                if (models[i].follows[d] == oldest) models[i].follows[d] = -1;
+    }
+    m->tracked = 1;
+    m->order = ++tracked_count;
+    m->cache_unchecked = 1;
+}
+
+/* Looks for the issuer in what the context has, and in the one adopted before: of several the one that ends last. */
+static void simFindIssuer(simCertModel *m, simCert *cert) {
+    int64_t ends = 0;
+    int i;
+
+    for (i = 0; i < adopted.issuer_count; i++) {
+        if (adopted.issuers[i].ca != cert->issuer || adopted.issuers[i].ends <= ends) continue;
+        ends = adopted.issuers[i].ends;
+        m->issuer = adopted.issuers[i].cert;
+    }
+    if (ends) cert->issuer_ends = ends;
+    m->issuer_known = ends || (m->tracked && m->issuer_known); /* a known issuer is kept */
+}
+
+static int simFollows(const ocspOptions *o) {
+    return o->staple_chain && simThisWorld()->chain.supported;
+}
+
+static int simFollowedCount(void) {
+    return simFollows(&engine) ? (int)simMin(adopted.ca_count, OCSP_MAX_CHAIN - 1) : 0;
+}
+
+/* Marks what is active: the leaves, and with staple-chain the next three certificates of the chain but the root. */
+static void simMarkActive(void) {
+    int i, n = simCaCertCount();
+
+    for (i = 0; i < n; i++) models[i].active = 0;
+    for (i = 0; i < adopted.count; i++) models[adopted.leaves[i]].active = 1;
+    for (i = 0; i < simFollowedCount(); i++) models[adopted.cas[i]].active = 1;
+    for (i = 0; i < n; i++) {
+        simCertModel *m = &models[i];
+        if (m->active) continue;
+        m->refresh_now = m->refresh_requested = m->just_attached = m->maybe_requested = m->may_refresh = 0;
+        m->needs_since = m->better_since = 0;
+    }
+}
+
+/* Sets which CAs are followed with each leaf. */
+static void simSetFollows(void) {
+    int i, d;
+
+    for (i = 0; i < adopted.count; i++) {
+        simCertModel *m = &models[adopted.leaves[i]];
+        m->chain_bytes =
+            adopted.chain_bytes + (size_t)i2d_X509(simCaCert(adopted.leaves[i])->leaf, NULL) + OCSP_ENTRY_OVERHEAD;
+        for (d = 0; d < OCSP_MAX_CHAIN - 1; d++) m->follows[d] = d < simFollowedCount() ? adopted.cas[d] : -1;
+    }
+}
+
+static void simAdoptCert(int index) {
+    simCertModel *m = &models[index];
+
+    simFindIssuer(m, simCaCert(index));
+    simTrack(m);
+    simUseCacheDir(m);
+    if (simRefreshPending()) m->maybe_requested = 1; /* a pending refresh request applies to the new certificates */
+    if (attached_before)
+        m->refresh_now = 1;
+    else
+        m->just_attached = 1;
+}
+
 static void simAdoptContext(void) {
     int i, n = simCaCertCount();
 
     attach_new = 0;
-    for (i = 0; i < n; i++) models[i].active = 0;
-    for (i = 0; i < attach_count; i++) {
-        simCertModel *m = &models[attach[i]];
-        if (!m->tracked) m->cache_unchecked = 1;
-        simUseCacheDir(m);
-        m->chain = attach_chain || (m->tracked && m->chain); /* a known issuer is kept */
-        m->tracked = m->active = 1;
-        if (simRefreshPending()) m->maybe_requested = 1; /* a pending refresh request applies to the new certificates */
-        if (attached_before)
-            m->refresh_now = 1;
-        else
-            m->just_attached = 1;
-    }
-    for (i = 0; i < n; i++)
-        if (!models[i].active)
-            models[i].refresh_now = models[i].refresh_requested = models[i].just_attached = models[i].maybe_requested =
-                0;
+    adopted = attach;
+    for (i = 0; i < n; i++) models[i].was_active = models[i].active;
+    simMarkActive();
+    for (i = 0; i < adopted.count; i++) simAdoptCert(adopted.leaves[i]);
+    for (i = 0; i < simFollowedCount(); i++) simAdoptCert(adopted.cas[i]);
+    simSetFollows();
     attached_before = 1;
+}
+
+/* After staple-chain was changed: the CAs that are followed anew are refreshed if they have no valid response. */
+static void simAdoptChain(void) {
+    int i, n = simCaCertCount();
+
+    simMarkActive();
+    for (i = 0; i < simFollowedCount(); i++) {
+        simCertModel *m = &models[adopted.cas[i]];
+        simCert *cert = simCaCert(adopted.cas[i]);
+        int known = m->tracked, issuer = m->issuer;
+        simFindIssuer(m, cert);
+        simTrack(m);
+        simUseCacheDir(m);
+        if (!known) m->just_enabled = 1;
+        if (!known || issuer != m->issuer) m->may_refresh = 1;
+    }
+    simSetFollows();
+    for (i = 0; i < n && simRefreshPending(); i++) models[i].maybe_requested = models[i].active;
 }
 
 /* After a start, or after stapling was turned on: requires a refresh now if no valid response was read from disk. Call
@@ -526,12 +643,15 @@ static void simRefreshIfEmpty(simCertModel *m) {
 }
 
 void simModelStepBegins(void) {
-    int i, n = simCaCertCount(), refresh_requested = requests;
+    int i, n = simCaCertCount(), refresh_requested = requests, followed = engine.staple_chain;
     int64_t now = simWallMs();
 
     requests = 0;
     if (options_new) simAdoptOptions();
-    if (attach_new) simAdoptContext();
+    if (attach_new)
+        simAdoptContext();
+    else if (attached_before && engine.staple_chain != followed)
+        simAdoptChain();
     for (i = 0; i < n; i++) {
         simCertModel *m = &models[i];
         simCert *cert = simCaCert(i);
@@ -541,7 +661,8 @@ void simModelStepBegins(void) {
         if (late_request && simRefreshPending() && m->active)
             m->maybe_requested = 1; /* adopted only now, after the last refreshes */
         if (!engine.stapling) {
-            m->refresh_now = m->refresh_requested = m->just_attached = m->just_enabled = m->maybe_requested = 0;
+            m->refresh_now = m->refresh_requested = m->just_attached = m->just_enabled = m->maybe_requested =
+                m->may_refresh = 0;
             continue;
         }
         if (!m->current) continue;
@@ -602,13 +723,13 @@ void simModelRequestSent(simCert *cert, int url) {
         return;
     }
     simRefreshIfEmpty(m);
-    for (i = 0; i < attach_count && engine.cache_dir && *engine.cache_dir; i++)
-        simRequire(!models[attach[i]].store_pending || attach[i] == cert->index, "disk",
+    for (i = 0; i < simCaCertCount() && engine.cache_dir && *engine.cache_dir; i++)
+        simRequire(!models[i].active || !models[i].store_pending || i == cert->index, "disk",
                    "a request is sent before the other certificate's response is stored");
     simRequire(engine.stapling, "early", "request sent with stapling off");
     simRequire(m->tracked && m->active, "early", "request sent for a certificate that is not served");
     simRequire(!simHasResponseFile(&engine), "early", "request sent although response-file is set");
-    refresh_now = m->refresh_requested || m->refresh_now || m->maybe_requested;
+    refresh_now = m->refresh_requested || m->refresh_now || m->maybe_requested || m->may_refresh;
     if (!m->refresh_requested && !m->maybe_requested && m->last_refresh_mono)
         simRequire(mono >= m->last_refresh_mono + SIM_SECOND, "early", "two refreshes within %lld ms",
                    (long long)(mono - m->last_refresh_mono));
@@ -631,7 +752,7 @@ void simModelRequestSent(simCert *cert, int url) {
     m->manual_refresh = m->refresh_requested || m->maybe_requested;
     m->maybe_manual = m->maybe_requested && !m->refresh_requested;
     m->required_now = m->refresh_now;
-    m->refresh_requested = m->refresh_now = m->maybe_requested = 0;
+    m->refresh_requested = m->refresh_now = m->maybe_requested = m->may_refresh = 0;
 }
 
 static void simRefreshEnds(simCertModel *m) {
@@ -671,17 +792,19 @@ void simModelPushed(const simAnswer *answer) {
         simCertModel *m = &models[i];
         simCert *cert = simCaCert(i);
         const simAnswer *before = m->current;
-        if (!m->active || !m->chain || cert->self_signed) continue;
+        if (m->active && !m->error) m->error = 2;
+        if (!m->active || !m->issuer_known || cert->self_signed) continue;
         if (!simAccept(m, cert, answer, OCSP_SOURCE_PUSHED, simReceivedAt(answer, simNow(), simNow()))) continue;
         if (m->current != before) m->refresh_now = 0; /* the next refresh is at the refresh time */
     }
 }
 
-simCert *simModelTrackedCert(void) {
+simCert *simModelTrackedCert(int depth) {
     int i;
 
-    for (i = 0; i < simCaCertCount() - 1 && !models[i].active; i++) continue;
-    return simCaCert(i);
+    if (depth) return depth <= simFollowedCount() ? simCaCert(adopted.cas[depth - 1]) : NULL;
+    for (i = 0; i < simCaCertCount() && (!models[i].active || simCaCert(i)->level); i++) continue;
+    return i < simCaCertCount() ? simCaCert(i) : NULL;
 }
 
 void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int64_t mtime, simCert *cert) {
@@ -694,7 +817,7 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
     cached_mtime = mtime;
     if (dir) { /* read at a start, or before a store: accepted if newer */
         if (simRemainingMs(m) <= 0) m->cache_unchecked = 0;
-        if (a && m->chain && !simHasResponseFile(&engine) && strcmp(dir, engine.cache_dir) == 0)
+        if (a && m->issuer_known && !simHasResponseFile(&engine) && strcmp(dir, engine.cache_dir) == 0)
             simAccept(m, cert, a, source, received);
         return;
     }
@@ -703,10 +826,11 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
         simRequire(simMonoMs() >= m->last_refresh_mono + SIM_SECOND, "early", "the file is read twice within a second");
     m->manual_refresh = m->refresh_requested || m->maybe_requested;
     m->maybe_manual = m->maybe_requested && !m->refresh_requested;
-    m->refresh_requested = m->refresh_now = m->maybe_requested = 0;
+    m->refresh_requested = m->refresh_now = m->maybe_requested = m->may_refresh = m->interval_refresh = 0;
     taken = a && simAccept(m, cert, a, source, received);
     if (!taken && a && a->well_formed && a->cert != cert->index) { /* for another one: not stapled, not a failure */
         m->retry_early = m->retry_late = 0;
+        m->error = 1;
     } else if (!taken) {
         simRefreshFailed(m, cert, a ? simFailureKind(m, a) : der ? OCSP_ERR_NONE : OCSP_ERR_NETWORK);
     }
@@ -715,13 +839,16 @@ void simModelFileRead(const char *dir, const unsigned char *der, size_t len, int
 
 /* ---- checks ------------------------------------------------------------------------------------------------------ */
 
-void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len) {
-    simCertModel *m = &models[cert->index];
+/* Returns the response that must be stapled for a certificate, NULL: none. */
+static const simAnswer *simWanted(const simCertModel *m) {
+    return wanted.stapling && m->tracked && simRemainingMs(m) > 0 && simNow() < m->expires_at ? m->current : NULL;
+}
+
+static void simCheckStaple(const simCert *cert, const simAnswer *want, const unsigned char *der, size_t len) {
+    const simCertModel *m = &models[cert->index];
     const simAnswer *a = der ? simCaFind(der, len) : NULL;
-    const simAnswer *want = wanted.stapling && m->tracked && simRemainingMs(m) > 0 ? m->current : NULL;
     int64_t now = simNow(), end;
 
-    if (want && simNow() >= m->expires_at) want = NULL;
     if (a == want && (der != NULL) == (want != NULL) && !m->revocation && !m->lasting_revocation) return;
     if (der && !a) simBroken("staple", "%zu bytes are stapled that no responder sent", len);
     if (der && a->status == V_OCSP_CERTSTATUS_GOOD && m->revocation && simCompareTimes(a, m->revocation) <= 0)
@@ -745,14 +872,41 @@ void simModelCheckStaple(simCert *cert, const unsigned char *der, size_t len) {
                   want->description);
     if (der)
         simBroken("staple", "stapled although no response may be: expires %+lld s", (long long)(m->expires_at - now));
-    simBroken("staple", "no staple although the current response is valid (%s, expires %+lld s)", want->description,
-              (long long)(m->expires_at - now));
+    simBroken("staple", "no staple at level %d although the current response is valid (%s, expires %+lld s)",
+              cert->level, want->description, (long long)(m->expires_at - now));
+}
+
+/* With staple-chain the CAs' responses follow the leaf's, each beside its own certificate, as far as the message stays within
+ * OCSP_MAX_CHAIN_MESSAGE: of a longer one those of the upper CAs are left out. */
+void simModelCheckHandshake(const simCert *leaf, const simSent *sent) {
+    const simCertModel *m = &models[leaf->index];
+    const simAnswer *of_leaf = simWanted(m);
+    size_t bytes = m->chain_bytes + (m->current ? m->current->len : 0);
+    int d;
+
+    simCheckStaple(leaf, of_leaf, sent->response[0].der, sent->response[0].len);
+    if (!m->tracked || !wanted.stapling || !simFollows(&wanted)) {
+        simRequire(!sent->chain, "staple", "responses for CAs are stapled, which must not be");
+        return;
+    }
+    for (d = 1; d < OCSP_MAX_CHAIN; d++) {
+        const simCertModel *ca = m->follows[d - 1] >= 0 ? &models[m->follows[d - 1]] : NULL;
+        int fits = ca && ca->current && bytes + ca->current->len <= OCSP_MAX_CHAIN_MESSAGE;
+        if (!ca) {
+            simRequire(!sent->response[d].der, "staple", "a response at level %d, where no CA is followed", d);
+            continue;
+        }
+        if (fits) bytes += ca->current->len;
+        simCheckStaple(simCaCert(m->follows[d - 1]), fits ? simWanted(ca) : NULL, sent->response[d].der,
+                       sent->response[d].len);
+    }
 }
 
 /* The fields of INFO that the model checks. */
 typedef struct simInfo {
     long long next, expires, failures, this_update, refreshes, refresh_failures, kinds;
-    char state[32];
+    long long followed, good, revoked, chain_handshakes;
+    char state[32], chain_error[600];
 } simInfo;
 
 static simInfo info[2];
@@ -763,6 +917,7 @@ static void simInfoText(void *arg, const char *field, const char *value) {
     (void)arg;
     if (i != info) field += 4;
     if (field[0] == 's' && strcmp(field, "state") == 0) snprintf(i->state, sizeof(i->state), "%s", value);
+    if (strcmp(field, "chain_last_error") == 0) snprintf(i->chain_error, sizeof(i->chain_error), "%s", value);
 }
 
 static void simInfoNumber(void *arg, const char *field, long long value) {
@@ -779,6 +934,12 @@ static void simInfoNumber(void *arg, const char *field, long long value) {
         break;
     case 'c':
         if (strcmp(field, "consecutive_failures") == 0) i->failures = value;
+        if (strcmp(field, "chain_followed") == 0) i->followed = value;
+        if (strcmp(field, "chain_good") == 0) i->good = value;
+        if (strcmp(field, "chain_revoked") == 0) i->revoked = value;
+        break;
+    case 'h':
+        if (strcmp(field, "handshakes_chain_stapled") == 0) i->chain_handshakes = value;
         break;
     case 't':
         if (strcmp(field, "this_update") == 0) i->this_update = value;
@@ -823,13 +984,46 @@ void __wrap_ocspSetReport(const ocspReport *r) {
     __real_ocspSetReport(r);
 }
 
+/* The engine's certificates, for what INFO does not show of CAs: when the next refresh is, and how many failed. */
+static const ocspCertSet *engine_set;
+static const ocspOptions *engine_options;
+
+void __real_ocspFillReport(ocspReport *report,
+                           const ocspCertSet *set,
+                           const ocspOptions *options,
+                           const ocspEnv *env,
+                           ocspCertState empty_state);
+void __wrap_ocspFillReport(ocspReport *report,
+                           const ocspCertSet *set,
+                           const ocspOptions *options,
+                           const ocspEnv *env,
+                           ocspCertState empty_state);
+void __wrap_ocspFillReport(ocspReport *report,
+                           const ocspCertSet *set,
+                           const ocspOptions *options,
+                           const ocspEnv *env,
+                           ocspCertState empty_state) {
+    engine_set = set;
+    engine_options = options;
+    __real_ocspFillReport(report, set, options, env, empty_state);
+}
+
+static const ocspCert *simEngineCert(const simCert *cert) {
+    int i;
+
+    for (i = 0; engine_set && i < engine_set->count; i++)
+        if (memcmp(engine_set->certs[i]->id->sha256, cert->sha256, sizeof(cert->sha256)) == 0)
+            return engine_set->certs[i];
+    return NULL;
+}
+
 static int64_t next_try; /* true time of the next try, by the engine's report */
 static unsigned checks;
 
 static void simCheckInfo(const simCertModel *m, const simCert *cert, const simInfo *i) {
     const char *state = !wanted.stapling                                  ? "disabled"
                         : !m->current && cert->self_signed                ? "self-signed"
-                        : !m->current && !m->chain                        ? "no-issuer"
+                        : !m->current && !m->issuer_known                 ? "no-issuer"
                         : !m->current && !simCanQuery(cert)               ? "no-responder"
                         : !m->current                                     ? "pending"
                         : simRemainingMs(m) <= 0                          ? "expired"
@@ -841,6 +1035,30 @@ static void simCheckInfo(const simCertModel *m, const simCert *cert, const simIn
                m->failures);
     simRequire(i->this_update == (m->current ? (long long)m->current->this_update : 0), "info",
                "this_update is not that of the current response");
+}
+
+/* Checks the fields of INFO about the chain. */
+static void simCheckChainInfo(const simInfo *i) {
+    int d, followed = 0, good = 0, revoked = 0, errors = 0, unsure = 0;
+
+    for (d = 0; d < simFollowedCount(); d++) {
+        const simCert *cert = simCaCert(adopted.cas[d]);
+        const simCertModel *m = &models[cert->index];
+        int valid = m->current && simRemainingMs(m) > 0;
+        followed += simCanQuery(cert);
+        good += valid && m->current->status == V_OCSP_CERTSTATUS_GOOD;
+        revoked |= valid && m->current->status == V_OCSP_CERTSTATUS_REVOKED;
+        errors += m->error == 1;
+        unsure += m->error == 2;
+    }
+    simRequire(i->followed == followed && i->good == good && i->revoked == revoked, "info",
+               "chain_followed, _good, _revoked are %lld, %lld, %lld, must be %d, %d, %d", i->followed, i->good,
+               i->revoked, followed, good, revoked);
+    simRequire(i->chain_handshakes == simChainHandshakes(), "info", "handshakes_chain_stapled is %lld, must be %lld",
+               i->chain_handshakes, simChainHandshakes());
+    if (engine.staple_chain && !simThisWorld()->chain.supported) errors = 1;
+    simRequire((i->chain_error[0] != 0) == (errors > 0) || (unsure && !errors), "info",
+               "%d CAs have failed, and chain_last_error is \"%s\"", errors, i->chain_error);
 }
 
 /* Returns the true time by which the current response must be on disk: at once, or after the disk's last failure. */
@@ -895,6 +1113,7 @@ static int simOffersBetter(const simCertModel *m, const simCert *cert) {
     validity = offer.next_update - offer.this_update;
     return offer.next_update && offer.this_update <= now &&
            (!m->current || offer.this_update > m->current->this_update) && cert->not_after > offer.next_update &&
+           (!cert->issuer_ends || cert->issuer_ends > offer.next_update) &&
            offer.next_update - validity * engine.refresh_margin / 100 > now + SIM_QUIET_SLACK / 1000;
 }
 
@@ -946,12 +1165,21 @@ static const simAnswer *simValidOnDisk(const simCert *cert, const ocspOptions *o
 void simModelFirstHandshake(void) {
     int i;
 
-    for (i = 0; attach_chain && i < attach_count; i++) {
-        const simAnswer *a = simValidOnDisk(simCaCert(attach[i]), &wanted);
-        simRequire(!a || models[attach[i]].current == a, "restart",
+    for (i = 0; i < simCaCertCount(); i++) {
+        const simAnswer *a = models[i].active && models[i].issuer_known ? simValidOnDisk(simCaCert(i), &wanted) : NULL;
+        simRequire(!a || models[i].current == a, "restart",
                    "a valid response is on disk, but not stapled in the first handshake");
     }
-    for (i = 0; wanted.stapling && i < attach_count; i++) simRefreshIfEmpty(&models[attach[i]]);
+    for (i = 0; i < simCaCertCount() && wanted.stapling; i++) simRefreshIfEmpty(&models[i]);
+}
+
+/* Returns when the engine refreshes a CA next, by the monotonic clock. */
+static int64_t simPlanOf(const ocspCert *cert) {
+    int64_t in = ocspDueIn(cert, engine_options, &ocsp_env);
+    int by_wall = !cert->schedule.retry_at_ms || ocspIntervalAtMs(cert, engine_options, &ocsp_env);
+
+    if (in == INT64_MAX) return SIM_NEVER;
+    return simMonoMs() + (by_wall ? simTrueOfWall(simWallMs() + in) - simTrueMs() : in);
 }
 
 void simModelIdle(void) {
@@ -971,27 +1199,34 @@ void simModelIdle(void) {
                        info[0].kinds == failed_refreshes,
                    "info", "refreshes, failures and failures by kind are %lld, %lld, %lld in INFO, must be %lld, %lld",
                    info[0].refreshes, info[0].refresh_failures, info[0].kinds, refreshes, failed_refreshes);
+        if (engine.stapling && wanted.stapling) simCheckChainInfo(&info[0]);
     }
     for (i = 0; i < n; i++) {
         simCertModel *m = &models[i];
         simCert *cert = simCaCert(i);
-        int which = attach_count > 1 && i == attach[1];
+        int which = adopted.count > 1 && i == adopted.leaves[1];
         const ocspStatus *status = &report.status[which];
+        const ocspCert *of_engine = cert->level ? simEngineCert(cert) : NULL;
+        long long failures;
         int64_t plan; /* monotonic */
         if (!m->tracked || !m->active) continue;
-        if (with_info) simCheckInfo(m, cert, &info[which]);
-        simRequire(status->consecutive_failures == m->failures, "info", "consecutive_failures is %lld, must be %lld",
-                   status->consecutive_failures, m->failures);
+        simRequire(!cert->level || (of_engine && of_engine->active), "late", "the CA of level %d is not followed",
+                   cert->level);
+        if (with_info && !of_engine) simCheckInfo(m, cert, &info[which]);
+        failures = of_engine ? of_engine->stats.consecutive_failures : status->consecutive_failures;
+        simRequire(failures == m->failures, "info", "consecutive_failures at level %d is %lld, must be %lld",
+                   cert->level, failures, m->failures);
         simRefreshIfEmpty(m);
         if (!engine.stapling || !wanted.stapling) {
             m->needs_since = m->better_since = 0;
             continue;
         }
         simCheckDisk(m, cert);
-        if (m->cache_unchecked && m->chain && simRemainingMs(m) <= 0)
+        if (m->cache_unchecked && m->issuer_known && simRemainingMs(m) <= 0)
             simRequire(!simValidOnDisk(cert, &engine), "restart",
                        "a valid response on disk, for a new certificate or in a new directory, is not read");
-        plan = status->retry_at_ms     ? status->retry_at_ms
+        plan = of_engine               ? simPlanOf(of_engine)
+               : status->retry_at_ms   ? status->retry_at_ms
                : status->refresh_at_ms ? mono + simTrueOfWall(status->refresh_at_ms) - now
                                        : SIM_NEVER;
         if (plan != SIM_NEVER && plan > mono) next_try = simMin(next_try, now + plan - mono);
@@ -1006,6 +1241,7 @@ void simModelIdle(void) {
         }
         if (m->last_refresh_mono && mono < m->last_refresh_mono + SIM_SECOND)
             continue; /* the minimum interval beats all that follows */
+        m->may_refresh = 0;
         simRequire(!m->refresh_requested, "late", "a refresh was requested and does not begin");
         simRequire(!m->refresh_now, "late", "a reload or a directive requires a refresh now, and it does not begin");
         if (m->retry_late)
@@ -1178,22 +1414,15 @@ void simModelBegin(void) {
 void simModelStart(void) {
     int i;
 
-    for (i = 0; i < SIM_MAX_CERTS; i++) {
-        simCertModel *m = &models[i], fresh = {.saved = m->saved, .tampered = m->tampered, .dirty_since = SIM_NEVER};
-        int d;
-        fresh.lasting_revocation = m->lasting_revocation;
-        for (d = 0; d < SIM_CACHE_DIRS; d++) {
-            fresh.dirs[d].clean = m->dirs[d].clean;
-            fresh.dirs[d].removal_failed_at = SIM_NEVER;
-        }
-        memcpy(fresh.saved_path, m->saved_path, sizeof(fresh.saved_path));
-        *m = fresh;
-    }
+    for (i = 0; i < SIM_MAX_CERTS; i++) simForget(&models[i]);
+    engine_set = NULL;
+    tracked_count = 0;
+    memset(&adopted, 0, sizeof(adopted));
     engine = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     engine.stapling = 0;
     memset(hour_count, 0, sizeof(hour_count));
     disturbed_at = clock_disturbed_at = simTrueMs();
-    options_new = attach_new = attach_count = attached_before = requests = in_refresh = late_request = 0;
+    options_new = attach_new = attached_before = requests = in_refresh = late_request = 0;
     refreshes = failed_refreshes = 0;
     memset(failed_kinds, 0, sizeof(failed_kinds));
     next_try = SIM_NEVER;
@@ -1213,16 +1442,14 @@ void simModelEnd(int power) {
         for (d = 0; d < SIM_CACHE_DIRS; d++) {
             simCacheDir *s = &m->dirs[d];
             last = simMax(s->removal_failed_at == SIM_NEVER ? -SIM_HOUR : s->removal_failed_at, clock_disturbed_at);
-            s->clean = s->used && m->chain && m->active && !s->tampered && (now > s->due_at || s->changed) &&
+            s->clean = s->used && m->issuer_known && m->active && !s->tampered && (now > s->due_at || s->changed) &&
                        (s->removal_failed_at == SIM_NEVER || now > last + 61 * SIM_SECOND) && (!power || s->durable);
         }
     }
 }
 
-void simModelAttach(const int *list, int count, int chain) {
-    memcpy(attach, list, sizeof(int) * (size_t)count);
-    attach_chain = chain;
-    attach_count = count;
+void simModelAttach(const simServed *served) {
+    attach = *served;
     attach_new = 1;
 }
 

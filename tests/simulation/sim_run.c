@@ -13,6 +13,7 @@
 
 #define _GNU_SOURCE
 #include "sim.h"
+#include "ocsp_late.h"
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -54,11 +55,14 @@ static struct {
     jmp_buf dies, broken;
     /* What the process serves. */
     int served[2], previous[2], count, chainless;
+    int cas[SIM_MAX_DEPTH + 1]; /* certificates of the intermediate CAs, by level */
+    int root;                   /* the `a` of the last SIM_ROOT */
+    int cross;                  /* of the new root by the old one, -1: none */
     SSL_CTX *ctx;
     SSL *ssl[2];
     int ssl_serves[2];
     ocspOptions options;
-    int file_depth, off_depth, url_depth, cache_off_depth, moved_depth;
+    int file_depth, off_depth, url_depth, cache_off_depth, moved_depth, chain_flips;
     int requested, answered;
     int pushed, verified; /* responses of the operator */
     int dense;
@@ -206,16 +210,28 @@ static int simCacheLoad(const char *dir,
     return found;
 }
 
+/* With a chain each of its certificates has a response file: the number of those before it is appended to the name. */
+static const char *simResponseFile(int depth) {
+    static char path[40];
+
+    snprintf(path, sizeof(path), depth ? SIM_RESPONSE_FILE ".%d" : SIM_RESPONSE_FILE, depth);
+    return path;
+}
+
 static int simReadResponseFile(const char *path,
                                size_t max,
                                unsigned char **der,
                                size_t *len,
                                int64_t *mtime,
                                ocspError *err) {
-    int found = real_env.read_file(path, max, der, len, mtime, err);
+    int found = real_env.read_file(path, max, der, len, mtime, err), depth = 0;
+    simCert *cert;
 
-    simTrace("response-file read: %s", found ? "found" : "nothing");
-    simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, simModelTrackedCert());
+    while (depth < SIM_MAX_LEVELS && strcmp(path, simResponseFile(depth)) != 0) depth++;
+    cert = simModelTrackedCert(depth);
+    simTrace("%s read: %s", path, found ? "found" : "nothing");
+    simRequire(cert, "early", "%s is read, which is for no certificate", path);
+    simModelFileRead(NULL, found ? *der : NULL, found ? *len : 0, found ? *mtime : 0, cert);
     return found;
 }
 
@@ -237,13 +253,15 @@ static int simCacheStore(const char *dir,
 
 static int simAdvanceTo(int64_t until);
 
-static const simEvent *simFaultOf(int url) {
+static const simEvent *simFaultOf(int url, int level) {
     const simEvent *found = NULL;
     int i;
 
     for (i = 0; i < sim.world->event_count && sim.world->events[i].at <= sim.now; i++) {
         const simEvent *e = &sim.world->events[i];
-        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->duration && (e->b >> url & 1)) found = e;
+        if (simIsFault(e->kind) && !e->off && sim.now < e->at + e->duration && (e->b >> url & 1) &&
+            (level < 0 || simMeans(e, level)))
+            found = e;
     }
     return found;
 }
@@ -252,7 +270,7 @@ int simHasFault(void) {
     int i;
 
     for (i = 0; i < sim.world->urls || i == 0; i++)
-        if (simFaultOf(i)) return 1;
+        if (simFaultOf(i, -1)) return 1;
     return 0;
 }
 
@@ -272,7 +290,7 @@ static ocspFetchResult simFetch(const ocspExchange *exchange, unsigned char **bo
     *body_len = 0;
     sim.fetching = exchange->io;
     simModelRequestSent(cert, is_operators ? 0 : number);
-    fault = simFaultOf(number);
+    fault = simFaultOf(number, cert->level);
     kind = fault ? fault->kind : SIM_KINDS;
     if (kind == SIM_HANG) takes = timeout_ms;
     if (kind == SIM_SLOW) takes = fault->a;
@@ -329,10 +347,10 @@ static void simDropContext(void) {
     sim.ssl[0] = sim.ssl[1] = NULL;
 }
 
-/* The certificates of the last 16 contexts, because a context may be attached after it was replaced. */
+/* What the last 16 contexts serve, because a context may be attached after it was replaced. */
 static struct {
     const SSL_CTX *ctx;
-    int served[2], count, chain;
+    simServed served;
 } contexts[16];
 static unsigned contexts_made;
 
@@ -344,33 +362,81 @@ X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
 
     for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed context's address may be reused */
         if (contexts[(contexts_made - i) % n].ctx == ctx) break;
-    if (i <= n && i <= contexts_made)
-        simModelAttach(contexts[(contexts_made - i) % n].served, contexts[(contexts_made - i) % n].count,
-                       contexts[(contexts_made - i) % n].chain);
+    if (i <= n && i <= contexts_made) simModelAttach(&contexts[(contexts_made - i) % n].served);
     return __real_SSL_CTX_get_cert_store(ctx);
+}
+
+static void simAddIssuer(simServed *served, int ca, int cert, int64_t ends) {
+    served->issuers[served->issuer_count].cert = cert;
+    served->issuers[served->issuer_count].ca = ca;
+    served->issuers[served->issuer_count++].ends = ends;
+}
+
+static size_t simEntryBytes(X509 *cert) {
+    return (size_t)i2d_X509(cert, NULL) + OCSP_ENTRY_OVERHEAD;
+}
+
+/* Lists the certificates of CAs that tls-cert-file has (`certs`, without the root) and those that are trusted (`trusted`),
+ * and fills `served` accordingly. */
+static void simListChain(simServed *served, X509 *certs[], int *count, X509 *trusted[], int *trusted_count) {
+    int depth = sim.world->chain.depth, root = sim.root ? SIM_NEW_ROOT : SIM_ROOT_CA, level;
+
+    *count = *trusted_count = 0;
+    for (level = 1; level <= depth + (sim.cross >= 0); level++) {
+        simCert *c = simCaCert(level <= depth ? sim.cas[level] : sim.cross);
+        int ca = level <= depth ? level : SIM_NEW_ROOT;
+        int sent = level <= depth ? level <= sim.world->chain.sent : sim.world->chain.sent == depth;
+        if (sent && sim.chainless) continue;
+        simAddIssuer(served, ca, c->index, c->not_after);
+        if (sent) {
+            served->cas[served->ca_count++] = c->index;
+            served->chain_bytes += simEntryBytes(c->leaf);
+            certs[(*count)++] = simCaParsed(c); /* another object than in the last context */
+        } else {
+            trusted[(*trusted_count)++] = simCaParsed(c);
+        }
+    }
+    if (!sim.chainless && (!depth || sim.world->chain.root_sent)) {
+        simAddIssuer(served, root, -1, INT64_C(7000000000));
+        served->chain_bytes += simEntryBytes(simCaRoot(root));
+        certs[(*count)++] = simCaRoot(root);
+    }
+    if (!depth || !sim.world->chain.root_trusted) return;
+    simAddIssuer(served, SIM_ROOT_CA, -1, INT64_C(7000000000));
+    trusted[(*trusted_count)++] = simCaRoot(SIM_ROOT_CA);
+    if (!sim.root) return;
+    simAddIssuer(served, SIM_NEW_ROOT, -1, INT64_C(7000000000));
+    trusted[(*trusted_count)++] = simCaRoot(SIM_NEW_ROOT);
 }
 
 /* Creates the context for the served certificates, as a TLS configuration does; `late`: without attaching it. */
 static void simLoadContext(int late) {
-    X509 *leaf;
-    int i;
+    X509 *leaf, *chain[SIM_MAX_LEVELS + 1], *trusted[SIM_MAX_LEVELS + 2];
+    simServed served = {.count = sim.count};
+    int i, j, count, trusted_count;
 
     simDropContext();
     sim.ctx = SSL_CTX_new(TLS_server_method());
+    simListChain(&served, chain, &count, trusted, &trusted_count);
+    if (trusted_count) {
+        X509_STORE *store = X509_STORE_new();
+        for (i = 0; i < trusted_count; i++)
+            if (!store || X509_STORE_add_cert(store, trusted[i]) != 1) abort();
+        SSL_CTX_set_cert_store(sim.ctx, store);
+    }
     for (i = 0; i < sim.count; i++) {
         leaf = simCaParsed(simCaCert(sim.served[i])); /* another object than in the last context */
         if (!leaf || SSL_CTX_use_certificate(sim.ctx, leaf) != 1 ||
             SSL_CTX_use_PrivateKey(sim.ctx, simCaCert(sim.served[i])->key) != 1)
             abort();
-        if (!sim.chainless) SSL_CTX_add1_chain_cert(sim.ctx, simCaCertificate());
+        for (j = 0; j < count; j++) SSL_CTX_add1_chain_cert(sim.ctx, chain[j]);
+        served.leaves[i] = sim.served[i];
     }
     i = (int)(contexts_made++ % (sizeof(contexts) / sizeof(contexts[0])));
     contexts[i].ctx = sim.ctx;
-    contexts[i].count = sim.count;
-    contexts[i].chain = !sim.chainless;
-    memcpy(contexts[i].served, sim.served, sizeof(sim.served));
-    ocspInstallCallback(sim.ctx);
-    if (!late) ocspAttachContext(sim.ctx);
+    contexts[i].served = served;
+    ocspInstallCallbackAs(sim.ctx, OCSP_CONTEXT_OF_SERVER);
+    if (!late) ocspLateAttach(sim.ctx);
     for (i = 0; i < sim.count; i++) {
         sim.ssl[i] = SSL_new(sim.ctx);
         SSL_set_accept_state(sim.ssl[i]);
@@ -382,18 +448,65 @@ static void simLoadContext(int late) {
     }
 }
 
+/* ---- handshakes -------------------------------------------------------------------------------------------------- */
+
+static simSent sent; /* by the handshake under way */
+static long long chain_handshakes;
+
+long long simChainHandshakes(void) {
+    return chain_handshakes;
+}
+
+static int simChainSupported(void) {
+    return sim.world->chain.supported;
+}
+
+static void simFreeResponse(void *response) {
+    OCSP_RESPONSE_free(response);
+}
+
+/* Takes the responses of a chain, as OpenSSL does from 3.6 on. */
+long __real_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer) {
+    int i;
+
+    if (command != 143) return __real_SSL_ctrl(ssl, command, number, pointer);
+    sent.chain = 1;
+    sent.count = OPENSSL_sk_num(pointer);
+    simRequire(sent.count <= OCSP_MAX_CHAIN, "staple", "responses for %d certificates are stapled", sent.count);
+    for (i = 0; i < sent.count; i++) {
+        OCSP_RESPONSE *response = OPENSSL_sk_value(pointer, i);
+        int n = response ? i2d_OCSP_RESPONSE(response, &sent.response[i].der) : 0;
+        sent.response[i].len = n > 0 ? (size_t)n : 0;
+    }
+    OPENSSL_sk_pop_free(pointer, simFreeResponse);
+    chain_handshakes++;
+    return 1;
+}
+
 /* Checks what a handshake would staple for each certificate, by calling the real callback. */
 static void simCheckStaples(void) {
-    int i;
+    int i, j;
 
     for (i = 0; sim.up && i < sim.count; i++) {
         const unsigned char *der = NULL;
+        int (*callback)(SSL *, void *) = NULL;
         long n;
         SSL_set_tlsext_status_ocsp_resp(sim.ssl[i], NULL, 0);
-        ocspStatusCallback(sim.ssl[i], NULL);
+        for (j = 0; j < OCSP_MAX_CHAIN; j++) OPENSSL_free(sent.response[j].der);
+        memset(&sent, 0, sizeof(sent));
+        SSL_CTX_get_tlsext_status_cb(sim.ctx, &callback);
+        callback(sim.ssl[i], NULL);
         n = SSL_get_tlsext_status_ocsp_resp(sim.ssl[i], &der);
+        if (n > 0) {
+            simRequire(!sent.chain, "staple", "the leaf's response is stapled alone and with those of its chain");
+            sent.response[0].der = OPENSSL_memdup(der, (size_t)n);
+            sent.response[0].len = (size_t)n;
+            sent.count = 1;
+        }
         sim.outcome->handshakes++;
-        simModelCheckStaple(simCaCert(sim.ssl_serves[i]), n > 0 ? der : NULL, n > 0 ? (size_t)n : 0);
+        simModelCheckHandshake(simCaCert(sim.ssl_serves[i]), &sent);
     }
 }
 
@@ -405,11 +518,11 @@ static void simStart(void) {
     sim.requested = sim.answered = sim.pushed = sim.verified = 0;
     simModelStart();
     sim.up = 1;
-    if (!ocspInit(&host) || !ocspSetOptions(&sim.options)) abort();
+    if (!ocspInit(&host) || !ocspLateInit(NULL) || !ocspSetOptions(&sim.options)) abort();
     simModelOptions(&sim.options);
     simLoadContext(0);
     if (sim.options.stapling) simModelStepBegins();
-    ocspCron();
+    ocspLateCron();
     simModelFirstHandshake();
     simCheckStaples();
 }
@@ -417,6 +530,7 @@ static void simStart(void) {
 static void simStop(void) {
     simModelEnd(sim.dying == 2);
     locks_held = 0; /* the killed process may have held locks */
+    ocspLateShutdown();
     ocspShutdown();
     simDropContext();
     simDiskCloseAll();
@@ -432,9 +546,13 @@ static void simApplyOptions(void) {
     simModelOptions(&sim.options);
 }
 
-/* `arg` is the number of the process that made the request. What a killed process had begun is answered in the next one. */
+/* A process that was killed with a request in hand leaves its waiter behind: `arg` is the number of the process. */
+static int simIsStale(const void *arg) {
+    return (intptr_t)arg != process;
+}
+
 static void simRefreshDone(void *arg, const char *error) {
-    if ((intptr_t)arg != process) return;
+    if (simIsStale(arg)) return;
     sim.answered++;
     simTrace("requested refresh: %s", error ? error : "OK");
 }
@@ -452,26 +570,36 @@ static void simRefresh(void) {
 }
 
 static void simPushDone(void *arg, const char *error) {
-    (void)arg;
+    if (simIsStale(arg)) return;
     sim.verified++;
     simTrace("pushed response: %s", error ? error : "OK");
 }
 
-static void simPush(int what, int64_t age) {
+/* Returns the served certificate that an event is about: the CA of the first of its levels, or else a leaf. */
+static simCert *simAimedAt(const simEvent *e, int leaf) {
+    int level;
+
+    for (level = 1; level <= sim.world->chain.depth; level++)
+        if (!(e->levels & 1) && (e->levels >> level & 1)) return simCaCert(sim.cas[level]);
+    return simCaCert(sim.served[leaf]);
+}
+
+static void simPush(const simEvent *e) {
+    int what = (int)e->a;
     static const simKind faults[] = {SIM_KINDS,        SIM_OLDER,     SIM_EXPIRED,        SIM_OTHER_SERIAL,
                                      SIM_SAME_NAME_CA, SIM_TRUNCATED, SIM_SIGNER_FOREIGN, SIM_KINDS};
-    simEvent fault = {.kind = faults[what], .at = sim.now, .a = age};
+    simEvent fault = {.kind = faults[what], .at = sim.now, .a = e->b};
     char why[OCSP_SENTENCE_MAX], *text;
     const simAnswer *a;
     int n;
 
     if (!sim.up) return;
     /* One SingleResponse only: the others in an answer may be about the other certificate in service, which would get it. */
-    a = simCaAnswer(simCaCert(sim.served[simBetween(simWorldRng(), 0, sim.count - 1)]), what ? &fault : NULL, 1);
+    a = simCaAnswer(simAimedAt(e, (int)simBetween(simWorldRng(), 0, sim.count - 1)), what ? &fault : NULL, 1);
     text = malloc(a->len * 2 + 4);
     if (!text) abort();
     n = EVP_EncodeBlock((unsigned char *)text, a->der, (int)a->len);
-    if (ocspSetThen(text, (size_t)n, simPushDone, NULL, why, sizeof(why)))
+    if (ocspSetThen(text, (size_t)n, simPushDone, (void *)process, why, sizeof(why)))
         sim.pushed++;
     else
         simTrace("pushed response refused: %s", why);
@@ -499,16 +627,54 @@ void __wrap_ocspServePush(ocspCertSet *set,
     __real_ocspServePush(set, options, env, push, outcome);
 }
 
+static int simIssueLeaf(int validity, int urls, int second, int self_signed) {
+    return simCaIssue(&(simRequest){.validity = validity,
+                                    .must_staple = sim.world->must_staple,
+                                    .urls = urls,
+                                    .second = second,
+                                    .self_signed = self_signed,
+                                    .issuer = sim.world->chain.depth ? 1 : SIM_ROOT_CA})
+        ->index;
+}
+
+/* Issues the certificate of a CA: of level 1 to the chain's depth, or the new root's. */
+static int simIssueCa(int level, int subject, int issuer) {
+    return simCaIssue(&(simRequest){.validity = sim.world->chain.validity,
+                                    .must_staple = sim.world->must_staple,
+                                    .urls = sim.world->chain.urls[level],
+                                    .level = level,
+                                    .subject = subject,
+                                    .issuer = issuer})
+        ->index;
+}
+
+static void simRenewCa(int level) {
+    int top = level == sim.world->chain.depth;
+
+    if (level < 1 || level > sim.world->chain.depth || simCaCertCount() + 1 > SIM_MAX_CERTS) return;
+    sim.cas[level] = simIssueCa(level, level, !top ? level + 1 : sim.root ? SIM_NEW_ROOT : SIM_ROOT_CA);
+}
+
+static void simReplaceRoot(int root) {
+    int depth = sim.world->chain.depth;
+
+    if (!depth || simCaCertCount() + 2 > SIM_MAX_CERTS) return;
+    sim.root = root;
+    simRenewCa(depth);
+    sim.cross = root == 2 ? simIssueCa(depth + 1, SIM_NEW_ROOT, SIM_ROOT_CA) : -1;
+}
+
 static void simRenew(int validity, int self_signed, int urls) {
     int i;
 
     if (simCaCertCount() + 2 > SIM_MAX_CERTS) return;
     memcpy(sim.previous, sim.served, sizeof(sim.previous));
-    for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(validity, sim.world->must_staple, urls, i, self_signed)->index;
+    for (i = 0; i < sim.count; i++) sim.served[i] = simIssueLeaf(validity, urls, i, self_signed);
 }
 
-static void simTamper(simKind kind, int64_t a) {
+static void simTamper(const simEvent *e) {
+    const simCert *cert = simAimedAt(e, 0);
+    simKind kind = e->kind;
     const unsigned char *bytes;
     unsigned char copy[8192];
     char path[160];
@@ -517,9 +683,9 @@ static void simTamper(simKind kind, int64_t a) {
     const simAnswer *old;
 
     if (!*sim.options.cache_dir) return;
-    snprintf(path, sizeof(path), "%s/%s", sim.options.cache_dir, simCaCert(sim.served[0])->file);
+    snprintf(path, sizeof(path), "%s/%s", sim.options.cache_dir, cert->file);
     if (kind == SIM_DISK_RESTORED) {
-        old = simCaEarlier(sim.served[0], (int)a);
+        old = simCaEarlier(cert->index, (int)e->a);
         if (old) simDiskWrite(path, old->der, old->len);
         simModelTampered(path);
         return;
@@ -540,8 +706,7 @@ static int64_t simNextActionAt(void) {
     return sim.next_action < sim.action_count ? sim.actions[sim.next_action].at : SIM_NEVER;
 }
 
-static void simWriteResponseFile(int what) {
-    const simCert *cert = simCaCert(sim.served[0]);
+static void simWriteResponseFile(int what, int depth, const simCert *cert) {
     simEvent bad = {.kind = what == 0   ? SIM_GARBAGE
                             : what == 1 ? SIM_EXPIRED
                             : what == 2 ? SIM_OTHER_SERIAL
@@ -549,11 +714,19 @@ static void simWriteResponseFile(int what) {
     const simAnswer *a;
 
     if (what == 3) {
-        simDiskRemove(SIM_RESPONSE_FILE);
+        simDiskRemove(simResponseFile(depth));
         return;
     }
     a = simCaAnswer(cert, what < 0 ? NULL : &bad, 1);
-    simDiskWrite(SIM_RESPONSE_FILE, a->der, a->len);
+    simDiskWrite(simResponseFile(depth), a->der, a->len);
+}
+
+static void simWriteResponseFiles(int what, int levels) {
+    int level;
+
+    if (!levels || (levels & 1)) simWriteResponseFile(what, 0, simCaCert(sim.served[0]));
+    for (level = 1; level <= sim.world->chain.depth; level++)
+        if (levels >> level & 1) simWriteResponseFile(what, level, simCaCert(sim.cas[level]));
 }
 
 static void simSetWall(int64_t wall_ms) {
@@ -585,7 +758,7 @@ static void simApplyEvent(const simEvent *e, int ends) {
     case SIM_DISK_FLIPPED:
     case SIM_DISK_TRUNCATED:
     case SIM_DISK_DELETED:
-    case SIM_DISK_RESTORED: simTamper(e->kind, e->a); break;
+    case SIM_DISK_RESTORED: simTamper(e); break;
     case SIM_RESTART:
     case SIM_KILL:
     case SIM_POWER:
@@ -617,6 +790,19 @@ static void simApplyEvent(const simEvent *e, int ends) {
     case SIM_NO_URLS:
         simRenew(sim.world->cert_validity, !ends && e->kind == SIM_SELF_SIGNED,
                  ends || e->kind == SIM_SELF_SIGNED ? sim.world->urls : 0);
+        if (sim.up) simLoadContext(0);
+        break;
+    case SIM_CHAIN:
+        sim.chain_flips += ends ? -1 : 1;
+        sim.options.staple_chain = sim.world->options.staple_chain ^ (sim.chain_flips & 1);
+        simApplyOptions();
+        break;
+    case SIM_CA_RENEW:
+    case SIM_ROOT:
+        if (e->kind == SIM_ROOT)
+            simReplaceRoot((int)e->a);
+        else
+            simRenewCa((int)e->a);
         if (sim.up) simLoadContext(0);
         break;
     case SIM_NO_ISSUER:
@@ -667,13 +853,13 @@ static void simApplyEvent(const simEvent *e, int ends) {
         if (sim.world->two_certs) break; /* the model could not tell for which certificate the file is read */
         sim.file_depth += ends ? -1 : 1;
         sim.options.response_file = sim.file_depth ? SIM_RESPONSE_FILE : "";
-        if (!ends) simWriteResponseFile(-1);
+        if (!ends) simWriteResponseFiles(-1, e->levels);
         simApplyOptions();
         break;
-    case SIM_FILE_UPDATED: simWriteResponseFile(-1); break;
-    case SIM_FILE_BAD: simWriteResponseFile((int)e->a); break;
+    case SIM_FILE_UPDATED: simWriteResponseFiles(-1, e->levels); break;
+    case SIM_FILE_BAD: simWriteResponseFiles((int)e->a, e->levels); break;
     case SIM_REFRESH: simRefresh(); break;
-    case SIM_PUSH: simPush((int)e->a, e->b); break;
+    case SIM_PUSH: simPush(e); break;
     default: break;
     }
 }
@@ -734,7 +920,7 @@ static int64_t simSteps(void) {
     for (;;) {
         if (sim.now != began) idle = 0;
         began = sim.now;
-        ocspCron();
+        ocspLateCron();
         simModelStepBegins();
         wait = ocspThreadStep();
         sim.outcome->steps++;
@@ -749,7 +935,7 @@ static int64_t simSteps(void) {
 static void simRunProcess(void) {
     while (sim.now < sim.world->end_at) {
         int64_t wait, next;
-        ocspCron();
+        ocspLateCron();
         if (!sim.threaded && sim.options.stapling) { /* the main thread tries each second to create one */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
             simAdvanceTo(next);
@@ -801,14 +987,16 @@ static void simBegin(const simWorld *world, int trace, simOutcome *outcome) {
     ocsp_env.cache_load = simCacheLoad;
     ocsp_env.cache_store = simCacheStore;
     ocsp_env.read_file = simReadResponseFile;
+    ocsp_env.chain_supported = simChainSupported;
     simCaBegin();
     simCaReplaceSigner(world->signer_validity);
     simDiskBegin();
     simModelBegin();
     simListActions();
     sim.count = world->two_certs ? 2 : 1;
-    for (i = 0; i < sim.count; i++)
-        sim.served[i] = simCaIssue(world->cert_validity, world->must_staple, world->urls, i, 0)->index;
+    for (i = 0; i < sim.count; i++) sim.served[i] = simIssueLeaf(world->cert_validity, world->urls, i, 0);
+    sim.cross = -1;
+    for (i = 1; i <= world->chain.depth; i++) simRenewCa(i);
     memcpy(sim.previous, sim.served, sizeof(sim.previous));
 }
 

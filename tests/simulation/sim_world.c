@@ -120,6 +120,9 @@ static const char *const kind_names[SIM_KINDS] = {
     [SIM_FILE_BAD] = "response-file gets an unacceptable answer",
     [SIM_REFRESH] = "DEBUG OCSP-REFRESH",
     [SIM_PUSH] = "OCSP.SET (a: 0 good, 1 b s old, else unacceptable)",
+    [SIM_CHAIN] = "staple-chain changed",
+    [SIM_CA_RENEW] = "new certificate of the CA of level a",
+    [SIM_ROOT] = "topmost CA certified by the old root, a new one, the new one of the old one (a: 0, 1, 2)",
 };
 
 const char *simKindName(simKind kind) {
@@ -128,6 +131,10 @@ const char *simKindName(simKind kind) {
 
 int simIsFault(simKind kind) {
     return kind <= SIM_LAST_FAULT;
+}
+
+int simMeans(const simEvent *e, int level) {
+    return !e->levels || (e->levels >> level & 1);
 }
 
 static const char *simTimeText(int64_t ms, char *out, size_t size) {
@@ -149,12 +156,22 @@ void simPrintWorld(const simWorld *w) {
            w->must_staple ? " must-staple," : "", w->two_certs ? " two at a time," : "", w->cert_validity, w->latency,
            w->options.refresh_margin, w->options.max_interval, w->options.retry_delay, w->options.timeout,
            w->options.cache_dir);
+    if (w->chain.depth)
+        printf(
+            "  chain: %d CAs with certificates of %d s, %d of them sent, root %s and %s, staple-chain %d, OpenSSL %s it\n",
+            w->chain.depth, w->chain.validity, w->chain.sent, w->chain.root_sent ? "sent" : "not sent",
+            w->chain.root_trusted ? "trusted" : "not trusted", w->options.staple_chain,
+            w->chain.supported ? "supports" : "does not support");
+    for (i = 0; w->chain.depth && i <= w->chain.depth; i++)
+        printf("  level %d: %d URLs, responses longer by %d bytes\n", i, i ? w->chain.urls[i] : w->urls,
+               w->chain.padding[i]);
     for (i = 0; i < w->event_count; i++) {
         const simEvent *e = &w->events[i];
         if (e->off) continue;
         printf("  %20s  %s", simTimeText(e->at, at, sizeof(at)), simKindName(e->kind));
         if (e->duration) printf(", for %s", simTimeText(e->duration, duration, sizeof(duration)));
         if (e->a || e->b) printf("  [a=%lld b=%lld]", (long long)e->a, (long long)e->b);
+        if (e->levels) printf("  [levels %#x]", (unsigned)e->levels);
         printf("\n");
     }
 }
@@ -361,7 +378,73 @@ static void simAddIntervals(simWorld *w) {
     }
 }
 
-void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
+/* Adds an event soon after or before another one, or at any time. */
+static void simAddNear(simWorld *w, simRng *rng, int n, simEvent e) {
+    int64_t by = simLogBetween(rng, 1, SIM_HOUR);
+    int64_t other =
+        n > 0 && !simOneIn(rng, 3) ? w->events[simBetween(rng, 0, n - 1)].at : simBetween(rng, 0, w->end_at - 1);
+
+    e.at = other > by && simOneIn(rng, 2) ? other - by : other + by;
+    if (e.at < w->end_at && w->event_count < SIM_MAX_EVENTS) w->events[w->event_count++] = e;
+}
+
+/* Draws which certificates of the chain the events are about: each CA has a responder of its own. */
+static void simAimEvents(simWorld *w, simRng *rng) {
+    int i, all = (2 << w->chain.depth) - 1;
+
+    for (i = 0; i < w->event_count; i++) {
+        simEvent *e = &w->events[i];
+        int one = 1 << simBetween(rng, 0, w->chain.depth), some = (int)simBetween(rng, 1, all);
+        int any = simOneIn(rng, 2);
+        if (simIsFault(e->kind) || e->kind == SIM_REVOKED) e->levels = any ? 0 : some;
+        if (e->kind == SIM_FILE || e->kind == SIM_FILE_UPDATED || e->kind == SIM_FILE_BAD) e->levels = any ? all : some;
+        if (e->kind == SIM_PUSH || (e->kind >= SIM_DISK_FLIPPED && e->kind <= SIM_DISK_RESTORED)) e->levels = one;
+    }
+}
+
+/* In one of four worlds (or with `always`) intermediate CAs are between the root and the leaf, and staple-chain is set. With
+ * random numbers of its own, like max-interval. */
+static void simAddChain(simWorld *w, int always) {
+    simRng rng = {w->number * 0x2545f4914f6cdd1du + 90001};
+    int n, i, chosen = simOneIn(&rng, 4);
+    int64_t at, validity;
+
+    if (!chosen && !always) return;
+    w->chain.depth = simOneIn(&rng, 5) ? (int)simBetween(&rng, 3, SIM_MAX_DEPTH) : (int)simBetween(&rng, 1, 2);
+    w->chain.sent = simOneIn(&rng, 8) ? (int)simBetween(&rng, 0, w->chain.depth) : w->chain.depth;
+    w->chain.root_sent = simOneIn(&rng, 3);
+    w->chain.root_trusted = !simOneIn(&rng, 8);
+    w->chain.supported = !simOneIn(&rng, 8);
+    w->chain.validity =
+        simOneIn(&rng, 3) ? (int)simLogBetween(&rng, w->validity * 4 + 60, 300 * 86400) : 10 * 366 * 86400;
+    for (i = 1; i < SIM_MAX_LEVELS; i++) w->chain.urls[i] = simOneIn(&rng, 6) ? 0 : (int)simBetween(&rng, 1, w->urls);
+    if (simOneIn(&rng, 6))
+        for (i = 0; i < SIM_MAX_LEVELS; i++) w->chain.padding[i] = (int)simBetween(&rng, 0, 14000);
+    w->options.staple_chain = !simOneIn(&rng, 8);
+    simAimEvents(w, &rng);
+    validity = w->chain.validity * SIM_SECOND;
+    for (i = 1; i <= w->chain.depth; i++) { /* as the leaf is renewed */
+        for (at = 0; w->event_count < SIM_MAX_EVENTS;) {
+            at += simOneIn(&rng, 4) ? validity + simLogBetween(&rng, 1, SIM_DAY)
+                                    : validity - simLogBetween(&rng, 1, validity / 2);
+            if (at >= w->end_at) break;
+            w->events[w->event_count++] = (simEvent){.kind = SIM_CA_RENEW, .at = at, .a = i};
+        }
+    }
+    for (n = w->event_count; w->event_count < SIM_MAX_EVENTS && !simOneIn(&rng, 16);) {
+        static const simKind kinds[] = {SIM_CHAIN,   SIM_CHAIN, SIM_CA_RENEW, SIM_CA_RENEW, SIM_ROOT,
+                                        SIM_REVOKED, SIM_DOWN,  SIM_HANG,     SIM_RELOAD,   SIM_RESTART};
+        simEvent e = {.kind = kinds[simBetween(&rng, 0, (int64_t)(sizeof(kinds) / sizeof(kinds[0])) - 1)]};
+        simFillEvent(&rng, w, w->class, &e);
+        if (e.kind == SIM_CHAIN) e.duration = simLogBetween(&rng, SIM_SECOND, 2 * SIM_DAY);
+        if (e.kind == SIM_CA_RENEW) e.a = simBetween(&rng, 1, w->chain.depth);
+        if (e.kind == SIM_ROOT) e.a = simBetween(&rng, 0, 2);
+        if (simIsFault(e.kind) || e.kind == SIM_REVOKED) e.levels = 1 << simBetween(&rng, 1, w->chain.depth);
+        simAddNear(w, &rng, n, e);
+    }
+}
+
+void simMakeWorld(simWorld *w, uint64_t number, simClass class, int chain) {
     static const simKind outages[] = {SIM_DOWN,  SIM_DOWN,    SIM_DOWN,   SIM_HANG,         SIM_HTTP,
                                       SIM_FLAKY, SIM_EXPIRED, SIM_FROZEN, SIM_OTHER_ISSUER, SIM_TRY_LATER};
     simRng rng = {number * 0x2545f4914f6cdd1du + 77};
@@ -400,7 +483,8 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
         at += simOneIn(&rng, 4) ? validity + simLogBetween(&rng, 1, SIM_DAY)
                                 : validity - simLogBetween(&rng, 1, validity / 2);
         if (at >= w->end_at) break;
-        w->events[w->event_count++] = (simEvent){SIM_RENEW, at, 0, w->cert_validity, simOneIn(&rng, 4), 0};
+        w->events[w->event_count++] =
+            (simEvent){.kind = SIM_RENEW, .at = at, .a = w->cert_validity, .b = simOneIn(&rng, 4)};
     }
     at = 0;
     while (w->event_count < SIM_MAX_EVENTS) {
@@ -436,5 +520,6 @@ void simMakeWorld(simWorld *w, uint64_t number, simClass class) {
         at += cluster_span;
     }
     simAddIntervals(w);
+    simAddChain(w, chain);
     qsort(w->events, (size_t)w->event_count, sizeof(w->events[0]), simByTime);
 }

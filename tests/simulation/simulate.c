@@ -1,10 +1,11 @@
 /* simulate.c - runs worlds until enough years have passed, or replays one world by its number.
  *
- *     simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short]     worlds from number S on
- *     simulate --replay S [--long | --short] [--trace]                                  one; --trace: line by line
+ *     simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short] [--chain]     worlds from number S on
+ *     simulate --replay S [--long | --short] [--chain] [--trace]                        one; --trace: line by line
  *     simulate --self-test                                                              see sim_ca.c
  *
- * One of four worlds is short (responses valid for less than a day), unless --long or --short selects. The first broken
+ * One of four worlds is short (responses valid for less than a day), unless --long or --short selects, and one of four has
+ * intermediate CAs, with --chain all. The first broken
  * promise ends the run with status 1. Before that, the world is reduced and run again, as long as the same promise
  * breaks, and the shortest history found is printed (--brief: no such search).
  *
@@ -20,6 +21,16 @@
 #include <unistd.h>
 
 #define SIM_SHRINK_SECONDS 30
+
+typedef struct simPlan {
+    uint64_t seed;
+    simClass class;
+    const char *class_option;
+    int chain; /* only worlds with a chain */
+    int brief;
+    double years, minutes;
+    long long worlds; /* of each bound 0: none */
+} simPlan;
 
 static simWorld world; /* large: not on the stack */
 static volatile uint64_t running;
@@ -115,7 +126,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
             }
         }
     }
-    for (i = 0; i < 11 && simClock() < until; i++) {
+    for (i = 0; i < 12 && simClock() < until; i++) {
         smaller = *w;
         if (i == 0) smaller.presign = 0;
         if (i == 1) smaller.backdate = 0;
@@ -128,6 +139,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
         if (i == 8) smaller.cert_validity = 10 * 366 * 86400;
         if (i == 9) smaller.no_next_update = 0;
         if (i == 10) smaller.round_to = 0;
+        if (i == 11) memset(smaller.chain.padding, 0, sizeof(smaller.chain.padding));
         if (memcmp(&smaller, w, sizeof(smaller)) == 0 || !simStillBreaks(&smaller, first, &again)) continue;
         *w = smaller;
         w->end_at = again.at + SIM_MINUTE;
@@ -142,7 +154,7 @@ static void simShrink(simWorld *w, const simOutcome *first) {
     }
 }
 
-static void simPrintHistory(const simOutcome *first, const char *class_option) {
+static void simPrintHistory(const simOutcome *first, const simPlan *plan) {
     simOutcome last;
     int i, left = 0;
 
@@ -155,7 +167,8 @@ static void simPrintHistory(const simOutcome *first, const char *class_option) {
     simRun(&world, 0, &last);
     sim_trace_from = last.at - SIM_HOUR / 2;
     simRun(&world, 1, &last);
-    printf("To replay the world: simulate --replay %llu%s\n", (unsigned long long)world.number, class_option);
+    printf("To replay the world: simulate --replay %llu%s%s\n", (unsigned long long)world.number, plan->class_option,
+           plan->chain ? " --chain" : "");
 }
 
 /* ---- many worlds ------------------------------------------------------------------------------------------------- */
@@ -186,15 +199,6 @@ static void simPrintTally(const char *what, const simTally *tally) {
                tally->years, simPerMinute(tally->years, tally->cpu));
 }
 
-typedef struct simPlan {
-    uint64_t seed;
-    simClass class;
-    const char *class_option;
-    int brief;
-    double years, minutes;
-    long long worlds; /* of each bound 0: none */
-} simPlan;
-
 static double simProgress(const simPlan *plan, const simTotal *total, double now) {
     double share = 0;
 
@@ -210,11 +214,12 @@ static int simRunWorlds(const simPlan *plan) {
     static simTotal total;
     simOutcome outcome;
 
-    printf("simulate: worlds from number %llu on (the same again: simulate --seed %llu%s)\n",
-           (unsigned long long)plan->seed, (unsigned long long)plan->seed, plan->class_option);
+    printf("simulate: worlds from number %llu on (the same again: simulate --seed %llu%s%s)\n",
+           (unsigned long long)plan->seed, (unsigned long long)plan->seed, plan->class_option,
+           plan->chain ? " --chain" : "");
     while (share < 1) {
         cpu = simCpu();
-        simMakeWorld(&world, plan->seed + (uint64_t)total.of[SIM_ANY].worlds, plan->class);
+        simMakeWorld(&world, plan->seed + (uint64_t)total.of[SIM_ANY].worlds, plan->class, plan->chain);
         running = world.number;
         simRun(&world, 0, &outcome);
         cpu = simCpu() - cpu;
@@ -228,7 +233,7 @@ static int simRunWorlds(const simPlan *plan) {
         if (outcome.broken) {
             printf("BROKEN in world %llu after %.1f years: %s: %s\n", (unsigned long long)world.number,
                    total.of[SIM_ANY].years, outcome.promise, outcome.text);
-            if (!plan->brief) simPrintHistory(&outcome, plan->class_option);
+            if (!plan->brief) simPrintHistory(&outcome, plan);
             return 1;
         }
         now = simClock() - began;
@@ -253,7 +258,7 @@ static int simRunWorlds(const simPlan *plan) {
 static int simReplayWorld(const simPlan *plan, int trace) {
     simOutcome outcome;
 
-    simMakeWorld(&world, plan->seed, plan->class);
+    simMakeWorld(&world, plan->seed, plan->class, plan->chain);
     running = plan->seed;
     if (trace) simPrintWorld(&world);
     simRun(&world, trace, &outcome);
@@ -263,16 +268,17 @@ static int simReplayWorld(const simPlan *plan, int trace) {
            (double)outcome.simulated_ms / (double)SIM_YEAR, simCpu());
     printf("world %llu: %s%s%s\n", (unsigned long long)plan->seed,
            outcome.broken ? outcome.promise : "all promises hold", outcome.broken ? ": " : "", outcome.text);
-    if (outcome.broken && !trace) simPrintHistory(&outcome, plan->class_option);
+    if (outcome.broken && !trace) simPrintHistory(&outcome, plan);
     return outcome.broken;
 }
 
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 static void simUsage(void) {
-    fprintf(stderr, "usage: simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short] [--brief]\n"
-                    "       simulate --replay S [--long | --short] [--trace]\n"
-                    "       simulate --self-test\n");
+    fprintf(stderr,
+            "usage: simulate [--years N | --minutes N | --worlds N] [--seed S] [--long | --short] [--chain] [--brief]\n"
+            "       simulate --replay S [--long | --short] [--chain] [--trace]\n"
+            "       simulate --self-test\n");
     exit(2);
 }
 
@@ -287,6 +293,8 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--short") == 0) {
             plan.class = SIM_SHORT;
             plan.class_option = " --short";
+        } else if (strcmp(argv[i], "--chain") == 0) {
+            plan.chain = 1;
         } else if (strcmp(argv[i], "--trace") == 0) {
             trace = 1;
         } else if (strcmp(argv[i], "--brief") == 0) {
