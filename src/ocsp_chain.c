@@ -88,7 +88,7 @@ int ocspChainResponse(SSL *ssl, int i, unsigned char **der, size_t *len) {
     *der = NULL;
     size = i2d_OCSP_RESPONSE(OPENSSL_sk_value(ocspReceivedStack(ssl), i), der);
     *len = size > 0 ? (size_t)size : 0;
-    return size > 0;
+    return size >= 0;
 }
 
 #endif /* OCSP_SUPPORTED */

@@ -103,6 +103,7 @@ typedef struct ocspError {
     ocspErrorCode code;
     ocspErrorKind kind;     /* follows from `code` */
     int no_matching_certid; /* no SingleResponse matches the CertID; not an error in a response file */
+    int matched;            /* one matches it, so that its signatures were verified */
     int expired;            /* the response was good, and its age is the only fault */
     /* Wall clock seconds from which verifying the same bytes may give another result: OCSP_NEVER if time does not
      * matter, 0 if memory may have run out. Set by ocspVerify. */
@@ -567,7 +568,7 @@ int ocspChainStaple(SSL *ssl,
  * tell. Any thread. */
 int ocspChainReceived(SSL *ssl);
 
-/* Copies response `i` of them to *der (OPENSSL_free it). 0: out of memory. Any thread. */
+/* Copies response `i` of them to *der (OPENSSL_free it); NULL: there is none in that place. 0: out of memory. Any thread. */
 int ocspChainResponse(SSL *ssl, int i, unsigned char **der, size_t *len);
 
 /* ---- peers (ocsp_peer.c) ----------------------------------------------------------------------------------------- */
@@ -582,6 +583,18 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf,
                                    int64_t now,
                                    int *must_staple,
                                    ocspError *err);
+
+/* Verifies the responses that a peer stapled for the CAs of `chain`, its verified chain, leaf first (may be NULL).
+ * OCSP_PEER_REVOKED: one says that a CA was revoked; OCSP_PEER_BAD: one is forged, or memory ran out; both with a reason in
+ * *err. Else OCSP_PEER_GOOD: a CA without a response, or with one that is not valid now, is no fault, as a thief of the
+ * peer's key would leave that out. Looks at the CAs among the first OCSP_MAX_CHAIN certificates, and for each at the first
+ * response that matches it, which may verify OCSP_MAX_VERIFICATIONS signatures. Lowers err->may_change_at. Pure, like
+ * ocspVerify. Any thread, inside OpenSSL. */
+ocspPeerState ocspVerifyPeerChain(ocspX509Stack *chain,
+                                  const ocspBytes *responses,
+                                  int count,
+                                  int64_t now,
+                                  ocspError *err);
 
 /* The client half of ocspStatusCallback. 1: accepted, 0: rejected. Any thread. */
 int ocspPeerCallback(SSL *ssl);

@@ -48,7 +48,7 @@ static atomic_int logged_count;                  /* written by main; if 0, good 
 #define OCSP_VERDICTS 64    /* a power of two, so that verdicts_next may wrap */
 #define OCSP_VERDICT_MAX 60 /* seconds; a lack of memory, which can look like a bad signature, is temporary */
 static struct {
-    unsigned char digest[32]; /* SHA-256 of the peer's certificate, its chain and the staple */
+    unsigned char digest[32]; /* SHA-256 of the peer's certificate, its chain and all its staples */
     /* wall clock seconds; the verdict applies while judged_at <= now < until; until 0: unused */
     int64_t judged_at, until;
     ocspPeerState state;
@@ -105,8 +105,62 @@ ocspPeerState ocspVerifyPeerStaple(X509 *leaf,
     return state;
 }
 
+ocspPeerState ocspVerifyPeerChain(ocspX509Stack *chain,
+                                  const ocspBytes *responses,
+                                  int count,
+                                  int64_t now,
+                                  ocspError *err) {
+    int i, j;
+
+    for (i = 1; i + 1 < sk_X509_num(chain) && i < OCSP_MAX_CHAIN; i++) {
+        char serial[OCSP_OUTSIDE_TEXT_MAX + 1];
+        /* OpenSSL has verified that the next one issued it, and its dates. */
+        const ocspIdentity authority = {.leaf = sk_X509_value(chain, i),
+                                        .issuer = sk_X509_value(chain, i + 1),
+                                        .serial = serial,
+                                        .not_after = OCSP_NEVER};
+        ocspError why = {0};
+        ocspSerialText(X509_get0_serialNumber(authority.leaf), serial, sizeof(serial));
+        for (j = 0; j < count && !why.matched; j++) {
+            ocspPeerState state = ocspVerifyStaple(&authority, NULL, responses[j], now, &why);
+            if (state == OCSP_PEER_GOOD) continue;
+            ocspMayChangeAt(err, why.may_change_at);
+            if (state == OCSP_PEER_REVOKED) {
+                ocspFail(err, OCSP_FAIL_PEER,
+                         "the certificate %.100s of a CA in the peer's chain was %.100s: replace the peer's "
+                         "certificate by one of another CA",
+                         serial, why.text);
+                return state;
+            }
+            /* Forged, or a lack of memory, which may look like a bad signature. */
+            if (why.may_change_at == 0 || why.code == OCSP_FAIL_SIGNATURE || why.code == OCSP_FAIL_SIGNER) {
+                ocspFail(err, OCSP_FAIL_PEER,
+                         "the response for the certificate %.100s of a CA in the peer's chain: %.300s", serial,
+                         why.text);
+                return OCSP_PEER_BAD;
+            }
+        }
+    }
+    return OCSP_PEER_GOOD;
+}
+
+/* What a peer stapled in one handshake. */
+typedef struct ocspPeerStaples {
+    ocspBytes leaf; /* for its certificate; data NULL: none. OpenSSL's */
+    ocspBytes all[OCSP_MAX_CHAIN];
+    int count;
+} ocspPeerStaples;
+
+/* Adds to a digest. Returns 0 when out of memory. */
+static int ocspDigestBytes(EVP_MD_CTX *ctx, ocspBytes bytes) {
+    return EVP_DigestUpdate(ctx, &bytes.len, sizeof(bytes.len)) && EVP_DigestUpdate(ctx, bytes.data, bytes.len);
+}
+
 /* Computes the key of a cached verdict. Returns 0 when out of memory. Any thread. */
-static int ocspVerdictDigest(X509 *leaf, ocspX509Stack *chain, ocspBytes der, unsigned char digest[32]) {
+static int ocspVerdictDigest(X509 *leaf,
+                             ocspX509Stack *chain,
+                             const ocspPeerStaples *staples,
+                             unsigned char digest[32]) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int i, count = sk_X509_num(chain), ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
 
@@ -116,8 +170,9 @@ static int ocspVerdictDigest(X509 *leaf, ocspX509Stack *chain, ocspBytes der, un
         ok =
             X509_digest(i < 0 ? leaf : sk_X509_value(chain, i), EVP_sha256(), one, &n) && EVP_DigestUpdate(ctx, one, n);
     }
-    ok = ok && EVP_DigestUpdate(ctx, &count, sizeof(count)) && EVP_DigestUpdate(ctx, der.data, der.len) &&
-         EVP_DigestFinal_ex(ctx, digest, NULL);
+    ok = ok && EVP_DigestUpdate(ctx, &count, sizeof(count)) && ocspDigestBytes(ctx, staples->leaf);
+    for (i = 0; ok && i < staples->count; i++) ok = ocspDigestBytes(ctx, staples->all[i]);
+    ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL);
     EVP_MD_CTX_free(ctx);
     return ok;
 }
@@ -164,21 +219,36 @@ static void ocspRememberVerdict(const unsigned char digest[32],
     atomic_store_explicit(&verdicts_any, 1, memory_order_relaxed);
 }
 
-/* Like ocspVerifyPeerStaple, with cached verdicts. Any thread. */
-static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf,
-                                              ocspX509Stack *chain,
-                                              ocspBytes der,
-                                              int64_t now,
-                                              int *must_staple,
-                                              ocspError *err) {
+/* The verdict on a peer, from its staple and, unless that refuses it already, from those for its chain. Any thread. */
+static ocspPeerState ocspVerifyPeer(X509 *leaf,
+                                    ocspX509Stack *chain,
+                                    const ocspPeerStaples *staples,
+                                    int64_t now,
+                                    int *must_staple,
+                                    ocspError *err) {
+    ocspPeerState state = ocspVerifyPeerStaple(leaf, chain, staples->leaf, now, must_staple, err), of_chain;
+
+    if (state == OCSP_PEER_REVOKED || state == OCSP_PEER_BAD) return state;
+    of_chain = ocspVerifyPeerChain(chain, staples->all, staples->count, now, err);
+    return of_chain == OCSP_PEER_GOOD ? state : of_chain;
+}
+
+/* Like ocspVerifyPeer, with cached verdicts. Any thread. */
+static ocspPeerState ocspVerifyPeerOnce(X509 *leaf,
+                                        ocspX509Stack *chain,
+                                        const ocspPeerStaples *staples,
+                                        int64_t now,
+                                        int *must_staple,
+                                        ocspError *err) {
     unsigned char digest[32];
     ocspPeerState state;
-    int any = der.data && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
-    int has_digest = any && ocspVerdictDigest(leaf, chain, der, digest);
+    int stapled = staples->leaf.data || staples->count > 0;
+    int any = stapled && atomic_load_explicit(&verdicts_any, memory_order_relaxed);
+    int has_digest = any && ocspVerdictDigest(leaf, chain, staples, digest);
 
     if (has_digest && ocspRecallVerdict(digest, now, &state, must_staple, err)) return state;
-    state = ocspVerifyPeerStaple(leaf, chain, der, now, must_staple, err);
-    if (der.data && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, der, digest)))
+    state = ocspVerifyPeer(leaf, chain, staples, now, must_staple, err);
+    if (stapled && state != OCSP_PEER_GOOD && (has_digest || ocspVerdictDigest(leaf, chain, staples, digest)))
         ocspRememberVerdict(digest, now, state, *must_staple, err);
     return state;
 }
@@ -188,33 +258,6 @@ static ocspPeerState ocspVerifyPeerStapleOnce(X509 *leaf,
 static int ocspPolicyRejects(ocspVerifyPeers how, ocspPeerState state, int must_staple) {
     if (how == OCSP_PEERS_NO || state == OCSP_PEER_GOOD) return 0;
     return how == OCSP_PEERS_REQUIRE || must_staple || (state != OCSP_PEER_MISSING && state != OCSP_PEER_EXPIRED);
-}
-
-/* Whether a response in the handshake says that a CA in the peer's verified chain was revoked; *err has the sentence. A CA
- * without a response, or with one that does not verify, is no fault: a thief of its key would leave that out. Looks at
- * OCSP_MAX_CHAIN certificates and responses at most. Any thread. */
-static int ocspPeerChainRevoked(SSL *ssl, STACK_OF(X509) *chain, int64_t now, ocspError *err) {
-    int i, j, revoked = 0, count = ocspChainReceived(ssl);
-
-    for (i = 1; count > 0 && !revoked && i < sk_X509_num(chain) && i < OCSP_MAX_CHAIN; i++) {
-        ocspIdentity *id = ocspIdentityNew(sk_X509_value(chain, i), chain, NULL);
-        for (j = 0; id && id->issuer && !revoked && j < count && j < OCSP_MAX_CHAIN; j++) {
-            ocspBytes der;
-            ocspError why = {0};
-            unsigned char *copy;
-            if (!ocspChainResponse(ssl, j, &copy, &der.len)) continue;
-            der.data = copy;
-            revoked = ocspVerifyStaple(id, NULL, der, now, &why) == OCSP_PEER_REVOKED;
-            if (revoked)
-                ocspFail(err, OCSP_FAIL_PEER,
-                         "the certificate %.100s of a CA in the peer's chain was %.100s: replace the "
-                         "peer's certificate by one of another CA",
-                         id->serial, why.text);
-            OPENSSL_free(copy);
-        }
-        ocspIdentityFree(id);
-    }
-    return revoked;
 }
 
 /* ---- the handshake ----------------------------------------------------------------------------------------------- */
@@ -274,29 +317,49 @@ void ocspRequestPeerStaple(SSL *ssl) {
         SSL_set_tlsext_status_type(ssl, TLSEXT_STATUSTYPE_ocsp);
 }
 
+/* Collects what the peer stapled; free it with ocspFreeStaples. Returns 0 when out of memory. Any thread. */
+static int ocspReceiveStaples(SSL *ssl, ocspPeerStaples *staples) {
+    const unsigned char *der = NULL;
+    long len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
+    int i, count = ocspChainReceived(ssl);
+
+    memset(staples, 0, sizeof(*staples));
+    if (len >= 0) staples->leaf = (ocspBytes){der, (size_t)len};
+    for (i = 0; i < count && i < OCSP_MAX_CHAIN; i++) {
+        ocspBytes *next = &staples->all[staples->count];
+        unsigned char *copy;
+        if (!ocspChainResponse(ssl, i, &copy, &next->len)) return 0;
+        next->data = copy;
+        staples->count += copy != NULL;
+    }
+    return 1;
+}
+
+static void ocspFreeStaples(ocspPeerStaples *staples) {
+    while (staples->count > 0) OPENSSL_free((void *)staples->all[--staples->count].data);
+}
+
 int ocspPeerCallback(SSL *ssl) {
     ocspVerifyPeers how = (ocspVerifyPeers)atomic_load_explicit(&policy, memory_order_relaxed);
     X509 *leaf = SSL_get0_peer_certificate(ssl);
-    const unsigned char *der = NULL;
     ocspError err = {0};
+    ocspPeerStaples staples;
     int must_staple = 0, refused;
-    ocspPeerState state;
-    long len;
+    ocspPeerState state = OCSP_PEER_BAD;
 
     if (how == OCSP_PEERS_NO) return 1;
-    len = SSL_get_tlsext_status_ocsp_resp(ssl, &der);
     if (!leaf) {
-        state = OCSP_PEER_BAD;
         ocspFail(&err, OCSP_FAIL_PEER, "the peer shows no certificate");
+    } else if (!ocspReceiveStaples(ssl, &staples)) {
+        ocspFail(&err, OCSP_FAIL_PEER, "out of memory examining the peer's staples");
+        ocspFreeStaples(&staples);
     } else {
         ocspX509Stack *chain = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
-        ocspBytes staple = {len >= 0 ? der : NULL, len > 0 ? (size_t)len : 0};
-        state = ocspVerifyPeerStapleOnce(leaf, chain, staple, ocspNow(&ocsp_env), &must_staple, &err);
+        state = ocspVerifyPeerOnce(leaf, chain, &staples, ocspNow(&ocsp_env), &must_staple, &err);
         if (state == OCSP_PEER_MISSING &&
             SSL_session_reused(ssl)) /* RFC 8446 section 4.4.2.1: no Certificate message, no staple */
             ocspFail(&err, OCSP_FAIL_PEER, "the TLS session was resumed, and resumed sessions carry no staple");
-        if (!ocspPolicyRejects(how, state, must_staple) && ocspPeerChainRevoked(ssl, chain, ocspNow(&ocsp_env), &err))
-            state = OCSP_PEER_REVOKED;
+        ocspFreeStaples(&staples);
     }
     refused = ocspPolicyRejects(how, state, must_staple);
     /* relaxed: statistics */

@@ -297,6 +297,7 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic,
     for (i = 0; i < OCSP_BASICRESP_get_ext_count(basic); i++)
         if (!ocspCheckExtension(OCSP_BASICRESP_get_ext(basic, i), err)) return 0;
     if (!ocspFindSingleResponse(basic, id, now, received, &single, err)) return 0;
+    if (err) err->matched = 1;
     if (ocspWeakSignature(OCSP_resp_get0_tbs_sigalg(basic)))
         return ocspFail(err, OCSP_FAIL_SIGNATURE,
                         "the response is signed with MD5 or an older digest, which anybody can forge");
@@ -307,7 +308,7 @@ static int ocspVerifyBasic(OCSP_BASICRESP *basic,
 static void ocspClearOutcome(ocspResponse *out, ocspError *err) {
     memset(out, 0, sizeof(*out));
     if (!err) return;
-    err->no_matching_certid = err->expired = 0;
+    err->no_matching_certid = err->matched = err->expired = 0;
     err->may_change_at = OCSP_NEVER;
 }
 
@@ -409,12 +410,13 @@ ocspPeerState ocspVerifyStaple(const ocspIdentity *id,
 
     if (!der.data) {
         ocspFail(err, OCSP_FAIL_PEER, "no OCSP response is stapled");
+        err->may_change_at = OCSP_NEVER;
         return OCSP_PEER_MISSING;
     }
     if (!ocspVerify(der, id, now, OCSP_RECEIVED_UNKNOWN, &response, err)) {
         if (err->expired) state = OCSP_PEER_EXPIRED;
         /* From 3.6 OpenSSL receives the staples of the whole chain, and returns the first one that there is. */
-        if (err->no_matching_certid && ocspNamesIssuer(der, chain)) state = OCSP_PEER_MISSING;
+        if (err->no_matching_certid && chain && ocspNamesIssuer(der, chain)) state = OCSP_PEER_MISSING;
         return state;
     }
     revoked = response.revoked;

@@ -21,8 +21,8 @@ $(B)/test_%: $(B)/tests/c/test_%.o $(UNIT_LIBRARY) $(LIBRARY)
 	@echo "  link    $@"
 	$(Q)$(LINK) $(COUNTED) -o $@ $< -Wl,--start-group $(UNIT_LIBRARY) $(LIBRARY) -Wl,--end-group -lcmocka $(LIBS)
 
-# It takes what an OpenSSL before 3.6 cannot send.
-$(B)/test_chain: COUNTED += -Wl,--wrap=SSL_ctrl
+# They take what an OpenSSL before 3.6 cannot send.
+$(B)/test_chain $(B)/test_alloc: COUNTED += -Wl,--wrap=SSL_ctrl
 
 # Its clock is the test's: the client's check asks time() itself.
 $(B)/test_client: COUNTED += -Wl,--wrap=time
@@ -50,8 +50,8 @@ test-programs: all $(UNIT_PROGRAMS) $(B)/simulate
 FUZZ := $(sort $(wildcard tests/fuzz/*.c))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
-# connect() is replaced in these two programs, see tests/fuzz/http.c.
-FUZZ_WRAPS := -Wl,--wrap=connect $(COUNTED)
+# connect() and SSL_ctrl are replaced in these two programs, see tests/fuzz/http.c and tests/fuzz/chain.c.
+FUZZ_WRAPS := -Wl,--wrap=connect -Wl,--wrap=SSL_ctrl $(COUNTED)
 FUZZ_SHARED := tests/c/support.c tests/c/reply.c tests/c/counted.c utils/ocsp-nodes.c
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(ENGINE) $(filter-out tests/fuzz/replay.c,$(FUZZ)) $(FUZZ_SHARED))
 

@@ -337,8 +337,9 @@ static void catchChain(SSL *ssl, probeCatch *caught) {
     if (path) caught->path = X509_chain_up_ref(path);
     caught->chain_seen = ocspChainSupported() && SSL_version(ssl) >= TLS1_3_VERSION;
     for (i = 0; i < count && i < PROBE_MAX_CHAIN; i++) {
-        if (!ocspChainResponse(ssl, i, &caught->responses[i], &caught->response_lens[i])) break;
-        caught->response_count++;
+        int at = caught->response_count;
+        if (!ocspChainResponse(ssl, i, &caught->responses[at], &caught->response_lens[at])) break;
+        caught->response_count += caught->responses[at] != NULL;
     }
 }
 

@@ -77,7 +77,7 @@ void testRegisterProgram(void (*set_up)(void), void (*tear_down)(void));
 
 /* ---- keys and certificates --------------------------------------------------------------------------------------- */
 
-#define TEST_KEYS 8
+#define TEST_KEYS 13
 EVP_PKEY *testEcKey(int number);  /* P-256; made once a process; belongs to support.c */
 EVP_PKEY *testRsaKey(int number); /* RSA 2048 */
 

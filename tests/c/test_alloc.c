@@ -8,7 +8,8 @@
  * again the right staple is back without a reload.
  *
  * Only the engine's own calls are counted: `scarce` is raised around them, on this thread. The program says how many
- * allocations each walk went through. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
+ * allocations each walk went through. With an OpenSSL before 3.6, SSL_ctrl is replaced by one that takes the responses for a
+ * chain. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
  * real server, in tests/unit/ocsp-faults.tcl.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -356,9 +357,39 @@ static void judgeOnce(void) {
     X509_free(ca);
 }
 
+/* Nor is one whose chain has a revoked CA. */
+static void judgeChainOnce(void) {
+    X509 *leaf = again(pki->leaf), *ca = again(pki->ca), *root = again(pki->root);
+    STACK_OF(X509) *chain = testStack(leaf, ca, root);
+    testReply reply = testGoodReply(pki->ca);
+    testBytes of_ca[2];
+    ocspPeerState seen[2];
+    static const ocspPeerState expected[] = {OCSP_PEER_GOOD, OCSP_PEER_REVOKED};
+
+    X509_get_extension_flags(root);
+    reply.singles[0].issuer = reply.signer = pki->root;
+    reply.key = pki->root_key;
+    for (int i = 0; i < 2; i++) {
+        ocspError err = {.may_change_at = OCSP_NEVER};
+        if (i) reply.singles[0].status = TEST_REVOKED;
+        of_ca[i] = testReplyDer(&reply);
+        ocspBytes der = {of_ca[i].p, of_ca[i].n};
+        engine(seen[i] = ocspVerifyPeerChain(chain, &der, 1, TEST_NOW, &err));
+        assert_true(seen[i] == expected[i] || seen[i] == OCSP_PEER_BAD);
+        if (seen[i] == OCSP_PEER_BAD) assert_true(err.text[0] != 0);
+        assert_int_equal(ocspVerifyPeerChain(chain, &der, 1, TEST_NOW, &err), expected[i]);
+        testBytesFree(&of_ca[i]);
+    }
+    sk_X509_free(chain);
+    X509_free(leaf);
+    X509_free(ca);
+    X509_free(root);
+}
+
 TEST(verify_survivesEachRefusedAllocation) {
     ocspSetHost(&host);
     walk("judge a peer", judgeOnce);
+    walk("judge a peer's chain", judgeChainOnce);
     reply_to_verify = testGoodReply(pki->leaf);
     walk("verify, signed by the CA", verifyOnce);
     reply_to_verify.signer = pki->responder;
@@ -561,13 +592,23 @@ static int64_t wallNow(void) {
 static int ca_says_revoked;
 static X509 *served;
 
+#define CHAIN_URL "http://root-ocsp.test.invalid/"
+static X509 *chain_ca; /* pki->ca with a responder */
+static int root_says_revoked;
+static int chain_stapled; /* responses in the last handshake, that of the leaf included */
+
 static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body, size_t *body_len, ocspError *err) {
     int was = pauseScarcity();
     testReply reply = testGoodReply(served);
     testBytes der;
 
-    (void)exchange;
-    reply.singles[0].status = ca_says_revoked ? TEST_REVOKED : TEST_GOOD;
+    if (strcmp(exchange->url, CHAIN_URL) == 0) {
+        reply = testGoodReply(chain_ca);
+        reply.singles[0].issuer = reply.signer = pki->root;
+        reply.key = pki->root_key;
+    }
+    reply.singles[0].status =
+        (reply.singles[0].cert == chain_ca ? root_says_revoked : ca_says_revoked) ? TEST_REVOKED : TEST_GOOD;
     reply.singles[0].this_update = wallNow();
     reply.singles[0].next_update = wallNow() + 100 * TEST_DAY;
     der = testReplyDer(&reply);
@@ -588,6 +629,29 @@ static int scarceCallback(SSL *ssl, void *unused) {
     int result;
     engine(result = ocspStatusCallback(ssl, unused));
     return result;
+}
+
+/* As OpenSSL 3.6 does, except that the leaf's response alone is sent. */
+long __real_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer) {
+    if (command != 143 || testOpensslChecksStaples()) return __real_SSL_ctrl(ssl, command, number, pointer);
+    int was = pauseScarcity();
+    OCSP_RESPONSE *response;
+    chain_stapled = 0;
+    for (int i = 0; OPENSSL_sk_num(pointer) > 0; i++) {
+        unsigned char *der = NULL;
+        if ((response = OPENSSL_sk_shift(pointer)) == NULL) continue;
+        chain_stapled++;
+        int n = i2d_OCSP_RESPONSE(response, &der);
+        testMust(n > 0);
+        if (i == 0) testMust(SSL_set_tlsext_status_ocsp_resp(ssl, der, n));
+        if (i > 0) OPENSSL_free(der);
+        OCSP_RESPONSE_free(response);
+    }
+    OPENSSL_sk_free(pointer);
+    scarce = was;
+    return 1;
 }
 
 static long long info_revoked;
@@ -622,9 +686,11 @@ static SSL_CTX *load(X509 *cert, int callback_scarce) {
  * judgement, and never be good once the engine knows better. */
 static int shake(SSL_CTX *server, SSL_CTX *client) {
     int was = pauseScarcity(), status = -1, known = knownRevoked();
+    chain_stapled = 0;
     testShake s = testHandshake(server, client, 1);
 
     assert_true(s.ok);
+    if (s.chain_count > chain_stapled) chain_stapled = s.chain_count;
     if (s.got_staple) {
         const unsigned char *p = s.staple.p;
         OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)s.staple.n);
@@ -705,7 +771,7 @@ static void begin(void) {
     ocsp_env.fetch = answer;
     wall = (int64_t)TEST_NOW * 1000;
     mono = -1000000000000;
-    ca_says_revoked = asleep = 0;
+    ca_says_revoked = root_says_revoked = asleep = 0;
     dir = testDir();
     options = (ocspOptions)OCSP_OPTIONS_DEFAULT;
     options.stapling = 1;
@@ -990,6 +1056,123 @@ static void pushAndGet(void) {
     heals(ctx, V_OCSP_CERTSTATUS_GOOD, "after the push");
     finish(ctx);
     testBytesFree(&der);
+}
+
+/* Memory is back: the chain has its responses again. */
+static void chainHeals(SSL_CTX *ctx, const char *when) {
+    int64_t until = mono + 400 * 1000;
+    long saved = fail_at;
+
+    heals(ctx, V_OCSP_CERTSTATUS_GOOD, when);
+    fail_at = 0;
+    while (shake(ctx, client13) != V_OCSP_CERTSTATUS_GOOD || chain_stapled != 2) {
+        if (mono > until) fail_msg("allocation %ld refused: %s, the CA has no response", saved, when);
+        pass(1000);
+        steps();
+    }
+    fail_at = saved;
+}
+
+static SSL_CTX *loadChain(int callback_scarce) {
+    X509 *leaf = again(pki->leaf), *ca = again(chain_ca), *root = again(pki->root);
+    SSL_CTX *ctx = testServerCtx(leaf, pki->leaf_key, ca);
+
+    testMust(SSL_CTX_add1_chain_cert(ctx, root));
+    X509_free(leaf);
+    X509_free(ca);
+    X509_free(root);
+    engine(ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER));
+    if (callback_scarce) SSL_CTX_set_tlsext_status_cb(ctx, scarceCallback);
+    return ctx;
+}
+
+static int yes(void) {
+    return 1;
+}
+
+static void beginChain(void) {
+    begin();
+    ocsp_env.chain_supported = yes;
+    served = pki->leaf;
+    options.staple_chain = 1;
+    setOptions(&options);
+}
+
+/* Follow, fetch, publish, hand over in the handshake. */
+static void chainFirst(void) {
+    SSL_CTX *ctx;
+
+    beginChain();
+    ctx = loadChain(1);
+    attach(ctx);
+    steps();
+    shake(ctx, client13);
+    shake(ctx, client12);
+    chainHeals(ctx, "after the start");
+    finish(ctx);
+}
+
+/* A handshake without memory has the leaf's response, or none, and goes on; the next one has all. */
+static void chainHandshake(void) {
+    long saved = fail_at;
+    SSL_CTX *ctx;
+
+    fail_at = 0;
+    beginChain();
+    ctx = loadChain(1);
+    attach(ctx);
+    chainHeals(ctx, "at the start");
+    counted = of_host = 0;
+    fail_at = saved;
+    shake(ctx, client13);
+    fail_at = 0;
+    assert_int_equal(shake(ctx, client13), V_OCSP_CERTSTATUS_GOOD);
+    assert_int_equal(chain_stapled, 2);
+    finish(ctx);
+    fail_at = saved;
+}
+
+/* A reload, and a revocation of the CA: the leaf's response stays, whatever could not be allocated. */
+static void chainReload(void) {
+    long saved = fail_at;
+    SSL_CTX *first, *ctx;
+
+    fail_at = 0;
+    beginChain();
+    first = loadChain(0);
+    attach(first);
+    chainHeals(first, "at the start");
+    counted = 0;
+    fail_at = saved;
+    pass(5000);
+    root_says_revoked = 1;
+    ctx = loadChain(0);
+    attach(ctx);
+    steps();
+    assert_int_equal(shake(ctx, client13), V_OCSP_CERTSTATUS_GOOD);
+    chainHeals(ctx, "after the reload");
+    SSL_CTX_free(first);
+    finish(ctx);
+}
+
+TEST(chain_survivesEachRefusedAllocation) {
+    char name[64];
+    client12 = testClientCtx(TLS1_2_VERSION, 0);
+    client13 = testClientCtx(TLS1_3_VERSION, 0);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(pki->ca), NID_commonName, name, sizeof(name));
+    chain_ca = testCert(&(testCertSpec){.name = name,
+                                        .issuer = pki->root,
+                                        .issuer_key = pki->root_key,
+                                        .key = pki->ca_key,
+                                        .ca = 1,
+                                        .urls = {CHAIN_URL}});
+    walk("chain, the handshake", chainHandshake);
+    walkBy(7, "chain, the first staples", chainFirst);
+    walkBy(7, "chain, a reload and a revoked CA", chainReload);
+    X509_free(chain_ca);
+    SSL_CTX_free(client12);
+    SSL_CTX_free(client13);
+    ocsp_env = real_env;
 }
 
 TEST(engine_survivesEachRefusedAllocation) {

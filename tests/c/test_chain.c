@@ -49,6 +49,15 @@ static void freeResponse(void *response) {
     OCSP_RESPONSE_free(response);
 }
 
+/* As a client of OpenSSL 3.6 sees it, the first one that there is. */
+static void stapleFirst(SSL *ssl, OPENSSL_STACK *responses) {
+    unsigned char *der = NULL;
+    int i = 0, n;
+    while (i < OPENSSL_sk_num(responses) && !OPENSSL_sk_value(responses, i)) i++;
+    n = i2d_OCSP_RESPONSE(OPENSSL_sk_value(responses, i), &der);
+    if (n > 0) testMust(SSL_set_tlsext_status_ocsp_resp(ssl, der, n));
+}
+
 static void forgetHanded(void) {
     OPENSSL_sk_pop_free(handed, freeResponse);
     handed = NULL;
@@ -59,6 +68,7 @@ long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer);
 long __wrap_SSL_ctrl(SSL *ssl, int command, long number, void *pointer) {
     if (command == 143 && refusing) return 0;
     if (command == 142 && linking) *(OPENSSL_STACK **)pointer = handed;
+    if (command == 143 && linking) stapleFirst(ssl, pointer);
     if (command != 143 || testOpensslChecksStaples()) return __real_SSL_ctrl(ssl, command, number, pointer);
     forgetHanded();
     handed = pointer;
@@ -168,17 +178,22 @@ static void assertStapled(SSL_CTX *ctx, const int all[], const int expected[]) {
 #define LIST(...) ((const int[]){__VA_ARGS__, -1})
 static const int two[] = {LEAF2, MID, -1}, three[] = {LEAF3, SUB, MID, -1};
 
-static void writeReply(const char *name, int number, int known) {
+/* `size`: bytes of the response; 0: as it comes. */
+static void writeReplyOfSize(const char *name, int number, int known, size_t size) {
     const worldKnown *one = &responder.known[known];
     testReply reply = testGoodReply(one->cert);
     char path[300];
     reply.singles[0].issuer = reply.signer = one->issuer;
     reply.key = one->issuer_key;
     if (one->revoked) reply.singles[0].status = TEST_REVOKED;
-    testBytes der = testReplyDer(&reply);
+    testBytes der = size ? testReplyOfSize(reply, size) : testReplyDer(&reply);
     snprintf(path, sizeof(path), number ? "%s/%s.%d" : "%s/%s", dir, name, number);
     testWriteFile(path, der.p, der.n);
     testBytesFree(&der);
+}
+
+static void writeReply(const char *name, int number, int known) {
+    writeReplyOfSize(name, number, known, 0);
 }
 
 /* ---- which certificates are followed ----------------------------------------------------------------------------- */
@@ -375,6 +390,30 @@ TEST(chain_tooLongLeavesOutIntermediatesFirst) {
     SSL_CTX_free(ctx);
 }
 
+/* To the byte: the certificates count, too. */
+TEST(chain_ofTheGreatestLength) {
+    X509 *sent[] = {leaf2, mid, pki->root};
+    size_t room = OCSP_MAX_CHAIN_MESSAGE - 1000;
+    for (int i = 0; i < 3; i++) room -= (size_t)i2d_X509(sent[i], NULL) + OCSP_ENTRY_OVERHEAD;
+    SSL_CTX *ctx = serveLeaf2();
+    char *file = testPath(dir, "r.der");
+    writeReplyOfSize("r.der", 0, LEAF2, 1000);
+    options.response_file = file;
+    for (size_t more = 0; more < 2; more++) {
+        writeReplyOfSize("r.der", 1, MID, room + more);
+        applyOptions();
+        runFor(2500);
+        assert_int_equal(infoNumber(more ? "chain_revoked" : "chain_good"), 1);
+        if (more)
+            assertStapled(ctx, two, LIST(LEAF2));
+        else
+            assertStapled(ctx, two, LIST(LEAF2, MID));
+        responder.known[MID].revoked = 1; /* so that the second replaces the first */
+    }
+    SSL_CTX_free(ctx);
+    free(file);
+}
+
 /* ---- OpenSSL that cannot ----------------------------------------------------------------------------------------- */
 
 TEST(chain_isOneNoticeWithAnOlderOpenssl) {
@@ -413,12 +452,7 @@ TEST(chain_refusedByOpensslLeavesTheLeaf) {
 TEST(chain_longLeafIsStapledAlone) {
     SSL_CTX *ctx = serveLeaf2();
     char *file = testPath(dir, "r.der");
-    testReply reply = testGoodReply(leaf2);
-    reply.singles[0].issuer = reply.signer = mid;
-    reply.key = mid_key;
-    testBytes der = testReplyOfSize(reply, 40000);
-    testWriteFile(file, der.p, der.n);
-    testBytesFree(&der);
+    writeReplyOfSize("r.der", 0, LEAF2, 40000);
     writeReply("r.der", 1, MID);
     options.response_file = file;
     applyOptions();
@@ -605,29 +639,173 @@ static int linkIsUp(SSL_CTX *server, SSL_CTX *client) {
     return up;
 }
 
-TEST(peer_withARevokedCaIsRefused) {
-    SSL_CTX *server = serveLeaf3(), *client = testClientCtx(TLS1_3_VERSION, 0);
+static SSL_CTX *linkCtx(void) {
+    SSL_CTX *client = testClientCtx(TLS1_3_VERSION, 0);
     assert_true(X509_STORE_add_cert(SSL_CTX_get_cert_store(client), pki->root));
     X509_VERIFY_PARAM_set_time(SSL_CTX_get0_param(client), TEST_NOW);
     SSL_CTX_set_verify(client, SSL_VERIFY_PEER, NULL);
     ocspInstallCallback(client);
-    unsigned number;
-    options.verify_peers = OCSP_PEERS_SOFT;
+    return client;
+}
+
+static void setPolicy(ocspVerifyPeers how) {
+    options.verify_peers = how;
     applyOptions();
-    responder.known[SUB].down = 1; /* a missing one is no fault */
-    runUntilIdle();
-    assert_int_equal(linkIsUp(server, client), 1);
-    responder.known[MID].revoked = 1;
+}
+
+static void refreshAll(void) {
+    unsigned number;
     advance(1000);
     assert_null(ocspPutRequest(&number));
     runUntilIdle();
-    assert_int_equal(infoNumber("chain_revoked"), 1);
-    assert_int_equal(linkIsUp(server, client), 0);
-    assert_int_equal(infoNumber("peers_rejected"), 1);
-    assert_non_null(strstr(infoText("last_peer_error"), "of a CA in the peer's chain was REVOKED"));
-    options.verify_peers = OCSP_PEERS_NO;
-    applyOptions();
+}
+
+TEST(peer_withARevokedCaIsRefused) {
+    SSL_CTX *server = serveLeaf3(), *client = linkCtx();
+    runUntilIdle();
+    for (int how = OCSP_PEERS_SOFT; how <= OCSP_PEERS_REQUIRE; how++) {
+        setPolicy((ocspVerifyPeers)how);
+        responder.known[SUB].revoked = responder.known[MID].revoked = 0;
+        refreshAll();
+        assert_int_equal(linkIsUp(server, client), 1);
+        for (int at = MID; at <= SUB; at++) {
+            long long rejected = infoNumber("peers_rejected");
+            responder.known[at].revoked = 1;
+            refreshAll();
+            assert_int_equal(infoNumber("chain_revoked"), 1);
+            assert_int_equal(linkIsUp(server, client), 0);
+            assert_int_equal(infoNumber("peers_rejected"), rejected + 1);
+            assert_non_null(strstr(infoText("last_peer_error"), "of a CA in the peer's chain was REVOKED"));
+            responder.known[at].revoked = 0;
+            refreshAll();
+            assert_int_equal(linkIsUp(server, client), 1);
+            assert_string_equal(infoText("last_peer_error"), "");
+        }
+    }
+    responder.known[MID].revoked = 1;
+    refreshAll();
+    setPolicy(OCSP_PEERS_NO);
     assert_int_equal(linkIsUp(server, client), 1);
     SSL_CTX_free(client);
     SSL_CTX_free(server);
+}
+
+/* A CA without a response is no fault, and hides no other; neither does a leaf without one. */
+TEST(peer_withoutAResponseForACaIsAccepted) {
+    SSL_CTX *server = serveLeaf3(), *client = linkCtx();
+    responder.known[SUB].down = 1;
+    setPolicy(OCSP_PEERS_REQUIRE);
+    runUntilIdle();
+    assert_int_equal(linkIsUp(server, client), 1);
+    responder.known[MID].revoked = 1;
+    refreshAll();
+    assert_int_equal(linkIsUp(server, client), 0);
+    SSL_CTX_free(server);
+    restartEngine();
+    setPolicy(OCSP_PEERS_SOFT);
+    server = serveLeaf3();
+    responder.known[LEAF3].down = 1;
+    runUntilIdle();
+    assert_int_equal(infoNumber("chain_revoked"), 1);
+    assert_int_equal(linkIsUp(server, client), 0);
+    assert_non_null(strstr(infoText("last_peer_error"), "of a CA in the peer's chain was REVOKED"));
+    responder.known[MID].revoked = 0;
+    refreshAll();
+    assert_int_equal(linkIsUp(server, client), 1);
+    assert_int_equal(infoNumber("peers_missing"), 1);
+    SSL_CTX_free(client);
+    SSL_CTX_free(server);
+}
+
+/* A refused peer tries again and again. */
+TEST(peer_refusedForACaIsVerifiedOnceAMinute) {
+    SSL_CTX *server = serveLeaf3(), *client = linkCtx();
+    setPolicy(OCSP_PEERS_REQUIRE);
+    responder.known[MID].revoked = 1;
+    runUntilIdle();
+    for (int i = 0; i < 5; i++) {
+        testCountFromZero();
+        assert_int_equal(linkIsUp(server, client), 0);
+        assert_int_equal(test_verifications > 0, i == 0);
+    }
+    assert_non_null(strstr(infoText("last_peer_error"), "of a CA in the peer's chain was REVOKED"));
+    assert_int_equal(logLines(OCSP_LOG_WARNING, "refused"), 1);
+    assert_int_equal(infoNumber("peers_rejected"), 5);
+    moveWallClock(60 * 1000);
+    testCountFromZero();
+    assert_int_equal(linkIsUp(server, client), 0);
+    assert_true(test_verifications > 0);
+    moveWallClock(-60 * 1000);
+    responder.known[LEAF3].down = 1; /* the same staple for the leaf: the verdict is on all of them */
+    responder.known[MID].revoked = 0;
+    refreshAll();
+    assert_int_equal(linkIsUp(server, client), 1);
+    SSL_CTX_free(client);
+    SSL_CTX_free(server);
+}
+
+/* The response that costs most: it names as its signer the CA's issuer and four authorized responders, and is signed by the
+ * last of them, or `forged`. */
+static testBytes costlyReply(X509 *ca, X509 *issuer, EVP_PKEY *issuer_key, int forged) {
+    testReply reply = testGoodReply(ca);
+    char name[64];
+    X509_NAME_get_text_by_NID(X509_get_subject_name(issuer), NID_commonName, name, sizeof(name));
+    reply.singles[0].issuer = reply.signer = issuer;
+    reply.break_signature = forged;
+    for (int i = 0; i < OCSP_MAX_SIGNERS; i++) {
+        reply.key = testEcKey(8 + i);
+        reply.sent[i] = testCert(&(testCertSpec){
+            .name = name, .issuer = issuer, .issuer_key = issuer_key, .key = reply.key, .extended = "OCSPSigning"});
+    }
+    testBytes der = testReplyDer(&reply);
+    for (int i = 0; i < OCSP_MAX_SIGNERS; i++) X509_free(reply.sent[i]);
+    return der;
+}
+
+static ocspPeerState verifyChain(ocspX509Stack *chain, const testBytes *all, int count, ocspError *err) {
+    ocspBytes bytes[OCSP_MAX_CHAIN];
+    for (int i = 0; i < count; i++) bytes[i] = (ocspBytes){all[i].p, all[i].n};
+    *err = (ocspError){.may_change_at = OCSP_NEVER};
+    testCountFromZero();
+    return ocspVerifyPeerChain(chain, bytes, count, TEST_NOW, err);
+}
+
+TEST(peer_theWorkForAChainIsBounded) {
+    EVP_PKEY *low_key = testEcKey(12);
+    ocspError err;
+    X509 *low = issueCa("Low", sub, sub_key, low_key, SUB_URL);
+    X509 *leaf4 = issueLeaf(low, low_key, pki->leaf_key);
+    ocspX509Stack *chain = testStack(leaf4, low, sub);
+    testMust(sk_X509_push(chain, mid) && sk_X509_push(chain, pki->root));
+    testBytes each[] = {costlyReply(low, sub, sub_key, 0), costlyReply(sub, mid, mid_key, 0),
+                        costlyReply(mid, pki->root, pki->root_key, 0), costlyReply(mid, pki->root, pki->root_key, 1)};
+    assert_int_equal(verifyChain(chain, each, 4, &err), OCSP_PEER_GOOD);
+    assert_int_equal(test_verifications, 3 * OCSP_MAX_VERIFICATIONS);
+    /* Of several for one CA the first counts. */
+    testBytes same[] = {each[2], each[2], each[2], each[3]};
+    assert_int_equal(verifyChain(chain, same, 4, &err), OCSP_PEER_GOOD);
+    assert_int_equal(test_verifications, OCSP_MAX_VERIFICATIONS);
+    assert_int_equal(verifyChain(chain, same + 3, 1, &err), OCSP_PEER_BAD);
+    assert_int_equal(test_verifications, OCSP_MAX_VERIFICATIONS);
+    assert_non_null(strstr(err.text, "does not verify"));
+    /* What does not match costs no signature, and hides none. */
+    testReply revoked = testGoodReply(mid);
+    revoked.singles[0].issuer = revoked.signer = pki->root;
+    revoked.singles[0].status = TEST_REVOKED;
+    revoked.singles[0].next_update = TEST_NOW + 100;
+    revoked.key = pki->root_key;
+    testBytes mixed[] = {testCopy("\x30\x03\x0a\x01\x03", 5), each[0], testCopy("junk", 4), testReplyDer(&revoked)};
+    assert_int_equal(verifyChain(chain, mixed, 4, &err), OCSP_PEER_REVOKED);
+    assert_int_equal(test_verifications, OCSP_MAX_VERIFICATIONS + 1);
+    assert_non_null(strstr(err.text, "REVOKED on"));
+    assert_int_equal(err.may_change_at, TEST_NOW + 100);
+    assert_int_equal(verifyChain(NULL, mixed, 4, &err), OCSP_PEER_GOOD);
+    assert_int_equal(verifyChain(chain, mixed, 3, &err), OCSP_PEER_GOOD);
+    assert_int_equal(err.may_change_at, OCSP_NEVER);
+    for (int i = 0; i < 4; i++) testBytesFree(&each[i]);
+    for (int i = 0; i < 4; i++)
+        if (i != 1) testBytesFree(&mixed[i]);
+    sk_X509_free(chain);
+    X509_free(leaf4);
+    X509_free(low);
 }

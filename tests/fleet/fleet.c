@@ -13,6 +13,8 @@
  *             minute, after a restart, and after an outage of the CA. Where every node is overdue after a restart, none has
  *             more than 10 times the mean: after a stop of two hours, and where the cached response is an old one, because
  *             the CA signs in advance
+ *   chain     with staple-chain, a CA whose responses are valid for a week or longer costs at most two requests in each
+ *             validity interval
  *   rules     no refresh after the deadline or after max-interval, a second between refreshes (for every node; for a
  *             validity of 10 minutes and of 20 seconds too)
  *   engine    the whole engine, run for some nodes of each case, sends its requests at the same milliseconds
@@ -35,6 +37,8 @@
 #define FLEET_INTERVAL 3600   /* max-interval, seconds */
 #define FLEET_OVERDUE 10      /* after a stop longer than max-interval */
 #define FLEET_INTERVAL_DAYS 3
+#define FLEET_CHAIN 2 /* requests for a CA of a chain in one validity interval */
+#define FLEET_CHAIN_INTERVALS 50
 #define FLEET_EVENT (36 * 60)  /* minute in which all nodes stop, or the CA's outage begins */
 #define FLEET_SHIFTS 9         /* the outage is shifted by FLEET_SHIFT this often, both ways */
 #define FLEET_SHIFT 20         /* minutes */
@@ -347,6 +351,47 @@ static void fleetShortRow(const char *name, int64_t validity, int64_t sign_inter
                (double)gaps.longest / 1000);
 }
 
+/* ---- chains ------------------------------------------------------------------------------------------------------ */
+
+static void fleetAddRequest(void *arg, int64_t at, int first) {
+    (void)at;
+    *(long *)arg += !first;
+}
+
+/* Returns the requests for one certificate, for each node and day. */
+static double fleetRate(const fleetKind *kind, double days) {
+    /* Many refreshes, as the first and the end count for none. */
+    fleetCase c = {.validity = (int64_t)(days * (double)FLEET_DAY), .margin = 10, .jitter = 1, .seed = seed};
+    long requests = 0;
+    int i;
+
+    c.until = FLEET_CHAIN_INTERVALS * c.validity;
+    c.sign_interval = (int64_t)(kind->sign_fraction * (double)c.validity);
+    c.phase = c.sign_interval / 2;
+    for (i = 0; i < FLEET_NODES_SHORT; i++)
+        if (!fleetNode(&c, i, fleetAddRequest, &requests)) exit(1);
+    return (double)requests / FLEET_NODES_SHORT / (FLEET_CHAIN_INTERVALS * days);
+}
+
+/* Each certificate of a chain is refreshed as if it were alone, so that the sums are those of the certificates. */
+static void fleetChainRows(const fleetKind *kind) {
+    static const double authorities[] = {7, 30, 90}; /* days */
+    double alone[3], ca;
+    char what[200];
+    int i, l;
+
+    for (l = 0; l < 3; l++) alone[l] = fleetRate(&kinds[0], validities[l]);
+    for (i = 0; i < 3; i++) {
+        ca = fleetRate(kind, authorities[i]);
+        fleetPrint("%-36s %3.0f | %6.3f", kind->name, authorities[i], ca);
+        for (l = 0; l < 3; l++) fleetPrint(" | %6.3f %6.3f %6.3f", alone[l], alone[l] + ca, alone[l] + 2 * ca);
+        fleetPrint("\n");
+        if (!kind->required || ca * authorities[i] <= FLEET_CHAIN) continue;
+        snprintf(what, sizeof(what), "%.2f requests in each validity interval", ca * authorities[i]);
+        fleetReportMiss("chain", kind, authorities[i], 10, what);
+    }
+}
+
 /* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static long fleetNumber(const char *option, const char *text, long least) {
@@ -414,6 +459,12 @@ int main(int argc, char **argv) {
         fleetShortRow("on demand", 10 * FLEET_MINUTE, 0, margins[m]);
         fleetShortRow("in advance, every 1/2 of validity", 10 * FLEET_MINUTE, 5 * FLEET_MINUTE, margins[m]);
     }
+    fleetPrint(
+        "\nstaple-chain, margin 10 %%: how the CAs' responses are signed, and their validity in days; requests per node\n"
+        "and day for one such CA; and for a leaf whose responses are signed on demand and valid for %g, %g and %g days:\n"
+        "alone, in a chain of two, and of three\n",
+        validities[0], validities[1], validities[2]);
+    for (i = 0; i < all; i++) fleetChainRows(&kinds[i]);
     fleetPrint("\nengine: %d nodes simulated with the whole engine, %ld requests, %s\n", engine_nodes, engine_requests,
                failed ? "see above" : "each at the same millisecond");
     fleetPrint("fleet: %s\n", failed ? "FAILED" : "passed");

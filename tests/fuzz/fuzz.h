@@ -4,7 +4,7 @@
  *
  * A target is one file: http.c (an HTTP response to ocspFetch), response.c (an OCSP response), certificate.c (the
  * served certificate), cache.c (a cache directory), directive.c (values of directives, URLs), peer.c (a peer's staple),
- * nodes.c (what a server tells ocsp-probe --all-nodes).
+ * chain.c (a peer's staples for its chain), nodes.c (what a server tells ocsp-probe --all-nodes).
  * TARGET.dict is libFuzzer's dictionary. Each target generates its own seeds, with constant keys (pki.c), so that a
  * finding, a file of bytes, can be reproduced on every machine: `build/fuzz-replay TARGET FILE...`.
  *
@@ -31,7 +31,8 @@ typedef struct fuzzTarget {
     size_t (*mutate)(uint8_t *data, size_t size, size_t max, unsigned seed, fuzzBytes *bytes);
 } fuzzTarget;
 
-extern const fuzzTarget fuzz_http, fuzz_response, fuzz_certificate, fuzz_cache, fuzz_directive, fuzz_peer, fuzz_nodes;
+extern const fuzzTarget fuzz_http, fuzz_response, fuzz_certificate, fuzz_cache, fuzz_directive, fuzz_peer, fuzz_chain,
+    fuzz_nodes;
 extern const fuzzTarget *const fuzz_targets[]; /* ends with NULL */
 const fuzzTarget *fuzzFind(const char *name);  /* returns NULL if there is no target of that name */
 

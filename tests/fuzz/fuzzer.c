@@ -21,7 +21,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argv;
     target = fuzzFind(name ? name : "");
     if (!target) {
-        fprintf(stderr, "set OCSP_FUZZ to a target: http, response, certificate, cache, directive, peer or nodes\n");
+        fprintf(stderr,
+                "set OCSP_FUZZ to a target: http, response, certificate, cache, directive, peer, chain or nodes\n");
         exit(2);
     }
     fuzzGetPki(); /* created here so that it does not count towards the first input's time and memory */

@@ -147,8 +147,8 @@ void fuzzCheckQueue(void) {
     fuzzCheck(ERR_peek_error() == 0);
 }
 
-const fuzzTarget *const fuzz_targets[] = {&fuzz_http,      &fuzz_response, &fuzz_certificate, &fuzz_cache,
-                                          &fuzz_directive, &fuzz_peer,     &fuzz_nodes,       NULL};
+const fuzzTarget *const fuzz_targets[] = {&fuzz_http, &fuzz_response, &fuzz_certificate, &fuzz_cache, &fuzz_directive,
+                                          &fuzz_peer, &fuzz_chain,    &fuzz_nodes,       NULL};
 
 const fuzzTarget *fuzzFind(const char *name) {
     int i;

@@ -141,6 +141,11 @@ static void fuzz_peer_replay(void **state) {
     replay(&fuzz_peer);
 }
 
+static void fuzz_chain_replay(void **state) {
+    (void)state;
+    replay(&fuzz_chain);
+}
+
 static void fuzz_nodes_replay(void **state) {
     (void)state;
     replay(&fuzz_nodes);
@@ -151,7 +156,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(fuzz_http_replay),        cmocka_unit_test(fuzz_response_replay),
         cmocka_unit_test(fuzz_certificate_replay), cmocka_unit_test(fuzz_cache_replay),
         cmocka_unit_test(fuzz_directive_replay),   cmocka_unit_test(fuzz_peer_replay),
-        cmocka_unit_test(fuzz_nodes_replay),
+        cmocka_unit_test(fuzz_chain_replay),       cmocka_unit_test(fuzz_nodes_replay),
     };
     const char *name = argc == 4 && strcmp(argv[1], "--seeds") == 0 ? argv[2] : argc > 1 ? argv[1] : NULL;
     const fuzzTarget *target = name ? fuzzFind(name) : NULL;

@@ -73,6 +73,7 @@ int64_t sim_trace_from;
 static ocspEnv real_env;
 static int have_real_env;
 static int locks_held;
+static intptr_t process; /* counts the processes of all worlds */
 
 /* ---- queries ----------------------------------------------------------------------------------------------------- */
 
@@ -512,6 +513,7 @@ static void simCheckStaples(void) {
 static void simStart(void) {
     simTrace("the server starts");
     sim.outcome->starts++;
+    process++;
     sim.last_line[0] = '\0';
     sim.requested = sim.answered = sim.pushed = sim.verified = 0;
     simModelStart();
@@ -546,7 +548,7 @@ static void simApplyOptions(void) {
 
 /* A process that was killed with a request in hand leaves its waiter behind: `arg` is the number of the process. */
 static int simIsStale(const void *arg) {
-    return (uintptr_t)arg != (uintptr_t)sim.outcome->starts;
+    return (intptr_t)arg != process;
 }
 
 static void simRefreshDone(void *arg, const char *error) {
@@ -559,7 +561,7 @@ static void simRefresh(void) {
     char why[OCSP_SENTENCE_MAX];
 
     if (!sim.up) return;
-    if (ocspRequestRefreshThen(simRefreshDone, (void *)(uintptr_t)sim.outcome->starts, why, sizeof(why))) {
+    if (ocspRequestRefreshThen(simRefreshDone, (void *)process, why, sizeof(why))) {
         sim.requested++;
         simModelRefreshRequested();
     } else {
@@ -597,7 +599,7 @@ static void simPush(const simEvent *e) {
     text = malloc(a->len * 2 + 4);
     if (!text) abort();
     n = EVP_EncodeBlock((unsigned char *)text, a->der, (int)a->len);
-    if (ocspSetThen(text, (size_t)n, simPushDone, (void *)(uintptr_t)sim.outcome->starts, why, sizeof(why)))
+    if (ocspSetThen(text, (size_t)n, simPushDone, (void *)process, why, sizeof(why)))
         sim.pushed++;
     else
         simTrace("pushed response refused: %s", why);

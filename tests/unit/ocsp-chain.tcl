@@ -235,6 +235,72 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
             assert_equal [ocsp_info chain_revoked] 0
             assert_chain $three $sub $mid
         }
+
+        test {staple-chain: from response files, which ocsp-probe writes for each certificate (39.17)} {
+            set file [file join [tmpdir files] three.der]
+            foreach {handle issuer suffix} [list $three $sub {} $sub $mid .1 $mid $ca .2] {
+                lassign [ocsp_probe $ca --ask [dict get $handle cert] --issuer [dict get $issuer cert] \
+                    --replace $file$suffix] status text
+                assert_equal $status 0 $text
+            }
+            set requests [ocsp_responder_count $responder]
+            ocsp_set staple-chain no
+            ocsp_set response-file $file
+            ocsp_wait_info response_source file
+            ocsp_set staple-chain yes
+            ocsp_wait_info chain_good 2
+            assert_chain $three $sub $mid
+            file delete $file.1
+            catch {r ocsp.refresh}
+            assert_chain $three $sub $mid ;# the response that is held stays
+            assert_equal [ocsp_responder_count $responder] $requests
+            ocsp_set response-file {}
+            ocsp_wait_info chain_good 2
+        }
+
+        # The server with that chain is the peer of another one, which opens links to it by MIGRATE.
+        set links {tls-cluster yes tls-replication yes}
+        set options [ocsp_server [with_chain $four] $ca cache-dir {} {*}$links]
+        dict set options omit {}
+        start_server $options {
+            # The link of the MIGRATE before is closed, or it would be used again.
+            proc links_up {} {
+                r -1 client kill type normal skipme yes
+                r set key value
+                return [expr {[catch {r migrate 127.0.0.1 [srv -1 port] key 0 5000 replace} why] == 0}]
+            }
+            proc refresh_peer {behaviour} {
+                ocsp_pass_this_update -1
+                ocsp_responder_behave $::responder $behaviour /mid
+                catch {r -1 ocsp.refresh}
+                ocsp_wait_info chain_revoked [expr {$behaviour ne "good"}] -1
+            }
+
+            test {staple-chain: a peer whose chain has a revoked CA is refused (39.15)} {
+                foreach policy {soft require} {
+                    ocsp_set verify-peers $policy
+                    refresh_peer good
+                    set rejected [ocsp_info peers_rejected]
+                    assert_equal [links_up] 1 [ocsp_situation]
+                    assert_equal [ocsp_info peers_rejected] $rejected
+                    refresh_peer {status revoked}
+                    assert_equal [links_up] 0
+                    assert_morethan [ocsp_info peers_rejected] $rejected
+                    assert_match "*certificate [dict get $mid serial] of a CA in the peer's chain was REVOKED*" \
+                        [ocsp_info last_peer_error]
+                }
+                ocsp_set verify-peers no
+                assert_equal [links_up] 1
+            }
+
+            test {staple-chain: a peer without a response for a CA is accepted (39.16)} {
+                ocsp_set staple-chain no -1
+                foreach policy {soft require} {
+                    ocsp_set verify-peers $policy
+                    assert_equal [links_up] 1 [ocsp_situation]
+                }
+            }
+        }
     } else {
         test {staple-chain: with an older OpenSSL it is a notice, and nothing else changes (39.7)} {
             ocsp_set staple-chain yes

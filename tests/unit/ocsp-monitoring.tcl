@@ -20,7 +20,7 @@ test {monitoring: promtool accepts the rules, and each fires when it should, and
     set tests [read_text $monitoring/ocsp-alerts-test.yml]
     set readme [read_text $monitoring/README.md]
     set alerts [regexp -all -inline {alert: (\w+)} [read_text $monitoring/ocsp-alerts.yml]]
-    assert_equal [llength $alerts] 18
+    assert_equal [llength $alerts] 22
     foreach {- alert} $alerts {
         assert_morethan [regexp -all "\\m$alert\\M" $tests] 1 $alert
         assert_match "*\n| `$alert` |*" $readme
@@ -256,6 +256,34 @@ scrape_configs:
             run_probe {*}$targets
             wait_for_condition 100 100 {![firing OcspProbeNotRunning $target(good)]} else {fail "it does not end"}
             wait_for_condition 100 100 {![firing OcspNodesUnknown $target(good)]} else {fail "it does not end"}
+        } undefined $tools
+
+        test {monitoring: CAs of the chain: one is revoked, and another's response is missing (38.8)} {
+            run_probe {*}$targets
+            set text [read_text $textfiles/ocsp.prom]
+            # What a probe with OpenSSL 3.6 writes of a chain; this one may have an older OpenSSL.
+            foreach {good revoked} {2 0 1 0 0 1} {
+                set channel [open $textfiles/new w]
+                foreach line [split $text \n] {
+                    if {[string match *$target(good)* $line] && [string match {ocsp_probe_chain_*} $line]} continue
+                    puts $channel $line
+                    foreach {name value} [list certificates 2 good $good revoked $revoked] {
+                        if {[string match "# TYPE ocsp_probe_chain_$name gauge" $line]} {
+                            puts $channel "ocsp_probe_chain_$name{target=\"$target(good)\"} $value"
+                        }
+                    }
+                }
+                close $channel
+                file rename -force $textfiles/new $textfiles/ocsp.prom
+                wait_for_condition 100 100 {[query ocsp_probe_chain_good{target="$target(good)"}] eq $good} else {
+                    fail "Prometheus has not read that $good responses are good"
+                }
+                foreach {alert fires} [list OcspChainNoLongerStapled [expr {$good < 2 && !$revoked}] OcspCaRevoked $revoked] {
+                    wait_for_condition 100 100 {[firing $alert $target(good)] == $fires} else {
+                        fail "$alert: $good good, $revoked revoked"
+                    }
+                }
+            }
         } undefined $tools
 
         if {[info exists ::env(OCSP_PICTURES)]} {

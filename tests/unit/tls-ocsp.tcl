@@ -373,6 +373,37 @@ start_server [ocsp_server $leaf $elsewhere issuer-file [file join $dir issuer.pe
     }
 }
 
+set mid [ocsp_pki_intermediate $ca mid -aia [list $url]]
+set mid_responder [ocsp_responder_start -ca $mid]
+set below [ocsp_pki_leaf $mid below -aia [list [ocsp_responder_url $mid_responder]]]
+start_server [ocsp_server [dict replace $below cert [dict get $below chain]] $ca staple-chain yes] {
+    test {OCSP: staple-chain staples for the intermediate CA, too, or INFO says that this OpenSSL cannot} {
+        ocsp_wait_info state good
+        wait_for_condition 400 50 {[ocsp_info chain_good] == 1 || [ocsp_info chain_last_error] ne {}} else {
+            fail "neither a response for the CA nor a reason ([ocsp_situation])"
+        }
+        set expected [list [dict get $below serial]]
+        if {[ocsp_info chain_good] == 1} {
+            assert_equal [ocsp_info chain_followed] 1
+            # An older client shows the first response alone.
+            regexp {OpenSSL (\d+)\.(\d+)} [exec $openssl version] - major minor
+            if {$major > 3 || $minor >= 6} {lappend expected [dict get $mid serial]}
+        } else {
+            assert_match {*3.6*} [ocsp_info chain_last_error]
+            assert_equal [ocsp_info chain_followed] 0
+        }
+        set text [dict get [ocsp_handshake 0 -tls1_3] text]
+        set seen [regexp -all -inline {Certificate ID:(?:(?!Serial Number).)*Serial Number: ([0-9A-F]+)} $text]
+        assert_equal [lmap {- serial} $seen {set serial}] $expected
+        assert_equal [ocsp_info handshakes_chain_stapled] [ocsp_info chain_good]
+        ocsp_assert_staple good
+        ocsp_set staple-chain no
+        set text [dict get [ocsp_handshake 0 -tls1_3] text]
+        assert_equal [regexp -all {Certificate ID:} $text] 1
+    }
+}
+ocsp_responder_stop $mid_responder
+
 # Linux tells where a thread may run.
 set cpus {}
 if {![ocsp_is_module] && ![catch {ocsp_file_read /proc/self/status} status]} {

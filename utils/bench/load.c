@@ -2,11 +2,11 @@
  * the first handshakes after a start, and the time of a start. Only measures; run.tcl evaluates.
  *
  *   bench_load shake --port P [--tls 1.2|1.3] [--ask both|yes|no] [--threads 1] [--block 1] [--pairs 100] [--each]
- *                    [--warm 0] [--pids 12,34] [--against P2]
+ *                    [--warm 0] [--pids 12,34] [--against P2 [--unasked]]
  * blocks of full handshakes in pairs: one block requests a status, one does not. The order alternates from pair to
  *       pair, so that drift affects both. A line for each block:
  * block a|n WALL_US CPU_US STAPLED FAILED a: asked, n: not asked; CPU_US: CPU time of the processes --pids
- *       --against: all request a status; blocks a use the server on P, blocks n the server on P2
+ *       --against: blocks a use the server on P, blocks n the server on P2; all request a status, with --unasked none
  *       --warm: handshakes without a status request that come first and are not measured, for lazy loading and caches
  *       --each: also a line for each handshake, from connect() to the return of SSL_connect():
  *           shake a|n US
@@ -58,7 +58,7 @@ static const char pong[] = "+PONG\r\n";
 
 static struct sockaddr_in address = {.sin_family = AF_INET}, other = {.sin_family = AF_INET};
 static SSL_CTX *ctx[2]; /* 1: requests a status */
-static int block = 1, thread_count = 1, warm;
+static int block = 1, thread_count = 1, warm, unasked;
 static int pids[MAX_PIDS], pid_count;
 
 static double clockUs(clockid_t which) {
@@ -140,7 +140,7 @@ static int connectOnce(const struct sockaddr_in *to) {
 /* Performs a handshake; NULL if it failed. */
 static SSL *shakeHands(int ask) {
     int is_other = other.sin_port && !ask, fd;
-    SSL *ssl = need(SSL_new(ctx[ask || is_other]));
+    SSL *ssl = need(SSL_new(ctx[(ask || is_other) && !unasked]));
 
     fd = connectOnce(is_other ? &other : &address);
     if (fd >= 0 && SSL_set_fd(ssl, fd) && SSL_connect(ssl) == 1) return ssl;
@@ -393,6 +393,10 @@ int main(int argc, char **argv) {
         const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(name, "--each") == 0) {
             each = 1;
+            continue;
+        }
+        if (strcmp(name, "--unasked") == 0) {
+            unasked = 1;
             continue;
         }
         if (strcmp(name, "--port") == 0) address.sin_port = htons((uint16_t)number(value, 1, 65535, name));

@@ -24,8 +24,8 @@ foreach file {servers.tcl stats.tcl report.tcl} {source utils/bench/$file}
 set env(no_proxy) 127.0.0.1
 
 # The parts, with the approximate seconds that each takes.
-set parts {callback 45 instructions 70 commands 20 handshakes 100 responder 125 ping 95 getset 170 starts 45 first 35
-    requests 1}
+set parts {callback 45 instructions 70 commands 20 handshakes 100 chain 120 responder 125 ping 95 getset 170 starts 45
+    first 35 requests 1}
 
 set quick 0
 set merge 0
@@ -195,12 +195,13 @@ proc part_callback {} {
 
 # ---- instructions ---------------------------------------------------------------------------------------------------
 
-# Returns the counts of a callgrind dump: total, `ours` (inside the module's file), `callback` (the status callback,
-# inclusive).
+# Returns the counts of a callgrind dump: total, `ours` (inside the module's file), and inclusive `callback` (the status
+# callback) and `parse` (OpenSSL's parse of responses).
 proc readCounts {file} {
     set total 0
     set ours 0
     set callback 0
+    set parse 0
     set calls 0
     set skip 0
     set object ""
@@ -229,9 +230,11 @@ proc readCounts {file} {
             {[-+*0-9]*} {
                 set cost [lindex $line 1]
                 if {$skip} {
-                    if {$callee in {ocspStatusCallback staple}} {
+                    if {$callee in {ocspStatusCallback ocspLateStatusCallback staple}} {
                         incr callback $cost
                         incr calls $count
+                    } elseif {$callee eq "d2i_OCSP_RESPONSE"} {
+                        incr parse $cost
                     }
                 } elseif {[string match *valkey-ocsp.so $object]} {
                     incr ours $cost
@@ -241,7 +244,7 @@ proc readCounts {file} {
         }
     }
     close $f
-    return [dict create total $total ours $ours callback $callback calls $calls]
+    return [dict create total $total ours $ours callback $callback parse $parse calls $calls]
 }
 
 proc callgrind {out args} {
@@ -270,7 +273,7 @@ proc countHandshakes {server out tls ask shakes} {
         lappend totals [expr {[dict get $counts total] / double($shakes)}]
     }
     dict set counts total [median $totals]
-    foreach what {ours callback} {dict set counts $what [expr {[dict get $counts $what] / double($shakes)}]}
+    foreach what {ours callback parse} {dict set counts $what [expr {[dict get $counts $what] / double($shakes)}]}
     return $counts
 }
 
@@ -327,6 +330,28 @@ proc part_commands {} {
 
 # ---- handshakes with and without a status request -------------------------------------------------------------------
 
+# Adds the pairs of blocks in the load's output to the array `pairs`: block a against block n.
+proc addPairs {pairs index lines size} {
+    upvar 1 $pairs all
+    foreach {a n} $lines {
+        if {[lindex $a 1] eq "n"} {lassign [list $a $n] n a}
+        lappend all($index,ratio) [expr {[lindex $n 2] / [lindex $a 2]}]
+        lappend all($index,cpu_ratio) [expr {double([lindex $n 3]) / max(1, [lindex $a 3])}]
+        lappend all($index,per_second) [expr {$size / [lindex $a 2] * 1e6}]
+        lappend all($index,cpu_us) [expr {[lindex $a 3] / $size}]
+    }
+}
+
+# Returns the medians, and the intervals of the ratios, as names and values for `record`.
+proc pairResults {pairs index} {
+    upvar 1 $pairs all
+    lassign [signInterval $all($index,ratio)] low high
+    lassign [signInterval $all($index,cpu_ratio)] cpu_low cpu_high
+    return [list pairs [llength $all($index,ratio)] ratio [median $all($index,ratio)] low $low high $high \
+        cpu_ratio [median $all($index,cpu_ratio)] cpu_low $cpu_low cpu_high $cpu_high \
+        per_second [median $all($index,per_second)] cpu_us [median $all($index,cpu_us)]]
+}
+
 proc part_handshakes {} {
     set kinds [concat valkey [stapling]]
     set rounds [rounds 10 3]
@@ -356,13 +381,7 @@ proc part_handshakes {} {
                     incr failed($kind,$key,$tls) [failedOf $lines]
                     incr stapled($kind,$key,$tls) [stapledOf $lines a]
                     incr asked($kind,$key,$tls) [expr {10 * $size}]
-                    foreach {first second} $lines {
-                        if {[lindex $first 1] eq "n"} {lassign [list $first $second] second first}
-                        lappend wall($kind,$key,$tls) [expr {[lindex $second 2] / [lindex $first 2]}]
-                        lappend cpu($kind,$key,$tls) [expr {double([lindex $second 3]) / max(1, [lindex $first 3])}]
-                        lappend speed($kind,$key,$tls) [expr {$size / [lindex $first 2] * 1e6}]
-                        lappend cpu_us($kind,$key,$tls) [expr {[lindex $first 3] / $size}]
-                    }
+                    addPairs pairs $kind,$key,$tls $lines $size
                 }
                 if {$key eq "ec"} {
                     set lines [load shake --port $port --tls 1.3 --each --pairs $latency_pairs --warm 8]
@@ -375,14 +394,10 @@ proc part_handshakes {} {
         foreach kind $kinds {stopServer [dict get $servers $kind]}
     }
     set indexes {}
-    foreach kind $kinds {foreach key $keys {lappend indexes {*}[lsort [array names wall $kind,$key,*]]}}
+    foreach kind $kinds {foreach key $keys {lappend indexes {*}[lsort [array names stapled $kind,$key,*]]}}
     foreach index $indexes {
         lassign [split $index ,] kind key tls
-        lassign [signInterval $wall($index)] low high
-        lassign [signInterval $cpu($index)] cpu_low cpu_high
-        record handshakes server $kind key $key tls $tls pairs [llength $wall($index)] ratio [median $wall($index)] \
-            low $low high $high cpu_ratio [median $cpu($index)] cpu_low $cpu_low cpu_high $cpu_high \
-            per_second [median $speed($index)] cpu_us [median $cpu_us($index)] stapled $stapled($index) \
+        record handshakes server $kind key $key tls $tls {*}[pairResults pairs $index] stapled $stapled($index) \
             asked $asked($index) failed $failed($index)
     }
     foreach kind $kinds {
@@ -390,6 +405,95 @@ proc part_handshakes {} {
             set all [concat {*}$latency($kind,$letter)]
             record latency server $kind asked [expr {$letter eq "a"}] count [llength $all] p50 [percentile $all 50] \
                 p99 [percentile $all 99] p999 [percentile $all 99.9] max [percentile $all 100]
+        }
+    }
+}
+
+# ---- a response for each certificate of the chain -------------------------------------------------------------------
+
+# Starts a server that serves `count` intermediate CAs and waits for its responses. Returns "" if its OpenSSL cannot
+# staple for them.
+proc startChain {count staple_chain args} {
+    set server [startServer module -key chain$count -set [list ocsp.staple-chain $staple_chain] {*}$args]
+    waitStapling $server
+    if {!$staple_chain} {return $server}
+    set why [infoField $server ocsp ocsp_chain_last_error]
+    if {[string match "*cannot staple a chain*" $why]} {
+        puts "chain: left out: $why"
+        endServers [list module $server]
+        return
+    }
+    waitUntil 20 {expr {[infoField $server ocsp ocsp_chain_good] == $count}} \
+        "no response for the chain: see [dict get $server dir]"
+    return $server
+}
+
+# Returns the number of handshakes in which the server has stapled for the chain.
+proc chainStapled {server} {infoField $server ocsp ocsp_handshakes_chain_stapled}
+
+# Servers with staple-chain yes against servers with no: both send the same certificates, and staple for the leaf.
+proc part_chain {} {
+    set rounds [rounds 20 4]
+    set counts {1 2}
+    foreach count $counts {bench_chain $count}
+    set servers {}
+    for {set round 0} {$round < $rounds} {incr round} {
+        # As for GET and SET: two processes differ by their memory layout.
+        if {$round % 4 == 0} {
+            endServers $servers
+            set servers {}
+            foreach count $counts {
+                foreach staple_chain [rotate {yes no} [expr {$round / 4}]] {
+                    set server [startChain $count $staple_chain]
+                    if {$server eq ""} {
+                        endServers $servers
+                        incr ::expected -[dict get $::parts chain]
+                        dict set ::parts chain 0
+                        return
+                    }
+                    dict set servers $count,$staple_chain $server
+                }
+            }
+        }
+        progress chain [expr {0.6 * $round / $rounds}] "round [expr {$round + 1}] of $rounds"
+        foreach count [rotate $counts $round] {
+            foreach staple_chain {yes no} {
+                set server [dict get $servers $count,$staple_chain]
+                set port($staple_chain) [dict get $server port]
+                set pid($staple_chain) [dict get $server pid]
+            }
+            foreach asked {yes no} {
+                set before [chainStapled [dict get $servers $count,yes]]
+                set lines [load shake --port $port(yes) --against $port(no) {*}[expr {$asked ? "" : "--unasked"}] \
+                    --threads 2 --block 24 --pairs 10 --warm 4 --pids $pid(yes),$pid(no)]
+                incr failed($count,$asked) [failedOf $lines]
+                # Without the two of the warming that were that server's.
+                incr stapled($count,$asked) \
+                    [expr {[chainStapled [dict get $servers $count,yes]] - $before - ($asked ? 2 : 0)}]
+                addPairs pairs $count,$asked $lines 24
+            }
+        }
+    }
+    endServers $servers
+    foreach count $counts {
+        foreach asked {yes no} {
+            record chain intermediates $count asked $asked {*}[pairResults pairs $count,$asked] \
+                stapled $stapled($count,$asked) handshakes [expr {$rounds * 240}] failed $failed($count,$asked)
+        }
+    }
+    set step 0
+    foreach count $counts {
+        foreach staple_chain {no yes} {
+            progress chain [expr {0.6 + 0.1 * $step}] "under callgrind, intermediate CAs: $count, staple-chain $staple_chain"
+            incr step
+            set out [file normalize $::dir/callgrind-chain$count-$staple_chain]
+            set server [startChain $count $staple_chain -run [callgrind $out --toggle-collect=SSL_do_handshake]]
+            load shake --port [dict get $server port] --ask both --pairs 8
+            foreach asked {no yes} {
+                set found [countHandshakes $server $out 1.3 $asked [rounds 25 15]]
+                record chain_instructions intermediates $count staple_chain $staple_chain asked $asked {*}$found
+            }
+            endServers [list module $server]
         }
     }
 }
@@ -807,7 +911,7 @@ set status [catch {
     foreach part [dict keys $parts] {
         if {$part ni $only} continue
         if {[dict exists $results $part]} {dict unset results $part}
-        foreach extra {latency responder_ratio ping_check} {
+        foreach extra {latency chain_instructions responder_ratio ping_check} {
             if {[string match $part* $extra] || $part eq "handshakes" && $extra eq "latency"} {
                 if {[dict exists $results $extra]} {dict unset results $extra}
             }

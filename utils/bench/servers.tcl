@@ -2,11 +2,12 @@
 # core; creates the certificates and the responder. Sourced by run.tcl.
 #
 #   bench_pki                         certificates (RSA and ECDSA), the response for each, the mock responder
+#   bench_chain COUNT                 a certificate below COUNT intermediate CAs, for -key chainCOUNT
 #   startServer KIND ?option value ...?   a handle: a dict with kind, port (TLS), plain (port without TLS, "" for none),
 #                                     pid, dir
 # KIND valkey, module (valkey with it), patched, patched-off (stapling no), redis, redis-module, nginx, haproxy,
 #               apache, minimal (valkey with minimal.c preloaded), empty (valkey with a module that does nothing)
-#     -key ec   or rsa
+#     -key ec   or rsa; or chain1 ..., whose file has the intermediate CAs, and whose certificates have their own URLs
 #     -url ""   the responder; "" for none
 #     -cache DIR    the cache directory of a server with this engine (default: the server's own, new directory)
 #     -run {}   words before the command, for valgrind for example
@@ -75,10 +76,30 @@ proc bench_pki {} {
     foreach key {ec rsa} {
         set leaf($key) [ocsp_pki_leaf $ca server-$key -key $key -to +864000 \
             -aia [list [ocsp_responder_url $responder /good-$key]]]
-        set staple($key) $dir/pki/$key.der
-        ocsp_response_file $staple($key) $leaf($key) $ca [list this -60 next +604800 signer $delegate]
-        ocsp_responder_behave $responder [list body [list file [file normalize $staple($key)]]] /good-$key
+        set staple($key) [serveResponse good-$key $leaf($key) $ca $delegate]
     }
+}
+
+# Signs a response, which the responder sends at /NAME. Returns its file.
+proc serveResponse {name cert issuer delegate} {
+    set file [file normalize $::dir/pki/$name.der]
+    ocsp_response_file $file $cert $issuer [list this -60 next +604800 signer $delegate]
+    ocsp_responder_behave $::responder [list body [list file $file]] /$name
+    return $file
+}
+
+# The response for each certificate is signed by an authorized responder of its issuer.
+proc bench_chain {count} {
+    set cert $::ca
+    for {set i $count} {$i >= 0} {incr i -1} {
+        set issuer $cert
+        set name chain$count-$i
+        set create [expr {$i > 0 ? "ocsp_pki_intermediate" : "ocsp_pki_leaf"}]
+        set cert [$create $issuer $name -to +864000 -aia [list [ocsp_responder_url $::responder /$name]]]
+        serveResponse $name $cert $issuer [ocsp_pki_delegate $issuer $name-responder]
+    }
+    dict set cert cert [dict get $cert chain]
+    set ::leaf(chain$count) $cert
 }
 
 proc goodUrl {key} {ocsp_responder_url $::responder /good-$key}
