@@ -607,8 +607,9 @@ static ocspFetchResult answer(const ocspExchange *exchange, unsigned char **body
         reply.singles[0].issuer = reply.signer = pki->root;
         reply.key = pki->root_key;
     }
-    reply.singles[0].status =
-        (reply.singles[0].cert == chain_ca ? root_says_revoked : ca_says_revoked) ? TEST_REVOKED : TEST_GOOD;
+    reply.singles[0].status = (chain_ca && reply.singles[0].cert == chain_ca ? root_says_revoked : ca_says_revoked)
+                                  ? TEST_REVOKED
+                                  : TEST_GOOD;
     reply.singles[0].this_update = wallNow();
     reply.singles[0].next_update = wallNow() + 100 * TEST_DAY;
     der = testReplyDer(&reply);
@@ -691,6 +692,8 @@ static int shake(SSL_CTX *server, SSL_CTX *client) {
 
     assert_true(s.ok);
     if (s.chain_count > chain_stapled) chain_stapled = s.chain_count;
+    /* From 3.6 OpenSSL shows the CA's response as the staple, if the leaf has none. */
+    if (s.got_staple && chain_ca && testJudge(s.staple.p, s.staple.n, chain_ca, pki->root, wallNow())) s.got_staple = 0;
     if (s.got_staple) {
         const unsigned char *p = s.staple.p;
         OCSP_RESPONSE *response = d2i_OCSP_RESPONSE(NULL, &p, (long)s.staple.n);
@@ -1156,11 +1159,9 @@ static void chainReload(void) {
 }
 
 TEST(chain_survivesEachRefusedAllocation) {
-    char name[64];
     client12 = testClientCtx(TLS1_2_VERSION, 0);
     client13 = testClientCtx(TLS1_3_VERSION, 0);
-    X509_NAME_get_text_by_NID(X509_get_subject_name(pki->ca), NID_commonName, name, sizeof(name));
-    chain_ca = testCert(&(testCertSpec){.name = name,
+    chain_ca = testCert(&(testCertSpec){.name = "CA", /* as pki->ca's */
                                         .issuer = pki->root,
                                         .issuer_key = pki->root_key,
                                         .key = pki->ca_key,
@@ -1170,6 +1171,7 @@ TEST(chain_survivesEachRefusedAllocation) {
     walkBy(7, "chain, the first staples", chainFirst);
     walkBy(7, "chain, a reload and a revoked CA", chainReload);
     X509_free(chain_ca);
+    chain_ca = NULL;
     SSL_CTX_free(client12);
     SSL_CTX_free(client13);
     ocsp_env = real_env;

@@ -746,10 +746,8 @@ TEST(peer_refusedForACaIsVerifiedOnceAMinute) {
 
 /* The response that costs most: it names as its signer the CA's issuer and four authorized responders, and is signed by the
  * last of them, or `forged`. */
-static testBytes costlyReply(X509 *ca, X509 *issuer, EVP_PKEY *issuer_key, int forged) {
+static testBytes costlyReply(X509 *ca, X509 *issuer, EVP_PKEY *issuer_key, const char *name, int forged) {
     testReply reply = testGoodReply(ca);
-    char name[64];
-    X509_NAME_get_text_by_NID(X509_get_subject_name(issuer), NID_commonName, name, sizeof(name));
     reply.singles[0].issuer = reply.signer = issuer;
     reply.break_signature = forged;
     for (int i = 0; i < OCSP_MAX_SIGNERS; i++) {
@@ -777,8 +775,9 @@ TEST(peer_theWorkForAChainIsBounded) {
     X509 *leaf4 = issueLeaf(low, low_key, pki->leaf_key);
     ocspX509Stack *chain = testStack(leaf4, low, sub);
     testMust(sk_X509_push(chain, mid) && sk_X509_push(chain, pki->root));
-    testBytes each[] = {costlyReply(low, sub, sub_key, 0), costlyReply(sub, mid, mid_key, 0),
-                        costlyReply(mid, pki->root, pki->root_key, 0), costlyReply(mid, pki->root, pki->root_key, 1)};
+    testBytes each[] = {costlyReply(low, sub, sub_key, "Sub", 0), costlyReply(sub, mid, mid_key, "Mid", 0),
+                        costlyReply(mid, pki->root, pki->root_key, "Root", 0),
+                        costlyReply(mid, pki->root, pki->root_key, "Root", 1)};
     assert_int_equal(verifyChain(chain, each, 4, &err), OCSP_PEER_GOOD);
     assert_int_equal(test_verifications, 3 * OCSP_MAX_VERIFICATIONS);
     /* Of several for one CA the first counts. */

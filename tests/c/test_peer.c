@@ -229,7 +229,8 @@ TEST(policy_everyKindOfStaple) {
               future = testGoodReply(pki->leaf), revoked_expired = expiredReply(pki->leaf),
               authorized_responder = testGoodReply(pki->leaf);
     foreign.singles[0].issuer = testOpensslChecksStaples() ? pki->twin : pki->ca;
-    of_ca.singles[0].issuer = pki->root;
+    of_ca.singles[0].issuer = of_ca.signer = pki->root;
+    of_ca.key = pki->root_key;
     forged.signer = pki->responder_no_eku;
     forged.key = pki->responder_key;
     forged.sent[0] = pki->responder_no_eku;
@@ -294,7 +295,8 @@ TEST(policy_everyKindOfStaple) {
 /* A client of OpenSSL 3.6 or later gets the first staple that there is in the chain. */
 TEST(staple_ofTheCaAboveAloneIsMissing) {
     testReply of_ca = testGoodReply(pki->ca);
-    of_ca.singles[0].issuer = pki->root;
+    of_ca.singles[0].issuer = of_ca.signer = pki->root;
+    of_ca.key = pki->root_key;
     stapleReply(&of_ca);
     staple_is_ca_s = 1;
     setPolicy(OCSP_PEERS_SOFT);
