@@ -79,6 +79,7 @@ typedef struct simCertModel {
     simMoment answered;                           /* the last answer, for max-interval */
     simMoment interval_early, interval_late;      /* the earliest and the latest time that max-interval requires */
     int interval_refresh;                         /* the refresh under way can only be that of max-interval */
+    int64_t interval_clock;              /* how far the wall clock was ahead of the monotonic one when it began */
     int retry_late_open;                 /* retry_late may be a refresh time: a shorter retry cap does not shorten it */
     unsigned attempts_min, attempts_max; /* consecutive failures for the back-off; jitter may hide the exact number */
     long long failures;
@@ -238,9 +239,11 @@ static void simAnswered(simCertModel *m, int64_t age) {
 }
 
 /* After a failed refresh the retries follow, and max-interval waits for the next answer. Where jitter decides whether
- * that refresh was the one of max-interval, another one may follow. */
+ * that refresh was the one of max-interval, another one may follow; so it does where the clock was set back meanwhile. */
 static void simIntervalFailed(simCertModel *m) {
-    if (m->interval_refresh || simReached(&m->interval_late, 0)) m->interval_early = (simMoment){0, 0};
+    int set_back = simWallMs() - simMonoMs() < m->interval_clock - SIM_SECOND;
+
+    if ((m->interval_refresh && !set_back) || simReached(&m->interval_late, 0)) m->interval_early = (simMoment){0, 0};
     if (!m->interval_early.wall || simReached(&m->interval_early, 0)) m->interval_late = (simMoment){0, 0};
 }
 
@@ -733,6 +736,7 @@ void simModelRequestSent(simCert *cert, int url) {
     if (!m->refresh_requested && !m->maybe_requested && m->last_refresh_mono)
         simRequire(mono >= m->last_refresh_mono + SIM_SECOND, "early", "two refreshes within %lld ms",
                    (long long)(mono - m->last_refresh_mono));
+    m->interval_clock = wall - mono;
     m->interval_refresh =
         by_interval && !refresh_now && m->current && (m->retry_late ? mono < m->retry_early : wall < m->refresh_early);
     if (by_interval) {
