@@ -8,9 +8,9 @@
  * again the right staple is back without a reload.
  *
  * Only the engine's own calls are counted: `scarce` is raised around them, on this thread. The program says how many
- * allocations each walk went through. With an OpenSSL before 3.6, SSL_ctrl is replaced by one that takes the responses for a
- * chain. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the
- * real server, in tests/unit/ocsp-faults.tcl.
+ * allocations each walk went through. With an OpenSSL before 3.6, SSL_ctrl is replaced by one that takes the responses
+ * for a chain. Allocations that libc makes by itself (opendir, getaddrinfo) are refused on the real server, in
+ * tests/unit/ocsp-faults.tcl.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
