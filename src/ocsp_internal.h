@@ -509,9 +509,7 @@ int64_t ocspRetryDelayMs(int retry_delay, unsigned attempt, int64_t remaining_ms
 
 /* What handshakes read for one certificate. Immutable once published. */
 typedef struct ocspStaple {
-    X509 *leaf; /* owned reference */
-    /* 0: the certificate was replaced, or its issuer is unknown, so another context may be more complete */
-    int authoritative;
+    X509 *leaf;         /* owned reference */
     int64_t expires_at; /* staple while now < expires_at; wall clock seconds */
     unsigned char *der; /* owned; NULL: no response */
     size_t len;
@@ -525,6 +523,7 @@ typedef struct ocspStaple {
 } ocspStaple;
 
 typedef struct ocspStapleSet {
+    X509_STORE *store; /* owned reference: that of the SSL_CTX whose certificates are followed; NULL: none */
     int count;
     ocspStaple staples[OCSP_MAX_CERTS];
 } ocspStapleSet;

@@ -1,9 +1,9 @@
 /* ocsp_late.c - contexts that the host could not hand over when they were made, adopted once they serve a handshake; see
  * ocsp_late.h. Not in a patched server.
  *
- * DESIGN: the status callback of such a context queues it in `pending_ctx`, without a lock, if its certificate is not
- * tracked. The main thread takes it from there and attaches it, unless it is other code's or older than the one in
- * service.
+ * DESIGN: the status callback of such a context queues it in `pending_ctx`, without a lock, if the certificates that are
+ * followed are not this context's. The main thread takes it from there and attaches it, unless it is other code's or older
+ * than the one in service.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 
@@ -52,8 +52,8 @@ int ocspLateInit(int (*serves)(SSL_CTX *ctx)) {
 /* Queues the context of `ssl` for ocspLateCron, which attaches it on the main thread. Any thread; does not wait; a no-op
  * while another context is queued.
  *
- * For a certificate that is not tracked, or whose issuer is unknown: the context was created on another thread (Valkey
- * 9.1 reloads on bio_tls_reload), where it could not be attached. A context that serves handshakes is complete. */
+ * For a context whose certificates are not followed: it was created on another thread (Valkey 9.1 reloads on
+ * bio_tls_reload), where it could not be attached. A context that serves handshakes is complete. */
 static void ocspDeferAttach(SSL *ssl) {
     SSL_CTX *none = NULL, *ctx = SSL_get_SSL_CTX(ssl);
 
@@ -74,12 +74,12 @@ static int ocspIsForeignClient(const SSL *ssl) {
 
 /* The handshake callback of contexts that may be the server's. */
 static int ocspLateStatusCallback(SSL *ssl, void *unused) {
-    int untracked, answer;
+    int not_followed, answer;
 
     (void)unused;
     if (ocspIsForeignClient(ssl)) return 1;
-    answer = ocspAnswerStatus(ssl, &untracked);
-    if (untracked) ocspDeferAttach(ssl);
+    answer = ocspAnswerStatus(ssl, &not_followed);
+    if (not_followed) ocspDeferAttach(ssl);
     return answer;
 }
 

@@ -132,8 +132,9 @@ ocspPeerState ocspVerifyPeerChain(ocspX509Stack *chain,
                          serial, why.text);
                 return state;
             }
-            /* Forged, or a lack of memory, which may look like a bad signature. */
-            if (why.may_change_at == 0 || why.code == OCSP_FAIL_SIGNATURE || why.code == OCSP_FAIL_SIGNER) {
+            /* Forged, broken, or a lack of memory, which may look like a bad signature or (OpenSSL 3.5) like bad DER. */
+            if (why.may_change_at == 0 || why.code == OCSP_FAIL_SIGNATURE || why.code == OCSP_FAIL_SIGNER ||
+                why.code == OCSP_FAIL_DER) {
                 ocspFail(err, OCSP_FAIL_PEER,
                          "the response for the certificate %.100s of a CA in the peer's chain: %.300s", serial,
                          why.text);

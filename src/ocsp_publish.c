@@ -43,13 +43,14 @@ ocspStapleSet *ocspMakeStapleSet(const ocspCertSet *set) {
     ocspStapleSet *made = ocspAlloc(sizeof(*made));
     int i;
 
+    if (made && set->context && set->context->store && X509_STORE_up_ref(set->context->store))
+        made->store = set->context->store;
     for (i = 0; made && i < set->count; i++) {
         ocspCert *cert = set->certs[i];
         ocspStaple *staple = &made->staples[made->count];
         if (cert->current.der && !(staple->der = ocspMemdup(cert->current.der, cert->current.len))) break;
         staple->len = cert->current.len;
         staple->expires_at = cert->current.expires_at;
-        staple->authoritative = cert->active && (cert->id->issuer || cert->id->self_signed);
         staple->index = cert->active ? cert->index : -1;
         staple->source = cert->current.source;
         if (cert->id->issuer) X509_up_ref(cert->id->issuer);

@@ -109,6 +109,7 @@ void ocspStapleSetFree(ocspStapleSet *set) {
         X509_free(set->staples[i].issuer);
         ocspFree(set->staples[i].der);
     }
+    X509_STORE_free(set->store);
     ocspFree(set);
 }
 

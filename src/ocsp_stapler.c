@@ -129,7 +129,7 @@ static size_t ocspLongestStaple(const SSL *ssl) {
     return SSL_version(ssl) >= TLS1_3_VERSION ? 65535 - 8 : OCSP_MAX_STAPLE_TLS12;
 }
 
-int ocspAnswerStatus(SSL *ssl, int *untracked) {
+int ocspAnswerStatus(SSL *ssl, int *not_followed) {
     const ocspStapleSet *set;
     const ocspStaple *staple = NULL;
     unsigned char *copy = NULL;
@@ -137,7 +137,7 @@ int ocspAnswerStatus(SSL *ssl, int *untracked) {
     X509 *leaf;
     int token, i, stapled = 0, in_chain = 0;
 
-    if (untracked) *untracked = 0;
+    if (not_followed) *not_followed = 0;
     ERR_set_mark(); /* an error left in OpenSSL's queue would abort the handshake */
     /* OpenSSL has one callback for both roles with different return values: on a client 0 rejects the server. */
     if (!SSL_is_server(ssl)) {
@@ -163,7 +163,8 @@ int ocspAnswerStatus(SSL *ssl, int *untracked) {
             len = staple->len;
             memcpy(copy, staple->der, len);
         }
-        if (untracked) *untracked = !staple || !staple->authoritative;
+        /* Each SSL_CTX has a store of its own, and the set keeps this one allocated: an equal address is the same one. */
+        if (not_followed) *not_followed = !set || set->store != SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl));
         ocspSlotLeave(token);
     }
     /* On success OpenSSL owns the copy. */

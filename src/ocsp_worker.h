@@ -182,9 +182,9 @@ int ocspStaplingIsOn(void);
 const char *ocspWhyNotRunning(void);        /* why the OCSP thread takes no requests now; NULL: it does */
 void ocspHandOver(ocspContextCerts *certs); /* takes ownership, and wakes the OCSP thread */
 
-/* As ocspStatusCallback. On a server it sets *untracked (may be NULL) to 1 if the certificate is not tracked, or its issuer
- * is unknown; else to 0. Any thread. */
-int ocspAnswerStatus(SSL *ssl, int *untracked);
+/* As ocspStatusCallback. On a server with stapling on, it sets *not_followed (may be NULL) to 1 if the certificates that are
+ * followed are those of another SSL_CTX than this one, or of none yet; else to 0. Any thread. */
+int ocspAnswerStatus(SSL *ssl, int *not_followed);
 
 /* ---- only for the module and the tests --------------------------------------------------------------------------- */
 

@@ -84,7 +84,7 @@ model: ## explore the slot's model exhaustively, and show that it detects faults
 
 # The unmodified engine; the linker replaces threads, files and signature checks by simulated ones.
 SIM_OBJECTS := $(call object,$(sort $(wildcard tests/simulation/*.c)) tests/c/reply.c)
-SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify SSL_CTX_get_cert_store \
+SIM_WRAPS := d2i_OCSP_RESPONSE OCSP_response_get1_basic OCSP_basic_verify X509_verify ocspAttachContext \
     pthread_create pthread_join pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock open close read write \
     fsync fchmod rename unlink unlinkat fstat stat lstat fstatat opendir readdir closedir dirfd ocspSetReport \
     ocspPeekNextUpdate ocspServePush ocspFillReport SSL_ctrl
@@ -125,7 +125,7 @@ mutants: ## break the engine's rules one at a time; a test has to fail on each; 
 # MATRIX_ROOTS is the directory of the roots (default: in the user's cache directory), MATRIX_MIRROR their Debian
 # mirror. ARCH=arm64 runs part of the suites on an emulated arm64 instead.
 .PHONY: test-matrix matrix-clean
-test-matrix: ## run suites and packages on Debian 12, 13, testing, C tests with OpenSSL 4; ARCH=arm64: emulated; needs root
+test-matrix: ## run suites and packages on Debian 12, 13, testing, C tests with OpenSSL 3.5 to 4; ARCH=arm64: emulated; needs root
 	@sh deps/install.sh $(if $(ARCH),matrix arm64,matrix test package)
 	@tclsh tests/matrix/run.tcl $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 

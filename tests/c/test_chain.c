@@ -544,6 +544,40 @@ TEST(chain_ofAReloadIsTheNewOne) {
     X509_free(renewed);
 }
 
+/* A handshake that has the leaf's response, and what follows it. */
+static void shakeOnce(SSL_CTX *ctx) {
+    testShake shake = testHandshake(ctx, tls12, 1);
+    assert_true(shake.ok && shake.got_staple && judge(&shake.staple, LEAF2));
+    testShakeFree(&shake);
+    ocspLateCron();
+    runFor(2000);
+}
+
+/* The same, with a context that was created on another thread: only its handshakes show it. */
+TEST(chain_ofALateReloadIsTheNewOne) {
+    X509 *renewed = issueCa("Mid", pki->root, pki->root_key, mid_key, MID_URL);
+    SSL_CTX *next = testServerCtx(leaf2, pki->leaf_key, renewed), *ctx = testServerCtx(leaf2, pki->leaf_key, mid);
+    testMust(SSL_CTX_add1_chain_cert(ctx, pki->root));
+    testMust(SSL_CTX_add1_chain_cert(next, pki->root));
+    ocspInstallCallbackAs(ctx, OCSP_CONTEXT_OF_SERVER);
+    ocspLateAttach(ctx);
+    runUntilIdle();
+    responder.known[5] = (worldKnown){.cert = renewed, .issuer = pki->root, .issuer_key = pki->root_key};
+    ocspInstallCallbackAs(next, OCSP_CONTEXT_OF_SERVER);
+    ocspLateCron();
+    runFor(2000);
+    assert_int_equal(responder.known[5].requests, 0);
+    shakeOnce(next);
+    assert_int_equal(responder.known[5].requests, 1);
+    assertStapled(next, LIST(LEAF2, 5), LIST(LEAF2, 5));
+    shakeOnce(ctx);                                       /* the replaced one: this changes nothing */
+    assert_int_equal(responder.known[LEAF2].requests, 2); /* one for each context */
+    assertStapled(next, LIST(LEAF2, 5), LIST(LEAF2, 5));
+    SSL_CTX_free(next);
+    SSL_CTX_free(ctx);
+    X509_free(renewed);
+}
+
 TEST(chain_manyReloadsKeepTheNewestChain) {
     SSL_CTX *ctx = serveLeaf2();
     runUntilIdle();
@@ -793,7 +827,8 @@ TEST(peer_theWorkForAChainIsBounded) {
     revoked.singles[0].status = TEST_REVOKED;
     revoked.singles[0].next_update = TEST_NOW + 100;
     revoked.key = pki->root_key;
-    testBytes mixed[] = {testCopy("\x30\x03\x0a\x01\x03", 5), each[0], testCopy("junk", 4), testReplyDer(&revoked)};
+    testBytes mixed[] = {testCopy("\x30\x03\x0a\x01\x03", 5), each[0], testCopy("\x30\x03\x0a\x01\x06", 5),
+                         testReplyDer(&revoked)};
     assert_int_equal(verifyChain(chain, mixed, 4, &err), OCSP_PEER_REVOKED);
     assert_int_equal(test_verifications, OCSP_MAX_VERIFICATIONS + 1);
     assert_non_null(strstr(err.text, "REVOKED on"));
@@ -801,6 +836,12 @@ TEST(peer_theWorkForAChainIsBounded) {
     assert_int_equal(verifyChain(NULL, mixed, 4, &err), OCSP_PEER_GOOD);
     assert_int_equal(verifyChain(chain, mixed, 3, &err), OCSP_PEER_GOOD);
     assert_int_equal(err.may_change_at, OCSP_NEVER);
+    /* What is broken may be about any of them. */
+    testBytes broken[] = {testCopy("\x30\x03\x0a\x01", 4), mixed[3]};
+    assert_int_equal(verifyChain(chain, broken, 1, &err), OCSP_PEER_BAD);
+    assert_non_null(strstr(err.text, "not a complete DER-encoded"));
+    assert_int_equal(verifyChain(chain, broken, 2, &err), OCSP_PEER_BAD);
+    testBytesFree(&broken[0]);
     for (int i = 0; i < 4; i++) testBytesFree(&each[i]);
     for (int i = 0; i < 4; i++)
         if (i != 1) testBytesFree(&mixed[i]);

@@ -17,6 +17,7 @@
  *   revived    nor from the disk after a restart, unless the disk refused to remove the file
  *   schedule   the next try in INFO is in the future, and before the response expires
  *   restart    a valid response on disk is stapled from the first handshake on, also for a new certificate or directory
+ *   adopt      the TLS context in service is followed after its second handshake (checked in sim_run.c)
  *   disk       the stapled response is on disk soon after, however the process ended; nothing valid is deleted
  *   info       INFO agrees with the model
  *

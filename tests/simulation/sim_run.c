@@ -352,18 +352,21 @@ static struct {
     const SSL_CTX *ctx;
     simServed served;
 } contexts[16];
-static unsigned contexts_made;
+static unsigned contexts_made, context_attached; /* number of the newest, and of the one attached last */
 
-/* Reports each attached context to the model. Only ocspAttachContext calls SSL_CTX_get_cert_store. */
-X509_STORE *__real_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
-X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx);
-X509_STORE *__wrap_SSL_CTX_get_cert_store(const SSL_CTX *ctx) {
+/* Reports each attached context to the model. */
+int __real_ocspAttachContext(SSL_CTX *ctx);
+int __wrap_ocspAttachContext(SSL_CTX *ctx);
+int __wrap_ocspAttachContext(SSL_CTX *ctx) {
     unsigned i, n = sizeof(contexts) / sizeof(contexts[0]);
 
     for (i = 1; i <= n && i <= contexts_made; i++) /* the newest first: a freed context's address may be reused */
         if (contexts[(contexts_made - i) % n].ctx == ctx) break;
-    if (i <= n && i <= contexts_made) simModelAttach(&contexts[(contexts_made - i) % n].served);
-    return __real_SSL_CTX_get_cert_store(ctx);
+    if (i <= n && i <= contexts_made) {
+        context_attached = contexts_made - i + 1;
+        simModelAttach(&contexts[(contexts_made - i) % n].served);
+    }
+    return __real_ocspAttachContext(ctx);
 }
 
 static void simAddIssuer(simServed *served, int ca, int cert, int64_t ends) {
@@ -932,10 +935,21 @@ static int64_t simSteps(void) {
     }
 }
 
+/* Checks that the context in service is followed, at its second handshake at the latest: the first may find another queued
+ * that has been replaced since. */
+static void simAdoptLate(void) {
+    ocspLateCron();
+    if (!sim.options.stapling || context_attached == contexts_made) return;
+    simCheckStaples();
+    ocspLateCron();
+    simRequire(context_attached == contexts_made, "adopt",
+               "the TLS context in service is not followed after a handshake");
+}
+
 static void simRunProcess(void) {
     while (sim.now < sim.world->end_at) {
         int64_t wait, next;
-        ocspLateCron();
+        simAdoptLate();
         if (!sim.threaded && sim.options.stapling) { /* the main thread tries each second to create one */
             next = simNextActionAt() < sim.now + 1000 ? simNextActionAt() : sim.now + 1000;
             simAdvanceTo(next);

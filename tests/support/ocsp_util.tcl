@@ -182,9 +182,11 @@ proc ocsp_server {leaf ca args} {
         verify-peers issuer-file proxy staple-chain}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
+    set first {stapling yes}
+    if {[info exists ::patience] && $::patience > 1} {lappend first timeout 5} ;# the default, made longer below
     # A module's directives may come before or after loadmodule.
     if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
-    foreach {name value} [concat {stapling yes} $args] {
+    foreach {name value} [concat $first $args] {
         if {$name in $ours} {
             lappend overrides [ocsp_directive $name] [ocsp_quoted [ocsp_patient $name $value]]
         } else {
@@ -193,6 +195,14 @@ proc ocsp_server {leaf ca args} {
     }
     return [list overrides $overrides omit {tls-client-cert-file tls-client-key-file tls-dh-params-file} \
         tags {tls ocsp external:skip needs:debug}]
+}
+
+# Writes certificate and key of `leaf` to `place` (the same keys) as tools for renewal do: new files, renamed over the old ones.
+proc ocsp_put_certificate {leaf place} {
+    foreach part {cert key} {
+        file copy -force [dict get $leaf $part] [dict get $place $part].new
+        file rename -force [dict get $place $part].new [dict get $place $part]
+    }
 }
 
 # Loads another certificate, or the same one again, with CONFIG SET. The server serves it from the next handshake on;

@@ -318,3 +318,34 @@ start_server [ocsp_server [with_chain $three] $ca cache-dir {}] {
         }
     }
 }
+
+# The server makes that TLS context on a thread of its own, and the module sees it in its first handshake.
+if {$sends_chains} {
+    set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
+    ocsp_put_certificate [with_chain $three] $place
+    start_server [ocsp_server $place $ca staple-chain yes cache-dir {}] {
+        set name {staple-chain: a renewed intermediate beside the same certificate, reloaded by the server itself (39.18)}
+        if {[r config get tls-auto-reload-interval] eq {}} {
+            skip_test $name {this server does not reload certificates by itself}
+        } else {
+            test $name {
+                ocsp_responder_behave $responder good /mid
+                r config set tls-auto-reload-interval 1
+                catch {r ocsp.refresh}
+                ocsp_wait_info chain_good 2
+                assert_chain $three $sub $mid
+                set renewed [ocsp_pki_intermediate $ca renewed -key $mid -subject [dict get $mid subject] \
+                    -aia [list [ocsp_responder_url $responder /renewed]]]
+                set chain [ocsp_pki_file [file join $dir renewed-chain.pem] $three $sub $renewed]
+                # Valkey compares times in whole seconds.
+                ocsp_pass_this_update -1
+                ocsp_put_certificate [dict replace $three cert $chain] $place
+                wait_for_condition 400 50 {[stapled_serials -tls1_3] eq [serials $three $sub $renewed]} else {
+                    fail "the renewed intermediate is not followed: [ocsp_situation]"
+                }
+                assert_equal [ocsp_info chain_followed] 2
+                assert_equal [ocsp_responder_count $responder -path /renewed] 1
+            }
+        }
+    }
+}

@@ -189,19 +189,11 @@ if {!$changes_threads} {
 
 # ---- certificates that the server reloads by itself (27) ----
 
-# Writes certificate and key to `place` as tools for renewal do: new files, renamed over the old ones.
-proc put_certificate {leaf place} {
-    foreach part {cert key} {
-        file copy -force [dict get $leaf $part] [dict get $place $part].new
-        file rename -force [dict get $place $part].new [dict get $place $part]
-    }
-}
-
 if {![dict exists $has tls-auto-reload-interval]} {
     skip_test {auto-reload: 27.1 to 27.5} {this server does not reload certificates by itself}
 } else {
     set place [dict create cert [file join $dir place.crt] key [file join $dir place.key]]
-    put_certificate $leaf $place
+    ocsp_put_certificate $leaf $place
     set mended [ocsp_lab_leaf $lab mended]
     start_server [ocsp_server $place $ca tls-auto-reload-interval 1 {*}[io_threads 4 1]] {
         ocsp_wait_info state good
@@ -210,7 +202,7 @@ if {![dict exists $has tls-auto-reload-interval]} {
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             foreach name {auto1 auto2 auto3} {
                 set renewed [ocsp_lab_leaf $lab $name]
-                put_certificate $renewed $place
+                ocsp_put_certificate $renewed $place
                 wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $renewed serial]} else {
                     fail "the server does not serve its new certificate"
                 }
@@ -262,7 +254,7 @@ if {![dict exists $has tls-auto-reload-interval]} {
         }
 
         test {auto-reload: once the file is repaired, the new certificate gets its own staple (27.4)} {
-            put_certificate $mended $place
+            ocsp_put_certificate $mended $place
             wait_for_condition 400 50 {[dict get [ocsp_handshake] serial] eq [dict get $mended serial]} else {
                 fail "the server does not serve its new certificate"
             }
@@ -275,13 +267,13 @@ if {![dict exists $has tls-auto-reload-interval]} {
             set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4]
             set leaves [list $mended [ocsp_lab_leaf $lab both]]
             for {set i 0} {$i < 12} {incr i} {
-                put_certificate [lindex $leaves [expr {$i % 2}]] $place
+                ocsp_put_certificate [lindex $leaves [expr {$i % 2}]] $place
                 # The server may have noticed the change, be loading, or not have checked yet.
                 after [randomInt 1500]
                 ocsp_load_certificate $place
             }
             ocsp_assert_hammer [ocsp_hammer_stop $hammer]
-            put_certificate $mended $place
+            ocsp_put_certificate $mended $place
             ocsp_load_certificate $place
             ocsp_wait_info cert_serial [dict get $mended serial]
             ocsp_wait_staple good
@@ -292,24 +284,30 @@ if {![dict exists $has tls-auto-reload-interval]} {
 
 # ---- shutdown (28) ----
 
-# Valkey 9.1 unloads modules at shutdown. This module refuses, which must change nothing.
-test {shutdown: under handshakes on I/O threads, also while the responder hangs: each exit is clean (28.1)} {
-    for {set i 0} {$i < 10} {incr i} {
-        ocsp_responder_behave $responder [expr {$i % 2 ? "hang" : "good"}]
-        start_server [ocsp_server $leaf $ca {*}[io_threads 4 1]] {
-            if {$i % 2 == 0} {ocsp_wait_info state good}
-            set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4 --count 2000]
-            after [randomInt 200]
-            set from [count_log_lines 0]
-            catch {r shutdown nosave}
-            assert_equal [wait_exit [srv 0 dir] [srv 0 pid]] 0
-            assert_equal [log_trouble [srv 0 dir]] {}
-            # That the module cannot be unloaded is not worth a line at shutdown.
-            verify_no_log_message 0 {*cannot be unloaded*} $from
-            # Connections of the clients are refused now, but no staple may have been bad.
-            assert_equal [dict get [ocsp_hammer_stop $hammer] bad] 0
+set name {shutdown: under handshakes on I/O threads, also while the responder hangs: each exit is clean (28.1)}
+if {[info exists ::env(OCSP_TEST_EMULATED)]} {
+    # OpenSSL's clean-up takes so long there that I/O threads, which do not end before it, often fall into it.
+    skip_test $name {on an emulated processor the server crashes in some of these exits without the module, too}
+} else {
+    # Valkey 9.1 unloads modules at shutdown. This module refuses, which must change nothing.
+    test $name {
+        for {set i 0} {$i < 10} {incr i} {
+            ocsp_responder_behave $responder [expr {$i % 2 ? "hang" : "good"}]
+            start_server [ocsp_server $leaf $ca {*}[io_threads 4 1]] {
+                if {$i % 2 == 0} {ocsp_wait_info state good}
+                set hammer [ocsp_hammer_start [dict get $ca cert] 0 --threads 4 --count 2000]
+                after [randomInt 200]
+                set from [count_log_lines 0]
+                catch {r shutdown nosave}
+                assert_equal [wait_exit [srv 0 dir] [srv 0 pid]] 0
+                assert_equal [log_trouble [srv 0 dir]] {}
+                # That the module cannot be unloaded is not worth a line at shutdown.
+                verify_no_log_message 0 {*cannot be unloaded*} $from
+                # Connections of the clients are refused now, but no staple may have been bad.
+                assert_equal [dict get [ocsp_hammer_stop $hammer] bad] 0
+            }
         }
+        ocsp_responder_behave $responder good
+        ocsp_responder_release $responder
     }
-    ocsp_responder_behave $responder good
-    ocsp_responder_release $responder
 }

@@ -178,7 +178,6 @@ static void fillSet(ocspStapleSet *set) {
     set->count = 1;
     X509_up_ref(leaf);
     staple->leaf = leaf;
-    staple->authoritative = 1;
     staple->expires_at = time(NULL) + 86400;
     staple->len = bytes;
     staple->der = malloc(bytes);
