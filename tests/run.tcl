@@ -8,7 +8,8 @@
 #     --module PATH     the module, by default src/valkey-ocsp.so
 #     -j N              number of suites at once, by default 4: suites mostly wait
 #     --silence N       seconds without output after which a suite counts as hung, by default 150
-#                       OCSP_TEST_PATIENCE=N in the environment, for a slow machine: all waits are N times as long
+#                       OCSP_TEST_PATIENCE=N in the environment, for a slow machine: all waits are N times as long;
+#                       OCSP_TEST_EMULATED=yes: leave out what an emulated processor cannot do
 #     --keep            keep the work directory even if no test failed
 #     --list            print the names of the suites
 #

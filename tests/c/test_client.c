@@ -148,10 +148,11 @@ TEST(policy_everyKindOfStaple) {
     }
 }
 
-/* From 3.6 OpenSSL does not send one. */
+/* OpenSSL 4 does not send one. */
 TEST(staple_ofOneByteIsRejected) {
     staple = testCopy("\x30", 1);
-    assert_int_equal(connectsByBoth(pki->leaf, OCSP_STAPLE_SOFT), testOpensslChecksStaples());
+    int accepted = connectsByBoth(pki->leaf, OCSP_STAPLE_SOFT);
+    assert_true(!accepted || testOpensslChecksStaples());
     assert_int_equal(connectsByBoth(pki->leaf, OCSP_STAPLE_REQUIRE), 0);
 }
 

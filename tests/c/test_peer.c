@@ -309,17 +309,18 @@ TEST(staple_ofTheCaAboveAloneIsMissing) {
     assert_non_null(strstr(text_seen, "for its own certificate, only one for a CA above it"));
 }
 
-/* From 3.6 OpenSSL does not send one. */
+/* OpenSSL 4 does not send one, and a client of 3.6 ends such a handshake itself. */
 TEST(staple_ofOneByteIsRejected) {
-    int up = testOpensslChecksStaples();
+    int up;
     setPolicy(OCSP_PEERS_SOFT);
     stapleReply(NULL);
     staple = testCopy("\x30", 1);
-    assert_int_equal(linksUp(peer), up);
+    up = linksUp(peer);
+    assert_true(!up || testOpensslChecksStaples());
     testBytesFree(&staple);
     staple = testCopy("\0", 1);
     assert_int_equal(linksUp(peer), up);
-    assertCounts(0, up ? 4 : 0, up ? 0 : 4);
+    assertCounts(0, up ? 4 : 0, testOpensslChecksStaples() ? 0 : 4);
 }
 
 /* RFC 7633: such a certificate promises a staple, so soft requires one. */

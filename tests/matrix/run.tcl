@@ -1,6 +1,6 @@
 #!/usr/bin/env tclsh
 # run.tcl - `make test-matrix`: the Tcl suites against the packaged servers of three Debian releases, the Debian packages
-# on them, and the C unit tests with OpenSSL 4, which no server of Debian uses yet.
+# on them, and the C unit tests with each OpenSSL from 3.5 to 4, which no server of Debian uses yet.
 #
 #   tclsh tests/matrix/run.tcl [options]
 #     --release NAME    only this release (may be given several times)
@@ -11,10 +11,10 @@
 #     --arch arm64      instead of all that: some suites and the C unit tests on arm64, which is emulated
 #
 # Makes the roots that are missing (tests/matrix/root), copies the tree, builds the module once, in the oldest root, and
-# runs tests/run.tcl in each root against each server with that module. In the root of Debian's experimental suite
-# everything is built again, with OpenSSL 4: there the C unit tests run, and that module is loaded into a server which
-# uses OpenSSL 3. The Debian packages are built on this system, and tried with unit/ocsp-package on the releases that are
-# not older: libraries of an older one may not do. The output of each job is in
+# runs tests/run.tcl in each root against each server with that module. The C unit tests are built again in each root but
+# the oldest, whose OpenSSL is that of `make test`, and run there. In the root of Debian's experimental suite a module with
+# OpenSSL 4 is loaded into a server which uses OpenSSL 3. The Debian packages are built on this system, and tried with
+# unit/ocsp-package on the releases that are not older: libraries of an older one may not do. The output of each job is in
 # build/matrix/NAME.log; its /tmp, with the logs of failed suites, is build/matrix/NAME. A root that cannot be made, or a
 # build or run that ends early, counts as a failure. Ends with a table and a line "N passed, M failed".
 #
@@ -90,11 +90,11 @@ for {set i 0} {$i < [llength $argv]} {incr i} {
         --suites {set suites $value}
     }
 }
-if {$releases eq {}} {set releases [concat $all_releases $unit_releases]}
+if {$releases eq {}} {set releases [lsort -unique [concat $all_releases $unit_releases]]}
 set units [lmap release $releases {expr {$release in $unit_releases ? $release : [continue]}}]
 if {$servers ne {} || $suites ne {} || $only_packages} {set units {}}
 set with_packages [expr {$servers eq {} && $suites eq {}}]
-set releases [lmap release $releases {expr {$release in $all_releases ? $release : [continue]}}]
+set releases [lmap release $all_releases {expr {$release in $releases ? $release : [continue]}}]
 if {$servers eq {}} {set servers $all_servers}
 if {$arch ne {}} {
     if {[exec dpkg --print-architecture] eq $arch} {stop "this system is $arch itself: leave ARCH out"}
@@ -303,6 +303,7 @@ foreach release $units {
         $release-unit root-$release {openssl version && make -C /src unit} \
         $release-mixed $release-unit {make -C /src module && tclsh /src/tests/run.tcl \
             --server /usr/bin/valkey-server --single unit/ocsp-modules --only 'no-tls: a server and a module*'}] {
+        if {$name eq "$release-mixed" && $release in $all_releases} continue
         file delete -force [file join $out $name] [log_of $name]
         job $name [list $after] [in_root $release $own_tree [file join $out $name] sh -c "$command; exit \$?"]
     }
@@ -318,15 +319,16 @@ if {$arch ne {}} {
         "CC=aarch64-linux-gnu-gcc --sysroot=$sysroot -B$sysroot/usr/lib/aarch64-linux-gnu/" \
         AR=aarch64-linux-gnu-ar LD=aarch64-linux-gnu-ld OBJCOPY=aarch64-linux-gnu-objcopy test-programs]
     set chosen [expr {$suites ne {} ? $suites : [concat {*}[lmap suite $arm64_suites {list --single $suite}]]}]
-    # The factors are for two cores, with the jobs side by side; that of the unit tests also thins out test_alloc.
+    # The factors are for two cores, with the jobs side by side; that of the unit tests also thins out test_alloc. Two
+    # suites at once: an emulated server uses a core, where a native one mostly waits.
     foreach {name patience command arguments} [list \
-        $arch_root-valkey 5 {tclsh /src/tests/run.tcl --server /usr/bin/valkey-server "$@"} $chosen \
+        $arch_root-valkey 15 {tclsh /src/tests/run.tcl -j 2 --server /usr/bin/valkey-server "$@"} $chosen \
         $arch_root-unit 20 {cd /src && sh tests/all.sh unit build/test_* build/fuzz-replay} {}] {
         if {$suites ne {} && $name eq "$arch_root-unit"} continue
         file delete -force [file join $out $name] [log_of $name]
         job $name build-$arch [in_root $arch_root $own_tree [file join $out $name] sh -c "
             openssl version
-            export OCSP_TEST_PATIENCE=$patience
+            export OCSP_TEST_PATIENCE=$patience OCSP_TEST_EMULATED=yes
             $command
             exit \$?
         " sh {*}$arguments]
@@ -381,7 +383,8 @@ proc unit_row_of {release} {
     set text [read $channel]
     close $channel
     if {![regexp -line {^OpenSSL (\S+)} $text - openssl] || ![regexp -line {^\d+ passed, \d+ failed.*} $text tests]} return
-    return "| $release | $openssl | none uses it yet: the C unit tests | $tests | |\
+    set subject [expr {$release in $::all_releases ? "the" : "none uses it yet: the"}]
+    return "| $release | $openssl | $subject C unit tests | $tests | |\
         [clock format [file mtime $log] -format %Y-%m-%d] |"
 }
 
