@@ -182,11 +182,9 @@ proc ocsp_server {leaf ca args} {
         verify-peers issuer-file proxy staple-chain}
     set overrides [list tls-cert-file [dict get $leaf cert] tls-key-file [dict get $leaf key] \
         tls-ca-cert-file [dict get $ca cert] tls-auth-clients no]
-    set first {stapling yes}
-    if {[info exists ::patience] && $::patience > 1} {lappend first timeout 5} ;# the default, made longer below
     # A module's directives may come before or after loadmodule.
     if {[ocsp_is_module]} {lappend overrides loadmodule $::ocsp_module_path}
-    foreach {name value} [concat $first $args] {
+    foreach {name value} [concat {stapling yes} $args] {
         if {$name in $ours} {
             lappend overrides [ocsp_directive $name] [ocsp_quoted [ocsp_patient $name $value]]
         } else {
