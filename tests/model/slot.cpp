@@ -34,8 +34,10 @@ struct checkedInt {
 };
 
 struct X509;
+struct X509_STORE;
 static void X509_up_ref(X509 *) {}
 static void X509_free(X509 *) {}
+static void X509_STORE_free(X509_STORE *) {}
 
 struct ocspStaple {
     X509 *leaf, *issuer;
@@ -45,6 +47,7 @@ struct ocspStaple {
 
 struct ocspStapleSet {
     checkedInt count; /* what readers read and the free overwrites: -1 is a freed set */
+    X509_STORE *store;
     ocspStaple staples[1];
 };
 
